@@ -1,0 +1,1 @@
+"""The compute layer; see docs/architecture.md."""

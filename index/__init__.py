@@ -1,0 +1,1 @@
+"""The index layer; see docs/architecture.md."""

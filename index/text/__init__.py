@@ -1,0 +1,1 @@
+"""Full text: tokenizer, inverted lists, BM25."""

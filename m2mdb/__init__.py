@@ -1,0 +1,1 @@
+"""m2mdb: the database that AI programs keep their memory in."""

@@ -1,0 +1,3 @@
+"""The version of m2mdb, without importing it."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,1 @@
+"""The pager layer; see docs/architecture.md."""

@@ -1,0 +1,1 @@
+"""The query layer; see docs/architecture.md."""

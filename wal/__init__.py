@@ -1,0 +1,1 @@
+"""The wal layer; see docs/architecture.md."""
