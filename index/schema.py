@@ -1,0 +1,282 @@
+"""Schema: what a collection's columns are, and which values they take.
+
+Columns are strict: a value is stored as the column's type, after a lossless conversion where
+SQLite's affinity would make one, or refused with DataError. A type name maps to a type by
+SQLite's affinity rules (`VARCHAR(20)` is TEXT, `BIGINT` is INTEGER).
+
+Stored forms, by type (`index.values` converts):
+
+    INTEGER     int in -2**63 .. 2**63 - 1
+    REAL        float
+    TEXT        str
+    BLOB        bytes
+    BOOLEAN     bool
+    TIMESTAMP   int, microseconds since 1970-01-01T00:00:00 UTC
+    JSON        str, JSON text
+    VECTOR(d)   a row of float32, float16 or int8 values, bit for bit as given (S20)
+
+Invariants
+    C1  A column id is unique in its collection and never used again, whatever the name does.
+    C2  Names compare without case, as SQLite's do; the computed names are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from m2mdb.pager.errors import ProgrammingError
+
+TYPES = ("INTEGER", "REAL", "TEXT", "BLOB", "BOOLEAN", "TIMESTAMP", "JSON", "VECTOR")
+METRICS = ("cosine", "l2", "ip")
+VECTOR_DTYPES = {"f32": "<f4", "f16": "<f2", "i8": "|i1"}
+COMPUTED = ("rowid", "score", "distance", "bm25", "energy", "confidence", "rank")
+MAX_DIMENSION = 65_536  # one vector of float32 then takes 256 KiB
+MAX_COLUMNS = 2_000  # SQLite's default limit
+MAX_TEXT_BYTES = 1_000_000_000  # SQLite's limit on a string or blob
+
+
+def type_of(name: str) -> str:
+    """The column type that a declared type name means, by SQLite's affinity rules.
+
+    Raises ProgrammingError for TENSOR-like names that no affinity rule knows.
+    """
+    upper = name.upper()
+    if upper in TYPES:
+        return upper
+    if upper in ("BOOL",):
+        return "BOOLEAN"
+    if upper.startswith(("TIMESTAMP", "DATETIME")):
+        return "TIMESTAMP"
+    if "INT" in upper:
+        return "INTEGER"
+    if any(part in upper for part in ("CHAR", "CLOB", "TEXT")):
+        return "TEXT"
+    if "BLOB" in upper or not upper:
+        return "BLOB"
+    if any(part in upper for part in ("REAL", "FLOA", "DOUB", "NUMERIC", "DECIMAL")):
+        return "REAL"
+    raise ProgrammingError(f"unknown column type {name!r}; known are {', '.join(TYPES)}")
+
+
+class Column:
+    """One column of a collection."""
+
+    __slots__ = (
+        "default",
+        "dimension",
+        "dtype",
+        "fulltext",
+        "has_default",
+        "id",
+        "metric",
+        "name",
+        "not_null",
+        "primary_key",
+        "type",
+        "type_name",
+        "unique",
+    )
+
+    def __init__(self, name: str, type: str, **options: Any) -> None:
+        """Options: id, type_name, dimension, dtype, metric, primary_key, unique, not_null,
+        default (a literal; its presence sets has_default), fulltext (dict of options or None).
+        """
+        self.name = name
+        self.type = type
+        self.id: int = options.pop("id", 0)
+        self.type_name: str = options.pop("type_name", type)
+        self.dimension: int = options.pop("dimension", 0)
+        self.dtype: str = options.pop("dtype", "f32")
+        self.metric: str = options.pop("metric", "cosine")
+        self.primary_key: bool = options.pop("primary_key", False)
+        self.unique: bool = options.pop("unique", False)
+        self.not_null: bool = options.pop("not_null", False)
+        self.has_default: bool = options.pop("has_default", "default" in options)
+        self.default: Any = options.pop("default", None)
+        self.fulltext: dict[str, Any] | None = options.pop("fulltext", None)
+        if options:
+            raise ProgrammingError(f"column {name}: unknown options {', '.join(options)}")
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the values are vectors."""
+        return self.type == "VECTOR"
+
+    @property
+    def is_key(self) -> bool:
+        """Whether two rows may not share a value."""
+        return self.primary_key or self.unique
+
+    def declaration(self) -> str:
+        """The type as a CREATE statement would say it."""
+        if not self.is_vector:
+            return self.type_name
+        inner = f"{self.dimension}" + (f", {self.dtype}" if self.dtype != "f32" else "")
+        return f"VECTOR({inner})"
+
+    def encode(self) -> dict[str, Any]:
+        """A JSON-able form; what equals its default is left out."""
+        plain = Column("", self.type)
+        kept = {"name": self.name, "type": self.type}
+        for field in Column.__slots__:
+            if field not in kept and getattr(self, field) != getattr(plain, field):
+                kept[field] = getattr(self, field)
+        if isinstance(self.default, bytes):
+            kept["default"] = {"hex": self.default.hex()}
+        return kept
+
+    @classmethod
+    def decode(cls, fields: dict[str, Any]) -> Column:
+        """The column that `encode` described."""
+        fields = dict(fields)
+        default = fields.get("default")
+        if isinstance(default, dict):
+            fields["default"] = bytes.fromhex(default["hex"])
+        return cls(fields.pop("name"), fields.pop("type"), **fields)
+
+
+class IndexInfo:
+    """An index on one column: a B-tree over its values, or the text index of a column."""
+
+    __slots__ = ("column", "id", "kind", "name", "root", "unique")
+
+    def __init__(
+        self, name: str, column: str, *, kind: str = "btree", unique: bool = False, root: int = 0
+    ) -> None:
+        """`root` is the B-tree's root page; a text index has none, it lies in the segments."""
+        self.name = name
+        self.column = column
+        self.kind = kind
+        self.unique = unique
+        self.root = root
+        self.id = root
+
+    def encode(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return {
+            "name": self.name,
+            "column": self.column,
+            "kind": self.kind,
+            "unique": self.unique,
+            "root": self.root,
+        }
+
+    @classmethod
+    def decode(cls, fields: dict[str, Any]) -> IndexInfo:
+        """The index that `encode` described."""
+        return cls(
+            fields["name"],
+            fields["column"],
+            kind=fields["kind"],
+            unique=fields["unique"],
+            root=fields["root"],
+        )
+
+
+class CollectionSchema:
+    """The columns and indexes of a collection; immutable once it is in the catalog."""
+
+    __slots__ = (
+        "_positions",
+        "columns",
+        "indexes",
+        "key_columns",
+        "name",
+        "primary_key",
+        "rowid_alias",
+        "scalar_columns",
+        "text_columns",
+        "vector_columns",
+    )
+
+    def __init__(
+        self, name: str, columns: tuple[Column, ...], indexes: tuple[IndexInfo, ...] = ()
+    ) -> None:
+        """Raises ProgrammingError: no or doubled columns, computed names, two primary keys."""
+        self.name = name
+        self.columns = columns
+        self.indexes = indexes
+        self._positions = {column.name.lower(): i for i, column in enumerate(columns)}
+        check_columns(name, columns)
+        keys = [i for i, column in enumerate(columns) if column.primary_key]
+        self.primary_key: int | None = keys[0] if keys else None
+        alias = bool(keys) and columns[keys[0]].type == "INTEGER"
+        self.rowid_alias: int | None = self.primary_key if alias else None
+        every = range(len(columns))
+        self.vector_columns = tuple(i for i in every if columns[i].is_vector)
+        self.scalar_columns = tuple(i for i in every if not columns[i].is_vector)
+        self.text_columns = tuple(i for i in every if columns[i].fulltext is not None)
+        self.key_columns = tuple(i for i in every if columns[i].is_key and i != self.rowid_alias)
+
+    def position(self, name: str) -> int | None:
+        """The index of a column by its name, or None."""
+        return self._positions.get(name.lower())
+
+    def column(self, name: str) -> int:
+        """The index of a column by its name; ProgrammingError where there is none."""
+        found = self._positions.get(name.lower())
+        if found is None:
+            raise ProgrammingError(f"no such column: {name} in {self.name}{self.hint(name)}")
+        return found
+
+    def hint(self, name: str) -> str:
+        """`; did you mean …?` where a column is spelled alike, else nothing."""
+        from difflib import get_close_matches
+
+        close = get_close_matches(name.lower(), self._positions, 1)
+        return f"; did you mean {self.columns[self._positions[close[0]]].name}?" if close else ""
+
+    def index(self, name: str) -> IndexInfo | None:
+        """An index of this collection by its name."""
+        for info in self.indexes:
+            if info.name.lower() == name.lower():
+                return info
+        return None
+
+    def btree_on(self, column_index: int) -> IndexInfo | None:
+        """A B-tree index on a column, if there is one."""
+        name = self.columns[column_index].name.lower()
+        for info in self.indexes:
+            if info.kind == "btree" and info.column.lower() == name:
+                return info
+        return None
+
+
+def check_columns(collection: str, columns: tuple[Column, ...]) -> None:
+    """Raise ProgrammingError where the columns cannot form a collection (C2)."""
+    if not columns:
+        raise ProgrammingError(f"collection {collection} has no columns")
+    if len(columns) > MAX_COLUMNS:
+        raise ProgrammingError(
+            f"collection {collection} has {len(columns)} columns; the limit is {MAX_COLUMNS}"
+        )
+    seen: set[str] = set()
+    for column in columns:
+        _check_column(collection, column)
+        if column.name.lower() in seen:
+            raise ProgrammingError(f"duplicate column name: {column.name} in {collection}")
+        seen.add(column.name.lower())
+    if sum(column.primary_key for column in columns) > 1:
+        raise ProgrammingError(f"collection {collection} has more than one primary key")
+
+
+def _check_column(collection: str, column: Column) -> None:
+    where = f"column {column.name} of {collection}"
+    if column.name.lower() in COMPUTED:
+        raise ProgrammingError(f"{where}: {column.name} is a computed name and cannot be a column")
+    if column.type not in TYPES:
+        raise ProgrammingError(f"{where}: unknown type {column.type}")
+    if column.fulltext is not None and column.type not in ("TEXT", "JSON"):
+        raise ProgrammingError(f"{where}: FULLTEXT needs TEXT or JSON, not {column.type}")
+    if not column.is_vector:
+        return
+    if not 1 <= column.dimension <= MAX_DIMENSION:
+        raise ProgrammingError(
+            f"{where}: dimension {column.dimension} is not in 1..{MAX_DIMENSION}"
+        )
+    if column.dtype not in VECTOR_DTYPES:
+        raise ProgrammingError(f"{where}: vector type {column.dtype} is not f32, f16 or i8")
+    if column.metric not in METRICS:
+        raise ProgrammingError(f"{where}: metric {column.metric} is not cosine, l2 or ip")
+    if column.is_key:
+        raise ProgrammingError(f"{where}: a vector cannot be a key")
