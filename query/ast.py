@@ -1,525 +1,115 @@
 """The tree of a statement: what the parser hands to the binder.
 
-    Statement   Select Search Insert Update Delete CreateCollection ... Unbuilt
-    Expression  Literal Parameter ColumnRef Unary Binary ... Subquery
-    parts       SelectItem Star OrderItem ColumnDef Assignment OnConflict TableName ...
+    Statement      CreateCollection DropCollection CreateIndex DropIndex Insert Update Delete
+                   Begin Commit Rollback Savepoint Release Explain Pragma Checkpoint Unbuilt
+    +-- Query      Select Search Values Compound With
 
-Invariants
-    A1  `position` is the offset, in characters, of the node's first character in the statement's
-        text; two nodes that differ in `position` (and `text`) alone are equal.
-    A2  Names stand as they were written (quotes removed); they are compared without case.
-    A3  A node holds no meaning: names are unresolved, types unchecked, defaults absent (None).
-    A4  `Parameter.index` is the slot of the value to bind, from 0, for `?` and for `:name`.
+The expressions and parts that they are made of stand in nodes.py and are handed on here; its
+invariants A1 to A4 hold for all.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-Scalar: TypeAlias = "None | bool | int | float | str | bytes"
-
-_UNCOMPARED = frozenset({"position", "text"})
-
-
-class Node:
-    """Base of all nodes: equality by fields (A1) and a readable repr."""
-
-    __slots__ = ("position",)
-
-    position: int
-
-    def __init__(self, position: int) -> None:
-        self.position = position
-
-    def fields(self) -> dict[str, object]:
-        """Every field by name, the base classes' first."""
-        slots = (slot for base in reversed(type(self).__mro__) for slot in _slots(base))
-        return {slot: getattr(self, slot) for slot in slots}
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        assert isinstance(other, Node)
-        mine, others = self.fields(), other.fields()
-        return all(_same(mine[key], others[key]) for key in mine if key not in _UNCOMPARED)
-
-    def __hash__(self) -> int:
-        return hash(type(self))
-
-    def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{key}={value!r}" for key, value in self.fields().items() if key not in _UNCOMPARED
-        )
-        return f"{type(self).__name__}({shown})"
-
-
-def _slots(cls: type) -> tuple[str, ...]:
-    return tuple(vars(cls).get("__slots__", ()))
-
-
-def _same(one: object, other: object) -> bool:
-    """Equal and of one type: 1, 1.0 and True are different literals."""
-    return type(one) is type(other) and (one == other or one != one)
-
-
-# Expressions
-
-
-class Expression(Node):
-    """Base of the nodes that have a value."""
-
-    __slots__ = ()
-
-
-class Literal(Expression):
-    """A constant: NULL is None, TRUE and FALSE are bools."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Scalar, position: int) -> None:
-        self.position = position
-        self.value = value
-
-
-class Parameter(Expression):
-    """`?`, `?2` or `:name`; `name` is None for the forms with a question mark (A4)."""
-
-    __slots__ = ("index", "name")
-
-    def __init__(self, index: int, name: str | None, position: int) -> None:
-        self.position = position
-        self.index = index
-        self.name = name
-
-
-class ColumnRef(Expression):
-    """`name` or `table.name`; `rowid` and the computed columns of SEARCH too."""
-
-    __slots__ = ("name", "table")
-
-    def __init__(self, name: str, table: str | None, position: int) -> None:
-        self.position = position
-        self.name = name
-        self.table = table
-
-
-class Unary(Expression):
-    """A prefix operator: `-`, `+`, `~` or `NOT`."""
-
-    __slots__ = ("operand", "operator")
-
-    def __init__(self, operator: str, operand: Expression, position: int) -> None:
-        self.position = position
-        self.operator = operator
-        self.operand = operand
-
-
-class Binary(Expression):
-    """`|| -> ->> * / % + - & | << >> <-> <#> <=> < <= > >= = != IS "IS NOT" AND OR`.
-
-    `==` is given as `=`, `<>` as `!=`, IS [NOT] DISTINCT FROM as IS NOT or IS, and
-    `position` is that of the operator.
-    """
-
-    __slots__ = ("left", "operator", "right")
-
-    def __init__(self, operator: str, left: Expression, right: Expression, position: int) -> None:
-        self.position = position
-        self.operator = operator
-        self.left = left
-        self.right = right
-
-
-class JsonPath(Expression):
-    """`operand -> path` (JSON) and `operand ->> path` (SQL value); operator says which."""
-
-    __slots__ = ("operand", "operator", "path")
-
-    def __init__(self, operator: str, operand: Expression, path: Expression, position: int) -> None:
-        self.position = position
-        self.operator = operator
-        self.operand = operand
-        self.path = path
-
-
-class Like(Expression):
-    """`operand [NOT] LIKE pattern [ESCAPE escape]`; operator is `LIKE` or `GLOB`."""
-
-    __slots__ = ("escape", "negated", "operand", "operator", "pattern")
-
-    def __init__(
-        self,
-        operator: str,
-        operand: Expression,
-        pattern: Expression,
-        escape: Expression | None,
-        negated: bool,
-        position: int,
-    ) -> None:
-        self.position = position
-        self.operator = operator
-        self.operand = operand
-        self.pattern = pattern
-        self.escape = escape
-        self.negated = negated
-
-
-class Between(Expression):
-    """`operand [NOT] BETWEEN low AND high`."""
-
-    __slots__ = ("high", "low", "negated", "operand")
-
-    def __init__(
-        self,
-        operand: Expression,
-        low: Expression,
-        high: Expression,
-        negated: bool,
-        position: int,
-    ) -> None:
-        self.position = position
-        self.operand = operand
-        self.low = low
-        self.high = high
-        self.negated = negated
-
-
-class In(Expression):
-    """`operand [NOT] IN (values)`, `IN ?` or `IN (SELECT …)`.
-
-    `values` is a list of expressions, or the one Parameter bound to a sequence (`IN ?`), or a
-    Subquery. `IN (?)` is a list of one expression.
-    """
-
-    __slots__ = ("negated", "operand", "values")
-
-    values: list[Expression] | Parameter | Subquery
-
-    def __init__(
-        self,
-        operand: Expression,
-        values: list[Expression] | Parameter | Subquery,
-        negated: bool,
-        position: int,
-    ) -> None:
-        self.position = position
-        self.operand = operand
-        self.values = values
-        self.negated = negated
-
-
-class IsNull(Expression):
-    """`operand IS NULL`, `ISNULL`; negated: `IS NOT NULL`, `NOT NULL`, `NOTNULL`."""
-
-    __slots__ = ("negated", "operand")
-
-    def __init__(self, operand: Expression, negated: bool, position: int) -> None:
-        self.position = position
-        self.operand = operand
-        self.negated = negated
-
-
-class Case(Expression):
-    """`CASE [operand] WHEN … THEN … [ELSE …] END`."""
-
-    __slots__ = ("operand", "otherwise", "whens")
-
-    def __init__(
-        self,
-        operand: Expression | None,
-        whens: list[tuple[Expression, Expression]],
-        otherwise: Expression | None,
-        position: int,
-    ) -> None:
-        self.position = position
-        self.operand = operand
-        self.whens = whens
-        self.otherwise = otherwise
-
-
-class Cast(Expression):
-    """`CAST(operand AS type_name)`; the name's words are joined by one space."""
-
-    __slots__ = ("operand", "type_name")
-
-    def __init__(self, operand: Expression, type_name: str, position: int) -> None:
-        self.position = position
-        self.operand = operand
-        self.type_name = type_name
-
-
-class FunctionCall(Expression):
-    """`name(arguments)`; `name` in lower case; `star` for `count(*)`.
-
-    CURRENT_TIMESTAMP, CURRENT_DATE and CURRENT_TIME are calls without arguments.
-    """
-
-    __slots__ = ("arguments", "distinct", "name", "star")
-
-    def __init__(
-        self,
-        name: str,
-        arguments: list[Expression],
-        star: bool,
-        distinct: bool,
-        position: int,
-    ) -> None:
-        self.position = position
-        self.name = name
-        self.arguments = arguments
-        self.star = star
-        self.distinct = distinct
-
-
-class VectorLiteral(Expression):
-    """`[0.1, -2, 3e-4]`: the components as floats."""
-
-    __slots__ = ("values",)
-
-    def __init__(self, values: list[float], position: int) -> None:
-        self.position = position
-        self.values = values
-
-
-class Collate(Expression):
-    """`operand COLLATE name`."""
-
-    __slots__ = ("collation", "operand")
-
-    def __init__(self, operand: Expression, collation: str, position: int) -> None:
-        self.position = position
-        self.operand = operand
-        self.collation = collation
-
-
-class Subquery(Expression):
-    """`(SELECT …)` as a value, in IN, or (exists) as `EXISTS (SELECT …)`."""
-
-    __slots__ = ("exists", "query")
-
-    def __init__(self, query: Query, exists: bool, position: int) -> None:
-        self.position = position
-        self.query = query
-        self.exists = exists
-
-
-# Parts of statements
-
-
-class Star(Node):
-    """`*` or `table.*` in a list of results."""
-
-    __slots__ = ("table",)
-
-    def __init__(self, table: str | None, position: int) -> None:
-        self.position = position
-        self.table = table
-
-
-class SelectItem(Node):
-    """One result: an expression or a star, its alias, and its text as written."""
-
-    __slots__ = ("alias", "expression", "label")
-
-    def __init__(
-        self, expression: Expression | Star, alias: str | None, label: str, position: int
-    ) -> None:
-        self.position = position
-        self.expression = expression
-        self.alias = alias
-        self.label = label
-
-
-class OrderItem(Node):
-    """`expression [ASC | DESC] [NULLS FIRST | LAST]`; `nulls_first` None: SQLite's default."""
-
-    __slots__ = ("descending", "expression", "nulls_first")
-
-    def __init__(
-        self, expression: Expression, descending: bool, nulls_first: bool | None, position: int
-    ) -> None:
-        self.position = position
-        self.expression = expression
-        self.descending = descending
-        self.nulls_first = nulls_first
-
-
-class TableName(Node):
-    """A collection in FROM."""
-
-    __slots__ = ("alias", "name")
-
-    def __init__(self, name: str, alias: str | None, position: int) -> None:
-        self.position = position
-        self.name = name
-        self.alias = alias
-
-
-class TableParameter(Node):
-    """`FROM :table`: an Arrow object bound as a table. Not built yet."""
-
-    __slots__ = ("alias", "parameter")
-
-    def __init__(self, parameter: Parameter, alias: str | None, position: int) -> None:
-        self.position = position
-        self.parameter = parameter
-        self.alias = alias
-
-
-class DerivedTable(Node):
-    """`FROM (SELECT … | SEARCH …) [AS alias]`. Not built yet."""
-
-    __slots__ = ("alias", "query")
-
-    def __init__(self, query: Query, alias: str | None, position: int) -> None:
-        self.position = position
-        self.query = query
-        self.alias = alias
-
-
-class Join(Node):
-    """`left [INNER | LEFT | CROSS] JOIN right [ON … | USING (…)]`; kind in lower case.
-
-    A comma is a cross join. Not built yet.
-    """
-
-    __slots__ = ("kind", "left", "on", "right", "using")
-
-    def __init__(self, kind: str, left: Source, right: Source, position: int) -> None:
-        self.position = position
-        self.kind = kind
-        self.left = left
-        self.right = right
-        self.on: Expression | None = None
-        self.using: list[str] = []
-
-
-class Assignment(Node):
-    """`column = value` in SET."""
-
-    __slots__ = ("column", "value")
-
-    def __init__(self, column: str, value: Expression, position: int) -> None:
-        self.position = position
-        self.column = column
-        self.value = value
-
-
-class OnConflict(Node):
-    """`ON CONFLICT [(column)] DO NOTHING | UPDATE SET … [WHERE …]`; action in lower case."""
-
-    __slots__ = ("action", "assignments", "column", "where")
-
-    def __init__(
-        self,
-        column: str | None,
-        action: str,
-        assignments: list[Assignment],
-        where: Expression | None,
-        position: int,
-    ) -> None:
-        self.position = position
-        self.column = column
-        self.action = action
-        self.assignments = assignments
-        self.where = where
-
-
-class Option(Node):
-    """`name = value` in WITH (…), FULLTEXT (…), FUSION … (…): a bare word is a str Literal."""
-
-    __slots__ = ("name", "value")
-
-    def __init__(self, name: str, value: Expression, position: int) -> None:
-        self.position = position
-        self.name = name
-        self.value = value
-
-
-class ColumnDef(Node):
-    """One column of CREATE; a PRIMARY KEY (c) or UNIQUE (c) behind the columns is set here too.
-
-    type_name      words joined by one space, as written; "" when there is none
-    type_arguments `VECTOR(384, f16)` gives [384, "f16"]
-    metric         as written, or None
-    default        an expression, or None: has no DEFAULT
-    fulltext       the options, empty for a bare FULLTEXT, or None: no FULLTEXT
-    generated_from, encoder   `GENERATED FROM body USING 'minilm'`
-    """
-
-    __slots__ = (
-        "default", "encoder", "fulltext", "generated_from", "metric", "name", "not_null",
-        "primary_key", "type_arguments", "type_name", "unique",
-    )  # fmt: skip
-
-    def __init__(self, name: str, position: int) -> None:
-        self.position = position
-        self.name = name
-        self.type_name = ""
-        self.type_arguments: list[int | float | str] = []
-        self.metric: str | None = None
-        self.primary_key = False
-        self.unique = False
-        self.not_null = False
-        self.default: Expression | None = None
-        self.fulltext: list[Option] | None = None
-        self.generated_from: str | None = None
-        self.encoder: str | None = None
-
-
-class Decay(Node):
-    """`DECAY HALF LIFE 30 DAYS ON created`; unit as written."""
-
-    __slots__ = ("amount", "column", "unit")
-
-    def __init__(self, amount: Expression, unit: str, column: str, position: int) -> None:
-        self.position = position
-        self.amount = amount
-        self.unit = unit
-        self.column = column
-
-
-class Fusion(Node):
-    """`FUSION name [(k = 60)]`; name in lower case."""
-
-    __slots__ = ("name", "options")
-
-    def __init__(self, name: str, options: list[Option], position: int) -> None:
-        self.position = position
-        self.name = name
-        self.options = options
-
-
-class CommonTable(Node):
-    """`name [(columns)] AS (query)` in WITH. Not built yet."""
-
-    __slots__ = ("columns", "name", "query")
-
-    def __init__(self, name: str, columns: list[str], query: Query, position: int) -> None:
-        self.position = position
-        self.name = name
-        self.columns = columns
-        self.query = query
-
-
-# Statements
-
-
-class Statement(Node):
-    """Base of all statements; parse() sets the fields below on the outermost one.
-
-    text             the statement's own text, without its semicolon
-    parameter_count  how many values are to be bound
-    parameter_names  the names in the order of their slots; empty when `?` is used
-    """
-
-    __slots__ = ("parameter_count", "parameter_names", "text")
-
-    def __init__(self, position: int) -> None:
-        self.position = position
-        self.text = ""
-        self.parameter_count = 0
-        self.parameter_names: tuple[str, ...] = ()
+from m2mdb.query.nodes import (
+    Assignment,
+    Between,
+    Binary,
+    Case,
+    Cast,
+    Collate,
+    ColumnDef,
+    ColumnRef,
+    CommonTable,
+    Decay,
+    DerivedTable,
+    Expression,
+    FunctionCall,
+    Fusion,
+    In,
+    IsNull,
+    Join,
+    JsonPath,
+    Like,
+    Literal,
+    Node,
+    OnConflict,
+    Option,
+    OrderItem,
+    Parameter,
+    Query,
+    Scalar,
+    SelectItem,
+    Source,
+    Star,
+    Statement,
+    Subquery,
+    TableName,
+    TableParameter,
+    Unary,
+    VectorLiteral,
+    line_and_column,
+)
+
+__all__ = [
+    "Assignment",
+    "Begin",
+    "Between",
+    "Binary",
+    "Case",
+    "Cast",
+    "Checkpoint",
+    "Collate",
+    "ColumnDef",
+    "ColumnRef",
+    "Commit",
+    "CommonTable",
+    "Compound",
+    "CreateCollection",
+    "CreateIndex",
+    "Decay",
+    "Delete",
+    "DerivedTable",
+    "DropCollection",
+    "DropIndex",
+    "Explain",
+    "Expression",
+    "FunctionCall",
+    "Fusion",
+    "In",
+    "Insert",
+    "IsNull",
+    "Join",
+    "JsonPath",
+    "Like",
+    "Literal",
+    "Node",
+    "OnConflict",
+    "Option",
+    "OrderItem",
+    "Parameter",
+    "Pragma",
+    "Query",
+    "Release",
+    "Rollback",
+    "Savepoint",
+    "Scalar",
+    "Search",
+    "Select",
+    "SelectItem",
+    "Source",
+    "Star",
+    "Statement",
+    "Subquery",
+    "TableName",
+    "TableParameter",
+    "Unary",
+    "Unbuilt",
+    "Update",
+    "Values",
+    "VectorLiteral",
+    "With",
+    "line_and_column",
+]
 
 
 class CreateCollection(Statement):
@@ -584,7 +174,7 @@ class DropIndex(Statement):
 
 
 class Insert(Statement):
-    """`INSERT [OR or_action] INTO collection [(columns)] VALUES … | query [ON CONFLICT] [RETURNING]`.
+    """`INSERT [OR or_action] INTO collection [(columns)] VALUES … [ON CONFLICT …] [RETURNING …]`.
 
     columns    None: all columns in their order
     rows       lists of equal length; DEFAULT VALUES is one empty row with columns []
@@ -638,7 +228,7 @@ class Delete(Statement):
         self.returning = returning
 
 
-class Select(Statement):
+class Select(Query):
     """`SELECT [DISTINCT] items [FROM source] [WHERE] [GROUP BY] [HAVING] [ORDER BY] [LIMIT]`.
 
     `VALUES (1, 2), (3, 4)` as a query is a Values node.
@@ -661,7 +251,7 @@ class Select(Statement):
         self.offset: Expression | None = None
 
 
-class Values(Statement):
+class Values(Query):
     """`VALUES (…), (…)` as a query. Not built yet."""
 
     __slots__ = ("rows",)
@@ -671,7 +261,7 @@ class Values(Statement):
         self.rows = rows
 
 
-class Compound(Statement):
+class Compound(Query):
     """`left UNION | UNION ALL | EXCEPT | INTERSECT right [ORDER BY] [LIMIT]`. Not built yet."""
 
     __slots__ = ("left", "limit", "offset", "operator", "order_by", "right")
@@ -686,7 +276,7 @@ class Compound(Statement):
         self.offset: Expression | None = None
 
 
-class With(Statement):
+class With(Query):
     """`WITH name AS (…), … statement`. Not built yet."""
 
     __slots__ = ("recursive", "statement", "tables")
@@ -700,7 +290,7 @@ class With(Statement):
         self.statement = statement
 
 
-class Search(Statement):
+class Search(Query):
     """`SEARCH collection clauses [RETURNING items]`; a clause that is absent is None or False.
 
     near, match, for_            values: Parameter, Literal, VectorLiteral, Subquery
@@ -838,12 +428,3 @@ class Unbuilt(Statement):
         super().__init__(position)
         self.keyword = keyword
         self.details = details
-
-
-Query: TypeAlias = "Select | Values | Compound | With | Search"
-Source: TypeAlias = "TableName | TableParameter | DerivedTable | Join"
-
-
-def line_and_column(text: str, position: int) -> tuple[int, int]:
-    """Line and column of a position, both from 1."""
-    return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
