@@ -1,0 +1,40 @@
+"""Encoder: the seam between texts and vectors.
+
+Encoders live above the engine (`m2mdb.encoders`, or a program's own, given to `connect`); a file
+stores only an encoder's name, model id, fingerprint and dimensions, never its code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Encoder(Protocol):
+    """Texts to vectors.
+
+    `fingerprint` changes whenever the same text would give another vector; `model_id` names the
+    model for people.
+    """
+
+    @property
+    def dimensions(self) -> int:
+        """Values in one vector."""
+        ...
+
+    @property
+    def model_id(self) -> str:
+        """The model's name and version."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what the encoder computes."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """float32 of shape (len(texts), dimensions), C-contiguous, finite, owned by the caller."""
+        ...
