@@ -13,9 +13,9 @@ If T is the k-th largest `lower`, then k rows have s >= T, so a row with `upper 
 round to the same float32 are ties and are ordered by id, so they are kept too (B3).
 
 The error, with u = 2^-24 and d dimensions: a float32 sum of d products, in any order, with or
-without fused operations, errs by at most d*u/(1 - d*u) times the sum of their absolute values, which
-by Cauchy and Schwarz is at most |q| |x|. The roundings of query, norm and quotient add a few u more.
-With c = 1.01 * (d + 16) * u, for d <= 65536:
+without fused operations, errs by at most d*u/(1 - d*u) times the sum of their absolute values,
+which by Cauchy and Schwarz is at most |q| |x|. The roundings of query, norm and quotient add a
+few u more. With c = 1.01 * (d + 16) * u, for d <= 65536:
 
     metric  similarity      computed from              error e
     cosine  cos             unit query, stored norm    c
@@ -23,8 +23,9 @@ With c = 1.01 * (d + 16) * u, for d <= 65536:
     l2      -|q - x|^2      differences                c * t          (relative)
     l2      -|q - x|^2      |x|^2 - 2qx + |q|^2        c * (|q| + |x|)^2
 
-Underflow adds at most d * 2^-149, which the threshold subtracts. The query of `ip` is scaled down so
-that no finite float32 row overflows the sum; `l2` treats sums near the largest float32 as infinite.
+Underflow adds at most d * 2^-149, which the threshold subtracts. The query of `ip` is scaled down
+so that no finite float32 row overflows the sum; `l2` treats sums near the largest float32 as
+infinite.
 
 Invariants
     B1  Norms are rounded from float64 (`row_norms`), so their relative error is at most u.
@@ -61,8 +62,9 @@ NORM_BLOCK_VALUES = 1 << 16  # 512 KiB of float64: stays in the L2 cache
 class Query:
     """A query made ready for scans: scaled vector, its length and the error constants.
 
-    `vector` is float32 and what a scan multiplies with, of length `length` (unless l2); `scale` turns a computed similarity back
-    into the natural one; `error` is c of the module's table; `norm` is the query's own length.
+    `vector` is float32 and what a scan multiplies with, of length `length` (unless l2); `scale`
+    turns a computed similarity back into the natural one; `error` is c of the module's table;
+    `norm` is the query's own length.
     """
 
     __slots__ = ("dimension", "error", "length", "metric", "norm", "scale", "vector")
@@ -105,7 +107,7 @@ class Query:
         return least - abs(least) * 2.0 * UNIT
 
     def natural(self, computed: Vector) -> Vector:
-        """Computed similarities in the metric's own unit (infinite where float32 cannot hold them)."""
+        """Computed similarities in the metric's own unit, infinite beyond float32."""
         if self.scale == 1.0:
             return computed
         with np.errstate(over="ignore", under="ignore"):

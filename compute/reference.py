@@ -20,7 +20,7 @@ import numpy as np
 
 from m2mdb.compute.backend import Candidates
 from m2mdb.compute.bound import UNIT, Query, row_norms
-from m2mdb.compute.topk import floor_of_groups, kth_largest
+from m2mdb.compute.topk import floor_of_groups
 from m2mdb.pager.errors import ProgrammingError
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ PRODUCT_ROWS = 512  # rows of one matrix product: half a MiB at d = 256
 
 def dots(rows: Rows, vector: Vector) -> Vector:
     """out[i] = rows[i] . vector in float32, for float32, float16 or int8 rows."""
-    if rows.dtype == np.float32:
-        return np.dot(rows, vector)
     count = rows.shape[0]
     out = np.empty(count, np.float32)
+    if rows.dtype == np.float32:
+        return np.dot(rows, vector, out=out)
     step = max(1, BLOCK_VALUES // max(1, rows.shape[1]))
     block = np.empty((min(step, count), rows.shape[1]), np.float32)
     for start in range(0, count, step):

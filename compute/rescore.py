@@ -69,7 +69,8 @@ def similarities(rows: Rows, query: Vector, metric: str) -> NDArray[np.float64]:
     squares = np.einsum("ij,ij->i", wide, wide)
     lengths = np.sqrt(squares) * np.sqrt(np.einsum("j,j->", target, target))
     lengths[lengths == 0.0] = 1.0
-    return np.clip(dots / lengths, -1.0, 1.0)
+    cosines: NDArray[np.float64] = np.clip(dots / lengths, -1.0, 1.0)
+    return cosines
 
 
 def present(similarity: NDArray[np.float64], metric: str) -> tuple[Vector, Vector]:
@@ -97,7 +98,7 @@ def rank(rows: Rows, ids: Ids, query: Vector, k: int, metric: str) -> Ranked:
 def rank_gathered(
     gather: Gather, ordinals: NDArray[np.int64], ids: Ids, query: Vector, k: int, metric: str
 ) -> Ranked:
-    """Like `rank`, but fetches the rows itself by `gather(ordinals)`, a bounded chunk at a time (R3).
+    """Like `rank`, but fetches the rows by `gather(ordinals)`, a bounded chunk at a time (R3).
 
     `positions` of the result index `ordinals`.
     """
@@ -117,6 +118,12 @@ def rank_gathered(
 
 def _best_of(left: Ranked, right: Ranked, k: int, metric: str) -> Ranked:
     """The k best of two ranked sets."""
-    joined = Ranked(*(np.concatenate(pair) for pair in zip(left, right, strict=True)))
+    joined = Ranked(
+        np.concatenate((left.positions, right.positions)),
+        np.concatenate((left.ids, right.ids)),
+        np.concatenate((left.scores, right.scores)),
+        np.concatenate((left.distances, right.distances)),
+    )
     order = best_first(joined.keys(metric), joined.ids, k)
-    return Ranked(*(column[order] for column in joined))
+    positions, ids, scores, distances = joined
+    return Ranked(positions[order], ids[order], scores[order], distances[order])
