@@ -1,1 +1,1 @@
-"""Full text: tokenizer, inverted lists, BM25."""
+"""Full text: tokenizer, match text, inverted lists, BM25; see docs/text.md."""

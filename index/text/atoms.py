@@ -1,0 +1,190 @@
+"""Atoms: the clauses of a match text in the columns that they are matched in.
+
+An atom is one posting list per part and one weight, from statistics over all parts. Its kinds:
+
+    term      the term's list
+    prefix    all lists of the range made one: tf = their sum, df = rows that have any of them
+    fuzzy     likewise over the terms within one edit; a term that is not the word counts half
+    phrase    rows that have all terms and, reading their texts again, the phrase: tf = how often,
+              weight = the sum of its terms' weights, as Lucene's
+
+Invariants
+    X9  Ordinals of a list are distinct and ascend; frequencies are whole or half numbers, so that
+        their sums are exact whatever the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m2mdb.index.text.match_query import FUZZY, PHRASE, PREFIX, TERM
+from m2mdb.index.text.tokenizer import tokenize_bytes
+from m2mdb.pager.errors import ProgrammingError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from m2mdb.index.text.match_query import Clause, TextQuery
+    from m2mdb.index.text.source import Docs, Frequencies, Source, TextColumn
+
+    Postings = tuple[Docs, Frequencies]
+    Mask = NDArray[np.bool_] | None
+    # (column number, part number, ordinals) -> the texts, None for NULL
+    TextsOf = Callable[[int, int, NDArray[np.int64]], Sequence[str | None]]
+
+_SPARSE = 8  # fewer postings than a part's size over this are summed without an array of its size
+_NO_POSTINGS: Postings = (np.empty(0, np.uint32), np.empty(0, np.uint8))
+
+
+class Atom:
+    """A clause in a column: its list in each part, and its weight."""
+
+    __slots__ = ("clause", "column", "lists", "weight")
+
+    def __init__(self, clause: Clause, column: int, lists: list[Postings], weight: float) -> None:
+        """Keep the parts; `column` is the column's number."""
+        self.clause = clause
+        self.column = column
+        self.lists = lists
+        self.weight = weight
+
+
+def atoms_of(
+    query: TextQuery,
+    columns: Sequence[TextColumn],
+    masks: Sequence[Mask] | None,
+    texts_of: TextsOf | None,
+) -> list[list[Atom]]:
+    """For each clause its atoms, one per column that it is matched in, in the columns' order.
+
+    Raises ProgrammingError for a field that is no FULLTEXT column.
+    """
+    return [
+        [
+            _phrase_atom(clause, number, columns[number], masks, texts_of)
+            if clause.kind == PHRASE
+            else _atom(clause, number, columns[number])
+            for number in _columns_of(clause, query, columns)
+        ]
+        for clause in query.clauses
+    ]
+
+
+def _columns_of(clause: Clause, query: TextQuery, columns: Sequence[TextColumn]) -> Sequence[int]:
+    """The numbers of the columns that the clause is matched in."""
+    if clause.field is None:
+        return range(len(columns))
+    name = clause.field.lower()
+    for number, column in enumerate(columns):
+        if column.name.lower() == name:
+            return (number,)
+    raise ProgrammingError(
+        f"match text: no FULLTEXT column {clause.field!r} at position {clause.position} "
+        f"of {query.text!r}"
+    )
+
+
+def _atom(clause: Clause, number: int, column: TextColumn) -> Atom:
+    """The atom of a clause of one term."""
+    term = clause.terms[0]
+    if clause.kind == TERM:
+        lists: list[Postings] = [source.postings(term) for source in column.sources]
+    elif clause.kind == PREFIX:
+        lists = [_combined(*source.prefix_postings(term), source.size) for source in column.sources]
+    else:
+        assert clause.kind == FUZZY, clause.kind
+        lists = [_fuzzy(source, term) for source in column.sources]
+    weight = _weight(column, sum([len(docs) for docs, _ in lists]))
+    return Atom(clause, number, lists, weight * clause.boost * column.weight)
+
+
+def _phrase_atom(
+    clause: Clause,
+    number: int,
+    column: TextColumn,
+    masks: Sequence[Mask] | None,
+    texts_of: TextsOf | None,
+) -> Atom:
+    """The atom of a phrase; its lists hold only rows that may be found."""
+    frequencies = {
+        term: sum([source.document_frequency(term) for source in column.sources])
+        for term in clause.terms
+    }
+    lists = [_NO_POSTINGS] * len(column.sources)
+    if all(frequencies.values()):
+        for part, source in enumerate(column.sources):
+            docs = _having_all(source, clause.terms, masks[part] if masks else None)
+            if len(docs):
+                assert texts_of is not None, "a phrase needs the texts"
+                texts = texts_of(number, part, docs.astype(np.int64))
+                lists[part] = _having_phrase(docs, texts, clause.terms)
+    weight = sum([_weight(column, frequencies[term]) for term in clause.terms])
+    return Atom(clause, number, lists, weight * clause.boost * column.weight)
+
+
+def _weight(column: TextColumn, document_frequency: int) -> float:
+    """The weight of a term, 0 if no row has it."""
+    if not document_frequency:
+        return 0.0
+    return column.variant.weight(column.statistics, document_frequency)
+
+
+def _having_all(source: Source, terms: tuple[bytes, ...], mask: Mask) -> Docs:
+    """The ordinals that have every one of the terms and pass the mask."""
+    lists = sorted([source.postings(term)[0] for term in set(terms)], key=len)
+    docs = lists[0]
+    for other in lists[1:]:
+        docs = np.intersect1d(docs, other, assume_unique=True)
+    return docs if mask is None else docs[mask[docs]]
+
+
+def _having_phrase(docs: Docs, texts: Sequence[str | None], phrase: tuple[bytes, ...]) -> Postings:
+    """Those ordinals whose texts have the phrase, and how often."""
+    counts = [_phrase_frequency(text, phrase) if text else 0 for text in texts]
+    frequencies = np.array(counts, np.uint32)
+    return docs[frequencies > 0], frequencies[frequencies > 0]
+
+
+def weighted_counts(places: NDArray[Any], weights: NDArray[Any], size: int) -> NDArray[np.float64]:
+    """The sum of the weights at each place in 0..size, added one by one in the order given."""
+    sums: NDArray[np.float64] = np.bincount(places, weights, size)  # type: ignore[assignment]
+    return sums
+
+
+def _combined(docs: Docs, frequencies: Frequencies, size: int) -> Postings:
+    """One list of several: each ordinal once, with the sum of its frequencies."""
+    if len(docs) * _SPARSE < size:
+        ordinals, places = np.unique(docs, return_inverse=True)
+        return ordinals, weighted_counts(places, frequencies, len(ordinals))
+    sums = weighted_counts(docs, frequencies, size)
+    ordinals = np.flatnonzero(sums).astype(np.uint32)
+    return ordinals, sums[ordinals]
+
+
+def _fuzzy(source: Source, term: bytes) -> Postings:
+    """The rows with a term within one edit; other terms than the word itself count half."""
+    docs, frequencies = [], []
+    for other in source.fuzzy(term):
+        found, counts = source.postings(other)
+        docs.append(found)
+        frequencies.append(counts * (1.0 if other == term else 0.5))
+    if not docs:
+        return _NO_POSTINGS
+    return _combined(np.concatenate(docs), np.concatenate(frequencies), source.size)
+
+
+def _phrase_frequency(text: str, phrase: tuple[bytes, ...]) -> int:
+    """How often the tokens of `text` have the phrase, overlaps included."""
+    # A token has no space in it, so each token stands between two of its own.
+    tokens = b" " + b"  ".join(tokenize_bytes(text)) + b" "
+    wanted = b" " + b"  ".join(phrase) + b" "
+    count, at = 0, tokens.find(wanted)
+    while at >= 0:
+        count += 1
+        at = tokens.find(wanted, at + 1)
+    return count

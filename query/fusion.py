@@ -1,0 +1,210 @@
+"""Fusion: one ranking of the rows that a vector search and a text search found.
+
+A side is a list of rows, best first. Which and how many rows it holds is the caller's matter (the
+best max(100, 4 (K + OFFSET)) of each side); a row that a side does not hold is absent there.
+
+    method         fused score
+    rrf            sum over sides of weight / (k + rank), rank from 1; an absent side adds 0
+    weighted       vector * similarity + text * BM25 / best BM25; an absent side adds 0, where
+                   similarity is (1 + cos) / 2, 1 / (1 + l2 distance), or min-max of dot products
+    vector_only    the vector side's scores and rows
+    bm25_only      the text side's scores and rows
+
+Invariants
+    F1  The result holds each row once, ordered by (fused score descending, rowid ascending).
+    F2  Fusion is pure, and symmetric in rrf: swapping sides and their weights changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m2mdb.pager.errors import ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    RowIds = NDArray[np.int64]
+    Scores = NDArray[np.float32] | NDArray[np.float64]
+    # (vector side, text side, union of rows, options) -> fused score of each row of the union
+    Method = Callable[["Side", "Side", "_Union", Mapping[str, float]], NDArray[np.float64]]
+
+
+class Side:
+    """What one side found: rowids and scores, best first; `metric` for the vector side."""
+
+    __slots__ = ("metric", "rowids", "scores")
+
+    def __init__(self, rowids: RowIds, scores: Scores, metric: str = "cosine") -> None:
+        """Keep the arrays. Scores are higher for better: cos, 1 / (1 + distance), dot, or BM25."""
+        self.rowids = rowids
+        self.scores = scores
+        self.metric = metric
+
+
+class Fused:
+    """The fused ranking.
+
+    rowids    int64, best first
+    scores    float64, the fused score
+    vector_places, text_places   int64: the row's place in each side, -1 where absent
+    vector_scores, text_scores   float32: the side's own score, NaN where absent
+    """
+
+    __slots__ = (
+        "rowids", "scores", "text_places", "text_scores", "vector_places", "vector_scores",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        rowids: RowIds,
+        scores: NDArray[np.float64],
+        places: tuple[NDArray[np.int64], NDArray[np.int64]],
+        sides: tuple[Side, Side],
+    ) -> None:
+        """Keep the ranking, and look the sides' own scores up."""
+        self.rowids = rowids
+        self.scores = scores
+        self.vector_places, self.text_places = places
+        self.vector_scores = _looked_up(sides[0], places[0])
+        self.text_scores = _looked_up(sides[1], places[1])
+
+    def __len__(self) -> int:
+        """How many rows the ranking has."""
+        return len(self.rowids)
+
+
+class _Union:
+    """The rows of both sides, each once, ascending, and their places in the sides."""
+
+    __slots__ = ("rowids", "text_places", "vector_places")
+
+    def __init__(self, vector: Side, text: Side) -> None:
+        """Unite the rows."""
+        count = len(vector.rowids)
+        both = np.concatenate((vector.rowids, text.rowids)).astype(np.int64, copy=False)
+        self.rowids, inverse = np.unique(both, return_inverse=True)
+        self.vector_places = np.full(len(self.rowids), -1, np.int64)
+        self.text_places = np.full(len(self.rowids), -1, np.int64)
+        self.vector_places[inverse[:count]] = np.arange(count)
+        self.text_places[inverse[count:]] = np.arange(len(both) - count)
+
+
+_EMPTY = Side(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def fuse(
+    method: str, vector: Side | None, text: Side | None, options: Mapping[str, float] | None = None
+) -> Fused:
+    """The fused ranking of two sides; None is a side that was not asked for.
+
+    Options: rrf has k (60), vector and text (1, 1); weighted has vector and text (0.7, 0.3).
+    Raises ProgrammingError for an unknown method or option.
+    """
+    name = method.lower()
+    if name not in METHODS:
+        raise ProgrammingError(f"FUSION {method}: expected one of {', '.join(METHODS)}")
+    function, defaults = METHODS[name]
+    settings = _settings(name, defaults, options or {})
+    if name == "vector_only":
+        text = None
+    if name == "bm25_only":
+        vector = None
+    vector, text = vector or _EMPTY, text or _EMPTY
+    union = _Union(vector, text)
+    fused = function(vector, text, union, settings)
+    order = np.lexsort((union.rowids, -fused))
+    places = union.vector_places[order], union.text_places[order]
+    return Fused(union.rowids[order], fused[order], places, (vector, text))
+
+
+def _settings(
+    name: str, defaults: Mapping[str, float], options: Mapping[str, float]
+) -> dict[str, float]:
+    """The defaults with the given options in their place."""
+    settings = dict(defaults)
+    for option, value in options.items():
+        if option not in defaults:
+            known = ", ".join(defaults) or "none"
+            raise ProgrammingError(f"FUSION {name}: unknown option {option!r}, expected {known}")
+        if not 0 <= value < float("inf"):
+            raise ProgrammingError(f"FUSION {name}: {option} = {value}, expected 0 or more")
+        settings[option] = float(value)
+    return settings
+
+
+def _rrf(
+    vector: Side, text: Side, union: _Union, options: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """Reciprocal ranks."""
+    fused = np.zeros(len(union.rowids))
+    for places, weight in (
+        (union.vector_places, options["vector"]),
+        (union.text_places, options["text"]),
+    ):
+        fused += np.where(places >= 0, weight / (options["k"] + 1.0 + places), 0.0)
+    return fused
+
+
+def _weighted(
+    vector: Side, text: Side, union: _Union, options: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """Weighted normalised similarities."""
+    similarities = _taken(normalized_similarity(vector), union.vector_places)
+    relevances = _taken(normalized_bm25(text), union.text_places)
+    return options["vector"] * similarities + options["text"] * relevances
+
+
+def _vector_only(
+    vector: Side, text: Side, union: _Union, options: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """The vector side's own scores."""
+    return _taken(vector.scores.astype(np.float64), union.vector_places)
+
+
+def _bm25_only(
+    vector: Side, text: Side, union: _Union, options: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """The text side's own scores."""
+    return _taken(text.scores.astype(np.float64), union.text_places)
+
+
+def normalized_similarity(side: Side) -> NDArray[np.float64]:
+    """The vector side's scores in 0..1, comparable between queries where the metric allows it."""
+    scores = side.scores.astype(np.float64)
+    if side.metric == "cosine":
+        return (1.0 + scores) / 2.0
+    if side.metric == "l2" or not len(scores):
+        return scores
+    low, high = scores.min(), scores.max()
+    return (scores - low) / (high - low) if high > low else np.ones(len(scores))
+
+
+def normalized_bm25(side: Side) -> NDArray[np.float64]:
+    """The text side's scores over the best of them; 0 where the best is not positive."""
+    scores = side.scores.astype(np.float64)
+    best = scores.max() if len(scores) else 0.0
+    return np.maximum(scores, 0.0) / best if best > 0 else np.zeros(len(scores))
+
+
+def _taken(values: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """values[place] for each place, 0 where it is -1."""
+    return np.append(values, 0.0)[places]
+
+
+def _looked_up(side: Side, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The side's own score of each place, NaN where it is -1."""
+    return np.append(side.scores, np.nan).astype(np.float32)[places]
+
+
+# A later method is a function and the defaults of its options.
+METHODS: dict[str, tuple[Method, Mapping[str, float]]] = {
+    "rrf": (_rrf, {"k": 60.0, "vector": 1.0, "text": 1.0}),
+    "weighted": (_weighted, {"vector": 0.7, "text": 0.3}),
+    "vector_only": (_vector_only, {}),
+    "bm25_only": (_bm25_only, {}),
+}
