@@ -132,12 +132,13 @@ class MemoryContent:
 class MemoryFile:
     """An open file of a MemoryVfs."""
 
-    __slots__ = ("_content", "_read_only", "path")
+    __slots__ = ("_content", "_owner", "_read_only", "path")
 
     def __init__(self, content: MemoryContent, path: str, *, read_only: bool) -> None:
         self.path = path
         self._content: MemoryContent | None = content
         self._read_only = read_only
+        self._owner = object()  # of the locks; not the file itself, so that it can be collected
 
     def _open_content(self) -> MemoryContent:
         if self._content is None:
@@ -197,20 +198,23 @@ class MemoryFile:
     def lock(self, offset: int, size: int, *, exclusive: bool) -> bool:
         """Try to take or convert a byte-range lock; False when another holder prevents it."""
         content = self._writable("lock") if exclusive else self._open_content()
-        return content.locks.lock(self, offset, size, exclusive=exclusive)
+        return content.locks.lock(self._owner, offset, size, exclusive=exclusive)
 
     def unlock(self, offset: int, size: int) -> None:
         """Give up this File's locks on the range."""
-        self._open_content().locks.unlock(self, offset, size)
+        self._open_content().locks.unlock(self._owner, offset, size)
 
     def close(self) -> None:
         """Close the handle and with it its locks; a second call does nothing."""
         if self._content is not None:
-            self._content.locks.drop(self)
+            self._content.locks.drop(self._owner)
             self._content = None
 
     def abandon(self) -> None:
         """In a forked child: forget the file; the parent's locks are not in this memory."""
+        self.close()
+
+    def __del__(self) -> None:
         self.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from m2mdb.pager.errors import InterfaceError, OperationalError
 from m2mdb.pager.memory_vfs import MemoryVfs
 from m2mdb.pager.os_vfs import OsVfs
+from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.pager.vfs import File, Vfs
 
 FAR = 1 << 62  # where the engine's locks lie: beyond any data
 
-MAKERS: dict[str, Callable[[], Vfs]] = {"os": OsVfs, "memory": MemoryVfs}
+MAKERS: dict[str, Callable[[], Vfs]] = {"os": OsVfs, "memory": MemoryVfs, "sim": SimVfs}
 
 
 @pytest.fixture(params=sorted(MAKERS))
@@ -230,6 +232,16 @@ def test_unlock_may_split_a_range(vfs: Vfs, path: str, file: File) -> None:
     assert other.lock(FAR + 4, 2, exclusive=True)
     assert not other.lock(FAR + 3, 1, exclusive=False)
     assert not other.lock(FAR + 6, 1, exclusive=False)
+
+
+def test_a_dropped_handle_drops_its_locks(vfs: Vfs, path: str, file: File) -> None:
+    other = vfs.open(path)
+    assert other.lock(FAR, 1, exclusive=True)
+
+    del other
+    gc.collect()
+
+    assert file.lock(FAR, 1, exclusive=True)
 
 
 def test_locks_of_different_files_do_not_meet(vfs: Vfs, path: str, file: File) -> None:
