@@ -1,0 +1,281 @@
+"""The catalog: which collections there are, and where their parts lie.
+
+A B-tree at `header.catalog_root`. Numbers inside keys are big-endian u32:
+
+    "N"                          next collection id, u32
+    "C" collection               JSON: name, columns, indexes, roots of the delta and the deletions
+    "H" collection               HEAD: base sequence, next rowid, next segment, next column id
+    "S" collection segment       SegmentRecord
+
+`catalog_number` in the header grows with every change here, `schema_number` with those that
+change a schema; by them a reader knows whether what it holds is still true.
+
+Invariants
+    A1  A Catalog object is never changed: a change makes another one, so that undoing a statement
+        is putting the old reference back (S12).
+    A2  Every change of the tree raises `catalog_number` in the same transaction.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.segment import Segment, SegmentRecord
+from m2mdb.pager.btree import BTree
+from m2mdb.pager.errors import CorruptDatabaseError, ProgrammingError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HEAD = struct.Struct("<QQII")
+_ID = struct.Struct(">I")
+_SEGMENT_ID = struct.Struct(">II")
+
+
+class CollectionEntry:
+    """One collection as the catalog describes it, with what was read of its segments."""
+
+    __slots__ = (
+        "base_sequence",
+        "dead",
+        "deletes_root",
+        "delta_root",
+        "id",
+        "next_column",
+        "next_rowid",
+        "next_segment",
+        "opened",
+        "raw",
+        "records",
+        "schema",
+        "segments",
+    )
+
+    def __init__(self, id: int, schema: CollectionSchema) -> None:
+        self.id = id
+        self.schema = schema
+        self.delta_root = 0
+        self.deletes_root = 0
+        self.base_sequence = 0
+        self.next_rowid = 1
+        self.next_segment = 1
+        self.next_column = 1
+        self.raw = b""
+        self.records: dict[int, SegmentRecord] = {}
+        self.segments: dict[int, Segment] = {}  # opened ones; immutable once here
+        self.opened: tuple[Segment, ...] | None = None  # all segments in the order of their ids
+        self.dead: dict[int, np.ndarray] = {}  # bool masks of the deletions tree, by segment
+
+    def copy(self) -> CollectionEntry:
+        """A copy to change; opened segments and masks come along."""
+        other = CollectionEntry(self.id, self.schema)
+        for field in CollectionEntry.__slots__:
+            value = getattr(self, field)
+            setattr(other, field, dict(value) if isinstance(value, dict) else value)
+        return other
+
+    def encode(self) -> bytes:
+        """The "C" value."""
+        import json
+
+        schema = self.schema
+        fields = {
+            "name": schema.name,
+            "columns": [column.encode() for column in schema.columns],
+            "indexes": [index.encode() for index in schema.indexes],
+            "delta_root": self.delta_root,
+            "deletes_root": self.deletes_root,
+        }
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+    def encode_head(self) -> bytes:
+        """The "H" value."""
+        return HEAD.pack(self.base_sequence, self.next_rowid, self.next_segment, self.next_column)
+
+    @classmethod
+    def decode(cls, id: int, raw: bytes, where: str) -> CollectionEntry:
+        """Raises CorruptDatabaseError where the description is not one."""
+        import json
+
+        try:
+            fields = json.loads(raw)
+            columns = tuple(Column.decode(column) for column in fields["columns"])
+            indexes = tuple(IndexInfo.decode(index) for index in fields["indexes"])
+            entry = cls(id, CollectionSchema(str(fields["name"]), columns, indexes))
+            entry.delta_root = int(fields["delta_root"])
+            entry.deletes_root = int(fields["deletes_root"])
+        except (ValueError, KeyError, TypeError, ProgrammingError, RecursionError) as problem:
+            raise CorruptDatabaseError(
+                f"{where}: collection {id} has a damaged description: {problem}"
+            ) from problem
+        entry.raw = raw
+        return entry
+
+
+class Catalog:
+    """All collections at one catalog number."""
+
+    __slots__ = ("by_id", "by_name", "next_id", "number", "schema_number")
+
+    def __init__(self, number: int, schema_number: int) -> None:
+        self.number = number
+        self.schema_number = schema_number
+        self.next_id = 1
+        self.by_id: dict[int, CollectionEntry] = {}
+        self.by_name: dict[str, CollectionEntry] = {}
+
+    def entry(self, name: str) -> CollectionEntry:
+        """The collection of this name; ProgrammingError where there is none."""
+        found = self.by_name.get(name) or self.by_name.get(name.lower())
+        if found is None:
+            from difflib import get_close_matches
+
+            close = get_close_matches(name.lower(), self.by_name, 1)
+            hint = f"; did you mean {self.by_name[close[0]].schema.name}?" if close else ""
+            raise ProgrammingError(f"no such collection: {name}{hint}")
+        return found
+
+    def index_owner(self, name: str) -> CollectionEntry | None:
+        """The collection that has an index of this name."""
+        for entry in self.by_id.values():
+            if entry.schema.index(name) is not None:
+                return entry
+        return None
+
+    def replaced(
+        self, entry: CollectionEntry | None, *, removed: int = 0, schema_changed: bool = False
+    ) -> Catalog:
+        """This catalog with one entry put or removed, one number on (A1)."""
+        other = Catalog(self.number + 1, self.schema_number + schema_changed)
+        other.next_id = self.next_id
+        other.by_id = dict(self.by_id)
+        other.by_id.pop(removed, None)
+        if entry is not None:
+            other.by_id[entry.id] = entry
+            other.next_id = max(self.next_id, entry.id + 1)
+        other.by_name = {e.schema.name.lower(): e for e in other.by_id.values()}
+        return other
+
+
+def load_catalog(
+    tree: BTree, numbers: tuple[int, int], where: str, known: Catalog | None
+) -> Catalog:
+    """Read the catalog; what equals the `known` one is taken from there, opened segments too.
+
+    numbers  (catalog number, schema number) of the header
+    """
+    catalog = Catalog(*numbers)
+    items = list(tree.scan())
+    for key, raw in items:
+        if key[:1] == b"C":
+            entry = _load_entry(_key_number(key, 1, where), raw, where, known)
+            catalog.by_id[entry.id] = entry
+        elif key == b"N":
+            (catalog.next_id,) = _ID.unpack(raw)
+    for key, raw in items:
+        kind = key[:1]
+        if kind == b"C" or key == b"N":
+            continue
+        owner = catalog.by_id.get(_key_number(key, 1, where))
+        if owner is None or kind not in (b"H", b"S"):
+            raise CorruptDatabaseError(f"{where}: catalog key {key!r} belongs to no collection")
+        if kind == b"H":
+            _load_head(owner, raw, where)
+        else:
+            _load_segment(owner, raw, where, known)
+    catalog.by_name = {entry.schema.name.lower(): entry for entry in catalog.by_id.values()}
+    return catalog
+
+
+def _key_number(key: bytes, at: int, where: str) -> int:
+    if len(key) < at + _ID.size:
+        raise CorruptDatabaseError(f"{where}: catalog key {key!r} is too short")
+    return int(_ID.unpack_from(key, at)[0])
+
+
+def _load_entry(id: int, raw: bytes, where: str, known: Catalog | None) -> CollectionEntry:
+    old = known.by_id.get(id) if known is not None else None
+    if old is None or old.raw != raw:
+        return CollectionEntry.decode(id, raw, where)
+    entry = CollectionEntry(id, old.schema)
+    entry.raw = raw
+    entry.delta_root, entry.deletes_root = old.delta_root, old.deletes_root
+    return entry
+
+
+def _load_head(entry: CollectionEntry, raw: bytes, where: str) -> None:
+    if len(raw) != HEAD.size:
+        raise CorruptDatabaseError(f"{where}: collection {entry.id} has a head of {len(raw)} bytes")
+    head = HEAD.unpack(raw)
+    entry.base_sequence, entry.next_rowid, entry.next_segment, entry.next_column = head
+
+
+def _load_segment(entry: CollectionEntry, raw: bytes, where: str, known: Catalog | None) -> None:
+    record = SegmentRecord.decode(raw, where)
+    entry.records[record.id] = record
+    old = known.by_id.get(entry.id) if known is not None else None
+    before = old.records.get(record.id) if old is not None else None
+    if old is None or before is None or before.commit != record.commit:
+        return
+    if record.id in old.segments and before.extents == record.extents:
+        entry.segments[record.id] = old.segments[record.id]
+    if record.id in old.dead and before.encode() == raw:
+        entry.dead[record.id] = old.dead[record.id]
+
+
+# ------------------------------------------------------------------------- changing
+
+
+def collection_key(kind: bytes, id: int) -> bytes:
+    """The key of a collection's "C" or "H" value."""
+    return kind + _ID.pack(id)
+
+
+def segment_key(collection: int, segment: int) -> bytes:
+    """The key of a segment's record."""
+    return b"S" + _SEGMENT_ID.pack(collection, segment)
+
+
+def put_entry(tree: BTree, entry: CollectionEntry, *, described: bool) -> None:
+    """Write an entry's head, and its description where that changed."""
+    if described:
+        entry.raw = entry.encode()
+        tree.put(collection_key(b"C", entry.id), entry.raw)
+        tree.put(b"N", _ID.pack(entry.id + 1) if _next_id(tree) <= entry.id else tree.get(b"N"))
+    tree.put(collection_key(b"H", entry.id), entry.encode_head())
+
+
+def _next_id(tree: BTree) -> int:
+    raw = tree.get(b"N")
+    return int(_ID.unpack(raw)[0]) if raw is not None else 1
+
+
+def put_segment(tree: BTree, collection: int, record: SegmentRecord) -> None:
+    """Write one segment's record."""
+    tree.put(segment_key(collection, record.id), record.encode())
+
+
+def remove_entry(tree: BTree, entry: CollectionEntry) -> None:
+    """Remove everything the catalog says of a collection."""
+    for record in entry.records:
+        tree.delete(segment_key(entry.id, record))
+    tree.delete(collection_key(b"H", entry.id))
+    tree.delete(collection_key(b"C", entry.id))
+
+
+def describe(catalog: Catalog) -> list[dict[str, Any]]:
+    """The collections for people: names, columns, indexes, in the order of creation."""
+    found = []
+    for id_ in sorted(catalog.by_id):
+        entry = catalog.by_id[id_]
+        found.append(
+            {
+                "name": entry.schema.name,
+                "columns": [(c.name, c.declaration()) for c in entry.schema.columns],
+                "indexes": [(i.name, i.column, i.kind) for i in entry.schema.indexes],
+                "segments": len(entry.records),
+            }
+        )
+    return found

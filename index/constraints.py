@@ -1,0 +1,201 @@
+"""Constraints: NOT NULL, PRIMARY KEY, UNIQUE, checked before anything is written.
+
+A batch is checked as one: against the rows that are there and against itself. What conflicts is
+refused, ignored, or replaces the rows that it conflicts with, as SQLite's conflict clauses say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.index.schema import Column, IndexInfo
+from m2mdb.index.secondary import equal_rowids
+from m2mdb.index.segment import key_hashes
+from m2mdb.index.values import StoredColumn, VectorData, shown
+from m2mdb.pager.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+
+BULK = 64  # from so many keys on, one vectorised probe a segment is cheaper than single look-ups
+
+
+class Conflicts:
+    """What a batch conflicts with.
+
+    dropped   batch rows that must not be written: an ignored one, or one that a later row of the
+              same batch replaces
+    replaced  rowids that end because a row of the batch takes their place
+    """
+
+    __slots__ = ("dropped", "replaced")
+
+    def __init__(self) -> None:
+        self.dropped: set[int] = set()
+        self.replaced: set[int] = set()
+
+
+def check_not_null(view: CollectionView, stored: Sequence[StoredColumn]) -> None:
+    """Raise IntegrityError where a NOT NULL or PRIMARY KEY column has no value."""
+    for index, column in enumerate(view.schema.columns):
+        if not (column.not_null or column.primary_key) or index == view.schema.rowid_alias:
+            continue
+        values = stored[index]
+        if isinstance(values, VectorData):
+            missing = values.present is not None and int(np.argmin(values.present))
+            if values.present is None:
+                continue
+        elif None not in values:
+            continue
+        else:
+            missing = values.index(None)
+        raise IntegrityError(
+            f"NOT NULL constraint failed: {view.schema.name}.{column.name} (row {missing})"
+        )
+
+
+def find_conflicts(
+    view: CollectionView,
+    stored: Sequence[StoredColumn],
+    given: Sequence[int | None],
+    mode: str,
+    spared: frozenset[int] = frozenset(),
+) -> Conflicts:
+    """The conflicts of a batch; IntegrityError where mode is "error" and there is one.
+
+    given   the rowids that the batch itself names, None where one will be assigned
+    mode    "error" | "ignore" | "replace"
+    spared  rowids that the batch rewrites, so that they conflict with nothing (UPDATE)
+    """
+    conflicts = Conflicts()
+    alias = view.schema.rowid_alias
+    if alias is not None and any(rowid is not None for rowid in given):
+        column = view.schema.columns[alias]
+        found = _existing_rowids(view, given)
+        _judge(view, column, given, found, (mode, spared), conflicts)
+    for index in view.schema.key_columns:
+        column = view.schema.columns[index]
+        values = stored[index]
+        assert isinstance(values, list)
+        found = _existing_keys(view, index, values)
+        _judge(view, column, values, found, (mode, spared), conflicts)
+    for info in view.schema.indexes:
+        if info.unique and info.kind == "btree":
+            index = view.schema.column(info.column)
+            values = stored[index]
+            assert isinstance(values, list)
+            found = _existing_entries(view, info, index, values)
+            column = view.schema.columns[index]
+            _judge(view, column, values, found, (mode, spared), conflicts)
+    return conflicts
+
+
+def _judge(
+    view: CollectionView,
+    column: Column,
+    values: Sequence[Any],
+    existing: dict[int, int],
+    rule: tuple[str, frozenset[int]],
+    conflicts: Conflicts,
+) -> None:
+    """Apply the conflict mode to one key column: `existing` maps batch rows to rowids."""
+    mode, spared = rule
+    existing = {row: rowid for row, rowid in existing.items() if rowid not in spared}
+    doubles = _doubles(values, keep_last=mode == "replace")
+    if mode == "error" and (existing or doubles):
+        row = min([*existing, *doubles])
+        raise IntegrityError(
+            f"UNIQUE constraint failed: {view.schema.name}.{column.name} = {shown(values[row])} "
+            f"(row {row})"
+        )
+    conflicts.dropped.update(doubles)
+    if mode == "ignore":
+        conflicts.dropped.update(existing)
+    else:
+        conflicts.replaced.update(existing.values())
+
+
+def _doubles(values: Sequence[Any], *, keep_last: bool) -> list[int]:
+    """Batch rows whose value stands in the batch again; one of each survives."""
+    if len(values) < 2:
+        return []
+    present = [v for v in values if v is not None]
+    if len(set(present)) == len(present):
+        return []
+    seen: set[Any] = set()
+    doubled: list[int] = []
+    rows = range(len(values) - 1, -1, -1) if keep_last else range(len(values))
+    for row in rows:
+        if values[row] is not None:
+            if values[row] in seen:
+                doubled.append(row)
+            seen.add(values[row])
+    return doubled
+
+
+def _existing_rowids(view: CollectionView, given: Sequence[int | None]) -> dict[int, int]:
+    if len(given) < BULK:
+        return {
+            row: rowid
+            for row, rowid in enumerate(given)
+            if rowid is not None and view.place(rowid) is not None
+        }
+    wanted = np.array([0 if rowid is None else rowid for rowid in given], np.int64)
+    known = np.array([rowid is not None for rowid in given])
+    found: dict[int, int] = {}
+    for rowids in view.live_rowids():
+        if len(rowids):
+            for row in np.flatnonzero(known & np.isin(wanted, rowids)).tolist():
+                found[row] = int(wanted[row])
+    return found
+
+
+def _existing_keys(view: CollectionView, index: int, values: list[Any]) -> dict[int, int]:
+    if len(values) < BULK:
+        found = {}
+        for row, value in enumerate(values):
+            rowid = None if value is None else view.find(index, value)
+            if rowid is not None:
+                found[row] = rowid
+        return found
+    return _probe_in_bulk(view, index, values)
+
+
+def _probe_in_bulk(view: CollectionView, index: int, values: list[Any]) -> dict[int, int]:
+    """One sorted look-up a segment for all keys; only equal hashes are compared by value."""
+    suspects: set[int] = set()
+    column = view.schema.columns[index]
+    rows = np.fromiter((i for i, v in enumerate(values) if v is not None), np.int64)
+    if view.segments:
+        hashes = key_hashes((v for v in values if v is not None), len(rows))
+        for segment in view.segments:
+            stored = segment.array("hashes", column.id)
+            if len(stored):
+                at = np.minimum(np.searchsorted(stored, hashes), len(stored) - 1)
+                suspects.update(rows[stored[at] == hashes].tolist())
+    if len(view.mirror):
+        suspects.update(rows.tolist())
+    found = {}
+    for row in suspects:
+        rowid = view.find(index, values[row])
+        if rowid is not None:
+            found[row] = rowid
+    return found
+
+
+def _existing_entries(
+    view: CollectionView, info: IndexInfo, index: int, values: list[Any]
+) -> dict[int, int]:
+    """Rows with the same value by a UNIQUE B-tree index; long values are compared themselves."""
+    found = {}
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        for rowid in equal_rowids(view.view.pages, info, value):
+            place = view.place(rowid)
+            if place is not None and view.parts()[place[0]].stored(index, place[1]) == value:
+                found[row] = rowid
+    return found

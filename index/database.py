@@ -1,0 +1,425 @@
+"""The database as one connection holds it: transactions, statements, and what is cached.
+
+    idle --begin--> deferred --first read--> snapshot --first write--> writing
+    idle --first write (autocommit off)----------------------------> writing
+    writing --commit, rollback--> idle
+
+Reading outside a transaction takes a snapshot for one statement. A writing statement is a layer of
+its transaction and is undone whole by any exception (S12). Caches (catalog, opened segments, delta
+mirrors, the last view) hold committed objects, and this transaction's own in its time (S15).
+
+Invariants
+    Q1  `_catalog` and mirrors without an owner describe commits that are durable or will be.
+    Q2  After an exception the transaction catalog is the one of the statement's start, and no
+        mirror keeps an entry of the statement.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from m2mdb.compute import backend as compute_backend
+from m2mdb.index.catalog import Catalog, CollectionEntry, load_catalog
+from m2mdb.index.delta import DeltaMirror
+from m2mdb.index.record import SEQUENCE
+from m2mdb.index.view import View, WriteView
+from m2mdb.pager.btree import BTree
+from m2mdb.pager.errors import (
+    OperationalError,
+    ProgrammingError,
+    StatementInterruptedError,
+)
+from m2mdb.wal.store import Store, StoreOptions
+
+if TYPE_CHECKING:
+    from m2mdb.pager.vfs import Vfs
+    from m2mdb.wal.snapshot import Snapshot
+    from m2mdb.wal.transaction import Transaction
+
+
+class Database:
+    """One connection's database. Not for two threads at once: the connection serialises."""
+
+    def __init__(self, store: Store, *, compute: str = "auto", autocommit: bool = False) -> None:
+        """Use `Database.open`."""
+        self.store = store
+        self.autocommit = autocommit
+        self.compute = compute
+        self.total_changes = 0
+        self._explicit = False  # BEGIN was said
+        self._snapshot: Snapshot | None = None  # of a deferred transaction that has read
+        self._transaction: Transaction | None = None
+        self._savepoints: list[tuple[str, int, Catalog]] = []
+        self._catalog: Catalog | None = None
+        self._own_catalog: Catalog | None = None
+        self._mirrors: dict[int, DeltaMirror] = {}
+        self._view: View | None = None
+        self._interrupted = False
+        self._reading = Reading(self)
+
+    @classmethod
+    def open(
+        cls,
+        vfs: Vfs,
+        path: str,
+        options: StoreOptions,
+        *,
+        compute: str = "auto",
+        autocommit: bool = False,
+    ) -> Database:
+        """Open or create the database file; errors as `Store.open` raises them."""
+        compute_backend.choose(compute)
+        return cls(Store.open(vfs, path, options), compute=compute, autocommit=autocommit)
+
+    # --------------------------------------------------------------- state
+
+    @property
+    def path(self) -> str:
+        """The database file."""
+        return self.store.path
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._explicit or self._transaction is not None
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether the open transaction holds the writer lock."""
+        return self._transaction is not None
+
+    @property
+    def compute(self) -> str:
+        """The name of the kernel backend."""
+        return self._compute
+
+    @compute.setter
+    def compute(self, name: str) -> None:
+        self.kernels = compute_backend.choose(name)
+        self._compute = name
+
+    def interrupt(self) -> None:
+        """Stop the running statement at its next check; from any thread."""
+        self._interrupted = True
+
+    def check_interrupted(self) -> None:
+        """Raise StatementInterruptedError once after `interrupt()`."""
+        if self._interrupted:
+            self._interrupted = False
+            raise StatementInterruptedError("the statement was interrupted")
+
+    # --------------------------------------------------------------- transactions
+
+    def begin(self, mode: str = "deferred") -> None:
+        """Open a transaction; immediate and exclusive take the writer lock at once."""
+        if self.in_transaction:
+            raise ProgrammingError("cannot start a transaction within a transaction")
+        if mode != "deferred":
+            self._start_writing()
+        self._explicit = True
+
+    def commit(self) -> None:
+        """Make the transaction durable as `synchronous` says; without one, nothing happens."""
+        transaction = self._transaction
+        if transaction is None:
+            self._end()
+            return
+        try:
+            commit = transaction.commit_now()
+        except BaseException:
+            # S12: before the commit frame it was rolled back, after it the store is poisoned
+            self._drop_own(transaction)
+            self._end()
+            raise
+        self._adopt(transaction, commit)
+        self._end()
+
+    def rollback(self) -> None:
+        """Undo the transaction; without one, nothing happens."""
+        transaction = self._transaction
+        if transaction is not None:
+            self._drop_own(transaction)
+            transaction.rollback()
+        self._end()
+
+    def _adopt(self, transaction: Transaction, commit: int) -> None:
+        """What the transaction made is committed now (Q1)."""
+        if self._own_catalog is not None:
+            self._catalog = self._own_catalog
+        for mirror in self._mirrors.values():
+            if mirror.owner is transaction:
+                mirror.owner = None
+            if mirror.commit == transaction.commit:
+                mirror.commit = commit
+        self._view = None
+
+    def _drop_own(self, transaction: Transaction) -> None:
+        """Forget what belongs to an undone statement or transaction (D2)."""
+        for id_, mirror in list(self._mirrors.items()):
+            if mirror.owner is transaction or not mirror.intact:
+                del self._mirrors[id_]
+
+    def _end(self) -> None:
+        self._transaction = None
+        self._own_catalog = None
+        self._savepoints = []
+        self._explicit = False
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None:
+            snapshot.close()
+
+    def _start_writing(self) -> Transaction:
+        """S13: a transaction that has read before may be refused as stale, another one not."""
+        if self._snapshot is not None:
+            transaction = self.store.upgrade(self._snapshot)
+            snapshot, self._snapshot = self._snapshot, None
+            snapshot.close()
+        else:
+            transaction = self.store.begin_write()
+        self._transaction = transaction
+        self._own_catalog = None
+        return transaction
+
+    # --------------------------------------------------------------- savepoints
+
+    def savepoint(self, name: str) -> None:
+        """Mark a point to go back to; outside a transaction it begins one."""
+        transaction = self._transaction or self._start_writing()
+        self._explicit = True
+        token = transaction.savepoint()
+        self._savepoints.append((name.lower(), token, self._catalog_of(transaction)))
+
+    def release(self, name: str) -> None:
+        """Forget a savepoint and those after it; the outermost one of its own transaction commits.
+
+        Raises ProgrammingError: no such savepoint.
+        """
+        at = self._savepoint(name)
+        assert self._transaction is not None
+        self._transaction.release(self._savepoints[at][1])
+        del self._savepoints[at:]
+
+    def rollback_to(self, name: str) -> None:
+        """Undo everything since the savepoint, which stays."""
+        at = self._savepoint(name)
+        assert self._transaction is not None
+        _, token, catalog = self._savepoints[at]
+        self._drop_own(self._transaction)
+        self._transaction.rollback_to(token)
+        self._own_catalog = catalog
+        del self._savepoints[at + 1 :]
+
+    def _savepoint(self, name: str) -> int:
+        for at in range(len(self._savepoints) - 1, -1, -1):
+            if self._savepoints[at][0] == name.lower():
+                return at
+        raise ProgrammingError(f"no such savepoint: {name}")
+
+    # --------------------------------------------------------------- statements
+
+    def reading(self) -> Reading:
+        """A context manager that gives the View for one reading statement."""
+        return self._reading if self._reading.depth == 0 else Reading(self)
+
+    def writing(self) -> Writing:
+        """A context manager that gives the WriteView for one atomic statement."""
+        return Writing(self)
+
+    def current_view(self) -> tuple[View, Snapshot | None]:
+        """The view of the open transaction, or of a new snapshot, which the caller closes."""
+        transaction = self._transaction
+        if transaction is not None:
+            return View(self, transaction, self._catalog_of(transaction)), None
+        if self._explicit:
+            if self._snapshot is None:
+                self._snapshot = self.store.begin_read()
+            return self._view_at(self._snapshot), None
+        snapshot = self.store.begin_read()
+        try:
+            return self._view_at(snapshot), snapshot
+        except BaseException:
+            snapshot.close()
+            raise
+
+    def _view_at(self, snapshot: Snapshot) -> View:
+        view = self._view
+        if view is not None and view.commit == snapshot.commit:
+            view.pages = snapshot
+            return view
+        view = View(self, snapshot, self._catalog_at(snapshot))
+        self._view = view
+        return view
+
+    def _catalog_at(self, pages: Snapshot | Transaction) -> Catalog:
+        header = pages.header()
+        known = self._catalog
+        if known is not None and known.number == header.catalog_number:
+            return known
+        numbers = (header.catalog_number, header.schema_number)
+        catalog = load_catalog(BTree(pages, header.catalog_root), numbers, self.path, known)
+        if known is None or known.number < catalog.number:
+            self._catalog = catalog
+        return catalog
+
+    def _catalog_of(self, transaction: Transaction) -> Catalog:
+        if self._own_catalog is None:
+            self._own_catalog = self._catalog_at(transaction)
+        return self._own_catalog
+
+    def set_transaction_catalog(self, catalog: Catalog) -> None:
+        """The open transaction changed the catalog."""
+        self._own_catalog = catalog
+
+    # --------------------------------------------------------------- mirrors
+
+    def mirror_for(self, entry: CollectionEntry, view: View) -> tuple[DeltaMirror, int]:
+        """The mirror of a collection's delta, and the end that the view sees."""
+        transaction = self._transaction if view.pages is self._transaction else None
+        mirror = self._mirrors.get(entry.id)
+        if mirror is None or not self._fits(mirror, entry, transaction):
+            mirror = self._replace_mirror(mirror, entry, view, transaction)
+        if mirror.commit < view.commit:
+            mirror.read(BTree(view.pages, entry.delta_root), entry.schema.name)
+            mirror.commit = view.commit
+        elif mirror.commit > view.commit:
+            last = BTree(view.pages, entry.delta_root).last()
+            end = mirror.base if last is None else SEQUENCE.unpack(last[0])[0] + 1
+            return mirror, end
+        return mirror, mirror.end
+
+    def _fits(
+        self, mirror: DeltaMirror, entry: CollectionEntry, transaction: Transaction | None
+    ) -> bool:
+        return (
+            mirror.intact
+            and mirror.base == entry.base_sequence
+            and mirror.schema is entry.schema
+            and (mirror.owner is None or mirror.owner is transaction)
+        )
+
+    def _replace_mirror(
+        self,
+        old: DeltaMirror | None,
+        entry: CollectionEntry,
+        view: View,
+        transaction: Transaction | None,
+    ) -> DeltaMirror:
+        """A mirror of the log generation that the view sees; kept unless a newer one is held."""
+        owner = transaction if transaction is not None and transaction.changed else None
+        if old is not None and old.intact and old.owner is None and old.commit > view.commit:
+            return DeltaMirror(entry.schema, entry.base_sequence, entry.next_rowid)
+        return self.new_mirror(entry, owner)
+
+    def new_mirror(self, entry: CollectionEntry, owner: Transaction | None) -> DeltaMirror:
+        """An empty mirror, kept as the collection's; it has read nothing yet."""
+        mirror = DeltaMirror(entry.schema, entry.base_sequence, entry.next_rowid)
+        mirror.owner = owner
+        if owner is not None:
+            mirror.commit = -1
+        self._mirrors[entry.id] = mirror
+        return mirror
+
+    # --------------------------------------------------------------- settings
+
+    def header_value(self, name: str) -> int:
+        """`user_version` or `application_id`."""
+        with self.reading() as view:
+            return int(getattr(view.header(), name))
+
+    def set_header_value(self, name: str, value: int) -> None:
+        """Write `user_version` or `application_id` in a statement of its own."""
+        with self.writing() as write:
+            setattr(write.transaction.change_header(), name, value)
+
+    def checkpoint(self, mode: str = "passive") -> tuple[int, int, int]:
+        """(busy, frames in the log, frames copied); OperationalError inside a transaction."""
+        if self._transaction is not None:
+            raise OperationalError("cannot checkpoint inside a transaction")
+        return self.store.checkpoint(mode)
+
+    def close(self) -> None:
+        """Roll back what is open and close the file."""
+        try:
+            if not self.store.closed:
+                self.rollback()
+        finally:
+            self._mirrors.clear()
+            self._view = self._catalog = None
+            self.store.close()
+
+
+class Reading:
+    """One reading statement: `with database.reading() as view`."""
+
+    __slots__ = ("_database", "_snapshot", "depth")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._snapshot: Snapshot | None = None
+        self.depth = 0
+
+    def __enter__(self) -> View:
+        self.depth += 1
+        try:
+            view, self._snapshot = self._database.current_view()
+        except BaseException:
+            self.depth -= 1
+            raise
+        return view
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.depth -= 1
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None:
+            snapshot.close()
+
+
+class Writing:
+    """One writing statement, undone whole by any exception (S12)."""
+
+    __slots__ = ("_catalog", "_database", "_started", "_token", "_transaction")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> WriteView:
+        database = self._database
+        transaction = database._transaction
+        self._started = transaction is None
+        try:
+            if transaction is None:
+                if database.store.read_only:
+                    raise OperationalError(f"{database.path} is open for reading only")
+                transaction = database._start_writing()
+            self._transaction: Transaction = transaction
+            self._catalog = database._catalog_of(transaction)
+            self._token = transaction.begin_statement()
+        except BaseException:
+            if self._started and not database._explicit:
+                database.rollback()
+            raise
+        return WriteView(database, transaction, self._catalog)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        database, transaction = self._database, self._transaction
+        if kind is not None:
+            database._drop_own(transaction)
+            database._own_catalog = self._catalog
+            transaction.undo_statement(self._token)
+            if self._started and not database._explicit:
+                database.rollback()
+            return
+        transaction.end_statement(self._token)
+        if database.autocommit and not database._explicit:
+            database.commit()

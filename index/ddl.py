@@ -1,0 +1,174 @@
+"""Schema changes: collections and indexes come and go, inside the transaction like all else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.index import maintenance, secondary
+from m2mdb.index.catalog import CollectionEntry, remove_entry
+from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.segment import NamedPart, lay_out
+from m2mdb.pager.btree import BTree
+from m2mdb.pager.errors import IntegrityError, NotSupportedError, ProgrammingError
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.view import WriteView
+
+INDEX_KINDS = ("btree", "bm25", "hrm2")
+
+
+def create_collection(write: WriteView, schema: CollectionSchema) -> None:
+    """Write a new, empty collection to the catalog."""
+    if schema.name.lower() in write.catalog.by_name:
+        raise ProgrammingError(f"collection {schema.name} already exists")
+    if schema.name.lower().startswith("m2m_"):
+        raise ProgrammingError(f"collection name {schema.name}: names with m2m_ are the system's")
+    for column in schema.columns:
+        if column.fulltext is not None:
+            check_text_options(column.fulltext)
+    entry = CollectionEntry(write.catalog.next_id, schema)
+    for number, column in enumerate(schema.columns, 1):
+        column.id = number
+    entry.next_column = len(schema.columns) + 1
+    entry.delta_root = BTree.create(write.transaction)
+    entry.deletes_root = BTree.create(write.transaction)
+    from m2mdb.index.catalog import put_entry
+
+    put_entry(write.catalog_tree(), entry, described=True)
+    write.set_catalog(write.catalog.replaced(entry, schema_changed=True))
+
+
+def check_text_options(options: dict[str, Any]) -> None:
+    """Refuse options of FULLTEXT that are unknown or not built yet."""
+    from m2mdb.index.text.options import parse_options
+
+    parse_options(options)
+
+
+def drop_collection(write: WriteView, name: str) -> None:
+    """Free everything that a collection holds."""
+    view = write.collection(name)
+    entry = view.entry
+    for record in entry.records.values():
+        for descriptor in record.extents:
+            write.transaction.free_extent(descriptor)
+    for root in (entry.delta_root, entry.deletes_root):
+        BTree(write.transaction, root).destroy()
+    for info in entry.schema.indexes:
+        if info.kind == "btree":
+            BTree(write.transaction, info.root).destroy()
+    remove_entry(write.catalog_tree(), entry)
+    write.set_catalog(write.catalog.replaced(None, removed=entry.id, schema_changed=True))
+    write.forget_views()
+
+
+def create_index(
+    write: WriteView, collection: str, info: IndexInfo, options: dict[str, Any]
+) -> None:
+    """Build an index over the rows that are there."""
+    view = write.collection(collection)
+    column = view.schema.columns[view.schema.column(info.column)]
+    if write.catalog.index_owner(info.name) is not None:
+        raise ProgrammingError(f"index {info.name} already exists")
+    if info.kind not in INDEX_KINDS:
+        raise ProgrammingError(
+            f"index {info.name}: no such kind {info.kind}; known are {', '.join(INDEX_KINDS)}"
+        )
+    if info.kind == "hrm2":
+        raise NotSupportedError(
+            f"index {info.name}: hrm2 indexes are not built yet; vectors are searched exactly"
+        )
+    info.column = column.name
+    if info.kind == "bm25":
+        _add_text_index(write, view, column, info, options)
+    else:
+        if options:
+            raise ProgrammingError(f"index {info.name}: btree takes no options")
+        _add_btree(write, view, column, info)
+
+
+def _with_index(
+    view: CollectionView, indexes: tuple[IndexInfo, ...], fulltext: dict[str, Any] | None = None
+) -> CollectionEntry:
+    """A copy of the entry whose schema has other indexes; columns are kept."""
+    entry = view.entry.copy()
+    columns = tuple(Column.decode(column.encode()) for column in view.schema.columns)
+    for column in columns:
+        if fulltext is not None and column.name in fulltext:
+            column.fulltext = fulltext[column.name]
+    entry.schema = CollectionSchema(view.schema.name, columns, indexes)
+    return entry
+
+
+def _add_btree(write: WriteView, view: CollectionView, column: Column, info: IndexInfo) -> None:
+    if column.is_vector:
+        raise ProgrammingError(f"index {info.name}: a vector column cannot have a btree index")
+    index = view.schema.column(column.name)
+    values: list[Any] = []
+    rowids: list[int] = []
+    for part in view.parts():
+        live = part.live
+        chosen = np.arange(part.size) if live is None else np.flatnonzero(live)
+        values.extend(part.stored(index, ordinal) for ordinal in chosen.tolist())
+        rowids.extend(part.rowids[chosen].tolist())
+    if info.unique:
+        present = [value for value in values if value is not None]
+        if len(set(present)) != len(present):
+            raise IntegrityError(
+                f"UNIQUE constraint failed: {view.schema.name}.{column.name} has equal values, "
+                f"so the unique index {info.name} cannot be created"
+            )
+    info.root = BTree.create(write.transaction)
+    pairs = zip(values, rowids, strict=True)
+    secondary.add_entries(write.transaction, info, pairs, empty=True)
+    entry = _with_index(view, (*view.schema.indexes, info))
+    write.replace_entry(view, entry, schema_changed=True)
+    write.forget_views()
+
+
+def _add_text_index(
+    write: WriteView,
+    view: CollectionView,
+    column: Column,
+    info: IndexInfo,
+    options: dict[str, Any],
+) -> None:
+    """Inverted lists for a column that had none: a further extent for every segment."""
+    if column.fulltext is not None:
+        raise ProgrammingError(f"column {column.name} of {view.schema.name} has a text index")
+    check_text_options(options)
+    changed = {column.name: options}
+    entry = _with_index(view, (*view.schema.indexes, info), changed)
+    records = []
+    for segment in view.segments:
+        parts: list[NamedPart] = maintenance.text_parts(column, segment.values(column))
+        buffers, size = lay_out(segment.rows, parts)
+        record = entry.records[segment.id].copy()
+        record.extents = (*record.extents, write.transaction.write_extent(buffers, size))
+        entry.records[segment.id] = record
+        entry.segments.pop(segment.id, None)
+        records.append(record)
+    entry.opened = None
+    write.replace_entry(view, entry, records, schema_changed=True)
+    write.forget_views()
+
+
+def drop_index(write: WriteView, name: str) -> None:
+    """Remove an index; the inverted lists of a text index go with the next rewrite."""
+    owner = write.catalog.index_owner(name)
+    if owner is None:
+        raise ProgrammingError(f"no such index: {name}")
+    view = write.collection(owner.schema.name)
+    info = view.schema.index(name)
+    assert info is not None
+    left = tuple(index for index in view.schema.indexes if index is not info)
+    if info.kind == "btree":
+        BTree(write.transaction, info.root).destroy()
+        entry = _with_index(view, left)
+    else:
+        entry = _with_index(view, left, {info.column: None})
+    write.replace_entry(view, entry, schema_changed=True)
+    write.forget_views()

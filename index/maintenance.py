@@ -1,0 +1,413 @@
+"""Maintenance: new segments, the flush of the delta, deletions in bulk, merges.
+
+All of it runs inside the writer's statement (S22): there is no background writer. A merge takes
+segments of one size tier, at most MERGE_BYTES a commit, so that the cost of an added row is
+amortised over a logarithmic number of rewrites.
+
+    tier of a segment = how often TIER_FACTOR divides its rows / SEGMENT_ROWS
+    a tier with TIER_FACTOR segments becomes one segment of the next tier
+
+Invariants
+    M1  A merge starts with an empty delta: no entry of the log names a segment that goes away.
+    M2  The rows of a merged segment are the live rows of its sources, rowids and bytes unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.index.catalog import CollectionEntry
+from m2mdb.index.collection import (
+    CHUNK_ROWS,
+    CollectionView,
+    Place,
+    decode_deletions,
+    deletion_key,
+    encode_deletions,
+)
+from m2mdb.index.delta import FLUSH_BYTES, FLUSH_ROWS, DeltaMirror, indexable_text
+from m2mdb.index.schema import Column
+from m2mdb.index.segment import (
+    TEXT_PREFIX,
+    NamedPart,
+    Segment,
+    SegmentRecord,
+    column_parts,
+    hash_parts,
+    lay_out,
+)
+from m2mdb.index.values import StoredColumn, VectorData
+from m2mdb.pager.btree import BTree
+
+if TYPE_CHECKING:
+    from m2mdb.index.view import WriteView
+
+SEGMENT_BYTES = 1 << 30  # a bulk load is cut into segments of about this size
+MERGE_BYTES = 64 << 20  # S22: the most that one commit rewrites
+TIER_FACTOR = 8
+TIER_BASE = 512  # rows of the smallest segments
+
+TextParts = Callable[[Column], list[NamedPart]]
+
+
+# ------------------------------------------------------------------------- segments
+
+
+def text_parts(column: Column, values: list[Any]) -> list[NamedPart]:
+    """The inverted lists of one column's values."""
+    from m2mdb.index.text import postings
+
+    texts = [indexable_text(column.type, value) for value in values]
+    built = postings.build(texts)
+    return [(TEXT_PREFIX + name, column.id, _as_array(part)) for name, part in built.items()]
+
+
+def _as_array(part: Any) -> np.ndarray:
+    return part if isinstance(part, np.ndarray) else np.frombuffer(part, np.uint8)
+
+
+def write_segment(
+    write: WriteView,
+    entry: CollectionEntry,
+    rows: tuple[np.ndarray, Sequence[StoredColumn]],
+    *,
+    commits: np.ndarray | None = None,
+    texts: TextParts | None = None,
+) -> SegmentRecord:
+    """Write rows, sorted by rowid, as a new segment of `entry`, which is the caller's to change.
+
+    commits  u64 per row where they differ from this transaction's commit
+    texts    gives the inverted lists of a column where they need not be built from its values
+    """
+    rowids, stored = rows
+    parts: list[NamedPart] = [("rowids", 0, rowids)]
+    if commits is not None:
+        parts.append(("commits", 0, commits))
+    for index, column in enumerate(entry.schema.columns):
+        values = stored[index]
+        parts.extend(column_parts(column, values))
+        if index in entry.schema.key_columns:
+            assert isinstance(values, list)
+            parts.extend(hash_parts(column, values))
+        if column.fulltext is not None:
+            assert isinstance(values, list)
+            parts.extend(texts(column) if texts else text_parts(column, values))
+    buffers, size = lay_out(len(rowids), parts)
+    descriptor = write.transaction.write_extent(buffers, size)
+    record = SegmentRecord(
+        entry.next_segment,
+        len(rowids),
+        rowids=(int(rowids[0]), int(rowids[-1])),
+        commit=write.transaction.new_commit,
+    )
+    record.extents = (descriptor,)
+    entry.next_segment += 1
+    entry.records[record.id] = record
+    entry.opened = None
+    return record
+
+
+def add_segments(
+    write: WriteView,
+    view: CollectionView,
+    rowids: np.ndarray,
+    stored: Sequence[StoredColumn],
+    next_rowid: int,
+) -> None:
+    """A batch of new rows, sorted by rowid, as segments of at most about SEGMENT_BYTES."""
+    entry = view.entry.copy()
+    entry.next_rowid = next_rowid
+    row_bytes = 16 + sum(_row_bytes(column) for column in entry.schema.columns)
+    step = max(TIER_BASE, SEGMENT_BYTES // row_bytes)
+    written = []
+    for start in range(0, len(rowids), step):
+        some = slice(start, start + step)
+        chosen = [_slice(values, some) for values in stored] if step < len(rowids) else stored
+        written.append(write_segment(write, entry, (rowids[some], chosen)))
+    write.replace_entry(view, entry, written)
+
+
+def _row_bytes(column: Column) -> int:
+    if column.is_vector:
+        return column.dimension * {"f32": 4, "f16": 2, "i8": 1}[column.dtype]
+    return 8 if column.type in ("INTEGER", "REAL", "BOOLEAN", "TIMESTAMP") else 64
+
+
+def _slice(values: StoredColumn, some: slice) -> StoredColumn:
+    if isinstance(values, VectorData):
+        present = None if values.present is None else values.present[some]
+        return VectorData(values.matrix[some], values.norms[some], present)
+    return values[some]
+
+
+# ------------------------------------------------------------------------- the delta
+
+
+def after_write(write: WriteView, view: CollectionView) -> None:
+    """Flush and merge where the last write made it due."""
+    mirror = view.mirror
+    if (
+        len(mirror) >= FLUSH_ROWS
+        or mirror.bytes_used >= FLUSH_BYTES
+        or mirror.end - mirror.base >= 2 * FLUSH_ROWS
+    ):
+        flush(write, view)
+    while len(view.entry.records) >= TIER_FACTOR and merge_step(write, view):
+        pass
+
+
+def flush(write: WriteView, view: CollectionView) -> None:
+    """Move the delta's live rows into a segment and its deletions into their tree; empty it."""
+    mirror = view.mirror
+    if mirror.end == mirror.base:
+        return
+    entry = view.entry.copy()
+    written: list[SegmentRecord] = []
+    live = mirror.live(len(mirror), view.end)
+    rowids = mirror.rowids(len(mirror))
+    chosen = np.flatnonzero(live)
+    chosen = chosen[np.argsort(rowids[chosen], kind="stable")]
+    if len(chosen):
+        stored = _delta_columns(mirror, chosen)
+        commits = np.array(mirror.commits, np.uint64)[chosen]
+        written.append(write_segment(write, entry, (rowids[chosen], stored), commits=commits))
+    changed: set[int] = set()
+    for segment, kills in mirror.kills.items():
+        ended = {ordinal: when[1] for ordinal, when in kills.items()}
+        changed |= end_places(write, entry, segment, ended)
+    BTree(write.transaction, entry.delta_root).clear()
+    entry.base_sequence = mirror.end
+    entry.next_rowid = max(mirror.next_rowid, entry.next_rowid)
+    drop_empty(write, entry, changed)
+    records = written + [entry.records[i] for i in sorted(changed) if i in entry.records]
+    write.replace_entry(view, entry, records)
+
+
+def _delta_columns(mirror: DeltaMirror, chosen: np.ndarray) -> list[StoredColumn]:
+    stored: list[StoredColumn] = []
+    picked = chosen.tolist()
+    for index, column in enumerate(mirror.columns):
+        growing = mirror.vectors.get(index)
+        if growing is None:
+            stored.append([column[i] for i in picked])
+        else:
+            present = growing.present[chosen]
+            norms = growing.norms(len(mirror))[chosen]
+            stored.append(
+                VectorData(growing.matrix[chosen], norms, None if present.all() else present)
+            )
+    return stored
+
+
+# ------------------------------------------------------------------------- deletions
+
+
+def end_in_bulk(write: WriteView, view: CollectionView, found: Sequence[tuple[int, Place]]) -> None:
+    """End the rows of segments among `found` by the deletions tree at once."""
+    by_segment: dict[int, dict[int, int]] = {}
+    commit = write.transaction.new_commit
+    for _, (part, ordinal) in found:
+        if part:
+            by_segment.setdefault(view.segments[part - 1].id, {})[ordinal] = commit
+    if not by_segment:
+        return
+    entry = view.entry.copy()
+    changed: set[int] = set()
+    for segment, ended in by_segment.items():
+        changed |= end_places(write, entry, segment, ended)
+    if not view.mirror.kills:
+        drop_empty(write, entry, changed)
+    records = [entry.records[i] for i in sorted(changed) if i in entry.records]
+    write.replace_entry(view, entry, records)
+
+
+def end_places(
+    write: WriteView, entry: CollectionEntry, segment: int, ended: dict[int, int]
+) -> set[int]:
+    """Add {ordinal: ending commit} to a segment's deletions; returns the segments changed."""
+    record = entry.records.get(segment)
+    if record is None or not ended:
+        return set()
+    tree = BTree(write.transaction, entry.deletes_root)
+    chunks: dict[int, dict[int, int]] = {}
+    for ordinal, commit in ended.items():
+        chunks.setdefault(ordinal // CHUNK_ROWS, {})[ordinal] = commit
+    added = 0
+    for chunk, fresh in sorted(chunks.items()):
+        key = deletion_key(segment, chunk)
+        raw = tree.get(key)
+        entries: dict[int, int] = {}
+        if raw is not None:
+            entries = dict(decode_deletions(raw, f"deletions of segment {segment}").tolist())
+        before = len(entries)
+        entries = {**fresh, **entries}
+        added += len(entries) - before
+        tree.put(key, encode_deletions(entries))
+    record = record.copy()
+    record.deleted += added
+    record.version += 1
+    entry.records[segment] = record
+    mask = entry.dead.pop(segment, None)
+    if mask is not None:
+        mask = mask.copy()  # A1: the old mask may still be read
+        mask[list(ended)] = True
+        entry.dead[segment] = mask
+    return {segment}
+
+
+def drop_empty(write: WriteView, entry: CollectionEntry, candidates: set[int]) -> None:
+    """Give up segments of which no row is left."""
+    for segment in candidates:
+        record = entry.records.get(segment)
+        if record is not None and record.deleted == record.rows:
+            drop_segment(write, entry, segment)
+
+
+def drop_segment(write: WriteView, entry: CollectionEntry, segment: int) -> None:
+    """Free a segment's extents, its record and its deletions."""
+    record = entry.records.pop(segment)
+    for descriptor in record.extents:
+        write.transaction.free_extent(descriptor)
+    if record.deleted:
+        tree = BTree(write.transaction, entry.deletes_root)
+        keys = [k for k, _ in tree.scan(deletion_key(segment, 0), deletion_key(segment + 1, 0))]
+        for key in keys:
+            tree.delete(key)
+    entry.segments.pop(segment, None)
+    entry.dead.pop(segment, None)
+    entry.opened = None
+    write.forget_segment(entry, segment)
+
+
+# ------------------------------------------------------------------------- merging
+
+
+def tier_of(rows: int) -> int:
+    """The size tier of a segment."""
+    tier = 0
+    while rows >= TIER_BASE * TIER_FACTOR:
+        rows //= TIER_FACTOR
+        tier += 1
+    return tier
+
+
+def due_merge(entry: CollectionEntry, page_size: int) -> list[int]:
+    """The ids of the segments that one step should merge; empty when none is due."""
+    tiers: dict[int, list[int]] = {}
+    for id_ in sorted(entry.records):
+        record = entry.records[id_]
+        tiers.setdefault(tier_of(record.rows - record.deleted), []).append(id_)
+    for tier in sorted(tiers):
+        ids = tiers[tier][:TIER_FACTOR]
+        if len(ids) < TIER_FACTOR:
+            continue
+        sizes = [_bytes_of(entry.records[id_], page_size) for id_ in ids]
+        if sum(sizes) <= MERGE_BYTES:
+            return ids
+    return []
+
+
+def _bytes_of(record: SegmentRecord, page_size: int) -> int:
+    return sum(extent.page_count for extent in record.extents) * page_size
+
+
+def merge_step(write: WriteView, view: CollectionView) -> bool:
+    """Merge the segments that are due, if any are."""
+    ids = due_merge(view.entry, write.transaction.page_size)
+    if not ids:
+        return False
+    flush(write, view)  # M1
+    if any(id_ not in view.entry.records for id_ in ids):
+        return True
+    merge(write, view, ids)
+    return True
+
+
+def merge(write: WriteView, view: CollectionView, ids: Sequence[int]) -> None:
+    """Replace segments by one that holds their live rows."""
+    chosen = [segment for segment in view.segments if segment.id in set(ids)]
+    masks = [view.dead(segment.id) for segment in chosen]
+    keep = [
+        np.arange(segment.rows) if mask is None else np.flatnonzero(~mask)
+        for segment, mask in zip(chosen, masks, strict=True)
+    ]
+    rowids = np.concatenate([s.rowids[k] for s, k in zip(chosen, keep, strict=True)])
+    order = np.argsort(rowids, kind="stable")
+    entry = view.entry.copy()
+    written = []
+    if len(order):
+        maps = _ordinal_maps(chosen, keep, order)
+
+        def texts(column: Column) -> list[NamedPart]:
+            return _merged_text(column, chosen, maps)
+
+        stored = [_merged_column(column, chosen, keep, order) for column in view.schema.columns]
+        commits = np.concatenate([_commits(s)[k] for s, k in zip(chosen, keep, strict=True)])
+        written.append(
+            write_segment(
+                write, entry, (rowids[order], stored), commits=commits[order], texts=texts
+            )
+        )
+    for id_ in ids:
+        drop_segment(write, entry, id_)
+    write.replace_entry(view, entry, written)
+
+
+def _ordinal_maps(
+    chosen: Sequence[Segment], keep: Sequence[np.ndarray], order: np.ndarray
+) -> list[np.ndarray]:
+    """For each source segment: new ordinal of each old one, -1 where the row is gone."""
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    maps, start = [], 0
+    for segment, kept in zip(chosen, keep, strict=True):
+        mapping = np.full(segment.rows, -1, np.int64)
+        mapping[kept] = position[start : start + len(kept)]
+        maps.append(mapping)
+        start += len(kept)
+    return maps
+
+
+def _commits(segment: Segment) -> np.ndarray:
+    if segment.has("commits", 0):
+        return segment.per_row("commits", 0)
+    return np.full(segment.rows, segment.record.commit, np.uint64)
+
+
+def _merged_column(
+    column: Column, chosen: Sequence[Segment], keep: Sequence[np.ndarray], order: np.ndarray
+) -> StoredColumn:
+    if not column.is_vector:
+        values: list[Any] = []
+        for segment, kept in zip(chosen, keep, strict=True):
+            found = segment.values(column)
+            values.extend(found if len(kept) == len(found) else [found[i] for i in kept.tolist()])
+        return [values[i] for i in order.tolist()]
+    matrix = np.concatenate([s.matrix(column)[k] for s, k in zip(chosen, keep, strict=True)])
+    norms = np.concatenate(
+        [s.per_row("norms", column.id)[k] for s, k in zip(chosen, keep, strict=True)]
+    )
+    nulls = [s.nulls(column) for s in chosen]
+    present = None
+    if any(n is not None for n in nulls):
+        masks = [
+            np.ones(len(k), bool) if n is None else n[k] == 0
+            for n, k in zip(nulls, keep, strict=True)
+        ]
+        present = np.concatenate(masks)[order]
+    return VectorData(matrix[order], norms[order], present)
+
+
+def _merged_text(
+    column: Column,
+    chosen: Sequence[Segment],
+    maps: Sequence[np.ndarray],
+) -> list[NamedPart]:
+    from m2mdb.index.text import postings
+
+    size = sum(int(np.count_nonzero(mapping >= 0)) for mapping in maps)
+    merged = postings.merge([segment.text(column) for segment in chosen], list(maps), size)
+    return [(TEXT_PREFIX + name, column.id, _as_array(part)) for name, part in merged.items()]

@@ -1,0 +1,165 @@
+"""Exact vector search over a collection: the delta and all segments, one collector.
+
+The seam of HRM2: an index that proposes candidates takes the place of the scan below; what follows,
+rescoring in float64 and ordering by (score, rowid), stays and makes every way give the same answer.
+
+Invariants
+    E1  Rows that are dead, masked out or without a vector are never candidates.
+    E2  The first scan of a segment hashes each chunk and uses it while it is in the processor's
+        cache; later scans read the map (S18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m2mdb.compute.rescore import rank_gathered
+from m2mdb.index.collection import SegmentPart
+from m2mdb.index.found import Found
+
+if TYPE_CHECKING:
+    from m2mdb.compute.backend import Backend, Candidates, Collector
+    from m2mdb.index.collection import CollectionView, Part
+    from m2mdb.index.schema import Column
+
+Masks = Sequence[np.ndarray | None]
+SPARSE = 16  # a mask with fewer rows than one in SPARSE is gathered, not scanned
+
+
+def nearest(
+    view: CollectionView,
+    column_index: int,
+    query: np.ndarray,
+    k: int,
+    backend: Backend,
+    masks: Masks | None = None,
+) -> Found:
+    """The k rows nearest to `query`, best first, equal scores by rowid.
+
+    query   float32 (dimension,), checked by `values.check_query_vector`
+    masks   bool per part of `view.parts()`, which rows pass WHERE; None for all
+    """
+    column = view.schema.columns[column_index]
+    parts = view.parts()
+    collector = backend.collector(query, k, column.metric)
+    first = 0
+    for number, part in enumerate(parts):
+        if part.size:
+            mask = candidates_mask(part, column_index, masks[number] if masks else None)
+            if mask is None or mask.any():
+                _scan(view, part, column_index, collector, mask, first)
+        first += part.size
+    return _rank(view, column_index, query, k, collector.result().ordinals)
+
+
+def nearest_many(
+    view: CollectionView,
+    column_index: int,
+    queries: np.ndarray,
+    k: int,
+    backend: Backend,
+    masks: Masks | None = None,
+) -> list[Found]:
+    """`nearest` for every row of `queries`, sharing each reading of the vectors."""
+    column = view.schema.columns[column_index]
+    parts = view.parts()
+    gathered: list[list[tuple[int, Candidates]]] = [[] for _ in queries]
+    first = 0
+    for number, part in enumerate(parts):
+        if part.size:
+            mask = candidates_mask(part, column_index, masks[number] if masks else None)
+            if mask is None or mask.any():
+                matrix, norms = _arrays(view, part, column_index)
+                found = backend.top_k_many(matrix, norms, queries, k, column.metric, mask)
+                for kept, candidates in zip(gathered, found, strict=True):
+                    kept.append((first, candidates))
+        first += part.size
+    results = []
+    for query, kept in zip(queries, gathered, strict=True):
+        ordinals = [candidates.ordinals + start for start, candidates in kept]
+        joined = np.concatenate(ordinals) if ordinals else np.empty(0, np.int64)
+        results.append(_rank(view, column_index, query, k, joined))
+    return results
+
+
+def candidates_mask(part: Part, column_index: int, mask: np.ndarray | None) -> np.ndarray | None:
+    """Which rows of a part a search may find (E1); None for all."""
+    for other in (part.live, part.present(column_index)):
+        if other is not None:
+            mask = other if mask is None else mask & other
+    return mask
+
+
+def _arrays(view: CollectionView, part: Part, column_index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Verified vectors and norms of a part."""
+    column = view.schema.columns[column_index]
+    if isinstance(part, SegmentPart):
+        return part.segment.matrix(column), part.segment.per_row("norms", column.id)
+    growing = view.mirror.vectors[column_index]
+    return growing.matrix[: part.size], growing.norms(part.size)
+
+
+def _scan(
+    view: CollectionView,
+    part: Part,
+    column_index: int,
+    collector: Collector,
+    mask: np.ndarray | None,
+    first: int,
+) -> None:
+    column = view.schema.columns[column_index]
+    is_dense = mask is None or np.count_nonzero(mask) * SPARSE >= part.size
+    if isinstance(part, SegmentPart) and is_dense and not part.segment.is_verified(column):
+        _scan_first_time(part, column, collector, mask, first)
+        return
+    matrix, norms = _arrays(view, part, column_index)
+    collector.scan(matrix, norms, mask, first)
+
+
+def _scan_first_time(
+    part: SegmentPart,
+    column: Column,
+    collector: Collector,
+    mask: np.ndarray | None,
+    first: int,
+) -> None:
+    """E2."""
+    norms = part.segment.per_row("norms", column.id)
+    for start, rows in part.segment.matrix_chunks(column):
+        stop = start + len(rows)
+        chosen = None if mask is None else mask[start:stop]
+        collector.scan(rows, norms[start:stop], chosen, first + start)
+
+
+def _rank(
+    view: CollectionView, column_index: int, query: np.ndarray, k: int, numbers: np.ndarray
+) -> Found:
+    """Final scores and order of candidates, numbered through all parts."""
+    if not len(numbers):
+        return Found.nothing()
+    parts = view.parts()
+    starts = np.cumsum([0, *(part.size for part in parts)])
+    numbers = np.sort(numbers)
+    of_part = np.searchsorted(starts, numbers, "right") - 1
+    ordinals = numbers - starts[of_part]
+    bounds = np.searchsorted(numbers, starts)
+    rowids = np.empty(len(numbers), np.int64)
+    for index, part in enumerate(parts):
+        some = slice(int(bounds[index]), int(bounds[index + 1]))
+        if some.start < some.stop:
+            rowids[some] = part.rowids[ordinals[some]]
+
+    def gather(positions: np.ndarray) -> np.ndarray:
+        groups = []
+        for index in np.unique(of_part[positions]).tolist():
+            chosen = positions[of_part[positions] == index]
+            groups.append(parts[index].vectors(column_index, ordinals[chosen]))
+        return groups[0] if len(groups) == 1 else np.concatenate(groups)
+
+    metric = view.schema.columns[column_index].metric
+    ranked = rank_gathered(gather, np.arange(len(numbers)), rowids, query, k, metric)
+    best = ranked.positions
+    return Found(ranked.ids, of_part[best], ordinals[best], ranked.scores, ranked.distances)

@@ -1,0 +1,486 @@
+"""Segments: immutable runs of rows, column by column, in one extent each.
+
+    | magic "m2msegm1" | part count u32 | zero u32 | rows u64 | directory | part | part | ...
+
+A directory entry (PART, 48 bytes) names a part, the column id it belongs to (0 = the rows
+themselves), its dtype, its offset from the extent's start and its item count. Parts begin at
+multiples of 64 bytes, so that kernels read them through the map. Rows are sorted by rowid; the
+number of a row inside its segment is its ordinal. An index that is added later brings a further
+extent of the same form.
+
+    part         column  content
+    rowids       0       int64, ascending
+    commits      0       u64, the commit that wrote each version; absent when all are the segment's
+    nulls        c       u8, 1 = NULL; absent when no row is NULL
+    ints reals bools     int64 / float64 / u8, one a row: INTEGER, TIMESTAMP / REAL / BOOLEAN
+    offsets blob c       u32 or u64 (rows + 1), and the bytes of all values: TEXT, BLOB, JSON
+    vectors      c       rows x dimension, of the column's dtype, as given (S20); NULL rows zero
+    norms        c       float32, Euclidean, beside the vectors
+    hashes       c       u64 ascending: xxh3-64 of each key that is not NULL (int64 keys: the value)
+    hash_rows    c       u32, the ordinals in that order
+    t.*          c       the inverted lists of a FULLTEXT column, see `index.text.postings`
+
+Invariants
+    G1  rowids ascend strictly; every per-row part has one item a row.
+    G2  A part's bytes are verified before anything is made of them (S18).
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from xxhash import xxh3_64_intdigest
+
+from m2mdb.index.schema import VECTOR_DTYPES, Column
+from m2mdb.index.values import VectorData
+from m2mdb.pager.errors import CorruptDatabaseError
+from m2mdb.pager.extent import Extent, ExtentDescriptor
+
+if TYPE_CHECKING:
+    from m2mdb.index.text.segment import TextSegment
+
+MAGIC = b"m2msegm1"
+HEADER = struct.Struct("<8sIIQ")
+PART = np.dtype(
+    [("name", "S20"), ("dtype", "S4"), ("column", "<u4"), ("flags", "<u4"), ("offset", "<u8"),
+     ("count", "<u8")]
+)  # fmt: skip
+ALIGNMENT = 64  # a cache line, and the widest vector register
+DTYPES = {b"<i8", b"<u8", b"<u4", b"<u2", b"|u1", b"|i1", b"<f8", b"<f4", b"<f2"}
+RECORD = struct.Struct("<IIQQqqQQ")  # see SegmentRecord
+VALUES_CACHED_BYTES = 64 << 20  # decoded Python values of one column kept per segment
+TEXT_PREFIX = "t."
+
+NamedPart = tuple[str, int, np.ndarray]
+
+
+class SegmentRecord:
+    """What the catalog keeps of a segment; replaced whole when rows of it end."""
+
+    __slots__ = ("commit", "deleted", "extents", "id", "max_rowid", "min_rowid", "rows", "version")
+
+    def __init__(self, id: int, rows: int, *, rowids: tuple[int, int], commit: int) -> None:
+        self.id = id
+        self.rows = rows
+        self.deleted = 0
+        self.min_rowid, self.max_rowid = rowids
+        self.commit = commit
+        self.version = 0  # grows with every change of the deletions, so that caches notice
+        self.extents: tuple[ExtentDescriptor, ...] = ()
+
+    def encode(self) -> bytes:
+        """RECORD: id, extent count, rows, deleted, first and last rowid, commit, version."""
+        head = RECORD.pack(
+            self.id,
+            len(self.extents),
+            self.rows,
+            self.deleted,
+            self.min_rowid,
+            self.max_rowid,
+            self.commit,
+            self.version,
+        )
+        return head + b"".join(extent.encode() for extent in self.extents)
+
+    @classmethod
+    def decode(cls, raw: bytes, where: str) -> SegmentRecord:
+        """Raises CorruptDatabaseError where the counts cannot be."""
+        if len(raw) < RECORD.size:
+            raise CorruptDatabaseError(f"{where}: segment record of {len(raw)} bytes")
+        id_, extents, rows, deleted, low, high, commit, version = RECORD.unpack_from(raw)
+        size = ExtentDescriptor.SIZE
+        if len(raw) != RECORD.size + extents * size or deleted > rows or not rows or high < low:
+            raise CorruptDatabaseError(f"{where}: segment {id_} has an impossible record")
+        record = cls(id_, rows, rowids=(low, high), commit=commit)
+        record.deleted = deleted
+        record.version = version
+        record.extents = tuple(
+            ExtentDescriptor.decode(raw[at : at + size])
+            for at in range(RECORD.size, len(raw), size)
+        )
+        return record
+
+    def copy(self) -> SegmentRecord:
+        """A copy to change."""
+        other = SegmentRecord(
+            self.id, self.rows, rowids=(self.min_rowid, self.max_rowid), commit=self.commit
+        )
+        other.deleted = self.deleted
+        other.version = self.version
+        other.extents = self.extents
+        return other
+
+
+# ------------------------------------------------------------------------- building
+
+
+def key_hash(value: Any) -> int:
+    """The hash of a stored key value: an integer is its own."""
+    if type(value) is str:
+        return int(xxh3_64_intdigest(value.encode()))
+    if isinstance(value, int):
+        return value & 0xFFFFFFFFFFFFFFFF
+    if isinstance(value, float):
+        return int(xxh3_64_intdigest(struct.pack("<d", value + 0.0)))
+    return int(xxh3_64_intdigest(bytes(value)))
+
+
+def key_hashes(values: Iterable[Any], count: int) -> np.ndarray:
+    """u64 hashes of values that are not NULL."""
+    return np.fromiter(map(key_hash, values), np.uint64, count)
+
+
+def column_parts(column: Column, values: list[Any] | VectorData) -> Iterator[NamedPart]:
+    """The parts of one column's values, without its indexes."""
+    if isinstance(values, VectorData):
+        if values.present is not None:
+            yield "nulls", column.id, (~values.present).astype(np.uint8)
+        yield "norms", column.id, values.norms
+        yield "vectors", column.id, values.matrix.reshape(-1)
+        return
+    nulls = None
+    if None in values:
+        nulls = np.fromiter((value is None for value in values), np.uint8, len(values))
+        yield "nulls", column.id, nulls
+    if column.type in ("TEXT", "BLOB", "JSON"):
+        yield from _bytes_parts(column, values)
+        return
+    name, dtype = SCALAR_PARTS[column.type]
+    filled = values if nulls is None else [0 if value is None else value for value in values]
+    yield name, column.id, np.array(filled, dtype)
+
+
+SCALAR_PARTS = {
+    "INTEGER": ("ints", "<i8"),
+    "TIMESTAMP": ("ints", "<i8"),
+    "REAL": ("reals", "<f8"),
+    "BOOLEAN": ("bools", "|u1"),
+}
+
+
+def _bytes_parts(column: Column, values: list[Any]) -> Iterator[NamedPart]:
+    if column.type == "BLOB":
+        raws = [value or b"" for value in values]
+        joined, lengths = b"".join(raws), map(len, raws)
+    else:
+        texts = [value or "" for value in values]
+        whole = "".join(texts)
+        if whole.isascii():
+            joined, lengths = whole.encode(), map(len, texts)
+        else:
+            raws = [text.encode() for text in texts]
+            joined, lengths = b"".join(raws), map(len, raws)
+    offsets = np.zeros(len(values) + 1, "<u4" if len(joined) < 1 << 32 else "<u8")
+    np.cumsum(np.fromiter(lengths, np.int64, len(values)), out=offsets[1:], dtype=offsets.dtype)
+    yield "offsets", column.id, offsets
+    yield "blob", column.id, np.frombuffer(joined, np.uint8)
+
+
+def hash_parts(column: Column, values: list[Any]) -> Iterator[NamedPart]:
+    """The sorted key hashes of a PRIMARY KEY or UNIQUE column."""
+    rows = np.fromiter((i for i, v in enumerate(values) if v is not None), np.uint32)
+    hashes = key_hashes((v for v in values if v is not None), len(rows))
+    order = np.argsort(hashes, kind="stable")
+    yield "hashes", column.id, hashes[order]
+    yield "hash_rows", column.id, rows[order]
+
+
+def lay_out(rows: int, parts: list[NamedPart]) -> tuple[list[Any], int]:
+    """The buffers of a segment's extent in order, and their size in bytes."""
+    directory = np.zeros(len(parts), PART)
+    at = HEADER.size + directory.nbytes
+    body: list[Any] = []
+    for entry, (name, column, array) in zip(directory, parts, strict=True):
+        padding = -at % ALIGNMENT
+        entry["name"], entry["column"] = name.encode(), column
+        entry["dtype"] = array.dtype.newbyteorder("<").str.encode()
+        assert bytes(entry["dtype"]) in DTYPES, f"part {name} of dtype {array.dtype}"
+        entry["offset"], entry["count"] = at + padding, len(array)
+        if padding:
+            body.append(bytes(padding))
+        if len(array):
+            body.append(memoryview(np.ascontiguousarray(array)).cast("B"))
+        at += padding + array.nbytes
+    head = HEADER.pack(MAGIC, len(parts), 0, rows)
+    return [head, directory.tobytes(), *body], at
+
+
+# ------------------------------------------------------------------------- reading
+
+
+class Segment:
+    """A segment as one snapshot sees its rows; deletions stand apart (`index.collection`)."""
+
+    __slots__ = ("_arrays", "_directory", "_texts", "_values", "_views", "extents", "record")
+
+    def __init__(self, record: SegmentRecord, extents: list[Extent], where: str) -> None:
+        """Raises CorruptDatabaseError where a directory is damaged."""
+        self.record = record
+        self.extents = extents
+        self._arrays: dict[tuple[str, int], np.ndarray] = {}
+        self._values: dict[int, list[Any]] = {}
+        self._texts: dict[int, TextSegment] = {}
+        self._views: dict[tuple[str, int], memoryview] = {}
+        self._directory: dict[tuple[str, int], tuple[Extent, int, np.dtype[Any], int]] = {}
+        for extent in extents:
+            self._read_directory(extent, f"{where}, segment {record.id}")
+
+    def _read_directory(self, extent: Extent, where: str) -> None:
+        size = extent.descriptor.size
+        if size < HEADER.size:
+            raise CorruptDatabaseError(f"{where}: extent of {size} bytes has no directory")
+        magic, count, _, rows = HEADER.unpack(extent.read(0, HEADER.size))
+        end = HEADER.size + count * PART.itemsize
+        if magic != MAGIC or rows != self.record.rows or end > size:
+            raise CorruptDatabaseError(f"{where}: extent does not begin with this segment's header")
+        entries = np.frombuffer(extent.read(HEADER.size, end - HEADER.size), PART)
+        for name, dtype, column, _, offset, items in entries.tolist():
+            if dtype not in DTYPES:
+                raise CorruptDatabaseError(f"{where}: part {name!r} has dtype {dtype!r}")
+            kind = np.dtype(dtype.decode())
+            if offset < end or offset + items * kind.itemsize > size:
+                raise CorruptDatabaseError(f"{where}: part {name!r} lies outside its extent")
+            self._directory[name.decode("ascii", "replace"), column] = (extent, offset, kind, items)
+
+    @property
+    def id(self) -> int:
+        """The segment's number in its collection."""
+        return self.record.id
+
+    @property
+    def rows(self) -> int:
+        """Rows stored, ended ones included."""
+        return self.record.rows
+
+    def has(self, name: str, column: int) -> bool:
+        """Whether there is such a part."""
+        return (name, column) in self._directory
+
+    def names(self) -> list[tuple[str, int]]:
+        """All parts."""
+        return list(self._directory)
+
+    def size_of(self, name: str, column: int) -> int:
+        """Bytes of a part."""
+        _, _, dtype, count = self._directory[name, column]
+        return dtype.itemsize * count
+
+    def array(self, name: str, column: int) -> np.ndarray:
+        """A part as a verified read-only array; KeyError-free: a missing part is corruption."""
+        found = self._arrays.get((name, column))
+        if found is None:
+            if (name, column) not in self._directory:
+                raise CorruptDatabaseError(
+                    f"segment {self.id}: part {name} of column {column} is missing"
+                )
+            extent, offset, dtype, count = self._directory[name, column]
+            found = extent.array(offset, dtype, count)
+            self._arrays[name, column] = found
+        return found
+
+    def per_row(self, name: str, column: int) -> np.ndarray:
+        """A part that has one item a row (G1)."""
+        found = self.array(name, column)
+        if len(found) != self.rows:
+            raise CorruptDatabaseError(
+                f"segment {self.id}: part {name} of column {column} has {len(found)} items "
+                f"for {self.rows} rows"
+            )
+        return found
+
+    def view(self, name: str, column: int, code: str) -> memoryview:
+        """A part as a memoryview of numbers, which bisect reads faster than an array."""
+        found = self._views.get((name, column))
+        if found is None:
+            array = self.array(name, column)
+            found = memoryview(array).cast("B").cast(code) if len(array) else memoryview(b"")
+            self._views[name, column] = found
+        return found
+
+    # --------------------------------------------------------------- rows
+
+    @property
+    def rowids(self) -> np.ndarray:
+        """int64 (rows,), ascending."""
+        return self.per_row("rowids", 0)
+
+    def ordinal(self, rowid: int) -> int | None:
+        """The ordinal of a rowid, dead or alive, or None."""
+        record = self.record
+        if not record.min_rowid <= rowid <= record.max_rowid:
+            return None
+        if record.max_rowid - record.min_rowid + 1 == record.rows:
+            return rowid - record.min_rowid
+        view = self.view("rowids", 0, "q")
+        at = bisect_left(view, rowid)
+        return at if at < len(view) and view[at] == rowid else None
+
+    def candidates(self, column: int, hash_: int) -> list[int]:
+        """Ordinals whose key has this hash."""
+        hashes = self.view("hashes", column, "Q")
+        at = bisect_left(hashes, hash_)
+        if at == len(hashes) or hashes[at] != hash_:
+            return []
+        rows = self.view("hash_rows", column, "I")
+        found = []
+        while at < len(hashes) and hashes[at] == hash_:
+            found.append(rows[at])
+            at += 1
+        return found
+
+    def nulls(self, column: Column) -> np.ndarray | None:
+        """u8 (rows,), 1 = NULL, or None when there is none."""
+        return self.per_row("nulls", column.id) if self.has("nulls", column.id) else None
+
+    def numbers(self, column: Column) -> tuple[np.ndarray, np.ndarray | None]:
+        """The values of a numeric column and its NULLs."""
+        name, _ = SCALAR_PARTS[column.type]
+        return self.per_row(name, column.id), self.nulls(column)
+
+    def value(self, column: Column, ordinal: int) -> Any:
+        """One stored value; a vector as a copied array."""
+        values = self._values.get(column.id)
+        if values is not None:
+            return values[ordinal]
+        nulls = self.nulls(column)
+        if nulls is not None and nulls[ordinal]:
+            return None
+        if column.is_vector:
+            return self.vector_rows(column, np.array([ordinal]))[0]
+        if column.type in SCALAR_PARTS:
+            name, _ = SCALAR_PARTS[column.type]
+            value = self.per_row(name, column.id)[ordinal].item()
+            return bool(value) if column.type == "BOOLEAN" else value
+        return self._bytes_value(column, ordinal)
+
+    def _bytes_value(self, column: Column, ordinal: int) -> str | bytes:
+        offsets = self.array("offsets", column.id)
+        code = "I" if offsets.itemsize == 4 else "Q"
+        view = self.view("offsets", column.id, code)
+        start, stop = view[ordinal], view[ordinal + 1]
+        extent, at, _, size = self._directory["blob", column.id]
+        if not start <= stop <= size:
+            raise CorruptDatabaseError(f"segment {self.id}: offsets of {column.name} do not ascend")
+        raw = extent.read(at + start, stop - start)
+        return raw if column.type == "BLOB" else self._decoded(raw, column)
+
+    def _decoded(self, raw: bytes, column: Column) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as problem:
+            raise CorruptDatabaseError(
+                f"segment {self.id}: column {column.name} holds bytes that are not UTF-8"
+            ) from problem
+
+    def values(self, column: Column) -> list[Any]:
+        """All stored values of a scalar column as a list that the caller must not change."""
+        found = self._values.get(column.id)
+        if found is not None:
+            return found
+        if column.type in SCALAR_PARTS:
+            name, _ = SCALAR_PARTS[column.type]
+            array = self.per_row(name, column.id)
+            found = (array.astype(bool) if column.type == "BOOLEAN" else array).tolist()
+            size = 8 * self.rows
+        else:
+            found = self._bytes_values(column)
+            size = self.size_of("blob", column.id) + 60 * self.rows
+        nulls = self.nulls(column)
+        if nulls is not None:
+            for ordinal in np.flatnonzero(nulls).tolist():
+                found[ordinal] = None
+        if size <= VALUES_CACHED_BYTES:
+            self._values[column.id] = found
+        return found
+
+    def _bytes_values(self, column: Column) -> list[Any]:
+        offsets = self.array("offsets", column.id)
+        raw = self.array("blob", column.id).tobytes()
+        if len(offsets) != self.rows + 1 or int(offsets[-1]) != len(raw) or offsets[0] != 0:
+            raise CorruptDatabaseError(
+                f"segment {self.id}: offsets of {column.name} do not match its bytes"
+            )
+        bounds = offsets.tolist()
+        pairs = zip(bounds, bounds[1:], strict=False)
+        if column.type == "BLOB":
+            return [raw[start:stop] for start, stop in pairs]
+        if raw.isascii():
+            text = raw.decode()
+            return [text[start:stop] for start, stop in pairs]
+        return [self._decoded(raw[start:stop], column) for start, stop in pairs]
+
+    # --------------------------------------------------------------- vectors
+
+    def vector_rows(self, column: Column, ordinals: np.ndarray) -> np.ndarray:
+        """Copies of some vectors, (n, dimension); reads only the blocks they stand in."""
+        extent, offset, dtype, count = self._vectors(column)
+        if extent.all_verified or len(ordinals) > 64:
+            return np.asarray(self.matrix(column)[ordinals])
+        width = column.dimension * dtype.itemsize
+        raw = b"".join(extent.read(offset + int(o) * width, width) for o in ordinals)
+        return np.frombuffer(raw, dtype).reshape(-1, column.dimension)
+
+    def _vectors(self, column: Column) -> tuple[Extent, int, np.dtype[Any], int]:
+        found = self._directory.get(("vectors", column.id))
+        if found is None:
+            raise CorruptDatabaseError(f"segment {self.id}: no vectors of {column.name}")
+        if found[2] != np.dtype(VECTOR_DTYPES[column.dtype]):
+            raise CorruptDatabaseError(f"segment {self.id}: vectors of {column.name}: {found[2]}")
+        if found[3] != self.rows * column.dimension:
+            raise CorruptDatabaseError(f"segment {self.id}: {found[3]} numbers in {column.name}")
+        return found
+
+    def matrix(self, column: Column) -> np.ndarray:
+        """All vectors of a column, verified, (rows, dimension), read-only."""
+        self._vectors(column)
+        return self.array("vectors", column.id).reshape(self.rows, column.dimension)
+
+    def is_verified(self, column: Column) -> bool:
+        """Whether the vectors were verified already, so that the map may be read."""
+        return ("vectors", column.id) in self._arrays or self._vectors(column)[0].all_verified
+
+    def matrix_chunks(self, column: Column) -> Iterator[tuple[int, np.ndarray]]:
+        """(first ordinal, rows) of all vectors, each chunk verified; valid until the next one.
+
+        For the first scan: bytes are hashed and used while they are in the processor's cache.
+        """
+        extent, offset, dtype, count = self._vectors(column)
+        width = column.dimension * dtype.itemsize
+        first, carry = 0, b""
+        for _, block in extent.blocks(offset, count * dtype.itemsize):
+            chunk = block
+            if carry:
+                missing = width - len(carry)
+                carry += bytes(chunk[:missing])
+                chunk = chunk[missing:]
+                if len(carry) < width:
+                    continue
+                yield first, np.frombuffer(carry, dtype).reshape(1, column.dimension)
+                first += 1
+            whole = len(chunk) // width
+            if whole:
+                rows = np.frombuffer(chunk[: whole * width], dtype)
+                yield first, rows.reshape(whole, column.dimension)
+                first += whole
+            carry = bytes(chunk[whole * width :])
+
+    # --------------------------------------------------------------- text
+
+    def text(self, column: Column) -> TextSegment:
+        """The inverted lists of a FULLTEXT column."""
+        found = self._texts.get(column.id)
+        if found is None:
+            from m2mdb.index.text.segment import TextSegment
+
+            parts = {
+                name[len(TEXT_PREFIX) :]: self.array(name, column.id)
+                for name, id_ in self._directory
+                if id_ == column.id and name.startswith(TEXT_PREFIX)
+            }
+            found = TextSegment(parts, f"segment {self.id}, text of {column.name}")
+            self._texts[column.id] = found
+        return found

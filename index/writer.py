@@ -1,0 +1,319 @@
+"""Writing rows: INSERT, UPDATE and DELETE on one collection inside a statement.
+
+Few rows go to the delta, an entry each; from SEGMENT_ROWS on a batch becomes a segment at once,
+written one time to its place. A row that is updated keeps its rowid and gets a new version; the
+place of the old one ends.
+
+Invariants
+    X1  Everything is checked before the first byte is written.
+    X2  A mirror that this transaction adds to belongs to it until it commits (D2).
+    X3  The newest `next rowid` stands in the delta's last entry or, when it is empty, in the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.index import maintenance, secondary
+from m2mdb.index.collection import CollectionView, Place
+from m2mdb.index.constraints import check_not_null, find_conflicts
+from m2mdb.index.record import encode_removal, encode_row, sequence_key
+from m2mdb.index.values import (
+    INT64_MAX,
+    StoredColumn,
+    VectorData,
+    store_column,
+    store_scalar,
+)
+from m2mdb.pager.btree import BTree
+from m2mdb.pager.errors import DataError, OperationalError
+
+if TYPE_CHECKING:
+    from m2mdb.index.view import WriteView
+
+SEGMENT_ROWS = 512  # below, an entry a row costs less than an extent and its sync
+REMOVAL_BATCH = 128  # rows named by one removal entry: 2 KiB
+NOWHERE: Place = (0, 0)
+
+
+class CollectionWriter:
+    """Writes to one collection within one statement of a transaction."""
+
+    __slots__ = ("_write", "name", "view")
+
+    def __init__(self, write: WriteView, name: str) -> None:
+        """Raises ProgrammingError where there is no such collection."""
+        self._write = write
+        self.view: CollectionView = write.collection(name)
+        self.name = self.view.schema.name
+
+    # --------------------------------------------------------------- INSERT
+
+    def insert(self, columns: dict[str, Any], count: int, on_conflict: str) -> np.ndarray:
+        """Add `count` rows given as columns; returns their rowids, -1 where one was ignored."""
+        stored = self._store(columns, count)
+        check_not_null(self.view, stored)
+        rowids, given, next_rowid = self._assign_rowids(stored, count)
+        conflicts = find_conflicts(self.view, stored, given, on_conflict)
+        if conflicts.replaced:
+            self.delete(sorted(conflicts.replaced))
+        if conflicts.dropped:
+            keep = np.array([i for i in range(count) if i not in conflicts.dropped], np.int64)
+            self._store_rows(rowids[keep], take_rows(stored, keep), next_rowid)
+            rowids[sorted(conflicts.dropped)] = -1
+        else:
+            self._store_rows(rowids, stored, next_rowid)
+        return rowids
+
+    def _store(self, columns: dict[str, Any], count: int) -> list[StoredColumn]:
+        """All columns in stored form, absent ones filled with their default or NULL."""
+        schema = self.view.schema
+        given: dict[int, Any] = {}
+        for name, values in columns.items():
+            given[schema.column(name)] = values
+        if len(given) != len(columns):
+            raise DataError(f"a column of {self.name} is given twice: {', '.join(columns)}")
+        stored: list[StoredColumn] = []
+        for index, column in enumerate(schema.columns):
+            if index in given:
+                stored.append(store_column(column, given[index], count, self.name))
+            elif column.is_vector:
+                stored.append(store_column(column, [None] * count, count, self.name))
+            else:
+                default = store_scalar(column, column.default, self.name)
+                stored.append([default] * count)
+        return stored
+
+    def _assign_rowids(
+        self, stored: list[StoredColumn], count: int
+    ) -> tuple[np.ndarray, Sequence[int | None], int]:
+        """(rowids, those that were given, the next free rowid)."""
+        alias = self.view.schema.rowid_alias
+        first = self.next_rowid()
+        if alias is None:
+            self._check_rowids_left(first + count - 1)
+            return np.arange(first, first + count, dtype=np.int64), (), first + count
+        given = stored[alias]
+        assert isinstance(given, list)
+        rowids = []
+        for rowid in given:
+            if rowid is None:
+                self._check_rowids_left(first)
+                rowid, first = first, first + 1
+            elif rowid >= first:
+                first = min(rowid, INT64_MAX - 1) + 1 if rowid < INT64_MAX else INT64_MAX
+            rowids.append(rowid)
+        stored[alias] = rowids
+        return np.array(rowids, np.int64), given, first
+
+    def _check_rowids_left(self, last: int) -> None:
+        if last >= INT64_MAX:
+            raise OperationalError(f"collection {self.name} has no rowid left below 2**63 - 1")
+
+    def next_rowid(self) -> int:
+        """The smallest rowid never given out (X3)."""
+        return max(self.view.mirror.next_rowid, self.view.entry.next_rowid)
+
+    def _store_rows(self, rowids: np.ndarray, stored: list[StoredColumn], next_rowid: int) -> None:
+        """Write new rows, their places and index entries."""
+        if not len(rowids):
+            return
+        if len(rowids) >= SEGMENT_ROWS:
+            order = np.argsort(rowids, kind="stable")
+            if not np.array_equal(order, np.arange(len(rowids))):
+                rowids, stored = rowids[order], take_rows(stored, order)
+            maintenance.add_segments(self._write, self.view, rowids, stored, next_rowid)
+        else:
+            self._append(rowids, stored, [NOWHERE] * len(rowids), next_rowid)
+        for info in self.view.schema.indexes:
+            if info.kind == "btree":
+                values = stored[self.view.schema.column(info.column)]
+                assert isinstance(values, list)
+                pairs = zip(values, rowids.tolist(), strict=True)
+                secondary.add_entries(self._write.transaction, info, pairs)
+        maintenance.after_write(self._write, self.view)
+
+    def _append(
+        self,
+        rowids: np.ndarray,
+        stored: Sequence[StoredColumn],
+        ended: list[Place],
+        next_rowid: int,
+    ) -> None:
+        """Row versions at the end of the delta."""
+        transaction = self._write.transaction
+        mirror = self._write.own_mirror(self.view)
+        tree = BTree(transaction, self.view.entry.delta_root)
+        columns = [
+            vector_list(values) if isinstance(values, VectorData) else values for values in stored
+        ]
+        commit = transaction.new_commit
+        mirror.intact = False
+        mirror.next_rowid = next_rowid
+        sequence = mirror.end
+        for row, rowid in enumerate(rowids.tolist()):
+            values = [column[row] for column in columns]
+            raw = encode_row(commit, next_rowid, rowid, ended[row], values)
+            tree.put(sequence_key(sequence), raw)
+            mirror.add_row((sequence, commit), rowid, ended[row], values)
+            mirror.bytes_used += len(raw)
+            sequence += 1
+        mirror.intact = True
+        self.view.moved_to(mirror.end)
+
+    # --------------------------------------------------------------- DELETE
+
+    def delete(self, rowids: Sequence[int]) -> int:
+        """End rows; rowids that name no row are passed over. Returns how many ended."""
+        wanted = dict.fromkeys(rowids)
+        found = [(rowid, place) for rowid in wanted if (place := self.view.place(rowid))]
+        if not found:
+            return 0
+        self._remove_index_entries(found)
+        logged = found
+        if len(found) >= SEGMENT_ROWS:
+            logged = [(rowid, place) for rowid, place in found if place[0] == 0]
+            maintenance.end_in_bulk(self._write, self.view, found)
+        self._append_removals(logged)
+        maintenance.after_write(self._write, self.view)
+        return len(found)
+
+    def _append_removals(self, found: list[tuple[int, Place]]) -> None:
+        if not found:
+            return
+        transaction = self._write.transaction
+        mirror = self._write.own_mirror(self.view)
+        tree = BTree(transaction, self.view.entry.delta_root)
+        next_rowid = self.next_rowid()
+        mirror.intact = False
+        for start in range(0, len(found), REMOVAL_BATCH):
+            rows = [
+                (rowid, self.log_place(place)) for rowid, place in found[start:][:REMOVAL_BATCH]
+            ]
+            raw = encode_removal(transaction.new_commit, next_rowid, rows)
+            tree.put(sequence_key(mirror.end), raw)
+            mirror.bytes_used += len(raw)
+            mirror.next_rowid = next_rowid
+            mirror.add_removal((mirror.end, transaction.new_commit), rows)
+        mirror.intact = True
+        self.view.moved_to(mirror.end)
+
+    def log_place(self, place: Place) -> Place:
+        """A place as the log names it: by segment id, or NOWHERE for the delta (R2)."""
+        return NOWHERE if place[0] == 0 else (self.view.segments[place[0] - 1].id, place[1])
+
+    def _remove_index_entries(self, found: list[tuple[int, Place]]) -> None:
+        for info in self.view.schema.indexes:
+            if info.kind != "btree":
+                continue
+            column = self.view.schema.column(info.column)
+            parts = self.view.parts()
+            pairs = [(parts[place[0]].stored(column, place[1]), rowid) for rowid, place in found]
+            secondary.remove_entries(self._write.transaction, info, pairs)
+
+    # --------------------------------------------------------------- UPDATE
+
+    def update(self, rowids: Sequence[int], changes: dict[str, Any]) -> int:
+        """Give rows new values, one per row and changed column; returns how many rows there were.
+
+        The rowid stays, unless the INTEGER PRIMARY KEY itself is changed.
+        """
+        schema = self.view.schema
+        places = [self.view.place(rowid) for rowid in rowids]
+        live = [i for i, place in enumerate(places) if place is not None]
+        if not live:
+            return 0
+        changed = {schema.column(name): values for name, values in changes.items()}
+        kept_rowids = [rowids[i] for i in live]
+        kept_places = [place for place in places if place is not None]
+        stored = self._updated_columns(kept_places, changed, live)
+        check_not_null(self.view, stored)
+        alias = schema.rowid_alias
+        moved = alias is not None and alias in changed
+        given = stored[alias] if alias is not None and moved else ()
+        assert isinstance(given, list | tuple)
+        find_conflicts(self.view, stored, given, "error", frozenset(kept_rowids))
+        if moved:
+            return self._move_rows(kept_rowids, stored)
+        self._rewrite(kept_rowids, kept_places, stored, set(changed))
+        return len(live)
+
+    def _updated_columns(
+        self, places: list[Place], changed: dict[int, Any], live: list[int]
+    ) -> list[StoredColumn]:
+        """All columns of the rows in stored form, the changed ones new."""
+        schema = self.view.schema
+        parts = self.view.parts()
+        stored: list[StoredColumn] = []
+        for index, column in enumerate(schema.columns):
+            if index in changed:
+                values = changed[index]
+                picked = values if len(live) == len(values) else [values[i] for i in live]
+                stored.append(store_column(column, picked, len(live), self.name))
+            else:
+                old = [parts[part].stored(index, ordinal) for part, ordinal in places]
+                if column.is_vector:
+                    stored.append(store_column(column, old, len(old), self.name))
+                else:
+                    stored.append(old)
+        return stored
+
+    def _move_rows(self, rowids: list[int], stored: list[StoredColumn]) -> int:
+        """An INTEGER PRIMARY KEY changed: the rows end, and begin under their new rowids."""
+        self.delete(rowids)
+        new_rowids, _, next_rowid = self._assign_rowids(stored, len(rowids))
+        self._store_rows(new_rowids, stored, next_rowid)
+        return len(rowids)
+
+    def _rewrite(
+        self,
+        rowids: list[int],
+        places: list[Place],
+        stored: list[StoredColumn],
+        changed: set[int],
+    ) -> None:
+        transaction = self._write.transaction
+        for info in self.view.schema.indexes:
+            column = self.view.schema.column(info.column)
+            if info.kind != "btree" or column not in changed:
+                continue
+            parts = self.view.parts()
+            old = [parts[part].stored(column, ordinal) for part, ordinal in places]
+            secondary.remove_entries(transaction, info, zip(old, rowids, strict=True))
+            new = stored[column]
+            assert isinstance(new, list)
+            secondary.add_entries(transaction, info, zip(new, rowids, strict=True))
+        array = np.array(rowids, np.int64)
+        if len(rowids) < SEGMENT_ROWS:
+            ended = [self.log_place(place) for place in places]
+            self._append(array, stored, ended, self.next_rowid())
+            maintenance.after_write(self._write, self.view)
+            return
+        found = list(zip(rowids, places, strict=True))
+        self._append_removals([pair for pair in found if pair[1][0] == 0])
+        maintenance.end_in_bulk(self._write, self.view, found)
+        order = np.argsort(array, kind="stable")
+        maintenance.add_segments(
+            self._write, self.view, array[order], take_rows(stored, order), self.next_rowid()
+        )
+        maintenance.after_write(self._write, self.view)
+
+
+def take_rows(stored: Sequence[StoredColumn], rows: np.ndarray) -> list[StoredColumn]:
+    """Some rows of all columns, in the given order."""
+    picked = rows.tolist()
+    return [
+        values.take(rows) if isinstance(values, VectorData) else [values[i] for i in picked]
+        for values in stored
+    ]
+
+
+def vector_list(values: VectorData) -> list[np.ndarray | None]:
+    """Vectors as a list of arrays, None for NULL."""
+    rows = list(values.matrix)
+    if values.present is None:
+        return rows  # type: ignore[return-value]
+    return [row if there else None for row, there in zip(rows, values.present, strict=True)]
