@@ -17,6 +17,7 @@ from m2mdb.pager.sim_machine import Call, ProcessKilledError
 from m2mdb.pager.sim_vfs import SimImage, SimVfs
 
 FAR = 1 << 62
+ROUNDS = int(os.environ.get("M2M_SIM_ROUNDS", "1"))
 
 
 def durable_file(vfs: SimVfs, path: str, content: bytes = b"") -> SimFile:
@@ -555,7 +556,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=int(os.environ.get("M2M_SIM_ROUNDS", "60")), deadline=None, derandomize=True)
+@settings(max_examples=60 * ROUNDS, deadline=None, derandomize=True)
 @given(steps=STEPS, seed=st.integers(0, 1000))
 def test_every_image_is_one_that_the_sectors_allow(
     steps: list[tuple[str, int, int]], seed: int
