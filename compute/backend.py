@@ -115,10 +115,8 @@ def choose(name: str = "auto") -> Backend:
 
         return NUMPY
     if name in ("auto", "numba"):
-        try:
-            from m2mdb.compute.numba_backend import automatic, explicit
-        except ImportError:
-            return choose("numpy")
+        from m2mdb.compute.numba_backend import automatic, explicit
+
         return automatic() if name == "auto" else explicit()
     if name in NAMES:
         raise NotSupportedError(

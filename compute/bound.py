@@ -62,12 +62,12 @@ NORM_BLOCK_VALUES = 1 << 16  # 512 KiB of float64: stays in the L2 cache
 class Query:
     """A query made ready for scans: scaled vector, its length and the error constants.
 
-    `vector` is float32 and what a scan multiplies with, of length `length` (unless l2); `scale`
-    turns a computed similarity back into the natural one; `error` is c of the module's table;
-    `norm` is the query's own length.
+    `vector` is float32 and what a scan multiplies with; `scale` turns a computed similarity back
+    into the natural one; `error` is c of the module's table; `spread` is the error a unit of row
+    length, or of (|q| + |x|)^2 for l2; `norm` is the query's own length; `limits` make thresholds.
     """
 
-    __slots__ = ("dimension", "error", "length", "metric", "norm", "scale", "vector")
+    __slots__ = ("dimension", "error", "limits", "metric", "norm", "scale", "spread", "vector")
 
     def __init__(self, vector: Vector, metric: str) -> None:
         """Prepare `vector` for `metric`; ProgrammingError for an unknown metric."""
@@ -79,31 +79,36 @@ class Query:
         self.error = 1.01 * (self.dimension + 16) * UNIT
         self.norm = math.sqrt(wide.dot(wide))
         self.scale = 1.0
-        self.length = IP_LENGTH if metric == "ip" else 1.0
+        self.spread = self.error
         if metric == "l2":
             self.vector = np.ascontiguousarray(vector, np.float32)
-            return
-        factor = self.length / self.norm if self.norm > 0.0 else 0.0
-        self.vector = (wide * factor).astype(np.float32)
-        if metric == "ip" and self.norm > 0.0:
-            self.scale = self.norm / IP_LENGTH
+        else:
+            length = IP_LENGTH if metric == "ip" else 1.0
+            factor = length / self.norm if self.norm > 0.0 else 0.0
+            self.vector = (wide * factor).astype(np.float32)
+        if metric == "ip":
+            self.spread *= IP_LENGTH * (1.0 + 4.0 * UNIT)
+            self.scale = self.norm / IP_LENGTH if self.norm > 0.0 else 1.0
+        self.limits = self._limits()
+
+    def _limits(self) -> tuple[float, float, float, float]:
+        """Factor, subtrahend, and the k-th values below and above which float32 gives out."""
+        if self.metric == "cosine":
+            return 1.0, 2.0 * self.error, -math.inf, math.inf
+        if self.metric == "l2":
+            return 1.0 + 2.1 * self.error, 4.0 * self.dimension * TINY, -FAR, math.inf
+        limit = FLOAT32_MAX / self.scale
+        return 1.0, (self.dimension + 1.0 / self.scale) * 2.0 * TINY, -limit, limit
 
     def threshold(self, kth: float) -> float:
         """The least `upper` that a row must have to be kept, given the k-th largest `lower`.
 
         For cosine, and l2 from differences, scans use t itself for both: the error is added here.
         """
-        if self.metric == "cosine":
-            least = kth - 2.0 * self.error
-        elif self.metric == "l2":
-            if kth < -FAR:
-                return -math.inf
-            least = kth * (1.0 + 2.1 * self.error) - 4.0 * self.dimension * TINY
-        else:
-            limit = FLOAT32_MAX / self.scale
-            if kth < -limit:
-                return -math.inf
-            least = min(kth, limit) - (self.dimension + 1.0 / self.scale) * 2.0 * TINY
+        factor, subtrahend, low, high = self.limits
+        if kth < low or kth == -math.inf:
+            return -math.inf
+        least = min(kth, high) * factor - subtrahend
         return least - abs(least) * 2.0 * UNIT
 
     def natural(self, computed: Vector) -> Vector:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.compute.backend import Candidates
-from m2mdb.compute.bound import UNIT, Query, row_norms
+from m2mdb.compute.bound import Query, row_norms
 from m2mdb.compute.topk import floor_of_groups
 from m2mdb.pager.errors import ProgrammingError
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
+
+    from m2mdb.compute.backend import Collector
 
     Rows = NDArray[Any]
     Vector = NDArray[np.float32]
@@ -90,7 +92,7 @@ def bounds(rows: Rows, norms: Vector | None, query: Query) -> tuple[Vector, Vect
 
 def _around(products: Vector, lengths: Vector, query: Query) -> tuple[Vector, Vector]:
     """Bounds of inner products, whose error grows with the row's length."""
-    error = lengths * np.float32(query.error * query.length * (1.0 + 4.0 * UNIT))
+    error = lengths * np.float32(query.spread)
     return products - error, products + error
 
 
@@ -107,8 +109,16 @@ def _expanded(products: Vector, lengths: Vector, query: Query) -> tuple[Vector, 
     products -= np.float32(query.norm * query.norm)
     error = lengths + np.float32(query.norm)
     error *= error
-    error *= np.float32(query.error)
+    error *= np.float32(query.spread)
     return products - error, np.minimum(products + error, np.float32(0.0))
+
+
+def check_rows(rows: Rows, query: Query) -> None:
+    """Raise ProgrammingError unless the rows have the query's dimension."""
+    if rows.ndim != 2 or rows.shape[1] != query.dimension:
+        raise ProgrammingError(
+            f"rows of shape {rows.shape}: expected (n, {query.dimension}) as the query has"
+        )
 
 
 class NumpyCollector:
@@ -117,25 +127,22 @@ class NumpyCollector:
     __slots__ = ("_best", "_k", "_limit", "_ordinals", "_pending", "_threshold", "_uppers", "query")
 
     def __init__(self, query: Query, k: int) -> None:
-        """Collect the k best rows for `query`; k is at least 1."""
+        """Collect the k best rows for `query`; k below 1 counts as 1."""
         self.query = query
-        self._k = k
+        self._k = max(1, k)
         self._threshold = -math.inf
         self._best: Vector = np.empty(0, np.float32)  # the k largest `lower` so far
         self._ordinals: list[NDArray[np.int64]] = []
         self._uppers: list[Vector] = []
         self._pending = 0
-        self._limit = 8 * k + 4096
+        self._limit = 8 * self._k + 4096
 
     def scan(
         self, rows: Rows, norms: Vector | None, mask: Mask | None, first_ordinal: int = 0
     ) -> None:
         """Consider a chunk of rows; see `backend.Collector.scan`."""
+        check_rows(rows, self.query)
         count = rows.shape[0]
-        if rows.ndim != 2 or rows.shape[1] != self.query.dimension:
-            raise ProgrammingError(
-                f"rows of shape {rows.shape}: expected (n, {self.query.dimension}) as the query has"
-            )
         live = None if mask is None else mask.view(np.bool_)
         if live is not None and np.count_nonzero(live) * SPARSE < count:
             self._scan_sparse(rows, norms, np.flatnonzero(live), first_ordinal)
@@ -217,9 +224,9 @@ class NumpyBackend:
 
     name = "numpy"
 
-    def collector(self, query: Vector, k: int, metric: str) -> NumpyCollector:
+    def collector(self, query: Vector, k: int, metric: str) -> Collector:
         """See `backend.Backend.collector`."""
-        return NumpyCollector(Query(query, metric), max(1, k))
+        return NumpyCollector(Query(query, metric), k)
 
     def top_k(
         self,

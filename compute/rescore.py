@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[Any]
     Vector = NDArray[np.float32]
+    Doubles = NDArray[np.float64]
     Ids = NDArray[np.int64]
     Gather = Callable[[NDArray[np.int64]], Rows]
 
@@ -52,7 +53,7 @@ class Ranked(NamedTuple):
         return -self.distances if metric == "l2" else self.scores
 
 
-def similarities(rows: Rows, query: Vector, metric: str) -> NDArray[np.float64]:
+def similarities(rows: Rows, query: Vector, metric: str) -> Doubles:
     """Similarity of each row to the query in float64, row by row alone (R1).
 
     rows    float32, float16 or int8 [m, d]
@@ -62,18 +63,23 @@ def similarities(rows: Rows, query: Vector, metric: str) -> NDArray[np.float64]:
     target = query.astype(np.float64)
     if metric == "l2":
         wide -= target
-        return -np.einsum("ij,ij->i", wide, wide)
-    dots = np.einsum("ij,j->i", wide, target)
+        return _products(wide, wide) * -1.0
+    dots: Doubles = np.einsum("ij,j->i", wide, target)
     if metric == "ip":
         return dots
-    squares = np.einsum("ij,ij->i", wide, wide)
-    lengths = np.sqrt(squares) * np.sqrt(np.einsum("j,j->", target, target))
+    lengths = np.sqrt(_products(wide, wide)) * np.sqrt(_products(target[None], target[None]))
     lengths[lengths == 0.0] = 1.0
-    cosines: NDArray[np.float64] = np.clip(dots / lengths, -1.0, 1.0)
+    cosines: Doubles = np.clip(dots / lengths, -1.0, 1.0)
     return cosines
 
 
-def present(similarity: NDArray[np.float64], metric: str) -> tuple[Vector, Vector]:
+def _products(left: Doubles, right: Doubles) -> Doubles:
+    """Dot product of each row of `left` with the same row of `right`."""
+    out: Doubles = np.einsum("ij,ij->i", left, right)
+    return out
+
+
+def present(similarity: Doubles, metric: str) -> tuple[Vector, Vector]:
     """Score and distance as a statement shows them, in float32."""
     if metric == "l2":
         with np.errstate(over="ignore"):

@@ -1,0 +1,326 @@
+"""Compiled scans of float32 rows: similarity and selection in one pass, one thread, no GIL.
+
+    rows --4 at a time--> lower[BLOCK], upper[BLOCK] --upper >= T--> heap of `lower`, candidates
+
+A block's similarities are written to a small buffer; a vectorized count then finds whether any
+row reaches the threshold T, and only then are rows looked at one by one. The k largest `lower`
+stand in a min-heap, whose root gives T. `bound.py` has the meaning of lower, upper and T.
+
+State of one query, a tuple owned by the caller, so that a scan may come in many chunks:
+
+    places      int64[BLOCK]        rows of the block at hand
+    lower       float32[BLOCK]      their bounds
+    upper       float32[BLOCK]
+    heap        float32[k]          the k largest `lower`; the first `counts[HEAPED]` are in use
+    ordinals    int64[capacity]     candidates; the first `counts[KEPT]` are in use
+    uppers      float32[capacity]   their `upper`
+    counts      int64[2]            HEAPED, KEPT
+    limits      float64[7]          MULTIPLY, SUBTRACT, LOW, HIGH (see `lift`), SPREAD, LENGTH (see
+                                    `bound`), THRESHOLD
+
+Invariants
+    K1  A kernel allocates nothing, raises nothing and calls only kernels of this file: the
+        compiled cache does not notice a change elsewhere.
+    K2  Each kernel has one explicit signature, so that loading compiles it once.
+    K3  A kernel returns the row where it stopped: the end, or a block that the candidates' arrays
+        may not hold; the caller then grows them and goes on from there.
+"""
+
+# mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return"
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit, types
+
+from m2mdb.compute.loader import kernel_cache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float32]
+    Vector = NDArray[np.float32]
+    Mask = NDArray[np.uint8]
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+    State = tuple[Ints, Vector, Vector, Vector, Ints, Vector, Ints, Floats]
+
+BLOCK = 256  # rows scored before a selection; the size of `places`, `lower`, `upper`
+HEAPED, KEPT = 0, 1
+MULTIPLY, SUBTRACT, LOW, HIGH, SPREAD, LENGTH, THRESHOLD = 0, 1, 2, 3, 4, 5, 6
+COSINE, IP, L2, EXPANDED = 0, 1, 2, 3
+SMALLEST_NORM = np.float32(1e-37)
+LARGEST_EXPANDED = np.float32(1e17)
+ROUNDING = 2.0**-23
+
+# sums may be reordered, which is what vectorizes them; NaN and infinity keep their meaning
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+READ_MATRIX = types.Array(types.float32, 2, "C", readonly=True)
+READ_VECTOR = types.Array(types.float32, 1, "C", readonly=True)
+READ_MASK = types.Array(types.uint8, 1, "C", readonly=True)
+MATRIX = types.float32[:, ::1]
+VECTOR = types.float32[::1]
+INTS = types.int64[::1]
+INT_MATRIX = types.int64[:, ::1]
+FLOATS = types.float64[::1]
+FLOAT_MATRIX = types.float64[:, ::1]
+INT = types.int64
+RANGE = types.UniTuple(types.int64, 2)
+STATE = types.Tuple((INTS, VECTOR, VECTOR, VECTOR, INTS, VECTOR, INTS, FLOATS))
+
+
+def kernel(*signature: Any) -> Callable[[Any], Any]:
+    """Compile a function for one signature: (result, argument, ...); cached in our own folder."""
+
+    def compiled(function: Any) -> Any:
+        with kernel_cache():
+            return njit(
+                signature[0](*signature[1:]),
+                nogil=True,
+                fastmath=FAST,
+                error_model="numpy",
+                boundscheck=False,
+                cache=True,
+            )(function)
+
+    return compiled
+
+
+@kernel(types.void, FLOATS, VECTOR)
+def lift(limits: Floats, heap: Vector) -> None:
+    """Set THRESHOLD from the heap's root, the k-th largest `lower`.
+
+    Twin    bound.Query.threshold
+    """
+    kth = np.float64(heap[0])
+    if kth < limits[LOW]:
+        return
+    least = min(kth, limits[HIGH]) * limits[MULTIPLY] - limits[SUBTRACT]
+    least -= abs(least) * ROUNDING
+    if least > limits[THRESHOLD]:
+        limits[THRESHOLD] = least
+
+
+@kernel(types.void, VECTOR, INT, types.float32)
+def push(heap: Vector, size: int, value: np.float32) -> None:
+    """Add a value to the min-heap of `size` values; a full heap loses its root, the smallest."""
+    if size < heap.shape[0]:
+        i = size
+        while i > 0 and heap[(i - 1) >> 1] > value:
+            heap[i] = heap[(i - 1) >> 1]
+            i = (i - 1) >> 1
+        heap[i] = value
+        return
+    i = 0
+    while 2 * i + 1 < size:
+        child = 2 * i + 1
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = value
+
+
+@kernel(types.void, INT, INT, STATE)
+def keep(count: int, first: int, state: State) -> None:
+    """Take the block's rows that reach the threshold; the caller has made room for them.
+
+    count   rows in the block; row i is first + places[i], with lower[i] and upper[i]
+    """
+    places, lower, upper, heap, ordinals, uppers, counts, limits = state
+    k = heap.shape[0]
+    for i in range(count):
+        if not upper[i] >= np.float32(limits[THRESHOLD]):
+            continue
+        ordinals[counts[KEPT]] = first + places[i]
+        uppers[counts[KEPT]] = upper[i]
+        counts[KEPT] += 1
+        if counts[HEAPED] < k:
+            push(heap, counts[HEAPED], lower[i])
+            counts[HEAPED] += 1
+            if counts[HEAPED] == k:
+                lift(limits, heap)
+        elif lower[i] > heap[0]:
+            push(heap, k, lower[i])
+            lift(limits, heap)
+
+
+@kernel(types.void, STATE)
+def prune(state: State) -> None:
+    """Drop candidates that fell below the threshold, keeping the order of the rest."""
+    _, _, _, _, ordinals, uppers, counts, limits = state
+    least = np.float32(limits[THRESHOLD])
+    kept = 0
+    for i in range(counts[KEPT]):
+        if uppers[i] >= least:
+            ordinals[kept] = ordinals[i]
+            uppers[kept] = uppers[i]
+            kept += 1
+    counts[KEPT] = kept
+
+
+@kernel(INT, INT, INT, READ_MASK, INTS)
+def pick(start: int, stop: int, mask: Mask, places: Ints) -> int:
+    """Fill `places` with the next rows that count, from `start`; returns how many.
+
+    mask    uint8[n], 1 = counts; an empty one lets every row count
+    """
+    count = 0
+    if mask.shape[0] == 0:
+        count = min(places.shape[0], stop - start)
+        for i in range(count):
+            places[i] = start + i
+        return count
+    r = start
+    while r < stop and count < places.shape[0]:
+        if mask[r]:
+            places[count] = r
+            count += 1
+        r += 1
+    return count
+
+
+@kernel(types.void, READ_MATRIX, READ_VECTOR, INT, INTS, VECTOR)
+def dots(rows: Matrix, query: Vector, count: int, places: Ints, out: Vector) -> None:
+    """out[i] = rows[places[i]] . query for i < count, four rows at a time.
+
+    Twin    reference.dots
+    """
+    d = rows.shape[1]
+    whole = count & ~3
+    for i in range(0, whole, 4):
+        p0, p1, p2, p3 = places[i], places[i + 1], places[i + 2], places[i + 3]
+        s0 = s1 = s2 = s3 = np.float32(0.0)
+        for j in range(d):
+            x = query[j]
+            s0 += rows[p0, j] * x
+            s1 += rows[p1, j] * x
+            s2 += rows[p2, j] * x
+            s3 += rows[p3, j] * x
+        out[i], out[i + 1], out[i + 2], out[i + 3] = s0, s1, s2, s3
+    for i in range(whole, count):
+        s = np.float32(0.0)
+        for j in range(d):
+            s += rows[places[i], j] * query[j]
+        out[i] = s
+
+
+@kernel(types.void, READ_MATRIX, READ_VECTOR, INT, INTS, VECTOR)
+def distances(rows: Matrix, query: Vector, count: int, places: Ints, out: Vector) -> None:
+    """out[i] = -|rows[places[i]] - query|^2 for i < count, four rows at a time.
+
+    Twin    reference.squared_distances
+    """
+    d = rows.shape[1]
+    whole = count & ~3
+    for i in range(0, whole, 4):
+        p0, p1, p2, p3 = places[i], places[i + 1], places[i + 2], places[i + 3]
+        s0 = s1 = s2 = s3 = np.float32(0.0)
+        for j in range(d):
+            x = query[j]
+            s0 += (rows[p0, j] - x) * (rows[p0, j] - x)
+            s1 += (rows[p1, j] - x) * (rows[p1, j] - x)
+            s2 += (rows[p2, j] - x) * (rows[p2, j] - x)
+            s3 += (rows[p3, j] - x) * (rows[p3, j] - x)
+        out[i], out[i + 1], out[i + 2], out[i + 3] = -s0, -s1, -s2, -s3
+    for i in range(whole, count):
+        s = np.float32(0.0)
+        for j in range(d):
+            delta = rows[places[i], j] - query[j]
+            s += delta * delta
+        out[i] = -s
+
+
+@kernel(types.void, INT, READ_VECTOR, STATE)
+def expand(count: int, norms: Vector, state: State) -> None:
+    """Turn products into bounds of -(|x|^2 - 2qx + |q|^2); a huge row's are without limit.
+
+    Twin    reference._expanded
+    """
+    places, lower, upper, _, _, _, _, limits = state
+    spread, length = np.float32(limits[SPREAD]), np.float32(limits[LENGTH])
+    for i in range(count):
+        norm = norms[places[i]]
+        if norm < LARGEST_EXPANDED:
+            nearness = np.float32(2.0) * upper[i] - norm * norm - length * length
+            error = spread * (norm + length) * (norm + length)
+            lower[i] = nearness - error
+            upper[i] = min(nearness + error, np.float32(0.0))
+        else:
+            lower[i] = -np.inf
+            upper[i] = np.float32(0.0)
+
+
+@kernel(INT, INT, INT, READ_VECTOR, STATE)
+def bound(kind: int, count: int, norms: Vector, state: State) -> int:
+    """Turn the numbers in `upper` into bounds; returns how many reach the threshold.
+
+    Twin    reference.bounds
+    """
+    places, lower, upper, _, _, _, _, limits = state
+    if kind == COSINE:
+        for i in range(count):
+            upper[i] /= max(norms[places[i]], SMALLEST_NORM)
+            lower[i] = upper[i]
+    elif kind == IP:
+        spread = np.float32(limits[SPREAD])
+        for i in range(count):
+            error = spread * norms[places[i]]
+            lower[i] = upper[i] - error
+            upper[i] += error
+    elif kind == EXPANDED:
+        expand(count, norms, state)
+    else:
+        for i in range(count):
+            lower[i] = upper[i]
+    least = np.float32(limits[THRESHOLD])
+    reached = 0
+    for i in range(count):
+        reached += upper[i] >= least
+    return reached
+
+
+@kernel(INT, INT, READ_MATRIX, READ_VECTOR, READ_MASK, READ_VECTOR, RANGE, STATE)
+def scan(
+    kind: int,
+    rows: Matrix,
+    norms: Vector,
+    mask: Mask,
+    query: Vector,
+    span: tuple[int, int],
+    state: State,
+) -> int:
+    """Collect the candidates of one query; returns the row where it stopped (K3).
+
+    kind    COSINE, IP, EXPANDED (l2 from norms) or L2 (from differences: norms may be empty)
+    rows    float32[n, d]
+    mask    uint8[n], or empty for all rows
+    span    row to start from, ordinal of row 0
+    """
+    r, first = span
+    places, _, upper, _, ordinals, _, counts, _ = state
+    n = rows.shape[0]
+    while r < n:
+        if counts[KEPT] + BLOCK > ordinals.shape[0]:
+            prune(state)
+            if counts[KEPT] + BLOCK > ordinals.shape[0]:
+                return r
+        count = pick(r, n, mask, places)
+        if count == 0:
+            break
+        r = places[count - 1] + 1
+        if kind == L2:
+            distances(rows, query, count, places, upper)
+        else:
+            dots(rows, query, count, places, upper)
+        if bound(kind, count, norms, state) > 0:
+            keep(count, first, state)
+    return n
