@@ -7,6 +7,7 @@ type objects compare equal to the names that they stand for: `description[0][1] 
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 apilevel = "2.0"
 threadsafety = 2
@@ -75,3 +76,14 @@ _CODES = {
     "datetime": "TIMESTAMP",
     "ndarray": "VECTOR",
 }
+
+
+def column_codes(result: Any, count: int) -> list[str | None]:
+    """The type code of each column: as the result declares it, else by its first value."""
+    declared = getattr(result, "types", None)
+    codes: list[str | None] = list(declared) if declared else [None] * count
+    for column in range(count):
+        if codes[column] is None:
+            values = (row[column] for row in result.rows)
+            codes[column] = next((type_code(value) for value in values if value is not None), None)
+    return codes

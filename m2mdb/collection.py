@@ -1,0 +1,177 @@
+"""Collection: one collection as an object, for arrays rather than statements.
+
+A call joins the connection's open transaction; outside of one it is a transaction of its own,
+committed when it returns, with and without autocommit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from m2mdb.hits import Hits
+from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, ProgrammingError
+from m2mdb.row import Names, Row
+
+if TYPE_CHECKING:
+    from m2mdb.connection import Connection
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.schema import CollectionSchema
+    from m2mdb.index.view import View, WriteView
+
+OnConflict = Literal["error", "replace", "ignore"]
+ON_CONFLICT = ("error", "replace", "ignore")
+Array = np.ndarray[Any, Any]
+LIST_TYPES = (list, tuple, set, frozenset, range, np.ndarray)
+
+
+class Collection:
+    """A collection of a connection; made by `Connection.collection`."""
+
+    __slots__ = ("connection", "name")
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.connection = connection
+        self.name = name
+
+    @property
+    def schema(self) -> CollectionSchema:
+        """The columns and indexes, as of now."""
+        return self.connection.read(lambda view: view.collection(self.name).schema)
+
+    # Rows
+
+    def add(self, rows: Any, on_conflict: OnConflict = "error") -> Array:
+        """Add rows and return their primary keys (rowids where there is no primary key).
+
+        `rows` is a dict of equally long columns, a list of dicts, a DataFrame, an object with
+        `__arrow_c_stream__`, or a dict of scalars for one row. All rows are added or none.
+        """
+        if on_conflict not in ON_CONFLICT:
+            raise ProgrammingError(f"on_conflict is {on_conflict!r}, not error, replace or ignore")
+        return self.connection.write(lambda view: self._add(view, rows, on_conflict))
+
+    def _add(self, view: WriteView, rows: Any, on_conflict: OnConflict) -> Array:
+        from m2mdb.columns import to_columns
+
+        schema = view.collection(self.name).schema
+        columns, count = to_columns(rows, schema)
+        for name in columns:
+            schema.column(name)
+        if count == 0:
+            return key_array(schema, [])
+        rowids = view.insert(self.name, columns, count, on_conflict)
+        self.connection.total_changes += int(np.count_nonzero(rowids >= 0))
+        if schema.primary_key is None or schema.primary_key == schema.rowid_alias:
+            return rowids
+        key = schema.columns[schema.primary_key].name.lower()
+        given = next((columns[name] for name in columns if name.lower() == key), [None] * count)
+        return key_array(schema, list(given))
+
+    def get(self, ids: Any) -> Row | None | list[Row | None]:
+        """The row of one id, or None; for a list of ids a list of rows and Nones."""
+        if isinstance(ids, LIST_TYPES):
+            wanted = list(ids)
+            return self.connection.read(lambda view: self._get(view, wanted))
+        return self.connection.read(lambda view: self._get(view, [ids]))[0]
+
+    def _get(self, view: View, ids: Sequence[Any]) -> list[Row | None]:
+        collection = view.collection(self.name)
+        every = range(len(collection.schema.columns))
+        names = Names(tuple(column.name for column in collection.schema.columns))
+        rows: list[Row | None] = []
+        for key in ids:
+            rowid = find(collection, key)
+            place = None if rowid is None else collection.place(rowid)
+            rows.append(None if place is None else Row(names, collection.row(place, every)))
+        return rows
+
+    def update(self, id: Any, values: Mapping[str, Any]) -> int:
+        """Give columns of the row of an id new values; returns the rows changed, 0 or 1."""
+        if not isinstance(values, Mapping):
+            raise InterfaceError(f"values are {type(values).__name__}; wanted is a dict")
+        return self.connection.write(lambda view: self._update(view, id, values))
+
+    def _update(self, view: WriteView, id: Any, values: Mapping[str, Any]) -> int:
+        collection = view.collection(self.name)
+        for name in values:
+            collection.schema.column(name)
+        rowid = find(collection, id)
+        if rowid is None or not values or collection.place(rowid) is None:
+            return 0
+        columns = {name: [value] for name, value in values.items()}
+        changed = view.update(self.name, np.array([rowid], np.int64), columns)
+        self.connection.total_changes += changed
+        return changed
+
+    def delete(self, ids: Any = None, where: str | None = None, params: Any = ()) -> int:
+        """Delete the rows of ids, or those that `where` holds for; returns how many.
+
+        Raises ProgrammingError where neither or both are given: `where="true"` means all rows.
+        """
+        if (ids is None) == (where is None):
+            raise ProgrammingError('delete takes ids or where; where="true" deletes all rows')
+        if where is not None:
+            statement = f"DELETE FROM {quoted(self.name)} WHERE {where}"
+            return self.connection.run_whole(statement, params).rowcount
+        wanted = list(ids) if isinstance(ids, LIST_TYPES) else [ids]
+        return self.connection.write(lambda view: self._delete(view, wanted))
+
+    def _delete(self, view: WriteView, ids: Sequence[Any]) -> int:
+        collection = view.collection(self.name)
+        found = {find(collection, key) for key in ids} - {None}
+        rowids = [rowid for rowid in found if rowid is not None and collection.place(rowid)]
+        if not rowids:
+            return 0
+        deleted = view.delete(self.name, np.array(sorted(rowids), np.int64))
+        self.connection.total_changes += deleted
+        return deleted
+
+    def count(self, where: str | None = None, params: Any = ()) -> int:
+        """How many rows there are, or how many `where` holds for."""
+        if where is None:
+            return self.connection.read(lambda view: view.collection(self.name).count())
+        statement = f"SELECT count(*) FROM {quoted(self.name)} WHERE {where}"
+        return int(self.connection.run(statement, params).rows[0][0])
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        try:
+            schema = self.schema
+        except Exception as error:
+            return f"<m2mdb.Collection {self.name}: {error}>"
+        columns = ", ".join(f"{column.name} {column.declaration()}" for column in schema.columns)
+        return f"<m2mdb.Collection {schema.name} ({columns}), {len(self)} rows>"
+
+
+def find(collection: CollectionView, key: Any) -> int | None:
+    """The rowid of a primary key; where there is none, ids are rowids."""
+    schema = collection.schema
+    if schema.primary_key is not None and schema.primary_key != schema.rowid_alias:
+        found: int | None = collection.find(schema.primary_key, key)
+        return found
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        return int(key)
+    raise DataError(f"id {key!r} of {schema.name} is {type(key).__name__}, not an integer")
+
+
+def key_array(schema: CollectionSchema, keys: Sequence[Any]) -> Array:
+    """Primary keys as int64 where they are integers, else as objects."""
+    key = schema.primary_key
+    if key is None or schema.columns[key].type == "INTEGER":
+        return np.array(keys, dtype=np.int64)
+    array = np.empty(len(keys), dtype=object)
+    array[:] = keys
+    return array
+
+
+def quoted(name: str) -> str:
+    """A name as a statement takes it, whatever characters it holds."""
+    return '"' + name.replace('"', '""') + '"'

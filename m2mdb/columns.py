@@ -1,0 +1,166 @@
+"""Columns: what `Collection.add` takes, brought to equal-length columns.
+
+    dict of columns            every value is a sequence
+    dict of scalars            one row: some value is no sequence (a str is none)
+    sequence of dicts or Rows  a row each; a missing name takes the column's default
+    pandas DataFrame           missing values are NULL
+    Arrow                      anything with `__arrow_c_stream__`
+
+Invariants
+    A1  All columns that leave have `count` values, in the order of the rows.
+    A2  Values are not judged here: the engine refuses what does not fit the column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from m2mdb.index.schema import CollectionSchema
+from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError
+
+Columns = dict[str, Any]
+ARRAY_TYPES = (list, tuple, np.ndarray)
+
+
+def to_columns(rows: Any, schema: CollectionSchema) -> tuple[Columns, int]:
+    """The columns and the number of rows.
+
+    Raises DataError for columns of unequal length, InterfaceError for what is no table.
+    """
+    if isinstance(rows, Mapping):
+        return from_mapping(rows, schema)
+    if isinstance(rows, (list, tuple)):
+        return from_rows(rows, schema)
+    if type(rows).__module__.split(".")[0] == "pandas":
+        return from_frame(rows)
+    if hasattr(rows, "__arrow_c_stream__"):
+        return from_arrow(rows)
+    if isinstance(rows, np.ndarray) and rows.dtype.names:
+        return {name: rows[name] for name in rows.dtype.names}, len(rows)
+    if isinstance(rows, Iterable) and not isinstance(rows, (str, bytes, np.ndarray)):
+        return from_rows(list(rows), schema)
+    raise InterfaceError(
+        f"rows are {type(rows).__name__}; wanted is a dict of columns, a list of dicts, "
+        "a DataFrame or an object with __arrow_c_stream__"
+    )
+
+
+def from_mapping(rows: Mapping[str, Any], schema: CollectionSchema) -> tuple[Columns, int]:
+    """A dict of columns, or one row as a dict of scalars."""
+    if any(is_one_value(name, value, schema) for name, value in rows.items()):
+        return one_row(rows, schema), 1
+    columns: Columns = {}
+    for name, value in rows.items():
+        columns[name] = value if isinstance(value, ARRAY_TYPES) else as_sequence(name, value)
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise DataError(f"columns of {schema.name} differ in length: {shown}")
+    return columns, next(iter(lengths.values()), 0)
+
+
+def is_one_value(name: str, value: Any, schema: CollectionSchema) -> bool:
+    """Whether a dict's value is one value of its column, so that the dict is one row."""
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__len__"):
+        return not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping))
+    position = schema.position(name)
+    if position is None or not schema.columns[position].is_vector or len(value) == 0:
+        return False
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype != object
+    return isinstance(value, (list, tuple)) and isinstance(value[0], (int, float, np.number))
+
+
+def one_row(row: Mapping[str, Any], schema: CollectionSchema) -> Columns:
+    """Columns of one value each."""
+    for name, value in row.items():
+        position = schema.position(name)
+        type_name = "" if position is None else schema.columns[position].type
+        if isinstance(value, ARRAY_TYPES) and type_name not in ("", "VECTOR", "JSON"):
+            single = next(key for key, item in row.items() if is_one_value(key, item, schema))
+            raise DataError(
+                f"columns of {schema.name} differ in length: {name} is a list of {len(value)}, "
+                f"{single} is one value; give one row of scalars or equally long lists"
+            )
+    return {name: [value] for name, value in row.items()}
+
+
+def as_sequence(name: str, value: Any) -> Sequence[Any]:
+    """A column that is neither list nor array: a Series, an Arrow array, a generator."""
+    if hasattr(value, "to_pylist"):
+        return list(value.to_pylist())
+    if type(value).__module__.split(".")[0] == "pandas":
+        return series_values(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise InterfaceError(f"column {name} is {type(value).__name__}, which is no sequence")
+
+
+def from_rows(rows: Sequence[Any], schema: CollectionSchema) -> tuple[Columns, int]:
+    """A sequence of dicts or Rows; a name that a row lacks takes the column's default."""
+    names: dict[str, None] = {}
+    for number, row in enumerate(rows):
+        if not hasattr(row, "keys"):
+            raise InterfaceError(f"row {number} is {type(row).__name__}; wanted is a dict")
+        names.update(dict.fromkeys(row.keys()))
+    columns: Columns = {}
+    for name in names:
+        position = schema.position(name)
+        default = None if position is None else schema.columns[position].default
+        columns[name] = [row[name] if name in row.keys() else default for row in rows]  # noqa: SIM118 - a Row's `in` looks at its values
+    return columns, len(rows)
+
+
+def from_frame(frame: Any) -> tuple[Columns, int]:
+    """A pandas DataFrame, or a Series of dicts; the frame's index is no column."""
+    if not hasattr(frame, "columns"):
+        raise InterfaceError(f"rows are pandas {type(frame).__name__}; wanted is a DataFrame")
+    names = [str(name) for name in frame.columns]
+    return {name: series_values(frame.iloc[:, i]) for i, name in enumerate(names)}, len(frame)
+
+
+def series_values(series: Any) -> Any:
+    """The values of a pandas Series, missing ones as None."""
+    missing = series.isna().to_numpy()
+    kind = getattr(series.dtype, "kind", "O")
+    if kind in "iufb" and isinstance(series.dtype, np.dtype) and not missing.any():
+        return series.to_numpy()
+    if kind == "M":
+        values = list(series.dt.to_pydatetime()) if not missing.any() else series.tolist()
+    else:
+        values = series.tolist()
+    return [None if absent else value for value, absent in zip(values, missing, strict=True)]
+
+
+def from_arrow(stream: Any) -> tuple[Columns, int]:
+    """An Arrow stream; fixed-size lists of floats become a matrix without a copy per value."""
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise NotSupportedError(
+            f"rows are {type(stream).__name__}: reading Arrow needs pyarrow "
+            "(pip install 'm2mdb[arrow]')"
+        ) from error
+    table = pyarrow.RecordBatchReader.from_stream(stream).read_all()
+    columns = {
+        name: arrow_values(table.column(i).combine_chunks(), pyarrow)
+        for i, name in enumerate(table.column_names)
+    }
+    return columns, table.num_rows
+
+
+def arrow_values(array: Any, pyarrow: Any) -> Any:
+    """One Arrow column as a NumPy array where it has no NULL, else as a list."""
+    kinds = pyarrow.types
+    if array.null_count == 0:
+        if kinds.is_integer(array.type) or kinds.is_floating(array.type):
+            return array.to_numpy(zero_copy_only=False)
+        if kinds.is_fixed_size_list(array.type) and kinds.is_primitive(array.type.value_type):
+            width = array.type.list_size
+            flat = array.flatten()
+            if flat.null_count == 0:
+                return flat.to_numpy(zero_copy_only=False).reshape(len(array), width)
+    return array.to_pylist()

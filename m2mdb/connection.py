@@ -1,0 +1,314 @@
+"""Connection: one database opened by one program, with transactions (PEP 249).
+
+    outside a transaction --first writing statement, BEGIN--> in a transaction
+    in a transaction --commit(), rollback(), leaving `with con:`, close()--> outside
+
+Without autocommit the first writing statement opens the transaction; a Collection call outside of
+one is a transaction of its own in both modes.
+
+Invariants
+    N1  One thread at a time is inside the engine: `lock` is held around each use.
+    N2  A closed connection, or one inherited through fork, does nothing but raise InterfaceError.
+    N3  `close` rolls back what was not committed.
+    N4  A finalizer does no I/O: it warns of an open transaction and lets the handles go (S5).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from m2mdb.cursor import Cursor, Parameters, RowFactory
+from m2mdb.pager import errors
+
+if TYPE_CHECKING:
+    from m2mdb.collection import Collection
+    from m2mdb.index.database import Database
+    from m2mdb.index.encoder import Encoder
+    from m2mdb.index.view import View, WriteView
+    from m2mdb.language import Language
+    from m2mdb.query.executor import Result
+
+T = TypeVar("T")
+
+_language: Language | None = None
+
+
+def language() -> Language:
+    """The parser and the executor, loaded at the first statement."""
+    global _language
+    if _language is None:
+        from m2mdb.language import Language
+
+        _language = Language()
+    return _language
+
+
+class Connection:
+    """An open database; made by `m2mdb.connect`. Threads may share it, one at a time."""
+
+    Warning = errors.Warning
+    Error = errors.Error
+    InterfaceError = errors.InterfaceError
+    DatabaseError = errors.DatabaseError
+    CorruptDatabaseError = errors.CorruptDatabaseError
+    DataError = errors.DataError
+    OperationalError = errors.OperationalError
+    DatabaseBusyError = errors.DatabaseBusyError
+    IntegrityError = errors.IntegrityError
+    InternalError = errors.InternalError
+    ProgrammingError = errors.ProgrammingError
+    NotSupportedError = errors.NotSupportedError
+
+    def __init__(
+        self,
+        database: Database,
+        path: str,
+        *,
+        encoders: Mapping[str, Encoder] | None = None,
+        thread: int | None = None,
+    ) -> None:
+        """`thread`: the only thread that may use the connection, None for any."""
+        self.path = path
+        self.lock = threading.RLock()
+        self.row_factory: RowFactory | None = None
+        self.total_changes = 0
+        self.encoders = dict(encoders or {})
+        self._database: Database | None = database
+        self._pid = os.getpid()
+        self._thread = thread
+
+    # The engine
+
+    def engine(self) -> Database:
+        """The database, where this thread and process may use it (N2).
+
+        Raises InterfaceError when closed or in a forked child, ProgrammingError in a thread that
+        `check_same_thread` forbids.
+        """
+        database = self._database
+        if database is None:
+            raise errors.InterfaceError(f"the connection to {self.path} is closed")
+        if os.getpid() != self._pid:
+            raise errors.InterfaceError(
+                f"the connection to {self.path} belongs to process {self._pid} and was inherited "
+                f"by process {os.getpid()} through fork; connect anew in the child"
+            )
+        if self._thread is not None and self._thread != threading.get_ident():
+            raise errors.ProgrammingError(
+                f"the connection to {self.path} was made in thread {self._thread} and used in "
+                f"thread {threading.get_ident()} with check_same_thread=True"
+            )
+        return database
+
+    def read(self, action: Callable[[View], T]) -> T:
+        """What `action` finds at the newest snapshot, or in the open transaction."""
+        with self.lock, self.engine().reading() as view:
+            return action(view)
+
+    def write(self, action: Callable[[WriteView], T]) -> T:
+        """What `action` does, all or nothing; committed at once outside a transaction."""
+        return self._whole(lambda database: _writing(database, action))
+
+    def run(self, statement: str, parameters: Parameters = ()) -> Result:
+        """The result of one statement."""
+        with self.lock:
+            database = self.engine()
+            result = (_language or language()).run(database, statement, parameters)
+            if result.columns is None and result.rowcount > 0:
+                self.total_changes += result.rowcount
+            return result
+
+    def run_whole(self, statement: str, parameters: Parameters = ()) -> Result:
+        """As `run`, and committed at once outside a transaction."""
+        return self._whole(lambda _: self.run(statement, parameters))
+
+    def run_many(self, statement: str, parameters: Iterable[Parameters]) -> Result:
+        """The summed result of a statement run once for each of the parameters."""
+        with self.lock:
+            result = language().run_many(self.engine(), statement, parameters)
+            self.total_changes += max(0, result.rowcount)
+            return result
+
+    def run_script(self, script: str) -> None:
+        """Run the statements of a script one after the other."""
+        with self.lock:
+            self.engine()
+            for statement in language().split(script):
+                self.run(statement)
+
+    def _whole(self, action: Callable[[Database], T]) -> T:
+        with self.lock:
+            database = self.engine()
+            if database.in_transaction:
+                return action(database)
+            try:
+                result = action(database)
+                if database.in_transaction:
+                    database.commit()
+            except BaseException:
+                if database.in_transaction:
+                    database.rollback()
+                raise
+            return result
+
+    # PEP 249 and sqlite3
+
+    def cursor(self, factory: Callable[[Connection], Cursor] = Cursor) -> Cursor:
+        """A new cursor."""
+        self.engine()
+        return factory(self)
+
+    def execute(self, statement: str, parameters: Parameters = (), /) -> Cursor:
+        """A new cursor on which the statement has run."""
+        return Cursor(self).execute(statement, parameters)
+
+    def executemany(self, statement: str, parameters: Iterable[Parameters], /) -> Cursor:
+        """A new cursor on which the statement has run for each of the parameters."""
+        return Cursor(self).executemany(statement, parameters)
+
+    def executescript(self, script: str, /) -> Cursor:
+        """A new cursor on which the statements of the script have run."""
+        return Cursor(self).executescript(script)
+
+    def commit(self) -> None:
+        """End the open transaction and keep its changes; without one, do nothing."""
+        with self.lock:
+            database = self.engine()
+            if database.in_transaction:
+                database.commit()
+
+    def rollback(self) -> None:
+        """End the open transaction and undo its changes; without one, do nothing."""
+        with self.lock:
+            database = self.engine()
+            if database.in_transaction:
+                database.rollback()
+
+    def close(self) -> None:
+        """Roll back what is open and close the file (N3).
+
+        Raises InterfaceError where it is closed already.
+        """
+        with self.lock:
+            database = self.engine()
+            try:
+                if database.in_transaction:
+                    database.rollback()
+            finally:
+                self._database = None
+                database.close()
+
+    def interrupt(self) -> None:
+        """Stop the statement that another thread is running; it raises and changes nothing."""
+        self.engine().interrupt()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self.engine().in_transaction
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement commits itself; setting True commits what is open."""
+        return self.engine().autocommit
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        with self.lock:
+            database = self.engine()
+            if value and database.in_transaction:
+                database.commit()
+            database.autocommit = bool(value)
+
+    def __enter__(self) -> Connection:
+        self.engine()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> Literal[False]:
+        if self._database is not None:
+            if kind is None:
+                self.commit()
+            else:
+                self.rollback()
+        return False
+
+    def __del__(self) -> None:
+        database = getattr(self, "_database", None)
+        if database is not None and self._pid == os.getpid() and database.in_transaction:
+            import warnings
+
+            warnings.warn(
+                f"the connection to {self.path} was dropped with an open transaction, which is "
+                "rolled back; call commit() or close()",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
+
+    def __repr__(self) -> str:
+        if self._database is None:
+            return f"<m2mdb.Connection {self.path!r} closed>"
+        if os.getpid() != self._pid:
+            return f"<m2mdb.Connection {self.path!r} of process {self._pid}>"
+        state = "in a transaction" if self._database.in_transaction else "idle"
+        return f"<m2mdb.Connection {self.path!r} {state}>"
+
+    # Collections
+
+    def collection(self, name: str) -> Collection:
+        """A collection by its name; ProgrammingError where there is none."""
+        from m2mdb.collection import Collection
+
+        return Collection(self, self.read(lambda view: view.collection(name).schema.name))
+
+    def collections(self) -> list[Collection]:
+        """All collections, in the order of their names."""
+        from m2mdb.collection import Collection
+
+        return [Collection(self, name) for name in self.read(lambda view: sorted(view.names()))]
+
+    def create_collection(
+        self,
+        name: str,
+        schema: str | Mapping[str, str] | Sequence[tuple[str, str]],
+        *,
+        if_not_exists: bool = False,
+    ) -> Collection:
+        """Create a collection from its columns and return it.
+
+        `schema` is what stands in the parentheses of CREATE COLLECTION, or column names with
+        their declarations: `{"id": "TEXT PRIMARY KEY", "embedding": "VECTOR(384)"}`.
+        """
+        from m2mdb.collection import Collection, quoted
+
+        if not isinstance(schema, str):
+            pairs = schema.items() if isinstance(schema, Mapping) else schema
+            schema = ", ".join(f"{quoted(column)} {declared}" for column, declared in pairs)
+        clause = "IF NOT EXISTS " if if_not_exists else ""
+        self.run_whole(f"CREATE COLLECTION {clause}{quoted(name)} ({schema})")
+        return Collection(self, name)
+
+    def encoder(self, name: str, dimensions: int | None = None) -> Encoder:
+        """A registered encoder by its name, or the built-in `hashing` one.
+
+        Raises ProgrammingError where there is none of that name, DataError where its dimension
+        is not the one wanted.
+        """
+        found = self.encoders.get(name)
+        if found is None:
+            from m2mdb.encoders import DEFAULT_DIMENSIONS, built_in
+
+            return built_in(name, dimensions or DEFAULT_DIMENSIONS)
+        if dimensions is not None and found.dimensions != dimensions:
+            raise errors.DataError(
+                f"encoder {name!r} has dimension {found.dimensions}, wanted is {dimensions}"
+            )
+        return found
+
+
+def _writing(database: Database, action: Callable[[WriteView], T]) -> T:
+    with database.writing() as view:
+        return action(view)

@@ -1,0 +1,204 @@
+"""Cursor: runs statements and hands out their rows (PEP 249).
+
+Results are copies made at one snapshot, so a cursor holds no lock and no mark while it is read.
+
+Invariants
+    F1  A fetch needs a result set: before `execute`, after a statement that gives no rows, and
+        after `close` it raises InterfaceError.
+    F2  A failed `execute` leaves the cursor without a result set and the database as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.pager.errors import InterfaceError, ProgrammingError
+from m2mdb.row import Names
+
+if TYPE_CHECKING:
+    from m2mdb.connection import Connection
+    from m2mdb.query.executor import Result
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+RowFactory = Callable[["Cursor", tuple[Any, ...]], Any]
+Description = tuple[tuple[str, str | None, None, None, None, None, None], ...]
+
+
+class Cursor:
+    """A statement's run and its rows; made by `Connection.cursor` or `Connection.execute`."""
+
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_names",
+        "_next",
+        "_result",
+        "_rows",
+        "arraysize",
+        "lastrowid",
+        "row_factory",
+        "rowcount",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+        self._names: Names | None = None
+        self._result: Result | None = None
+        self._rows: list[tuple[Any, ...]] | None = None
+        self._next = 0
+        self.arraysize = 1
+        self.lastrowid: int | None = None
+        self.row_factory: RowFactory | None = connection.row_factory
+        self.rowcount = -1
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that the cursor belongs to."""
+        return self._opened()
+
+    @property
+    def description(self) -> Description | None:
+        """A 7-tuple a column: name, type code, then None; None where there are no rows."""
+        result = self._result
+        if result is None or result.columns is None:
+            return None
+        from m2mdb.dbapi import column_codes
+
+        codes = column_codes(result, len(result.columns))
+        return tuple(
+            (name, code, None, None, None, None, None)
+            for name, code in zip(result.columns, codes, strict=True)
+        )
+
+    @property
+    def names(self) -> Names:
+        """The column names of the result set, as rows use them."""
+        if self._names is None:
+            assert self._result is not None and self._result.columns is not None
+            self._names = Names(tuple(self._result.columns))
+        return self._names
+
+    @property
+    def rownumber(self) -> int | None:
+        """The 0-based position of the next row; None where there are no rows."""
+        return None if self._rows is None else self._next
+
+    def execute(self, statement: str, parameters: Parameters = (), /) -> Cursor:
+        """Run one statement; `?` takes a sequence, `:name` a mapping.
+
+        Raises what the statement raises; the database is then as it was before it (F2).
+        """
+        connection = self._opened()
+        self._clear()
+        self._keep(connection.run(statement, parameters))
+        return self
+
+    def executemany(self, statement: str, parameters: Iterable[Parameters], /) -> Cursor:
+        """Run an INSERT, UPDATE or DELETE once for each item; `rowcount` is the sum.
+
+        Raises ProgrammingError for a statement that gives rows.
+        """
+        connection = self._opened()
+        self._clear()
+        self._keep(connection.run_many(statement, parameters))
+        return self
+
+    def executescript(self, script: str, /) -> Cursor:
+        """Run the statements of a script one after the other; their rows are dropped."""
+        connection = self._opened()
+        self._clear()
+        connection.run_script(script)
+        return self
+
+    def fetchone(self) -> Any:
+        """The next row, or None after the last one."""
+        rows = self._fetchable()
+        position = self._next
+        if position >= len(rows):
+            return None
+        self._next = position + 1
+        row = rows[position]
+        return row if self.row_factory is None else self.row_factory(self, row)
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Up to `size` next rows; without it, `arraysize`."""
+        rows = self._fetchable()
+        count = self.arraysize if size is None else size
+        if count < 0:
+            raise ProgrammingError(f"fetchmany: size {count} is negative")
+        return self._take(rows, min(len(rows), self._next + count))
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        rows = self._fetchable()
+        return self._take(rows, len(rows))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._rows is None or self._next >= len(self._rows):
+            self._opened()
+            raise StopIteration
+        return self.fetchone()
+
+    def setinputsizes(self, sizes: Sequence[Any], /) -> None:
+        """PEP 249 asks for it; sizes need not be announced here."""
+
+    def setoutputsize(self, size: int, column: int | None = None, /) -> None:
+        """PEP 249 asks for it; values are never cut."""
+
+    def close(self) -> None:
+        """Drop the rows; any later use raises InterfaceError, a second close too."""
+        self._opened()
+        self._clear()
+        self._connection = None
+
+    def __enter__(self) -> Cursor:
+        self._opened()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._clear()
+            self._connection = None
+
+    def __repr__(self) -> str:
+        if self._connection is None:
+            return "<m2mdb.Cursor closed>"
+        if self._result is None or self._rows is None:
+            return "<m2mdb.Cursor without rows>"
+        return f"<m2mdb.Cursor row {self._next} of {len(self._rows)}>"
+
+    def _opened(self) -> Connection:
+        connection = self._connection
+        if connection is None:
+            raise InterfaceError("the cursor is closed")
+        connection.engine()
+        return connection
+
+    def _clear(self) -> None:
+        self._result = self._rows = self._names = None
+        self._next = 0
+        self.rowcount = -1
+
+    def _keep(self, result: Result) -> None:
+        self._result = result
+        self.rowcount = result.rowcount
+        if result.lastrowid is not None:
+            self.lastrowid = result.lastrowid
+        if result.columns is not None:
+            self._rows = result.rows
+
+    def _fetchable(self) -> list[tuple[Any, ...]]:
+        self._opened()
+        if self._rows is None:
+            raise InterfaceError("no result set: the last statement gave no rows")
+        return self._rows
+
+    def _take(self, rows: list[tuple[Any, ...]], stop: int) -> list[Any]:
+        taken = rows[self._next : stop]
+        self._next = stop
+        factory = self.row_factory
+        return taken if factory is None else [factory(self, row) for row in taken]

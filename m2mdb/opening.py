@@ -1,0 +1,167 @@
+"""Opening: what a path, a URI or `:memory:` means, and `connect`.
+
+URI names are `file:` and a path with options: `mode=ro|rw|rwc|memory`, `immutable=1`, `nolock=1`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from m2mdb.connection import Connection
+from m2mdb.pager.errors import InterfaceError, ProgrammingError
+
+if TYPE_CHECKING:
+    from m2mdb.index.encoder import Encoder
+    from m2mdb.pager.vfs import Vfs
+
+MODES = ("ro", "rw", "rwc", "memory")
+SYNCHRONOUS = ("full", "normal", "off")
+PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
+
+
+def connect(
+    path: str | os.PathLike[str],
+    timeout: float = 5.0,
+    autocommit: bool = False,
+    check_same_thread: bool = False,
+    *,
+    read_only: bool = False,
+    uri: bool = True,
+    page_size: int = 4096,
+    compute: str = "auto",
+    encoders: Mapping[str, Encoder] | None = None,
+    synchronous: Literal["full", "normal", "off"] = "full",
+) -> Connection:
+    """Open a database file, made where there is none, or `:memory:`.
+
+    timeout            seconds to wait for another connection's lock
+    autocommit         True: each statement commits itself unless BEGIN is open
+    check_same_thread  True: only this thread may use the connection
+    read_only          open for reading only, as `mode=ro` in a URI
+    uri                names that start with `file:` are URIs
+    page_size          bytes of a page of a new file
+    compute            kernels: "auto", "numpy" or "numba"
+    encoders           encoders by name; "hashing" is always there
+    synchronous        "full" (durable at each commit), "normal" (at checkpoints) or "off"
+
+    Raises InterfaceError for a wrong argument, OperationalError where the file cannot be opened,
+    CorruptDatabaseError where it is no database, NotSupportedError for a newer format.
+    """
+    wanted = target(path, uri=uri, read_only=read_only)
+    check_options(timeout, page_size, synchronous)
+    from m2mdb.index.database import Database
+    from m2mdb.wal.store import StoreOptions
+
+    options = StoreOptions(
+        read_only=wanted.mode == "ro" or wanted.immutable,
+        create=wanted.mode in ("rwc", "memory"),
+        immutable=wanted.immutable,
+        no_lock=wanted.no_lock,
+        page_size=page_size,
+        timeout=float(timeout),
+        synchronous=synchronous,
+    )
+    database = Database.open(
+        vfs_of(wanted), wanted.path, options, compute=compute, autocommit=bool(autocommit)
+    )
+    thread = threading.get_ident() if check_same_thread else None
+    return Connection(database, wanted.path, encoders=encoders, thread=thread)
+
+
+def check_options(timeout: float, page_size: int, synchronous: str) -> None:
+    """Raise InterfaceError or ProgrammingError for an option that cannot be."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise InterfaceError(f"timeout is {type(timeout).__name__}, not a number of seconds")
+    if not 0 <= timeout < float("inf"):
+        raise ProgrammingError(f"timeout {timeout} is not a number of seconds from 0")
+    if page_size not in PAGE_SIZES:
+        raise ProgrammingError(f"page_size {page_size!r} is not one of {PAGE_SIZES}")
+    if synchronous not in SYNCHRONOUS:
+        raise ProgrammingError(f"synchronous {synchronous!r} is not full, normal or off")
+
+
+def vfs_of(wanted: Target) -> Vfs:
+    """The file system that a target lies in; each database in memory has its own."""
+    if wanted.mode == "memory":
+        from m2mdb.pager.memory_vfs import MemoryVfs
+
+        return MemoryVfs()
+    from m2mdb.pager.os_vfs import OsVfs
+
+    return OsVfs()
+
+
+class Target:
+    """What is to be opened, and how."""
+
+    __slots__ = ("immutable", "mode", "no_lock", "path")
+
+    def __init__(self, path: str, mode: str) -> None:
+        self.path = path
+        self.mode = mode
+        self.immutable = False
+        self.no_lock = False
+
+
+def target(path: str | os.PathLike[str], *, uri: bool = True, read_only: bool = False) -> Target:
+    """The meaning of a name given to `connect`.
+
+    Raises InterfaceError for a wrong type, an empty name, and a URI it does not understand.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InterfaceError(f"the path is {type(path).__name__}, not str or os.PathLike")
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        raise InterfaceError(f"the path is {type(name).__name__}, not str")
+    if not name:
+        raise InterfaceError('the path is empty; ":memory:" names a database in memory')
+    if "\0" in name:
+        raise InterfaceError(f"the path {name!r} holds a null character")
+    mode = "ro" if read_only else "rwc"
+    if name == ":memory:":
+        return Target(name, "memory")
+    if uri and name.startswith("file:"):
+        return uri_target(name, mode)
+    return Target(os.path.abspath(name), mode)
+
+
+def uri_target(uri: str, mode: str) -> Target:
+    """The meaning of a `file:` URI."""
+    from urllib.parse import parse_qsl, unquote, urlsplit
+
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost"):
+        raise InterfaceError(f"{uri}: the authority {parts.netloc!r} is not this machine")
+    path = unquote(parts.path)
+    found = Target(path, mode)
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key == "mode":
+            if value not in MODES:
+                raise InterfaceError(f"{uri}: mode {value!r} is not ro, rw, rwc or memory")
+            found.mode = value if mode != "ro" or value == "memory" else "ro"
+        elif key == "immutable":
+            found.immutable = flag(uri, key, value)
+        elif key == "nolock":
+            found.no_lock = flag(uri, key, value)
+        else:
+            raise InterfaceError(f"{uri}: unknown option {key!r}; known: mode, immutable, nolock")
+    if found.mode == "memory" or path == ":memory:":
+        found.mode = "memory"
+        found.path = ":memory:"
+    elif not path:
+        raise InterfaceError(f"{uri}: the path is empty")
+    else:
+        found.path = os.path.abspath(path)
+    return found
+
+
+def flag(uri: str, key: str, value: str) -> bool:
+    """A yes or no of a URI."""
+    if value.lower() in ("1", "true", "yes", "on"):
+        return True
+    if value.lower() in ("0", "false", "no", "off"):
+        return False
+    raise InterfaceError(f"{uri}: {key} is {value!r}, not 0 or 1")
