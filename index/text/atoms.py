@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     # (column number, part number, ordinals) -> the texts, None for NULL
     TextsOf = Callable[[int, int, NDArray[np.int64]], Sequence[str | None]]
 
-_SPARSE = 8  # fewer postings than a part's size over this are summed without an array of its size
+_SPARSE = 32  # fewer postings than a part's size over this are summed without an array of its size
 _NO_POSTINGS: Postings = (np.empty(0, np.uint32), np.empty(0, np.uint8))
 
 

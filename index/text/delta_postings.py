@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2mdb.index.text.fuzzy import is_close
+from m2mdb.index.text.fuzzy import CHARACTER_BYTES, is_close
 from m2mdb.index.text.postings import NULL_LENGTH
 from m2mdb.index.text.tokenizer import tokenize_bytes
 
@@ -141,7 +141,9 @@ class DeltaView:
         return sorted(
             other
             for other in self._terms()
-            if abs(len(other) - len(term)) <= 4 and is_close(word, other.decode())
+            if abs(len(other) - len(term)) <= CHARACTER_BYTES
+            and is_close(word, other.decode())
+            and self.document_frequency(other)
         )
 
     def vocabulary(self) -> list[bytes]:

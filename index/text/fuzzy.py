@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_CHARACTER_BYTES = 4  # a UTF-8 character at most, so an edit changes a term's size by no more
+CHARACTER_BYTES = 4  # a UTF-8 character at most, so an edit changes a term's size by no more
 
 
 def close_terms(blob: NDArray[np.uint8], offsets: NDArray[np.int64], term: bytes) -> list[bytes]:
@@ -24,7 +24,7 @@ def close_terms(blob: NDArray[np.uint8], offsets: NDArray[np.int64], term: bytes
     offsets   where each begins, and the end
     """
     starts, sizes = offsets[:-1], np.diff(offsets)
-    fits = np.abs(sizes - len(term)) <= _CHARACTER_BYTES
+    fits = np.abs(sizes - len(term)) <= CHARACTER_BYTES
     fits &= (sizes > 0) & (starts >= 0) & (starts + sizes <= len(blob))
     ids = np.flatnonzero(fits)
     word = term.decode()

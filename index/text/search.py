@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Matches = tuple[NDArray[np.int64], NDArray[np.float32]]  # ordinals ascending, scores
 
-_SPARSE = 8  # fewer postings than a part's size over this are summed without an array of its size
+_SPARSE = 32  # fewer postings than a part's size over this are summed without an array of its size
 _SHORTLIST_BLOCKS = 32  # rows per block of the shortlist: its maxima are few and quick to find
 _TINY = 1e-20  # weights above it leave no float32 sum at zero
 
@@ -80,6 +80,8 @@ def search_text(
     masks      per source, which ordinals may be found (live and passing WHERE); None for all
     texts_of   reads texts again; called for phrases alone
     """
+    if k < 1:
+        raise ProgrammingError(f"K {k}: expected 1 or more")
     if not columns:
         raise ProgrammingError("MATCH: the collection has no FULLTEXT column")
     search = _Search(query, columns, masks, texts_of)
@@ -111,13 +113,12 @@ class _Search:
         atoms = [atom for group in groups for atom in group]
         self._must = [group for group in groups if group[0].clause.occur == MUST]
         self._must_not = [atom for atom in atoms if atom.clause.occur == MUST_NOT]
+        scored = [atom for atom in atoms if atom.clause.occur != MUST_NOT]
+        self._baseline = sum([a.weight * columns[a.column].variant.baseline for a in scored])
         self._scored = [
-            [a for a in atoms if a.column == column and a.clause.occur != MUST_NOT]
+            [a for a in scored if a.column == column and any(len(docs) for docs, _ in a.lists)]
             for column in range(len(columns))
         ]
-        self._baseline = sum(
-            a.weight * columns[a.column].variant.baseline for group in self._scored for a in group
-        )
         # Then a row matches exactly if its sum is positive: no mark per posting is needed.
         self._is_positive = not self._must and all(
             atom.weight > _TINY for group in self._scored for atom in group
@@ -171,7 +172,7 @@ class _Search:
         ordinals = None
         if count * _SPARSE < size:
             lists = [a.lists[part][0] for group in touched for a in group]
-            ordinals = np.unique(np.concatenate([np.empty(0, np.uint32), *lists]))
+            ordinals = _distinct(np.concatenate([np.empty(0, np.uint32), *lists]))
         total: NDArray[np.float64] | None = None
         for column, atoms in zip(self._columns, touched, strict=True):
             if atoms:
@@ -220,18 +221,28 @@ def _accumulate(
     source = column.sources[part]
     base, slope = column.variant.norm(column.statistics)
     norms = source.norms(base, slope) if ordinals is None else None
-    places, impacts = [], []
-    for atom in atoms:
-        docs, frequencies = atom.lists[part]
-        of_docs = (
-            source.lengths[docs].astype(np.float64) * slope + base if norms is None else norms[docs]
-        )
-        impact = column.variant.impact(frequencies.astype(np.float64), of_docs)
-        impact *= atom.weight
-        impacts.append(impact)
-        places.append(docs if ordinals is None else np.searchsorted(ordinals, docs))
-    size = source.size if ordinals is None else len(ordinals)
-    return weighted_counts(np.concatenate(places), np.concatenate(impacts), size)
+    lists = [atom.lists[part] for atom in atoms]
+    docs = np.concatenate([docs for docs, _ in lists])
+    frequencies = np.concatenate([frequencies for _, frequencies in lists]).astype(np.float64)
+    if norms is None:
+        of_docs = source.lengths[docs].astype(np.float64) * slope + base
+    else:
+        of_docs = norms[docs]
+    impacts = column.variant.impact(frequencies, of_docs)
+    impacts *= np.repeat(
+        np.array([atom.weight for atom in atoms]), [len(docs) for docs, _ in lists]
+    )
+    if ordinals is None:
+        return weighted_counts(docs, impacts, source.size)
+    return weighted_counts(np.searchsorted(ordinals, docs), impacts, len(ordinals))
+
+
+def _distinct(docs: Docs) -> Docs:
+    """The distinct ordinals, ascending; quicker than np.unique, which hashes."""
+    docs.sort()
+    is_first = np.ones(len(docs), bool)
+    np.not_equal(docs[1:], docs[:-1], out=is_first[1:])
+    return docs[is_first]
 
 
 def _present(lists: list[Docs], size: int) -> NDArray[np.bool_]:

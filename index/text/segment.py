@@ -88,7 +88,8 @@ class TextSegment:
                 f"{self.where}: part {name!r} has {raw.nbytes} bytes, "
                 f"expected {wanted} of {dtype.itemsize}"
             )
-        return raw.view(dtype)
+        array = raw.view(dtype)
+        return array if array.flags.aligned else array.copy()
 
     # Terms
 

@@ -2,11 +2,11 @@
 
 A token is a run of letters, marks and numbers, folded:
 
-    text --NFKC--> code point table --UTF-8--> byte table --split at spaces--> tokens
+    text --NFKC--> code point table --NFC--> UTF-8 --> byte table --> split at spaces
 
 The code point table drops accents, folds case, writes decimal digits in ASCII and turns everything
 that is no letter, mark or number into a space. The byte table does the same for ASCII, so a text
-that is ASCII takes the last three steps alone. Runs of Han, kana and Hangul, which have no spaces
+that is ASCII takes the last two steps alone. Runs of Han, kana and Hangul, which have no spaces
 between words, become overlapping pairs of characters (a run of one stays one). Tokens are UTF-8.
 
 Invariants
@@ -81,8 +81,9 @@ def tokenize(text: str) -> list[str]:
 
 def tokenize_bytes(text: str) -> list[bytes]:
     """The tokens of `text` in UTF-8, in order: the form that indexes hold."""
-    tokens = _encode(text).translate(_BYTE_TABLE).split()
-    if len(text) > MAX_TOKEN_BYTES // 4 and any(len(token) > MAX_TOKEN_BYTES for token in tokens):
+    folded = _encode(text).translate(_BYTE_TABLE)
+    tokens = folded.split()
+    if len(folded) > MAX_TOKEN_BYTES and max(map(len, tokens), default=0) > MAX_TOKEN_BYTES:
         return [cut_token(token) for token in tokens]
     return tokens
 
@@ -107,7 +108,8 @@ def fold(text: str) -> str:
         return folded
     if _cjk_run is None:
         _cjk_run = re.compile(_CJK_CLASS + "+")
-    return _cjk_run.sub(_pairs, folded)
+    # What a dropped character parted may compose now.
+    return _cjk_run.sub(_pairs, unicodedata.normalize("NFC", folded))
 
 
 def token_columns(
