@@ -298,7 +298,7 @@ def _cut(raw: bytes, position: int, end: int, lengths: tuple[int, ...]) -> tuple
         if after <= end and lengths == (length,) * count:
             run = _runs.get((length, count)) or _run(length, count)
             return list(run.unpack_from(raw, position)), after
-    items = []
+    items: list[bytes] = []
     append = items.append
     for length in lengths:
         after = position + length
