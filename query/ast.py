@@ -10,6 +10,8 @@ invariants A1 to A4 hold for all.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from m2mdb.query.nodes import (
     Assignment,
     Between,
@@ -424,7 +426,7 @@ class Unbuilt(Statement):
 
     __slots__ = ("details", "keyword")
 
-    def __init__(self, keyword: str, details: dict[str, object], position: int) -> None:
+    def __init__(self, keyword: str, details: Mapping[str, object], position: int) -> None:
         super().__init__(position)
         self.keyword = keyword
-        self.details = details
+        self.details = dict(details)

@@ -8,7 +8,7 @@
 
 Invariants
     A1  `position` is the offset, in characters, of the node's first character in the statement's
-        text; two nodes that differ in `position` (and `text`) alone are equal.
+        text; two nodes that differ in their place alone are equal.
     A2  Names stand as they were written (quotes removed); they are compared without case.
     A3  A node holds no meaning: names are unresolved, types unchecked, defaults absent (None).
     A4  `Parameter.index` is the slot of the value to bind, from 0, for `?` and for `:name`.
@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 Scalar: TypeAlias = "bool | int | float | str | bytes | None"
 
-_UNCOMPARED = frozenset({"position", "text"})
+_UNCOMPARED = frozenset({"position", "text", "end"})
 
 
 class Node:
@@ -37,6 +37,10 @@ class Node:
         """Every field by name, the base classes' first."""
         slots = (slot for base in reversed(type(self).__mro__) for slot in _slots(base))
         return {slot: getattr(self, slot) for slot in slots}
+
+    def children(self) -> list[object]:
+        """The values of all fields: nodes, lists and tuples of nodes, and plain values."""
+        return [getattr(self, name) for name in self.fields()]
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -70,18 +74,24 @@ def _same(one: object, other: object) -> bool:
 class Statement(Node):
     """Base of all statements; parse() sets the fields below on the outermost one.
 
-    text             the statement's own text, without its semicolon
+    text             the text that was parsed: a whole script, if the statement stands in one
+    end              where the statement ends in it, its semicolon not included
     parameter_count  how many values are to be bound
     parameter_names  the names in the order of their slots; empty when `?` is used
     """
 
-    __slots__ = ("parameter_count", "parameter_names", "text")
+    __slots__ = ("end", "parameter_count", "parameter_names", "text")
 
     def __init__(self, position: int) -> None:
         self.position = position
         self.text = ""
+        self.end = 0
         self.parameter_count = 0
         self.parameter_names: tuple[str, ...] = ()
+
+    def own_text(self) -> str:
+        """The statement's own text."""
+        return self.text[self.position : self.end]
 
 
 class Query(Statement):
@@ -143,10 +153,10 @@ class Unary(Expression):
 
 
 class Binary(Expression):
-    """`|| -> ->> * / % + - & | << >> <-> <#> <=> < <= > >= = != IS "IS NOT" AND OR`.
+    """`|| * / % + - & | << >> <-> <#> <=> < <= > >= = != IS "IS NOT" AND OR`.
 
-    `==` is given as `=`, `<>` as `!=`, IS [NOT] DISTINCT FROM as IS NOT or IS, and
-    `position` is that of the operator.
+    `==` is given as `=`, `<>` as `!=`, IS [NOT] DISTINCT FROM as IS NOT or IS. Chains of AND
+    and of OR are balanced trees, so that a long one is not a deep one.
     """
 
     __slots__ = ("left", "operator", "right")
@@ -472,7 +482,7 @@ class ColumnDef(Node):
     metric         as written, or None
     default        an expression, or None: has no DEFAULT
     fulltext       the options, empty for a bare FULLTEXT, or None: no FULLTEXT
-    generated_from, encoder   `GENERATED FROM body USING 'minilm'`
+    generated_from, encoder   `FROM body ENCODER 'minilm'`
     """
 
     __slots__ = (

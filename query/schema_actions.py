@@ -1,0 +1,370 @@
+"""Actions of the statements that define collections and indexes, and of those not built yet.
+
+A function is named as its rule, or as the alias behind `->`, in grammar.lark. A column's
+constraints come as pairs of a field of ColumnDef and its value.
+"""
+
+from __future__ import annotations
+
+from m2mdb.query.ast import CreateCollection, CreateIndex, DropCollection, DropIndex, Unbuilt
+from m2mdb.query.nodes import ColumnDef, Expression, Literal, Node, Option
+from m2mdb.query.statement_actions import Clause
+from m2mdb.query.syntax import SyntaxFault, UnbuiltFault
+
+Constraint = tuple[str, object]
+Name = tuple[str, bool]
+
+
+class TableConstraint:
+    """`PRIMARY KEY (columns)` or `UNIQUE (columns)` behind the columns."""
+
+    __slots__ = ("columns", "field", "start")
+
+    def __init__(self, field: str, columns: list[str], start: int) -> None:
+        self.field = field
+        self.columns = columns
+        self.start = start
+
+
+# CREATE, DROP
+
+
+def create_collection(
+    start: int, name: Name, items: list[ColumnDef], options: list[Option]
+) -> CreateCollection:
+    """The whole CREATE COLLECTION."""
+    return CreateCollection(name[0], name[1], items, options, start)
+
+
+def column_items(start: int, *items: ColumnDef | TableConstraint) -> list[ColumnDef]:
+    """The columns, with the constraints that stand behind them set on them."""
+    columns = [item for item in items if isinstance(item, ColumnDef)]
+    for item in items:
+        if isinstance(item, TableConstraint):
+            _apply(item, columns)
+    return columns
+
+
+def _apply(constraint: TableConstraint, columns: list[ColumnDef]) -> None:
+    words = constraint.field.replace("_", " ").upper()
+    if len(constraint.columns) > 1:
+        raise UnbuiltFault(f"{words} over several columns is not built yet", constraint.start)
+    wanted = constraint.columns[0]
+    for column in columns:
+        if column.name.lower() == wanted.lower():
+            setattr(column, constraint.field, True)
+            return
+    raise SyntaxFault(f"{words} ({wanted}): no such column: {wanted}", constraint.start)
+
+
+def new_name(start: int, name: str) -> Name:
+    """A name to be made."""
+    return name, False
+
+
+def new_name_if_absent(start: int, name: str) -> Name:
+    """`IF NOT EXISTS name`."""
+    return name, True
+
+
+def old_name(start: int, name: str) -> Name:
+    """A name to be dropped."""
+    return name, False
+
+
+def old_name_if_present(start: int, name: str) -> Name:
+    """`IF EXISTS name`."""
+    return name, True
+
+
+def table_options(start: int, options: list[Option] | None = None) -> list[Option]:
+    """`WITH (options)`, or none; STRICT and WITHOUT ROWID change nothing."""
+    return options or []
+
+
+def table_primary_key(start: int, columns: list[str]) -> TableConstraint:
+    """`PRIMARY KEY (columns)`."""
+    return TableConstraint("primary_key", columns, start)
+
+
+def table_unique(start: int, columns: list[str]) -> TableConstraint:
+    """`UNIQUE (columns)`."""
+    return TableConstraint("unique", columns, start)
+
+
+def check(start: int, condition: Expression) -> Constraint:
+    """`CHECK (condition)`: not built yet."""
+    raise UnbuiltFault("CHECK is not built yet", start)
+
+
+def foreign_key(start: int, *parts: object) -> Constraint:
+    """`FOREIGN KEY …`: not built yet."""
+    raise UnbuiltFault("FOREIGN KEY is not built yet", start)
+
+
+def references(start: int, *parts: object) -> Constraint:
+    """`REFERENCES …`: not built yet."""
+    raise UnbuiltFault("REFERENCES is not built yet", start)
+
+
+def column_collation(start: int, name: str) -> Constraint:
+    """`COLLATE name` of a column: not built yet, but for BINARY, the default."""
+    if name.upper() != "BINARY":
+        raise UnbuiltFault(f"COLLATE {name} of a column is not built yet", start)
+    return "", None
+
+
+def column_definition(
+    start: int, name: str, type_: tuple[str, list[object]], *constraints: Constraint
+) -> ColumnDef:
+    """One column."""
+    column = ColumnDef(name, start)
+    column.type_name = type_[0]
+    column.type_arguments = type_[1]  # type: ignore[assignment]
+    for field, value in constraints:
+        if field == "generated":
+            column.generated_from, column.encoder = value  # type: ignore[misc]
+        elif field:
+            setattr(column, field, value)
+    return column
+
+
+def type(start: int, *parts: str | tuple[object]) -> tuple[str, list[object]]:
+    """The words of a type, and its arguments."""
+    words = [part for part in parts if isinstance(part, str)]
+    return " ".join(words), [part[0] for part in parts if not isinstance(part, str)]
+
+
+def type_argument(start: int, value: Literal | str) -> tuple[object]:
+    """A number or a word between a type's parentheses."""
+    return (value if isinstance(value, str) else value.value,)
+
+
+def primary_key(start: int) -> Constraint:
+    """`PRIMARY KEY`."""
+    return "primary_key", True
+
+
+def unique(start: int) -> Constraint:
+    """`UNIQUE`."""
+    return "unique", True
+
+
+def not_null(start: int) -> Constraint:
+    """`NOT NULL`."""
+    return "not_null", True
+
+
+def nullable(start: int) -> Constraint:
+    """`NULL`: says nothing."""
+    return "", None
+
+
+def default(start: int, value: Expression) -> Constraint:
+    """`DEFAULT value`."""
+    return "default", value
+
+
+def metric(start: int, name: str) -> Constraint:
+    """`METRIC name`."""
+    return "metric", name
+
+
+def fulltext(start: int, options: list[Option] | None = None) -> Constraint:
+    """`FULLTEXT [(options)]`."""
+    return "fulltext", options or []
+
+
+def generated(start: int, source: str, encoder: Literal) -> Constraint:
+    """`FROM source ENCODER 'name'`."""
+    return "generated", (source, encoder.value)
+
+
+def options(start: int, *items: Option) -> list[Option]:
+    """`name = value, …`."""
+    return list(items)
+
+
+def option(start: int, name: str, value: Expression) -> Option:
+    """`name = value`."""
+    return Option(name, value, start)
+
+
+def text_literal(start: int, word: str) -> Literal:
+    """A bare word as a value."""
+    return Literal(word, start)
+
+
+def drop_collection(start: int, name: Name) -> DropCollection:
+    """`DROP COLLECTION`."""
+    return DropCollection(name[0], name[1], start)
+
+
+def create_index(start: int, is_unique: bool, name: Name, *rest: object) -> CreateIndex:
+    """`CREATE INDEX`."""
+    collection, using_before, columns, using_behind, options = rest
+    if using_before is not None and using_behind is not None:
+        raise SyntaxFault("USING stands twice", start)
+    statement = CreateIndex(name[0], collection, columns, start)  # type: ignore[arg-type]
+    statement.if_not_exists = name[1]
+    statement.unique = is_unique
+    statement.using = using_before or using_behind  # type: ignore[assignment]
+    statement.options = options  # type: ignore[assignment]
+    return statement
+
+
+def yes(start: int) -> bool:
+    """An optional word that stands."""
+    return True
+
+
+def no(start: int) -> bool:
+    """An optional word that does not."""
+    return False
+
+
+def indexed_columns(start: int, *columns: str) -> list[str]:
+    """`(column [ASC | DESC], …)`."""
+    return list(columns)
+
+
+def using(start: int, name: str | None = None) -> str | None:
+    """`USING kind`, or none."""
+    return None if name is None else name.lower()
+
+
+def with_options(start: int, options: list[Option] | None = None) -> list[Option]:
+    """`WITH (options)`, or none."""
+    return options or []
+
+
+def drop_index(start: int, name: Name) -> DropIndex:
+    """`DROP INDEX`."""
+    return DropIndex(name[0], name[1], start)
+
+
+# Not built yet
+
+
+def alter_rename(start: int, collection: str, name: str) -> Unbuilt:
+    """`ALTER COLLECTION c RENAME TO d`."""
+    details = {"collection": collection, "action": "rename", "name": name}
+    return Unbuilt("ALTER COLLECTION", details, start)
+
+
+def alter_rename_column(start: int, collection: str, column: str, name: str) -> Unbuilt:
+    """`ALTER COLLECTION c RENAME COLUMN a TO b`."""
+    details = {
+        "collection": collection,
+        "action": "rename column",
+        "column": column,
+        "name": name,
+    }
+    return Unbuilt("ALTER COLLECTION", details, start)
+
+
+def alter_add(start: int, collection: str, column: ColumnDef) -> Unbuilt:
+    """`ALTER COLLECTION c ADD COLUMN …`."""
+    details = {"collection": collection, "action": "add column", "column": column}
+    return Unbuilt("ALTER COLLECTION", details, start)
+
+
+def alter_drop(start: int, collection: str, column: str) -> Unbuilt:
+    """`ALTER COLLECTION c DROP COLUMN a`."""
+    details = {"collection": collection, "action": "drop column", "column": column}
+    return Unbuilt("ALTER COLLECTION", details, start)
+
+
+def reindex(start: int, name: str | None = None) -> Unbuilt:
+    """`REINDEX [c]`."""
+    return Unbuilt("REINDEX", {"name": name}, start)
+
+
+def vacuum(start: int, target: Node | None = None) -> Unbuilt:
+    """`VACUUM [INTO target]`."""
+    return Unbuilt("VACUUM", {"target": target}, start)
+
+
+def analyze(start: int, name: str | None = None) -> Unbuilt:
+    """`ANALYZE [c]`."""
+    return Unbuilt("ANALYZE", {"name": name}, start)
+
+
+def feedback(start: int, collection: str, place: Clause, *judgements: Constraint) -> Unbuilt:
+    """`FEEDBACK c NEAR value RELEVANT (…) IRRELEVANT (…)`."""
+    details = {"collection": collection, **place.fields}
+    for kind, values in judgements:
+        if kind in details:
+            raise SyntaxFault(f"{kind.upper()} stands twice", start)
+        details[kind] = values
+    return Unbuilt("FEEDBACK", details, start)
+
+
+def relevant(start: int, values: object) -> Constraint:
+    """`RELEVANT (…)`."""
+    return "relevant", values
+
+
+def irrelevant(start: int, values: object) -> Constraint:
+    """`IRRELEVANT (…)`."""
+    return "irrelevant", values
+
+
+def energy(start: int, collection: str, place: Clause) -> Unbuilt:
+    """`ENERGY c NEAR value`."""
+    return Unbuilt("ENERGY", {"collection": collection, **place.fields}, start)
+
+
+def explore(start: int, collection: str, *clauses: Clause) -> Unbuilt:
+    """`EXPLORE c K n`."""
+    details: dict[str, object] = {"collection": collection}
+    for clause in clauses:
+        details |= clause.fields
+    return Unbuilt("EXPLORE", details, start)
+
+
+def consolidate(start: int, collection: str, threshold: Node | None = None) -> Unbuilt:
+    """`CONSOLIDATE c [THRESHOLD t]`."""
+    details = {"collection": collection, "threshold": threshold, "dry_run": False}
+    return Unbuilt("CONSOLIDATE", details, start)
+
+
+def consolidate_dry(start: int, collection: str, threshold: Node | None = None) -> Unbuilt:
+    """`CONSOLIDATE c [THRESHOLD t] DRY RUN`."""
+    details = {"collection": collection, "threshold": threshold, "dry_run": True}
+    return Unbuilt("CONSOLIDATE", details, start)
+
+
+def undo(start: int, collection: str, commit: Node) -> Unbuilt:
+    """`UNDO c TO n`."""
+    return Unbuilt("UNDO", {"collection": collection, "commit": commit}, start)
+
+
+def optimize(start: int, name: str | None = None) -> Unbuilt:
+    """`OPTIMIZE [c]`."""
+    return Unbuilt("OPTIMIZE", {"name": name}, start)
+
+
+def forget(start: int, collection: str, condition: Expression | None) -> Unbuilt:
+    """`FORGET FROM c WHERE …`."""
+    return Unbuilt("FORGET", {"collection": collection, "where": condition}, start)
+
+
+def reembed(start: int, collection: str, encoder: Literal) -> Unbuilt:
+    """`REEMBED c USING 'name'`."""
+    return Unbuilt("REEMBED", {"collection": collection, "encoder": encoder.value}, start)
+
+
+def copy_to(start: int, collection: str, path: Node, options: list[Option]) -> Unbuilt:
+    """`COPY c TO 'path'`."""
+    return Unbuilt("COPY", {"to": path, "collection": collection, "options": options}, start)
+
+
+def copy_from(start: int, collection: str, path: Node, options: list[Option]) -> Unbuilt:
+    """`COPY c FROM 'path'`."""
+    return Unbuilt("COPY", {"from": path, "collection": collection, "options": options}, start)
+
+
+def copy_options(start: int, options: list[Option] | None = None) -> list[Option]:
+    """`(options)`, or none."""
+    return options or []
