@@ -52,9 +52,9 @@ def calls(tree: ast.Module) -> Iterator[tuple[str, int]]:
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     own |= {name.rpartition(".")[2] for name, _ in imports(tree)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id not in own:
-                yield node.func.id, node.lineno
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Name) and called.id not in own:
+            yield called.id, called.lineno
 
 
 def test_layers_import_downwards_only() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -109,11 +110,14 @@ def third_party(folders: list[Path]) -> set[str]:
 
 
 def built(folder: Path) -> tuple[Path, Path]:
-    """The wheel and the sdist, built from the checkout."""
+    """The wheel and the sdist, built from a copy, so that nothing built before gets in."""
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
     for kind in ("--wheel", "--sdist"):
         call = [sys.executable, "-m", "build", "--no-isolation", kind, "--outdir", str(folder)]
         found = subprocess.run(
-            [*call, str(ROOT)], capture_output=True, text=True, check=False, cwd=folder
+            [*call, str(source)], capture_output=True, text=True, check=False, cwd=folder
         )
         assert found.returncode == 0, found.stdout + found.stderr
     return next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
