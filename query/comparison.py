@@ -1,0 +1,183 @@
+"""Comparison: the order of values across storage classes, and three-valued logic.
+
+    NULL  <  numbers and booleans  <  timestamps  <  text  <  blob
+
+Text compares by code points, which is the order of its UTF-8 bytes. A comparison with NULL is
+NULL (None); IS and IS NOT never are. Vectors have no order: DataError.
+
+Invariants
+    X3  `sort_key` orders any two values as `compare` does; None comes first.
+"""
+
+from __future__ import annotations
+
+import datetime
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from m2mdb.pager.errors import DataError, ProgrammingError
+from m2mdb.query.affinity import APPLY, NONE, NUMERIC, TEXT, TIME, Value, shown, type_name
+
+_RANKS: dict[type, int] = {
+    type(None): 0,
+    int: 1,
+    float: 1,
+    bool: 1,
+    datetime.datetime: 2,
+    str: 3,
+    bytes: 4,
+}
+_DIRECT = frozenset({int, float, str, bytes, bool, datetime.datetime})
+
+
+def rank(value: Value) -> int:
+    """The place of a value's storage class in the order.
+
+    Raises DataError for a vector.
+    """
+    found = _RANKS.get(type(value))
+    if found is None:
+        raise DataError(f"{type_name(value)} {shown(value)} cannot be compared")
+    return found
+
+
+def sort_key(value: Value) -> tuple[int, Any]:
+    """A key that sorts as SQLite orders values (X3)."""
+    return (rank(value), 0 if value is None else value)
+
+
+def compare(left: Value, right: Value) -> int:
+    """-1, 0 or 1 for two values that are not NULL."""
+    one, other = rank(left), rank(right)
+    if one != other:
+        return -1 if one < other else 1
+    return int(left > right) - int(left < right)
+
+
+def _ordered(apply: Callable[[Any, Any], bool]) -> Callable[[Value, Value], bool | None]:
+    """A comparison operator; values of one type go straight to Python's."""
+
+    def run(left: Value, right: Value) -> bool | None:
+        if left is None or right is None:
+            return None
+        kind = type(left)
+        if kind is type(right) and kind in _DIRECT:
+            return apply(left, right)
+        return apply(compare(left, right), 0)
+
+    return run
+
+
+def same(left: Value, right: Value) -> bool:
+    """`left IS right`: equal, or both NULL."""
+    if left is None or right is None:
+        return left is right
+    return compare(left, right) == 0
+
+
+COMPARISONS: dict[str, Callable[[Value, Value], bool | None]] = {
+    "=": _ordered(operator.eq),
+    "!=": _ordered(operator.ne),
+    "<": _ordered(operator.lt),
+    "<=": _ordered(operator.le),
+    ">": _ordered(operator.gt),
+    ">=": _ordered(operator.ge),
+    "IS": same,
+    "IS NOT": lambda left, right: not same(left, right),
+}
+DIRECT_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+MIRRORED = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+
+def conversions(left: str, right: str) -> tuple[str, str]:
+    """The affinity to apply to each operand before a comparison; NONE for none.
+
+    A number's or a moment's affinity reaches across to the other operand; text's does so only
+    where the other has none.
+    """
+    if TIME in (left, right):
+        return (NONE if left == TIME else TIME), (NONE if right == TIME else TIME)
+    if NUMERIC in (left, right):
+        return (NONE if left == NUMERIC else NUMERIC), (NONE if right == NUMERIC else NUMERIC)
+    if left == TEXT and right == NONE:
+        return NONE, TEXT
+    if right == TEXT and left == NONE:
+        return TEXT, NONE
+    return NONE, NONE
+
+
+def both(left: bool | None, right: bool | None) -> bool | None:
+    """AND of two truths."""
+    if left is False or right is False:
+        return False
+    return None if left is None or right is None else True
+
+
+def either(left: bool | None, right: bool | None) -> bool | None:
+    """OR of two truths."""
+    if left is True or right is True:
+        return True
+    return None if left is None or right is None else False
+
+
+def member(value: Value, values: list[Value]) -> bool | None:
+    """`value IN (values)`, with the values converted already."""
+    if not values:
+        return False
+    if value is None:
+        return None
+    if any(item is not None and compare(value, item) == 0 for item in values):
+        return True
+    return None if None in values else False
+
+
+def member_set(values: list[Value], affinity: str) -> tuple[frozenset[Value], bool]:
+    """The values of an IN list, converted, as a set, and whether NULL is among them.
+
+    Raises DataError: a value that cannot be compared.
+    """
+    apply = APPLY.get(affinity)
+    if apply is not None:
+        values = [apply(value) for value in values]
+    for value in values:
+        rank(value)
+    return frozenset(value for value in values if value is not None), None in values
+
+
+def fold_nocase(value: Value) -> Value:
+    """COLLATE NOCASE: ASCII letters in lower case."""
+    if type(value) is not str:
+        return value
+    return value.lower() if value.isascii() else value.translate(_LOWER)
+
+
+def fold_rtrim(value: Value) -> Value:
+    """COLLATE RTRIM: without the spaces at the end."""
+    return value.rstrip(" ") if type(value) is str else value
+
+
+_LOWER = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
+_FOLDS: dict[str, Callable[[Value], Value] | None] = {
+    "BINARY": None,
+    "NOCASE": fold_nocase,
+    "RTRIM": fold_rtrim,
+}
+
+
+def fold_of(collation: str) -> Callable[[Value], Value] | None:
+    """What a collation does to a value before it is compared; None for BINARY.
+
+    Raises ProgrammingError: no such collation.
+    """
+    upper = collation.upper()
+    if upper not in _FOLDS:
+        raise ProgrammingError(f"no such collation: {collation}; known are {', '.join(_FOLDS)}")
+    return _FOLDS[upper]

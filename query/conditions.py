@@ -1,0 +1,362 @@
+"""Conditions: comparisons, IN, BETWEEN, LIKE, IS and the logic of three values, compiled.
+
+Each `compile_…` turns a node into a closure over (row, bindings); `compile` is handed in and does
+the operands. Affinities and collations are decided here, once, not per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from m2mdb.pager.errors import DataError, ProgrammingError
+from m2mdb.query.affinity import AFFINITIES, APPLY, NONE, Value, cast_type, shown, truth
+from m2mdb.query.comparison import (
+    COMPARISONS,
+    DIRECT_OPERATORS,
+    both,
+    conversions,
+    fold_of,
+    member,
+    member_set,
+    rank,
+)
+from m2mdb.query.functions import Bindings
+from m2mdb.query.nodes import (
+    Between,
+    Binary,
+    Cast,
+    Collate,
+    ColumnRef,
+    Expression,
+    In,
+    IsNull,
+    Like,
+    Literal,
+    Parameter,
+    Subquery,
+    Unary,
+)
+from m2mdb.query.pattern import glob, like, like_matcher
+from m2mdb.query.scope import Scope
+
+Row = tuple[Any, ...]
+Evaluator = Callable[[Row, Bindings], Value]
+Compile = Callable[[Expression, Scope], Evaluator]
+
+_PLAIN_TYPES: dict[str, tuple[type, ...]] = {
+    "INTEGER": (int, float, bool),
+    "REAL": (int, float, bool),
+    "BOOLEAN": (int, float, bool),
+    "TEXT": (str,),
+    "BLOB": (bytes,),
+}
+
+
+def type_of(node: Expression, scope: Scope) -> str | None:
+    """The column type of an expression that has one: a column, a CAST; None for all others."""
+    slot = scope.replacement(node)
+    if slot is not None:
+        return slot.type
+    if isinstance(node, ColumnRef):
+        return scope.column(node).type
+    if isinstance(node, Cast):
+        return cast_type(node.type_name)
+    return type_of(node.operand, scope) if isinstance(node, Collate) else None
+
+
+def affinity_of(node: Expression, scope: Scope) -> str:
+    """The affinity of an expression in a comparison.
+
+    Raises ProgrammingError: vectors cannot be compared.
+    """
+    type = type_of(node, scope)
+    if type == "VECTOR":
+        name = node.name if isinstance(node, ColumnRef) else "a vector"
+        raise ProgrammingError(f"{name} is a VECTOR column and cannot be compared; use NEAR")
+    return AFFINITIES.get(type or "", NONE)
+
+
+def collation_of(*nodes: Expression) -> Callable[[Value], Value] | None:
+    """What the leftmost COLLATE among operands does to values; None: nothing."""
+    for node in nodes:
+        if isinstance(node, Collate):
+            return fold_of(node.collation)
+    return None
+
+
+def converted(evaluator: Evaluator, affinity: str, node: Expression) -> Evaluator:
+    """The evaluator with an affinity applied to its value; a literal's is applied at once."""
+    if affinity == NONE:
+        return evaluator
+    apply = APPLY[affinity]
+    if isinstance(node, Literal):
+        constant = apply(node.value)
+        return lambda row, bindings: constant
+    if isinstance(node, Parameter):
+        index = node.index
+        key = (index, affinity)
+        return lambda row, bindings: bindings.once(key, lambda: apply(bindings[index]))
+    return lambda row, bindings: apply(evaluator(row, bindings))
+
+
+def folded(evaluator: Evaluator, fold: Callable[[Value], Value] | None) -> Evaluator:
+    """The evaluator with a collation applied to its value."""
+    if fold is None:
+        return evaluator
+    return lambda row, bindings: fold(evaluator(row, bindings))
+
+
+def shaper(affinity: str, fold: Callable[[Value], Value] | None) -> Callable[[Value], Value]:
+    """What an affinity and a collation do to a value."""
+    apply = APPLY.get(affinity)
+    if apply is None or fold is None:
+        return apply or fold or (lambda value: value)
+    return lambda value: fold(apply(value))
+
+
+def compile_comparison(node: Binary, scope: Scope, compile: Compile) -> Evaluator:
+    """`= != < <= > >= IS "IS NOT"`."""
+    if node.operator in ("IS", "IS NOT") and isinstance(node.right, Literal):
+        if type(node.right.value) is bool:
+            return _truth_test(node, node.right.value, compile(node.left, scope))
+        if node.right.value is None:
+            return _null_test(compile(node.left, scope), node.operator == "IS NOT")
+    one, other = conversions(affinity_of(node.left, scope), affinity_of(node.right, scope))
+    fold = collation_of(node.left, node.right)
+    direct = None if fold else _direct(node, scope, other)
+    if direct is not None:
+        return direct
+    left = folded(converted(compile(node.left, scope), one, node.left), fold)
+    right = folded(converted(compile(node.right, scope), other, node.right), fold)
+    apply = COMPARISONS[node.operator]
+    return lambda row, bindings: apply(left(row, bindings), right(row, bindings))
+
+
+def _truth_test(node: Binary, wanted: bool, operand: Evaluator) -> Evaluator:
+    """`x IS TRUE` asks whether x is true, not whether it is 1."""
+    if node.operator == "IS":
+        return lambda row, bindings: truth(operand(row, bindings)) is wanted
+    return lambda row, bindings: truth(operand(row, bindings)) is not wanted
+
+
+def _direct(node: Binary, scope: Scope, affinity: str) -> Evaluator | None:
+    """A column against a literal of its own type: Python's operator, no checks of the types.
+
+    Columns are strict, so that the column's values need none.
+    """
+    if not isinstance(node.left, ColumnRef) or not isinstance(node.right, Literal):
+        return None
+    apply = DIRECT_OPERATORS.get(node.operator)
+    constant = node.right.value if affinity == NONE else APPLY[affinity](node.right.value)
+    position, type = scope.column(node.left)
+    if apply is None or not isinstance(constant, _PLAIN_TYPES.get(type or "", ())):
+        return None
+
+    def run(row: Row, bindings: Bindings) -> Value:
+        value = row[position]
+        return None if value is None else apply(value, constant)
+
+    return run
+
+
+def compile_logic(node: Binary, scope: Scope, compile: Compile) -> Evaluator:
+    """A chain of AND or of OR: evaluated from the left until it is decided."""
+    operands = [compile(operand, scope) for operand in chain(node, node.operator)]
+    decisive = node.operator == "OR"
+
+    def run(row: Row, bindings: Bindings) -> bool | None:
+        result: bool | None = not decisive
+        for operand in operands:
+            value = truth(operand(row, bindings))
+            if value is decisive:
+                return decisive
+            if value is None:
+                result = None
+        return result
+
+    return run
+
+
+def chain(node: Expression, operator: str) -> list[Expression]:
+    """The operands of a chain of one logical operator, from the left."""
+    operands: list[Expression] = []
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, Binary) and current.operator == operator:
+            waiting += (current.right, current.left)
+        else:
+            operands.append(current)
+    return operands
+
+
+def compile_not(node: Unary, scope: Scope, compile: Compile) -> Evaluator:
+    """`NOT operand`."""
+    operand = compile(node.operand, scope)
+
+    def run(row: Row, bindings: Bindings) -> bool | None:
+        value = truth(operand(row, bindings))
+        return None if value is None else not value
+
+    return run
+
+
+def _negated(evaluator: Evaluator, negated: bool) -> Evaluator:
+    if not negated:
+        return evaluator
+
+    def run(row: Row, bindings: Bindings) -> bool | None:
+        value = evaluator(row, bindings)
+        return None if value is None else not value
+
+    return run
+
+
+def compile_is_null(node: IsNull, scope: Scope, compile: Compile) -> Evaluator:
+    """`IS NULL` and `IS NOT NULL`."""
+    return _null_test(compile(node.operand, scope), node.negated)
+
+
+def _null_test(operand: Evaluator, negated: bool) -> Evaluator:
+    if negated:
+        return lambda row, bindings: operand(row, bindings) is not None
+    return lambda row, bindings: operand(row, bindings) is None
+
+
+def compile_between(node: Between, scope: Scope, compile: Compile) -> Evaluator:
+    """`operand [NOT] BETWEEN low AND high`: the operand is evaluated once."""
+    affinity = affinity_of(node.operand, scope)
+    operand = compile(node.operand, scope)
+    fold = collation_of(node.operand, node.low, node.high)
+    own_low, low_affinity = conversions(affinity, affinity_of(node.low, scope))
+    own_high, high_affinity = conversions(affinity, affinity_of(node.high, scope))
+    low = folded(converted(compile(node.low, scope), low_affinity, node.low), fold)
+    high = folded(converted(compile(node.high, scope), high_affinity, node.high), fold)
+    at_least, at_most = COMPARISONS[">="], COMPARISONS["<="]
+    for_low, for_high = shaper(own_low, fold), shaper(own_high, fold)
+
+    def run(row: Row, bindings: Bindings) -> bool | None:
+        value = operand(row, bindings)
+        return both(
+            at_least(for_low(value), low(row, bindings)),
+            at_most(for_high(value), high(row, bindings)),
+        )
+
+    return _negated(run, node.negated)
+
+
+def compile_in(node: In, scope: Scope, compile: Compile) -> Evaluator:
+    """`operand [NOT] IN (…)`: constants become a set once per run of the statement."""
+    affinity = affinity_of(node.operand, scope)
+    fold = collation_of(node.operand)
+    operand = folded(compile(node.operand, scope), fold)
+    values = node.values
+    if isinstance(values, list) and not all(
+        isinstance(value, Literal | Parameter) for value in values
+    ):
+        items = [folded(compile(value, scope), fold) for value in values]
+        return _negated(_in_row(operand, items, affinity), node.negated)
+    gather = _gatherer(node, scope)
+    key = (id(node), affinity)
+
+    def make(bindings: Bindings) -> tuple[frozenset[Value], bool]:
+        listed = gather(bindings)
+        return member_set([fold(value) for value in listed] if fold else listed, affinity)
+
+    def run(row: Row, bindings: Bindings) -> bool | None:
+        members, has_null = bindings.once(key, lambda: make(bindings))
+        value = operand(row, bindings)
+        if value is None:
+            return None if members or has_null else False
+        rank(value)
+        return True if value in members else None if has_null else False
+
+    return _negated(run, node.negated)
+
+
+def _in_row(operand: Evaluator, items: list[Evaluator], affinity: str) -> Evaluator:
+    """IN a list that depends on the row."""
+    apply = APPLY.get(affinity)
+
+    def run(row: Row, bindings: Bindings) -> bool | None:
+        listed = [item(row, bindings) for item in items]
+        if apply is not None:
+            listed = [apply(value) for value in listed]
+        return member(operand(row, bindings), listed)
+
+    return run
+
+
+def _gatherer(node: In, scope: Scope) -> Callable[[Bindings], list[Value]]:
+    """What gives the values of an IN list that does not depend on the row."""
+    values = node.values
+    if isinstance(values, list):
+        return lambda bindings: [constant_of(value, bindings) for value in values]
+    if isinstance(values, Subquery):
+        index = scope.subquery(values, "list")
+        return lambda bindings: list(bindings[index])
+    index = values.index
+    return lambda bindings: sequence_of(bindings[index], index)
+
+
+def constant_of(node: Expression, bindings: Bindings) -> Value:
+    """The value of a literal or a parameter."""
+    if isinstance(node, Parameter):
+        return bindings[node.index]
+    assert isinstance(node, Literal), node
+    return node.value
+
+
+def sequence_of(value: Any, index: int) -> list[Value]:
+    """The values of a parameter that stands for a list.
+
+    Raises ProgrammingError: it is bound to no sequence. DataError: an item is no scalar.
+    """
+    if hasattr(value, "tolist") and getattr(value, "ndim", 1) == 1:
+        value = value.tolist()
+    if not isinstance(value, list | tuple | set | frozenset | range):
+        raise ProgrammingError(
+            f"parameter {index + 1} stands for a list and is bound to "
+            f"{type(value).__name__} {shown(value)}; expected a list, tuple, set or array"
+        )
+    listed = list(value)
+    for item in listed:
+        if isinstance(item, list | tuple | dict):
+            raise DataError(f"parameter {index + 1}: {shown(item)} in the list is no scalar")
+    return listed
+
+
+def compile_like(node: Like, scope: Scope, compile: Compile) -> Evaluator:
+    """`LIKE [ESCAPE]` and `GLOB`; a literal pattern is translated once."""
+    operand = compile(node.operand, scope)
+    pattern = compile(node.pattern, scope)
+    if node.operator == "GLOB":
+        return _negated(
+            lambda row, bindings: glob(operand(row, bindings), pattern(row, bindings)),
+            node.negated,
+        )
+    if node.escape is None:
+        return _negated(_simple_like(node, operand, pattern), node.negated)
+    escape = compile(node.escape, scope)
+
+    def run(row: Row, bindings: Bindings) -> bool | None:
+        mark = escape(row, bindings)
+        if mark is None:
+            return None
+        return like(operand(row, bindings), pattern(row, bindings), mark)
+
+    return _negated(run, node.negated)
+
+
+def _simple_like(node: Like, operand: Evaluator, pattern: Evaluator) -> Evaluator:
+    if not isinstance(node.pattern, Literal) or not isinstance(node.pattern.value, str):
+        return lambda row, bindings: like(operand(row, bindings), pattern(row, bindings))
+    matches = like_matcher(node.pattern.value, None)
+    text = node.pattern.value
+
+    def run(row: Row, bindings: Bindings) -> bool | None:
+        value = operand(row, bindings)
+        return matches(value) if type(value) is str else like(value, text)
+
+    return run

@@ -1,0 +1,296 @@
+"""Functions: the scalar functions of the language, on values, with SQLite's results.
+
+Each entry of FUNCTIONS is the function and the least and greatest number of its arguments (None:
+no limit). Those that need the statement's clock or randomness stand in CONTEXT_FUNCTIONS.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from m2mdb.pager.errors import DataError, OperationalError
+from m2mdb.query.affinity import (
+    INT64_MIN,
+    Value,
+    apply_numeric,
+    real_text,
+    time_text,
+    to_integer,
+    to_number,
+    to_text,
+    type_name,
+)
+from m2mdb.query.comparison import compare, rank
+from m2mdb.query.formatting import printf
+from m2mdb.query.jsonpath import (
+    json_array_length,
+    json_extract,
+    json_type,
+    json_valid,
+    minify,
+)
+from m2mdb.query.pattern import glob, like
+
+MAX_VALUE_BYTES = 1_000_000_000  # SQLite's limit on a string or blob
+_LOWER = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
+_UPPER = {letter + 32: letter for letter in range(ord("A"), ord("Z") + 1)}
+
+
+def _abs(value: Value) -> Value:
+    if isinstance(value, str | bytes):
+        return abs(float(to_number(value) or 0))
+    number = to_number(value)
+    if number == INT64_MIN and type(number) is int:
+        raise DataError(f"integer overflow: abs({number})")
+    return None if number is None else abs(number)
+
+
+def _lower(value: Value) -> Value:
+    text = to_text(value)
+    if text is None or text.isascii():
+        return text and text.lower()
+    return text.translate(_LOWER)
+
+
+def _upper(value: Value) -> Value:
+    text = to_text(value)
+    if text is None or text.isascii():
+        return text and text.upper()
+    return text.translate(_UPPER)
+
+
+def _length(value: Value) -> Value:
+    if type(value) is bytes:
+        return len(value)
+    text = to_text(value)
+    return None if text is None else len(text)
+
+
+def _substr(value: Value, start: Value, length: Value = MAX_VALUE_BYTES) -> Value:
+    source = value if type(value) is bytes else to_text(value)
+    first, count = to_integer(start), to_integer(length)
+    if source is None or source == b"" or first is None or count is None:
+        return None
+    backwards = count < 0
+    count = abs(count)
+    if first < 0:
+        first += len(source)
+        if first < 0:
+            count = max(count + first, 0)
+            first = 0
+    elif first > 0:
+        first -= 1
+    elif count > 0:
+        count -= 1
+    if backwards:
+        first -= count
+        count += min(first, 0)
+        first = max(first, 0)
+    return source[first : first + count]
+
+
+def _strip(cut: Callable[[str, str], str]) -> Callable[..., Value]:
+    def run(value: Value, characters: Value = " ") -> Value:
+        text, unwanted = to_text(value), to_text(characters)
+        if text is None or unwanted is None:
+            return None
+        return cut(text, unwanted) if unwanted else text
+
+    return run
+
+
+def _replace(value: Value, old: Value, new: Value) -> Value:
+    text, wanted, other = to_text(value), to_text(old), to_text(new)
+    if text is None or wanted is None:
+        return None
+    if not wanted or other is None:
+        return None if wanted else value
+    grown = len(text) + text.count(wanted) * (len(other) - len(wanted))
+    if grown > MAX_VALUE_BYTES:
+        raise DataError(f"replace() would give {grown} characters; the limit is 10**9")
+    return text.replace(wanted, other)
+
+
+def _round(value: Value, digits: Value = 0) -> Value:
+    number, places = to_number(value), to_integer(digits)
+    if number is None or places is None:
+        return None
+    number = float(number)
+    if abs(number) >= 2.0**52:
+        return number
+    places = max(0, min(places, 30))
+    if places == 0:
+        return float(int(number + (0.5 if number >= 0 else -0.5)))
+    exact = Decimal(real_text(number))
+    return float(exact.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
+
+
+def _coalesce(*values: Value) -> Value:
+    return next((value for value in values if value is not None), None)
+
+
+def _nullif(left: Value, right: Value) -> Value:
+    if left is None or right is None:
+        return left
+    return None if compare(left, right) == 0 else left
+
+
+def _extreme(sign: int) -> Callable[..., Value]:
+    def run(*values: Value) -> Value:
+        if any(value is None for value in values):
+            return None
+        best = values[0]
+        rank(best)
+        for value in values[1:]:
+            order = compare(value, best) * sign
+            if order > 0 or (order == 0 and sign < 0):  # SQLite's min takes the last of equals
+                best = value
+        return best
+
+    return run
+
+
+def _instr(value: Value, part: Value) -> Value:
+    if value is None or part is None:
+        return None
+    if type(value) is bytes and type(part) is bytes:
+        return value.find(part) + 1
+    return (to_text(value) or "").find(to_text(part) or "") + 1
+
+
+def _hex(value: Value) -> Value:
+    if type(value) is bytes:
+        return value.hex().upper()
+    return (to_text(value) or "").encode().hex().upper()
+
+
+def _quote(value: Value) -> Value:
+    if value is None:
+        return "NULL"
+    if type(value) is bytes:
+        return f"X'{value.hex().upper()}'"
+    if isinstance(value, str | datetime.datetime):
+        return "'" + str(to_text(value)).replace("'", "''") + "'"
+    return to_text(value)
+
+
+def _unicode(value: Value) -> Value:
+    text = to_text(value)
+    return ord(text[0]) if text else None
+
+
+def _char(*values: Value) -> Value:
+    codes = [to_integer(value) or 0 for value in values]
+    return "".join(chr(code) if 0 <= code <= 0x10FFFF else "\ufffd" for code in codes)
+
+
+def _sign(value: Value) -> Value:
+    number = apply_numeric(value)
+    if not isinstance(number, int | float):
+        return None
+    return (number > 0) - (number < 0)
+
+
+def _zeroblob(size: Value) -> Value:
+    count = max(to_integer(size) or 0, 0)
+    if count > MAX_VALUE_BYTES:
+        raise DataError(f"zeroblob({count}): the limit is {MAX_VALUE_BYTES} bytes")
+    return bytes(count)
+
+
+def _like_function(pattern: Value, text: Value, escape: Value = None) -> Value:
+    return like(text, pattern, escape)
+
+
+def _glob_function(pattern: Value, text: Value) -> Value:
+    return glob(text, pattern)
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Value], int, int | None]] = {
+    "abs": (_abs, 1, 1),
+    "char": (_char, 0, None),
+    "coalesce": (_coalesce, 2, None),
+    "format": (printf, 1, None),
+    "glob": (_glob_function, 2, 2),
+    "hex": (_hex, 1, 1),
+    "ifnull": (_coalesce, 2, 2),
+    "instr": (_instr, 2, 2),
+    "json": (minify, 1, 1),
+    "json_array_length": (json_array_length, 1, 2),
+    "json_extract": (json_extract, 2, None),
+    "json_type": (json_type, 1, 2),
+    "json_valid": (json_valid, 1, 1),
+    "length": (_length, 1, 1),
+    "like": (_like_function, 2, 3),
+    "lower": (_lower, 1, 1),
+    "ltrim": (_strip(str.lstrip), 1, 2),
+    "max": (_extreme(1), 2, None),
+    "min": (_extreme(-1), 2, None),
+    "nullif": (_nullif, 2, 2),
+    "printf": (printf, 1, None),
+    "quote": (_quote, 1, 1),
+    "replace": (_replace, 3, 3),
+    "round": (_round, 1, 2),
+    "rtrim": (_strip(str.rstrip), 1, 2),
+    "sign": (_sign, 1, 1),
+    "substr": (_substr, 2, 3),
+    "substring": (_substr, 2, 3),
+    "trim": (_strip(str.strip), 1, 2),
+    "typeof": (type_name, 1, 1),
+    "unicode": (_unicode, 1, 1),
+    "upper": (_upper, 1, 1),
+    "zeroblob": (_zeroblob, 1, 1),
+}
+
+
+class Bindings(list[Any]):
+    """The values bound to a statement's parameters, and what is one moment for all of it.
+
+    Behind the program's values stand those of the statement's own subqueries.
+    """
+
+    __slots__ = ("_memo", "_moment")
+
+    def __init__(self, values: Any = ()) -> None:
+        super().__init__(values)
+        self._moment: datetime.datetime | None = None
+        self._memo: dict[object, Any] | None = None
+
+    def once(self, key: object, make: Callable[[], Any]) -> Any:
+        """What `make` gives, computed once for this run of the statement."""
+        if self._memo is None:
+            self._memo = {}
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    @property
+    def moment(self) -> datetime.datetime:
+        """The statement's time: the same however often it is asked for."""
+        if self._moment is None:
+            try:
+                self._moment = datetime.datetime.now(datetime.UTC)
+            except OSError as problem:
+                raise OperationalError(f"the clock cannot be read: {problem}") from problem
+        return self._moment
+
+
+def _random(bindings: Bindings) -> Value:
+    import random as randomness
+
+    return randomness.getrandbits(64) - 2**63
+
+
+def _timestamp_text(bindings: Bindings) -> Value:
+    return time_text(bindings.moment.replace(microsecond=0))
+
+
+CONTEXT_FUNCTIONS: dict[str, Callable[[Bindings], Value]] = {
+    "current_date": lambda bindings: bindings.moment.date().isoformat(),
+    "current_time": lambda bindings: _timestamp_text(bindings)[11:],
+    "current_timestamp": _timestamp_text,
+    "random": _random,
+}

@@ -1,0 +1,183 @@
+"""JSON paths: `->`, `->>` and json_extract over JSON text.
+
+A path is `$.user.name`, `$[0].x`, `$[#-1]`, `$."a key"`; or, for the operators, an index, a
+label, or labels joined by points (`user.name`), where no label with those points is there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from typing import Any
+
+from m2mdb.pager.errors import DataError, ProgrammingError
+from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, shown, to_text
+
+_MISSING = object()
+_STEP = re.compile(r'\.(?:"((?:[^"\\]|\\.)*)"|([^.\[]+))|\[(#?-?\d*)\]')
+Step = str | tuple[bool, int]  # a label, or (counts from the end, number)
+
+
+def load(text: Value) -> Any:
+    """The document of a JSON text.
+
+    Raises DataError: malformed JSON.
+    """
+    source = to_text(text)
+    try:
+        return json.loads(source or "")
+    except (ValueError, RecursionError) as problem:
+        raise DataError(f"malformed JSON: {shown(source)}: {problem}") from None
+
+
+def dump(document: Any) -> str:
+    """A document as compact JSON text."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+@lru_cache(maxsize=256)
+def steps_of(path: str) -> tuple[Step, ...]:
+    """The steps of a path that begins with `$`.
+
+    Raises ProgrammingError: a malformed path.
+    """
+    steps: list[Step] = []
+    index = 1
+    while index < len(path):
+        found = _STEP.match(path, index)
+        if found is None or not path.startswith("$"):
+            raise ProgrammingError(f"malformed JSON path {path!r} at character {index + 1}")
+        quoted, label, number = found.groups()
+        if number is not None:
+            steps.append(_index_step(number, path))
+        else:
+            steps.append(json.loads(f'"{quoted}"') if quoted is not None else label)
+        index = found.end()
+    return tuple(steps)
+
+
+def _index_step(number: str, path: str) -> Step:
+    from_end = number.startswith("#")
+    digits = number.removeprefix("#")
+    if not digits and from_end:
+        return True, 0
+    if not digits or (digits.startswith("-") != from_end) or digits == "-":
+        raise ProgrammingError(f"malformed JSON path {path!r}: [{number}]")
+    return from_end, int(digits)
+
+
+def walk(document: Any, steps: tuple[Step, ...]) -> Any:
+    """What stands at the end of the steps, or _MISSING."""
+    for step in steps:
+        if isinstance(step, str):
+            if not isinstance(document, dict) or step not in document:
+                return _MISSING
+            document = document[step]
+        else:
+            from_end, number = step
+            if not isinstance(document, list):
+                return _MISSING
+            place = len(document) + number if from_end else number
+            if not 0 <= place < len(document):
+                return _MISSING
+            document = document[place]
+    return document
+
+
+def follow(document: Any, path: Value) -> Any:
+    """What stands at an operator's path: an index, a `$` path, a label or dotted labels."""
+    if type(path) is int:
+        return walk(document, ((path < 0, path),))
+    label = to_text(path) or ""
+    if label.startswith("$"):
+        return walk(document, steps_of(label))
+    found = walk(document, (label,))
+    if found is _MISSING and "." in label:
+        return walk(document, tuple(label.split(".")))
+    return found
+
+
+def sql_value(document: Any) -> Value:
+    """A part of a document as an SQL value; objects and arrays stay JSON text."""
+    if isinstance(document, dict | list):
+        return dump(document)
+    if isinstance(document, bool):
+        return int(document)
+    if isinstance(document, int) and not INT64_MIN <= document <= INT64_MAX:
+        return float(document)
+    return document
+
+
+def arrow(text: Value, path: Value) -> Value:
+    """`text -> path`: JSON text, or NULL where there is nothing."""
+    if text is None or path is None:
+        return None
+    found = follow(load(text), path)
+    return None if found is _MISSING else dump(found)
+
+
+def double_arrow(text: Value, path: Value) -> Value:
+    """`text ->> path`: an SQL value, or NULL where there is nothing."""
+    if text is None or path is None:
+        return None
+    found = follow(load(text), path)
+    return None if found is _MISSING else sql_value(found)
+
+
+def json_extract(text: Value, *paths: Value) -> Value:
+    """`json_extract(text, path, …)`: a value; for several paths a JSON array of them."""
+    if text is None or None in paths:
+        return None
+    document = load(text)
+    found = [walk(document, steps_of(to_text(path) or "")) for path in paths]
+    if len(paths) == 1:
+        return None if found[0] is _MISSING else sql_value(found[0])
+    return dump([None if part is _MISSING else part for part in found])
+
+
+def json_valid(text: Value) -> Value:
+    """`json_valid(text)`: 1 or 0, NULL for NULL."""
+    if text is None:
+        return None
+    try:
+        load(text)
+    except DataError:
+        return 0
+    return 1
+
+
+def _at(text: Value, path: Value) -> Any:
+    return walk(load(text), steps_of(to_text(path) or ""))
+
+
+def json_array_length(text: Value, path: Value = "$") -> Value:
+    """`json_array_length(text [, path])`: 0 where it is no array."""
+    if text is None or path is None:
+        return None
+    found = _at(text, path)
+    if found is _MISSING:
+        return None
+    return len(found) if isinstance(found, list) else 0
+
+
+_TYPE_NAMES: dict[type, str] = {
+    dict: "object", list: "array", str: "text", int: "integer", float: "real", type(None): "null",
+}  # fmt: skip
+
+
+def json_type(text: Value, path: Value = "$") -> Value:
+    """`json_type(text [, path])`: object, array, text, integer, real, true, false or null."""
+    if text is None or path is None:
+        return None
+    found = _at(text, path)
+    if found is _MISSING:
+        return None
+    if isinstance(found, bool):
+        return "true" if found else "false"
+    return _TYPE_NAMES[type(found)]
+
+
+def minify(text: Value) -> Value:
+    """`json(text)`: the same document without spaces."""
+    return None if text is None else dump(load(text))

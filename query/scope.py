@@ -1,0 +1,118 @@
+"""Scope: which names an expression may use, and where their values stand in a row.
+
+A row is a tuple. A scope gives each column that is used a position in it, in the order of first
+use, so that only those columns are fetched; `sources` says what stands where: a column's index,
+ROWID, or the name of a computed column.
+
+A subquery that stands as a value does not depend on the row: it is run once, before the
+statement, and its value is bound behind the program's parameters.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from m2mdb.index.schema import CollectionSchema
+from m2mdb.pager.errors import ProgrammingError
+from m2mdb.query.nodes import ColumnRef, Expression, Subquery
+
+ROWID = -1
+Source = int | str
+COMPUTED_TYPES = {"score": "REAL", "distance": "REAL", "bm25": "REAL", "rank": "INTEGER"}
+
+
+class Slot(NamedTuple):
+    """Where a value stands in a row, and its column type; None: any type."""
+
+    position: int
+    type: str | None
+
+
+class Scope(Protocol):
+    """The names that an expression may use."""
+
+    def column(self, reference: ColumnRef) -> Slot:
+        """The place of a name's value; ProgrammingError: no such column."""
+        ...
+
+    def replacement(self, node: Expression) -> Slot | None:
+        """The place of a whole expression that was computed before, as a group's key was."""
+        ...
+
+    def subquery(self, node: Subquery, form: str) -> int:
+        """The parameter that will hold a subquery's result: "scalar", "list" or "exists"."""
+        ...
+
+
+class Subqueries:
+    """The subqueries of one statement, in the order of their parameters."""
+
+    __slots__ = ("first", "found")
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.found: list[tuple[Subquery, str]] = []
+
+    def add(self, node: Subquery, form: str) -> int:
+        """The parameter's index that the result will have."""
+        self.found.append((node, "exists" if node.exists else form))
+        return self.first + len(self.found) - 1
+
+
+class RowScope:
+    """The columns of one collection, its rowid, and what the statement computes beside them."""
+
+    __slots__ = ("_positions", "_subqueries", "computed", "name", "schema", "sources")
+
+    def __init__(
+        self,
+        schema: CollectionSchema | None,
+        subqueries: Subqueries,
+        *,
+        name: str | None = None,
+        computed: tuple[str, ...] = (),
+    ) -> None:
+        """`schema` None: no columns at all; `name`: what may stand before a column's point."""
+        self.schema = schema
+        self.name = (name or (schema.name if schema else "")).lower()
+        self.computed = computed
+        self.sources: list[Source] = []
+        self._positions: dict[Source, int] = {}
+        self._subqueries = subqueries
+
+    def position(self, source: Source) -> int:
+        """The place of a source in the row, given at its first use."""
+        found = self._positions.get(source)
+        if found is None:
+            found = self._positions[source] = len(self.sources)
+            self.sources.append(source)
+        return found
+
+    def column(self, reference: ColumnRef) -> Slot:
+        """The place of a name's value; ProgrammingError: no such column."""
+        schema = self.schema
+        if schema is None:
+            raise ProgrammingError(f"no such column: {reference.name}")
+        if reference.table is not None and reference.table.lower() != self.name:
+            raise ProgrammingError(
+                f"no such column: {reference.table}.{reference.name}; the statement reads "
+                f"{self.name}"
+            )
+        index = schema.position(reference.name)
+        if index is not None:
+            return Slot(self.position(index), schema.columns[index].type)
+        lower = reference.name.lower()
+        if lower == "rowid":
+            return Slot(self.position(ROWID), "INTEGER")
+        if lower in self.computed:
+            return Slot(self.position(lower), COMPUTED_TYPES.get(lower))
+        schema.column(reference.name)
+        raise AssertionError("column() found what position() did not")
+
+    def replacement(self, node: Expression) -> Slot | None:
+        """Nothing is computed before the row is read."""
+        return None
+
+    def subquery(self, node: Subquery, form: str) -> int:
+        """The parameter that will hold a subquery's result."""
+        return self._subqueries.add(node, form)
