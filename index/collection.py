@@ -28,10 +28,7 @@ if TYPE_CHECKING:
     from m2mdb.index.found import Found
     from m2mdb.index.text.delta_postings import DeltaPostings
     from m2mdb.index.text.match_query import TextQuery
-    from m2mdb.wal.snapshot import Snapshot
-    from m2mdb.wal.transaction import Transaction
-
-    Pages = Snapshot | Transaction
+    from m2mdb.wal.snapshot import Snapshot as Pages  # a Transaction is one, too
 
 Place = tuple[int, int]
 _DELETION = np.dtype([("ordinal", "<u4"), ("commit", "<u8")])

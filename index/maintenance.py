@@ -138,8 +138,7 @@ def _row_bytes(column: Column) -> int:
 
 def _slice(values: StoredColumn, some: slice) -> StoredColumn:
     if isinstance(values, VectorData):
-        present = None if values.present is None else values.present[some]
-        return VectorData(values.matrix[some], values.norms[some], present)
+        return values.take(some)
     return values[some]
 
 

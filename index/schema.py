@@ -117,7 +117,7 @@ class Column:
     def encode(self) -> dict[str, Any]:
         """A JSON-able form; what equals its default is left out."""
         plain = Column("", self.type)
-        kept = {"name": self.name, "type": self.type}
+        kept: dict[str, Any] = {"name": self.name, "type": self.type}
         for field in Column.__slots__:
             if field not in kept and getattr(self, field) != getattr(plain, field):
                 kept[field] = getattr(self, field)

@@ -27,10 +27,11 @@ Invariants
 
 from __future__ import annotations
 
+import itertools
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -203,7 +204,7 @@ def lay_out(rows: int, parts: list[NamedPart]) -> tuple[list[Any], int]:
         if padding:
             body.append(bytes(padding))
         if len(array):
-            body.append(memoryview(np.ascontiguousarray(array)).cast("B"))
+            body.append(np.ascontiguousarray(array).data.cast("B"))
         at += padding + array.nbytes
     head = HEADER.pack(MAGIC, len(parts), 0, rows)
     return [head, directory.tobytes(), *body], at
@@ -292,12 +293,12 @@ class Segment:
             )
         return found
 
-    def view(self, name: str, column: int, code: str) -> memoryview:
+    def view(self, name: str, column: int, code: Literal["q", "Q", "I"]) -> memoryview:
         """A part as a memoryview of numbers, which bisect reads faster than an array."""
         found = self._views.get((name, column))
         if found is None:
             array = self.array(name, column)
-            found = memoryview(array).cast("B").cast(code) if len(array) else memoryview(b"")
+            found = array.data.cast("B").cast(code) if len(array) else memoryview(b"")
             self._views[name, column] = found
         return found
 
@@ -359,8 +360,7 @@ class Segment:
 
     def _bytes_value(self, column: Column, ordinal: int) -> str | bytes:
         offsets = self.array("offsets", column.id)
-        code = "I" if offsets.itemsize == 4 else "Q"
-        view = self.view("offsets", column.id, code)
+        view = self.view("offsets", column.id, "I" if offsets.itemsize == 4 else "Q")
         start, stop = view[ordinal], view[ordinal + 1]
         extent, at, _, size = self._directory["blob", column.id]
         if not start <= stop <= size:
@@ -405,7 +405,7 @@ class Segment:
                 f"segment {self.id}: offsets of {column.name} do not match its bytes"
             )
         bounds = offsets.tolist()
-        pairs = zip(bounds, bounds[1:], strict=False)
+        pairs = itertools.pairwise(bounds)
         if column.type == "BLOB":
             return [raw[start:stop] for start, stop in pairs]
         if raw.isascii():
@@ -417,7 +417,7 @@ class Segment:
 
     def vector_rows(self, column: Column, ordinals: np.ndarray) -> np.ndarray:
         """Copies of some vectors, (n, dimension); reads only the blocks they stand in."""
-        extent, offset, dtype, count = self._vectors(column)
+        extent, offset, dtype, _count = self._vectors(column)
         if extent.all_verified or len(ordinals) > 64:
             return np.asarray(self.matrix(column)[ordinals])
         width = column.dimension * dtype.itemsize

@@ -33,24 +33,34 @@ class VectorData:
     """The vectors of one column for some rows.
 
     matrix   (rows, dimension) of the column's dtype, C-contiguous
-    norms    float32 (rows,), Euclidean
+    norms    float32 (rows,), Euclidean; computed when first asked for
     present  bool (rows,), or None when no row is NULL; a NULL row of the matrix is zero
     """
 
-    __slots__ = ("matrix", "norms", "present")
+    __slots__ = ("_norms", "matrix", "present")
 
     def __init__(
-        self, matrix: np.ndarray, norms: np.ndarray, present: np.ndarray | None = None
+        self,
+        matrix: np.ndarray,
+        norms: np.ndarray | None = None,
+        present: np.ndarray | None = None,
     ) -> None:
         self.matrix = matrix
-        self.norms = norms
+        self._norms = norms
         self.present = present
 
     def __len__(self) -> int:
         return len(self.matrix)
 
-    def take(self, rows: np.ndarray) -> VectorData:
-        """The rows with these indexes, copied."""
+    @property
+    def norms(self) -> np.ndarray:
+        """float32 (rows,)."""
+        if self._norms is None:
+            self._norms = norms_of(self.matrix)
+        return self._norms
+
+    def take(self, rows: np.ndarray | slice) -> VectorData:
+        """Some of the rows, by their indexes or a slice."""
         present = None if self.present is None else self.present[rows]
         return VectorData(self.matrix[rows], self.norms[rows], present)
 
@@ -74,11 +84,10 @@ def shown(value: object) -> str:
 
 
 def _to_integer(value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)):
+    if isinstance(value, bool | np.bool_):
         return int(value)
-    if isinstance(value, (int, np.integer)):
-        number = int(value)
-    elif isinstance(value, (float, np.floating)) and float(value).is_integer():
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    if whole or isinstance(value, int | np.integer):
         number = int(value)
     elif isinstance(value, str):
         number = _integer_text(value)
@@ -111,7 +120,7 @@ def _to_real(value: Any) -> float:
 def _to_text(value: Any) -> str:
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, (bool, np.bool_)):
+    if isinstance(value, bool | np.bool_):
         return str(int(value))
     if isinstance(value, (int, np.integer)):
         return str(int(value))
@@ -127,7 +136,7 @@ def _to_blob(value: Any) -> bytes:
 
 
 def _to_boolean(value: Any) -> bool:
-    if isinstance(value, (bool, np.bool_)):
+    if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, (int, np.integer)) and int(value) in (0, 1):
         return bool(value)
@@ -211,9 +220,8 @@ def _check_length(value: str | bytes, column: Column, collection: str, row: int 
     place = place_of(collection, column, row)
     try:
         size = len(value)
-        if isinstance(value, str):
-            if not value.isascii():
-                size = len(value.encode())
+        if isinstance(value, str) and not value.isascii():
+            size = len(value.encode())
     except UnicodeEncodeError as problem:
         raise DataError(f"{place}: text {shown(value)} is not valid Unicode: {problem}") from None
     if size > MAX_TEXT_BYTES:
@@ -288,6 +296,10 @@ def store_vectors(column: Column, values: Any, count: int, collection: str) -> V
     Raises DataError: wrong dimension, ragged, NaN, infinity, overflow in f16, other than int8 in
     an i8 column, a zero vector under cosine.
     """
+    if count == 1:
+        single = _plain_vector(column, values)
+        if single is not None:
+            return VectorData(single)
     if isinstance(values, np.ndarray) and values.dtype != object:
         matrix, present = _matrix_of(column, values, count, collection), None
     else:
@@ -298,6 +310,20 @@ def store_vectors(column: Column, values: Any, count: int, collection: str) -> V
     if column.metric == "cosine":
         _check_nonzero(column, norms, present, collection)
     return VectorData(matrix, norms, present)
+
+
+def _plain_vector(column: Column, values: Any) -> np.ndarray | None:
+    """One float32 vector of the right length and of moderate norm, which needs no more checks."""
+    vector = values[0] if len(values) == 1 else None
+    if (
+        column.dtype != "f32"
+        or type(vector) is not np.ndarray
+        or vector.dtype != np.float32
+        or vector.shape != (column.dimension,)
+        or not 1e-20 < float(np.dot(vector, vector)) < 1e30
+    ):
+        return None
+    return np.ascontiguousarray(vector[None, :])
 
 
 def _matrix_of(column: Column, values: np.ndarray, count: int, collection: str) -> np.ndarray:
@@ -366,9 +392,14 @@ def vector_of(column: Column, value: Any, place: str) -> np.ndarray:
         raise DataError(f"{place}: vector has {found}, the column has {column.dimension}")
     if column.dtype == "i8" and array.dtype != np.int8:
         array = _to_int8(array, place)
-    elif array.dtype == np.float64 and np.abs(array, where=np.isfinite(array)).max() > 3.4e38:
+    elif array.dtype == np.float64 and _overflows_float32(array):
         raise DataError(f"{place}: {shown(value)} overflows float32")
     return array
+
+
+def _overflows_float32(array: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool((np.isinf(array.astype(np.float32)) & np.isfinite(array)).any())
 
 
 def _to_int8(array: np.ndarray, place: str) -> np.ndarray:

@@ -98,14 +98,15 @@ class CollectionWriter:
             return np.arange(first, first + count, dtype=np.int64), (), first + count
         given = stored[alias]
         assert isinstance(given, list)
-        rowids = []
+        rowids: list[int] = []
         for rowid in given:
             if rowid is None:
                 self._check_rowids_left(first)
-                rowid, first = first, first + 1
-            elif rowid >= first:
-                first = min(rowid, INT64_MAX - 1) + 1 if rowid < INT64_MAX else INT64_MAX
-            rowids.append(rowid)
+                rowids.append(first)
+                first += 1
+            else:
+                rowids.append(rowid)
+                first = max(first, min(rowid + 1, INT64_MAX))
         stored[alias] = rowids
         return np.array(rowids, np.int64), given, first
 
