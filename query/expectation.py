@@ -23,10 +23,10 @@ _OPERATORS = frozenset(
 )  # fmt: skip
 _SHOWN = {
     "NAME": "a name", "STRING": "a string", "BLOB": "a blob", "NUMBER": "a number",
-    "VECTOR": "a vector", "PARAMETER": "a parameter", "LPAR": "(", "RPAR": ")", "COMMA": ",",
-    "STAR": "*", "EQUAL": "=", "DOT": ".", "TILDE": "~", "SIGN": "a sign",
-    "EQUALITY": "<>", "COMPARISON": "<", "BITS": "&", "DIVISION": "/", "CONCATENATION": "||",
-    "ARROW": "->>", END: "the end",
+    "VECTOR": "a vector", "PARAMETER": "a parameter", "SIGN": "a sign",
+    "EQUALITY": '"<>"', "COMPARISON": '"<"', "BITS": '"&"', "DIVISION": '"/"',
+    "CONCATENATION": '"||"', "ARROW": '"->>"', "STAR": '"*"', "EQUAL": '"="', "LPAR": '"("',
+    "COMMA": '","', "RPAR": '")"', "DOT": '"."', END: "the end",
 }  # fmt: skip
 
 
@@ -67,11 +67,11 @@ def _listed(expected: list[str], keywords: dict[str, int]) -> str:
         rest = [terminal for terminal in rest if terminal not in _VALUE and terminal != "SIGN"]
     if {"EQUALITY", "COMPARISON", "IS"} <= set(rest):
         things.append("an operator")
-        rest = [terminal for terminal in rest if terminal not in _OPERATORS]
+        rest = [terminal for terminal in rest if terminal not in _OPERATORS | {"DOT", "LPAR"}]
     words = [terminal for terminal in rest if terminal in keywords]
-    marks = [_SHOWN[terminal] for terminal in rest if terminal in _SHOWN]
+    marks = [text for terminal, text in _SHOWN.items() if terminal in rest]
     room = MAX_SHOWN - len(things) - len(marks)
+    shown = [*words[:room], *things, *marks]
     if len(words) > room:
-        words = [*words[:room], "…"]
-    shown = [*words, *things, *sorted(marks, key=len, reverse=True)]
+        return f"{', '.join(shown)}, …"
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"

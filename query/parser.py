@@ -33,15 +33,15 @@ MAX_DEPTH = 200  # nodes; the binder and its closures take some three frames a n
 def parse(sql: str) -> Statement:
     """The tree of one statement; a semicolon may follow it, another statement may not.
 
-    The trees of the last CACHED texts are kept: a tree is shared, and not to be changed.
+    The trees of up to CACHED texts are kept: a tree is shared, and not to be changed.
     """
     if type(sql) is str and (known := _cache.get(sql)) is not None:
         return known
     statement = _parse_one(sql)
     if len(sql) <= MAX_CACHED_LENGTH:
+        if len(_cache) >= CACHED:
+            _cache.clear()
         _cache[sql] = statement
-        if len(_cache) > CACHED:
-            _cache.pop(next(iter(_cache)), None)
     return statement
 
 

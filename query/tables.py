@@ -97,8 +97,8 @@ def lark_parser(grammar: str) -> Any:
         def __init__(self, configuration: Any) -> None:
             pass
 
-        def lex(self, lexer_state: Any, parser_state: Any) -> Any:
-            return iter(lexer_state.text)
+        def lex(self, tokens: Any) -> Any:
+            return iter(tokens)
 
     return Lark(
         grammar,
@@ -252,8 +252,9 @@ def _pack_row(terminals: dict[str, int], words: set[str]) -> tuple[dict[str, int
 def main() -> None:
     """Write tables.json anew: `python -m m2mdb.query.tables`."""
     path = __file__.rpartition("tables.py")[0] + "tables.json"
+    built = dumps(build(grammar_text()))
     with open(path, "w", encoding="utf-8") as file:
-        file.write(dumps(build(grammar_text())))
+        file.write(built)
 
 
 if __name__ == "__main__":
