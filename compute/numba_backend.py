@@ -37,8 +37,18 @@ if TYPE_CHECKING:
 
 LARGE_VALUES = 4_000_000  # values a search reads before compiled kernels are worth loading
 LARGEST_EXPANDED = 1e17  # a longer query's l2 is computed from differences
+FEW_QUERIES = 48  # BLAS is as fast from here on
+BLOCK_ROWS = 1024  # rows scored before a selection: one query reads them once
+BLOCK_VALUES = 3 << 15  # the same for several queries, in values: 384 KiB stay in the L2 cache
 NO_MASK = np.empty(0, np.uint8)
 NO_NORMS = np.empty(0, np.float32)
+
+
+def _is_ready(rows: Rows, norms: Vector | None, metric: str) -> bool:
+    """True if the kernels can read these rows where they lie."""
+    flags = rows.flags
+    is_plain = rows.dtype == np.float32 and flags.c_contiguous and flags.aligned
+    return is_plain and (norms is not None or metric == "l2")
 
 
 class NumbaCollector:
@@ -54,8 +64,8 @@ class NumbaCollector:
         self._kind: int = kinds[query.metric]
         self._k = max(1, k)
         self._rest: NumpyCollector | None = None  # what no kernel takes
-        size: int = kernels.BLOCK
-        capacity = 4 * self._k + 4 * size
+        size = BLOCK_ROWS
+        capacity = 4 * self._k + 2 * size
         self._state = (
             np.empty(size, np.int64),
             np.empty(size, np.float32),
@@ -73,8 +83,7 @@ class NumbaCollector:
         """Consider a chunk of rows; see `backend.Collector.scan`."""
         check_rows(rows, self.query)
         kind = self._kind
-        is_ready = rows.dtype == np.float32 and rows.flags.c_contiguous and rows.flags.aligned
-        if not is_ready or (norms is None and kind != self._kernels.L2):
+        if not _is_ready(rows, norms, self.query.metric):
             if self._rest is None:
                 self._rest = NumpyCollector(self.query, self._k)
             self._rest.scan(rows, norms, mask, first_ordinal)
@@ -124,6 +133,46 @@ class NumbaCollector:
         )
 
 
+def _scan_few(
+    queries: list[Query], rows: Vector, norms: Vector, mask: Mask, k: int, kernels: ModuleType
+) -> list[Candidates]:
+    """Candidates of a few queries, which share the reading of rows."""
+    count = len(queries)
+    size = max(16, BLOCK_VALUES // max(1, rows.shape[1]))
+    capacity = 4 * k + 2 * size
+    kinds = {"cosine": kernels.COSINE, "ip": kernels.IP}
+    longest = max(query.norm for query in queries)
+    is_expanded = norms.shape[0] == rows.shape[0] and longest < LARGEST_EXPANDED
+    kind = kinds.get(queries[0].metric, kernels.EXPANDED if is_expanded else kernels.L2)
+    vectors = np.stack([query.vector for query in queries])
+    limits = [(*query.limits, query.spread, query.norm, -math.inf) for query in queries]
+    ordinals = np.empty((count, capacity), np.int64)
+    uppers = np.empty((count, capacity), np.float32)
+    counts = np.zeros((count, 2), np.int64)
+    fixed = (
+        np.empty(size, np.int64),
+        np.empty((count, size), np.float32),
+        np.empty((count, size), np.float32),
+        np.empty((count, k), np.float32),
+    )
+    bounds = np.array(limits)
+    start = 0
+    while True:
+        states = (*fixed, ordinals, uppers, counts, bounds)
+        start = kernels.scan_many(kind, rows, norms, mask, vectors, (start, 0), states)
+        if start == rows.shape[0]:
+            break
+        ordinals = np.concatenate((ordinals, np.empty_like(ordinals)), axis=1)
+        uppers = np.concatenate((uppers, np.empty_like(uppers)), axis=1)
+    found = []
+    for q, query in enumerate(queries):
+        kernels.prune(kernels.single(q, states))
+        kept = int(counts[q, kernels.KEPT])
+        scores = query.natural(uppers[q, :kept].copy())
+        found.append(Candidates(ordinals[q, :kept].copy(), scores))
+    return found
+
+
 class WatchingCollector(NumpyCollector):
     """NumPy's collector, which has the kernels loaded once it has seen enough to read."""
 
@@ -162,6 +211,28 @@ class NumbaBackend(NumpyBackend):
         if self._is_eager:
             LOADER.start()
         return WatchingCollector(prepared, k)
+
+    def top_k_many(
+        self,
+        rows: Rows,
+        norms: Vector | None,
+        queries: Rows,
+        k: int,
+        metric: str,
+        mask: Mask | None = None,
+    ) -> list[Candidates]:
+        """See `backend.Backend.top_k_many`: kernels for a few queries, BLAS for many."""
+        kernels = LOADER.module
+        if kernels is None:
+            if self._is_eager or rows.size * len(queries) >= LARGE_VALUES:
+                LOADER.start()
+        elif 0 < len(queries) <= FEW_QUERIES and _is_ready(rows, norms, metric):
+            prepared = [Query(query, metric) for query in queries]
+            check_rows(rows, prepared[0])
+            lengths = NO_NORMS if norms is None else norms
+            live = NO_MASK if mask is None else mask.view(np.uint8)
+            return _scan_few(prepared, rows, lengths, live, max(1, k), kernels)
+        return super().top_k_many(rows, norms, queries, k, metric, mask)
 
 
 _AUTOMATIC = NumbaBackend(is_eager=False)

@@ -1,6 +1,6 @@
 """Compiled scans of float32 rows: similarity and selection in one pass, one thread, no GIL.
 
-    rows --4 at a time--> lower[BLOCK], upper[BLOCK] --upper >= T--> heap of `lower`, candidates
+    rows --block by block--> lower[b], upper[b] --upper >= T--> heap of `lower`, candidates
 
 A block's similarities are written to a small buffer; a vectorized count then finds whether any
 row reaches the threshold T, and only then are rows looked at one by one. The k largest `lower`
@@ -8,9 +8,9 @@ stand in a min-heap, whose root gives T. `bound.py` has the meaning of lower, up
 
 State of one query, a tuple owned by the caller, so that a scan may come in many chunks:
 
-    places      int64[BLOCK]        rows of the block at hand
-    lower       float32[BLOCK]      their bounds
-    upper       float32[BLOCK]
+    places      int64[b]            rows of the block at hand, of at most b
+    lower       float32[b]          their bounds
+    upper       float32[b]
     heap        float32[k]          the k largest `lower`; the first `counts[HEAPED]` are in use
     ordinals    int64[capacity]     candidates; the first `counts[KEPT]` are in use
     uppers      float32[capacity]   their `upper`
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
     State = tuple[Ints, Vector, Vector, Vector, Ints, Vector, Ints, Floats]
+    States = tuple[Ints, Matrix, Matrix, Matrix, Ints, Matrix, Ints, Floats]
 
-BLOCK = 256  # rows scored before a selection; the size of `places`, `lower`, `upper`
 HEAPED, KEPT = 0, 1
 MULTIPLY, SUBTRACT, LOW, HIGH, SPREAD, LENGTH, THRESHOLD = 0, 1, 2, 3, 4, 5, 6
 COSINE, IP, L2, EXPANDED = 0, 1, 2, 3
@@ -73,6 +73,7 @@ FLOAT_MATRIX = types.float64[:, ::1]
 INT = types.int64
 RANGE = types.UniTuple(types.int64, 2)
 STATE = types.Tuple((INTS, VECTOR, VECTOR, VECTOR, INTS, VECTOR, INTS, FLOATS))
+STATES = types.Tuple((INTS, MATRIX, MATRIX, MATRIX, INT_MATRIX, MATRIX, INT_MATRIX, FLOAT_MATRIX))
 
 
 def kernel(*signature: Any) -> Callable[[Any], Any]:
@@ -190,51 +191,57 @@ def pick(start: int, stop: int, mask: Mask, places: Ints) -> int:
 
 @kernel(types.void, READ_MATRIX, READ_VECTOR, INT, INTS, VECTOR)
 def dots(rows: Matrix, query: Vector, count: int, places: Ints, out: Vector) -> None:
-    """out[i] = rows[places[i]] . query for i < count, four rows at a time.
+    """out[i] = rows[places[i]] . query for i < count; `places` ascends.
 
+    A run of rows is read as two streams, its halves: about what keeps memory busiest.
     Twin    reference.dots
     """
     d = rows.shape[1]
-    whole = count & ~3
-    for i in range(0, whole, 4):
-        p0, p1, p2, p3 = places[i], places[i + 1], places[i + 2], places[i + 3]
-        s0 = s1 = s2 = s3 = np.float32(0.0)
-        for j in range(d):
-            x = query[j]
-            s0 += rows[p0, j] * x
-            s1 += rows[p1, j] * x
-            s2 += rows[p2, j] * x
-            s3 += rows[p3, j] * x
-        out[i], out[i + 1], out[i + 2], out[i + 3] = s0, s1, s2, s3
-    for i in range(whole, count):
+    done = 0
+    first = places[0]
+    if places[count - 1] - first == count - 1:
+        done = count & ~1
+        half = count >> 1
+        for p in range(first, first + half):
+            s = t = np.float32(0.0)
+            for j in range(d):
+                s += rows[p, j] * query[j]
+                t += rows[p + half, j] * query[j]
+            out[p - first] = s
+            out[p - first + half] = t
+    for i in range(done, count):
+        p = places[i]
         s = np.float32(0.0)
         for j in range(d):
-            s += rows[places[i], j] * query[j]
+            s += rows[p, j] * query[j]
         out[i] = s
 
 
 @kernel(types.void, READ_MATRIX, READ_VECTOR, INT, INTS, VECTOR)
 def distances(rows: Matrix, query: Vector, count: int, places: Ints, out: Vector) -> None:
-    """out[i] = -|rows[places[i]] - query|^2 for i < count, four rows at a time.
+    """out[i] = -|rows[places[i]] - query|^2 for i < count; `places` ascends; see `dots`.
 
     Twin    reference.squared_distances
     """
     d = rows.shape[1]
-    whole = count & ~3
-    for i in range(0, whole, 4):
-        p0, p1, p2, p3 = places[i], places[i + 1], places[i + 2], places[i + 3]
-        s0 = s1 = s2 = s3 = np.float32(0.0)
-        for j in range(d):
-            x = query[j]
-            s0 += (rows[p0, j] - x) * (rows[p0, j] - x)
-            s1 += (rows[p1, j] - x) * (rows[p1, j] - x)
-            s2 += (rows[p2, j] - x) * (rows[p2, j] - x)
-            s3 += (rows[p3, j] - x) * (rows[p3, j] - x)
-        out[i], out[i + 1], out[i + 2], out[i + 3] = -s0, -s1, -s2, -s3
-    for i in range(whole, count):
+    done = 0
+    first = places[0]
+    if places[count - 1] - first == count - 1:
+        done = count & ~1
+        half = count >> 1
+        for p in range(first, first + half):
+            s = t = np.float32(0.0)
+            for j in range(d):
+                x = query[j]
+                s += (rows[p, j] - x) * (rows[p, j] - x)
+                t += (rows[p + half, j] - x) * (rows[p + half, j] - x)
+            out[p - first] = -s
+            out[p - first + half] = -t
+    for i in range(done, count):
+        p = places[i]
         s = np.float32(0.0)
         for j in range(d):
-            delta = rows[places[i], j] - query[j]
+            delta = rows[p, j] - query[j]
             s += delta * delta
         out[i] = -s
 
@@ -309,9 +316,9 @@ def scan(
     places, _, upper, _, ordinals, _, counts, _ = state
     n = rows.shape[0]
     while r < n:
-        if counts[KEPT] + BLOCK > ordinals.shape[0]:
+        if counts[KEPT] + places.shape[0] > ordinals.shape[0]:
             prune(state)
-            if counts[KEPT] + BLOCK > ordinals.shape[0]:
+            if counts[KEPT] + places.shape[0] > ordinals.shape[0]:
                 return r
         count = pick(r, n, mask, places)
         if count == 0:
@@ -323,4 +330,90 @@ def scan(
             dots(rows, query, count, places, upper)
         if bound(kind, count, norms, state) > 0:
             keep(count, first, state)
+    return n
+
+
+@kernel(types.void, READ_MATRIX, READ_MATRIX, INT, INTS, MATRIX)
+def products(rows: Matrix, queries: Matrix, count: int, places: Ints, out: Matrix) -> None:
+    """out[q, i] = rows[places[i]] . queries[q] for i < count, two rows by four queries at a time.
+
+    Twin    reference.products
+    """
+    d = rows.shape[1]
+    many = queries.shape[0] & ~3
+    half = count >> 1
+    for q in range(0, many, 4):
+        for i in range(half):
+            a, b = places[i], places[i + half]
+            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = np.float32(0.0)
+            for j in range(d):
+                x, y = rows[a, j], rows[b, j]
+                q0, q1, q2, q3 = (
+                    queries[q, j],
+                    queries[q + 1, j],
+                    queries[q + 2, j],
+                    queries[q + 3, j],
+                )
+                a0 += x * q0
+                a1 += x * q1
+                a2 += x * q2
+                a3 += x * q3
+                b0 += y * q0
+                b1 += y * q1
+                b2 += y * q2
+                b3 += y * q3
+            out[q, i], out[q + 1, i], out[q + 2, i], out[q + 3, i] = a0, a1, a2, a3
+            out[q, i + half], out[q + 1, i + half] = b0, b1
+            out[q + 2, i + half], out[q + 3, i + half] = b2, b3
+        if 2 * half < count:
+            for t in range(q, q + 4):
+                dots(rows, queries[t], 1, places[2 * half :], out[t, 2 * half :])
+    for q in range(many, queries.shape[0]):
+        dots(rows, queries[q], count, places, out[q])
+
+
+@kernel(STATE, INT, STATES)
+def single(q: int, states: States) -> State:
+    """The state of query q."""
+    places, lower, upper, heap, ordinals, uppers, counts, limits = states
+    return (places, lower[q], upper[q], heap[q], ordinals[q], uppers[q], counts[q], limits[q])
+
+
+@kernel(INT, INT, READ_MATRIX, READ_VECTOR, READ_MASK, READ_MATRIX, RANGE, STATES)
+def scan_many(
+    kind: int,
+    rows: Matrix,
+    norms: Vector,
+    mask: Mask,
+    queries: Matrix,
+    span: tuple[int, int],
+    states: States,
+) -> int:
+    """`scan` for several queries, which share the reading of each block of rows (K3).
+
+    queries     float32[m, d]
+    states      as `scan` has it, with a leading axis of m but for `places`
+    """
+    r, first = span
+    places, _, upper, _, ordinals, _, counts, _ = states
+    n = rows.shape[0]
+    while r < n:
+        for q in range(queries.shape[0]):
+            if counts[q, KEPT] + places.shape[0] > ordinals.shape[1]:
+                prune(single(q, states))
+                if counts[q, KEPT] + places.shape[0] > ordinals.shape[1]:
+                    return r
+        count = pick(r, n, mask, places)
+        if count == 0:
+            break
+        r = places[count - 1] + 1
+        if kind == L2:
+            for q in range(queries.shape[0]):
+                distances(rows, queries[q], count, places, upper[q])
+        else:
+            products(rows, queries, count, places, upper)
+        for q in range(queries.shape[0]):
+            state = single(q, states)
+            if bound(kind, count, norms, state) > 0:
+                keep(count, first, state)
     return n

@@ -40,7 +40,7 @@ SPARSE = 8  # a mask with fewer than 1 row in 8 is gathered, not scanned
 SMALLEST_NORM = np.float32(1e-37)  # divides in place of 0, so that a zero vector scores 0
 LARGEST_EXPANDED = 1e17  # lengths beyond this might overflow |x|^2 - 2qx + |q|^2
 MANY_QUERIES = 64  # queries multiplied at a time
-MANY_ROWS = 4096  # rows scored for them before a selection: 1 MiB of scores
+MANY_ROWS = 1 << 14  # rows scored for them before a selection: 4 MiB of scores
 PRODUCT_ROWS = 512  # rows of one matrix product: half a MiB at d = 256
 
 
@@ -60,6 +60,16 @@ def dots(rows: Rows, vector: Vector) -> Vector:
     return out
 
 
+def products(rows: Rows, vectors: Vector) -> Vector:
+    """out[q, i] = rows[i] . vectors[q] in float32, for float32, float16 or int8 rows."""
+    count = rows.shape[0]
+    out = np.empty((vectors.shape[0], count), np.float32)
+    for start in range(0, count, PRODUCT_ROWS):
+        part = rows[start : start + PRODUCT_ROWS].astype(np.float32, copy=False)
+        np.matmul(vectors, part.T, out=out[:, start : start + PRODUCT_ROWS])
+    return out
+
+
 def squared_distances(rows: Rows, vector: Vector) -> Vector:
     """out[i] = |rows[i] - vector|^2 in float32, from differences: small ones keep their digits."""
     count = rows.shape[0]
@@ -75,19 +85,22 @@ def squared_distances(rows: Rows, vector: Vector) -> Vector:
 
 def bounds(rows: Rows, norms: Vector | None, query: Query) -> tuple[Vector, Vector]:
     """(lower, upper) of each row's similarity, as `Query.threshold` wants them."""
-    if query.metric == "cosine":
+    if query.metric != "l2":
         lengths = row_norms(rows) if norms is None else norms
-        cosines = dots(rows, query.vector)
-        cosines /= np.maximum(lengths, SMALLEST_NORM)
-        return cosines, cosines
-    if query.metric == "ip":
-        lengths = row_norms(rows) if norms is None else norms
-        return _around(dots(rows, query.vector), lengths, query)
+        return _bounds_of(dots(rows, query.vector), lengths, query)
     if norms is not None and _is_expandable(norms, query):
-        return _expanded(dots(rows, query.vector), norms, query)
+        return _bounds_of(dots(rows, query.vector), norms, query)
     with np.errstate(over="ignore", under="ignore"):
         nearness = np.negative(squared_distances(rows, query.vector))
     return nearness, nearness
+
+
+def _bounds_of(products: Vector, lengths: Vector, query: Query) -> tuple[Vector, Vector]:
+    """Bounds from products with the query's vector (overwrites them)."""
+    if query.metric == "cosine":
+        products /= np.maximum(lengths, SMALLEST_NORM)
+        return products, products
+    return (_around if query.metric == "ip" else _expanded)(products, lengths, query)
 
 
 def _around(products: Vector, lengths: Vector, query: Query) -> tuple[Vector, Vector]:
@@ -252,7 +265,61 @@ class NumpyBackend:
         mask: Mask | None = None,
     ) -> list[Candidates]:
         """See `backend.Backend.top_k_many`."""
-        return [self.top_k(rows, norms, query, k, metric, mask) for query in queries]
+        prepared = [Query(query, metric) for query in queries]
+        for query in prepared:
+            check_rows(rows, query)
+        batches = (
+            _Batch(prepared[start : start + MANY_QUERIES], k).scan(rows, norms, mask)
+            for start in range(0, len(prepared), MANY_QUERIES)
+        )
+        return [found for batch in batches for found in batch]
+
+
+class _Batch:
+    """Up to MANY_QUERIES queries of one metric, which share the reading of rows."""
+
+    def __init__(self, queries: list[Query], k: int) -> None:
+        """Collect the k best rows of each query."""
+        self._queries = queries
+        self._metric = queries[0].metric
+        self._collectors = [NumpyCollector(query, k) for query in queries]
+        self._vectors = np.stack([query.vector for query in queries])
+
+    def scan(self, rows: Rows, norms: Vector | None, mask: Mask | None) -> list[Candidates]:
+        """Each query's candidates among all rows."""
+        live = None if mask is None else mask.view(np.bool_)
+        chosen = None
+        if live is not None and np.count_nonzero(live) * SPARSE < rows.shape[0]:
+            chosen, live = np.flatnonzero(live), None
+        count = rows.shape[0] if chosen is None else chosen.shape[0]
+        for start in range(0, count, MANY_ROWS):
+            part: Any = slice(start, min(start + MANY_ROWS, count))
+            places = None if chosen is None else chosen[part]
+            block = rows[part] if places is None else rows[places]
+            lengths = None if norms is None else norms[part if places is None else places]
+            first = start if places is None else 0
+            self._admit(block, lengths, None if live is None else live[part], first, places)
+        return [collector.result() for collector in self._collectors]
+
+    def _admit(
+        self,
+        rows: Rows,
+        norms: Vector | None,
+        live: NDArray[np.bool_] | None,
+        first: int,
+        places: NDArray[np.intp] | None,
+    ) -> None:
+        """Score a block of rows for all queries, and let each collector choose."""
+        lengths = row_norms(rows) if norms is None else norms
+        if self._metric == "l2" and not all(_is_expandable(lengths, q) for q in self._queries):
+            for collector in self._collectors:
+                lower, upper = bounds(rows, None, collector.query)
+                collector.admit(lower, upper, live, first, places)
+            return
+        scores = products(rows, self._vectors)
+        for collector, row in zip(self._collectors, scores, strict=True):
+            lower, upper = _bounds_of(row, lengths, collector.query)
+            collector.admit(lower, upper, live, first, places)
 
 
 NUMPY = NumpyBackend()

@@ -95,7 +95,9 @@ def test_every_backend_gives_the_answer_of_rescoring_all_rows(case: dict[str, An
 
 @settings(max_examples=60, deadline=None)
 @given(searches(), st.integers(1, 700))
-def test_a_collector_may_be_fed_in_chunks_of_a_reused_buffer(case: dict[str, Any], size: int) -> None:
+def test_a_collector_may_be_fed_in_chunks_of_a_reused_buffer(
+    case: dict[str, Any], size: int
+) -> None:
     rows, ids, query, k, metric = (case[name] for name in ("rows", "ids", "query", "k", "metric"))
     norms, mask = case["norms"], case["mask"]
     buffer = np.empty((size, rows.shape[1]), rows.dtype)
