@@ -33,9 +33,11 @@ from m2mdb.version import VERSION
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
-    from typing import Any
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 KERNELS = "m2mdb.compute.numba_kernels"
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
@@ -59,7 +61,7 @@ class Loader:
     def _reset(self) -> None:
         """Forget threads and locks, which a forked child does not have (L4)."""
         self._lock = threading.Lock()
-        self._gate = threading.Lock()  # held while importing
+        self._gate = threading.Lock()  # held while modules are imported
         self._done = threading.Event()
         self._started = False
         self._is_closing = False
@@ -86,16 +88,19 @@ class Loader:
     def _run(self) -> None:
         """The thread's work: fill the cache where it is empty, then import."""
         try:
-            folder = kernel_folder()
-            if not os.path.exists(os.path.join(folder, COMPLETE)) and _can_spawn():
-                compile_in_child(folder)
-            with self._gate:
-                if not self._is_closing:
-                    self.module = _import_kernels()
+            child = self._guarded(_spawn_if_empty)
+            if child is not None:
+                _wait(child)
+            self.module = self._guarded(_import_kernels)
         except BaseException as error:
             self._fail(error)
         finally:
             self._done.set()
+
+    def _guarded(self, work: Callable[[], T]) -> T | None:
+        """Do work that imports modules: not amid a fork, and not any more at exit (L3, L4)."""
+        with self._gate:
+            return None if self._is_closing else work()
 
     def _fail(self, error: BaseException) -> None:
         """Stay with NumPy for good, and say so once."""
@@ -256,32 +261,34 @@ def _can_spawn() -> bool:
     return "python" in program and not getattr(sys, "frozen", False)
 
 
-def compile_in_child(folder: str) -> None:
-    """Fill the cache folder by a child process, so that this interpreter stays free."""
+def _spawn_if_empty() -> subprocess.Popen[bytes] | None:
+    """Start the child that compiles, if kernels are missing; None if there is no need or no way."""
+    folder = kernel_folder()
+    if os.path.exists(os.path.join(folder, COMPLETE)) or not _can_spawn():
+        return None
     import subprocess
 
     paths = [os.path.abspath(path) for path in sys.path]
-    child = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-P", "-c", WARM_PROGRAM, folder, *paths],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    _wait(child)
-    if not os.path.exists(os.path.join(folder, COMPLETE)):
-        raise RuntimeError(f"compiling into {folder} ended with exit status {child.returncode}")
 
 
 def _wait(child: subprocess.Popen[bytes]) -> None:
-    """Wait for the child, and end it if it takes too long."""
+    """Wait for the compiling child; RuntimeError if it fails or takes too long."""
     import subprocess
 
     try:
-        child.wait(CHILD_SECONDS)
+        status = child.wait(CHILD_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
-        child.wait()
+        status = child.wait()
+    if status != 0:
+        raise RuntimeError(f"compiling the kernels ended with exit status {status}")
 
 
 def compile_here(folder: str) -> None:

@@ -249,7 +249,7 @@ def test_threads_search_side_by_side(name: str) -> None:
 
 
 def test_a_wrong_name_metric_or_shape_is_refused_with_the_allowed_ones() -> None:
-    with pytest.raises(ProgrammingError, match="numpi.*auto, numpy, numba"):
+    with pytest.raises(ProgrammingError, match=r"numpi.*auto, numpy, numba"):
         choose("numpi")
     for name in ("cupy", "vulkan"):
         with pytest.raises(NotSupportedError, match=name):
