@@ -1,0 +1,279 @@
+"""The free map: which pages of the file nothing uses, and since which commit.
+
+A run is a row of neighbouring free pages that were freed by one commit. On disk the runs are a
+B+tree at the header's `free_root`:
+
+    key    u64 start page, big-endian (so that keys ascend as pages do)
+    value  u32 length in pages, u64 number of the commit that freed them (little-endian)
+
+In memory they are a dict and a sorted list of starts, loaded once and kept from commit to commit.
+
+    take ---> the caller's        \\
+    give <--- freed by the caller  >  journal  --flush-->  tree   (undo: back along the journal)
+
+Invariants
+    FM1 Runs do not overlap; used pages and free pages together are all pages of the file.
+    FM2 Whether a run may be used again is S9's matter: the caller's `usable` says so of each run.
+    FM3 Neighbouring runs become one only when the same commit freed them, or, in `merge`, when
+        both are usable; the later commit is kept. Nothing is ever usable sooner than its run was.
+    FM4 The journal has a change's old value before the change is made, so that `undo` restores the
+        map wherever an exception struck (S12).
+    FM5 The tree of the free map takes its own pages from the end of the file only; what it frees
+        is given to this map while it is flushed, and flushed in a further round.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from m2mdb.pager.errors import CorruptDatabaseError, InternalError
+
+if TYPE_CHECKING:
+    from m2mdb.pager.btree import BTree
+
+Usable = Callable[[int, int, int], bool]  # of a run: start page, length in pages, freeing commit
+
+_KEY = Struct(">Q")
+_VALUE = Struct("<IQ")
+_SMALL_RUN = 8  # pages; single pages come from such runs first and leave long ones to extents
+_RUNS_COMPARED = 32  # usable runs that the search for a small one looks at
+_FLUSH_ROUNDS = 100  # each round's tree frees fewer pages than the one before
+
+
+def encode_run(start: int, length: int, commit: int) -> tuple[bytes, bytes]:
+    """Key and value of a run in the tree."""
+    return _KEY.pack(start), _VALUE.pack(length, commit)
+
+
+def decode_run(key: bytes, value: bytes) -> tuple[int, int, int]:
+    """Start, length and freeing commit; raises CorruptDatabaseError unless it is a run."""
+    if len(key) != _KEY.size or len(value) != _VALUE.size:
+        raise CorruptDatabaseError(
+            f"free map: an entry of {len(key)} and {len(value)} bytes, "
+            f"expected {_KEY.size} and {_VALUE.size}"
+        )
+    (start,) = _KEY.unpack(key)
+    length, commit = _VALUE.unpack(value)
+    if start < 2 or not length:
+        raise CorruptDatabaseError(f"free map: {length} free pages from page {start}")
+    return start, length, commit
+
+
+class FreeMap:
+    """The free runs as of the newest commit, with the changes of the open transaction.
+
+    Not for two transactions at a time: there is one writer.
+    """
+
+    __slots__ = ("_flushed", "_hint", "_journal", "_runs", "_starts", "_usable", "page_count")
+
+    def __init__(self) -> None:
+        self.page_count = 0  # of free pages
+        self._runs: dict[int, tuple[int, int]] = {}  # start -> length, commit
+        self._starts: list[int] = []
+        self._journal: list[tuple[int, tuple[int, int] | None]] = []
+        self._flushed = 0  # entries of the journal that the tree has
+        self._usable: Usable | None = None
+        self._hint = 0  # no run before it holds a page that `_usable` allows
+
+    @classmethod
+    def load(cls, tree: BTree, page_count: int, where: str) -> FreeMap:
+        """The runs in a tree, of a file of so many pages; CorruptDatabaseError by FM1."""
+        found = cls()
+        end = 0
+        for key, value in tree.scan():
+            start, length, commit = decode_run(key, value)
+            if start < end or start + length > page_count + 1:
+                raise CorruptDatabaseError(
+                    f"free map of {where}: pages {start} to {start + length - 1}, "
+                    f"expected within {max(end, 2)} to {page_count}"
+                )
+            end = start + length
+            found._runs[start] = (length, commit)
+            found.page_count += length
+        found._starts = list(found._runs)
+        return found
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """The runs in order: start, length, freeing commit."""
+        return iter([(start, *self._runs[start]) for start in self._starts])
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    # -------------------------------------------------------------------------- taking, giving
+
+    def take(self, count: int, usable: Usable) -> int | None:
+        """The first of `count` neighbouring pages, now no longer free; None: there are not so many.
+
+        Asking again with the same function object goes on where the last search ended, so one
+        object has to give the same answers all its life.
+        """
+        if usable is not self._usable:
+            self._usable, self._hint = usable, 0
+        start = self._find_page(usable) if count == 1 else self._find_stretch(count, usable)
+        if start is not None:
+            self._cut(start, start + count)
+        return start
+
+    def _find_page(self, usable: Usable) -> int | None:
+        runs, starts = self._runs, self._starts
+        best: int | None = None
+        compared = 0
+        for index in range(bisect_left(starts, self._hint), len(starts)):
+            start = starts[index]
+            length, commit = runs[start]
+            if not usable(start, length, commit):
+                continue
+            if best is None:
+                best = self._hint = start
+            compared += 1
+            if length <= _SMALL_RUN:
+                return start
+            if compared == _RUNS_COMPARED:
+                break
+        if best is None:
+            self._hint = starts[-1] + 1 if starts else 0
+        return best
+
+    def _find_stretch(self, count: int, usable: Usable) -> int | None:
+        """The first stretch of pages, of one run or of several that touch."""
+        first = end = 0
+        for start in self._starts:
+            length, commit = self._runs[start]
+            if not usable(start, length, commit):
+                continue
+            if start != end:
+                first = start
+            end = start + length
+            if end - first >= count:
+                return first
+        return None
+
+    def _cut(self, first: int, end: int) -> None:
+        """Take away the pages from the start of one run into the same or a later one."""
+        start = first
+        while start < end:
+            length, commit = self._runs[start]
+            after = start + length
+            self._set(start, None)
+            if after > end:
+                self._set(end, (after - end, commit))
+            start = after
+
+    def give(self, start: int, length: int, commit: int) -> None:
+        """Pages become free as of a commit.
+
+        Raises InternalError when one of them is free already.
+        """
+        index = bisect_right(self._starts, start)
+        after = start + length
+        if index:
+            before = self._starts[index - 1]
+            size, freed = self._runs[before]
+            if before + size > start:
+                raise InternalError(f"page {start} is freed twice, now by commit {commit}")
+            if before + size == start and freed == commit:
+                self._set(before, None)
+                start = before
+                index -= 1
+        if index < len(self._starts):
+            following = self._starts[index]
+            size, freed = self._runs[following]
+            if following < after:
+                raise InternalError(f"page {following} is freed twice, now by commit {commit}")
+            if following == after and freed == commit:
+                self._set(following, None)
+                after += size
+        self._set(start, (after - start, commit))
+        self._hint = min(self._hint, start)
+
+    def merge(self, usable: Usable) -> None:
+        """Join runs that touch and are both usable (FM3)."""
+        previous: tuple[int, int, int] | None = None
+        for start, length, commit in self:
+            if not usable(start, length, commit):
+                previous = None
+                continue
+            if previous is not None and previous[0] + previous[1] == start:
+                self._set(start, None)
+                joined = (previous[1] + length, max(previous[2], commit))
+                self._set(previous[0], joined)
+                previous = (previous[0], *joined)
+            else:
+                previous = (start, length, commit)
+
+    def _set(self, start: int, run: tuple[int, int] | None) -> None:
+        old = self._runs.get(start)
+        self._journal.append((start, old))
+        if run is None:
+            del self._starts[bisect_left(self._starts, start)]
+            del self._runs[start]
+        else:
+            if old is None:
+                insort(self._starts, start)
+            self._runs[start] = run
+        self.page_count += (run[0] if run else 0) - (old[0] if old else 0)
+
+    # -------------------------------------------------------------------------- transactions
+
+    def mark(self) -> int:
+        """A place in the journal, for `undo`."""
+        return len(self._journal)
+
+    def undo(self, mark: int) -> None:
+        """Restore the map as it was at a mark; the tree goes back with its pages (P2)."""
+        if mark == len(self._journal):
+            return
+        runs = dict(self._runs)
+        for start, old in reversed(self._journal[mark:]):
+            if old is None:
+                runs.pop(start, None)
+            else:
+                runs[start] = old
+        self._starts = sorted(runs)
+        self._runs = runs
+        self.page_count = sum([length for length, _ in runs.values()])
+        self._hint = 0
+        if mark < self._flushed:
+            self._flushed = 0
+        del self._journal[mark:]
+
+    def settle(self) -> None:
+        """The transaction is committed, flushed before: its changes cannot be undone any more."""
+        assert self._flushed == len(self._journal), "FM1: a commit without its free pages"
+        self._journal.clear()
+        self._flushed = 0
+        self._usable = None
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the tree has every change."""
+        return self._flushed == len(self._journal)
+
+    def flush(self, tree: BTree) -> None:
+        """Write the changes to the tree, and those that writing makes, until there are none (FM5).
+
+        The pages of `tree` allocate at the end of the file, and give to this map what they free.
+        """
+        for _ in range(_FLUSH_ROUNDS):
+            touched = {start for start, _ in self._journal[self._flushed :]}
+            self._flushed = len(self._journal)
+            for start in sorted(touched):
+                self._write(tree, start)
+            if self._flushed == len(self._journal):
+                return
+        raise InternalError(f"free map: not at rest after {_FLUSH_ROUNDS} rounds")
+
+    def _write(self, tree: BTree, start: int) -> None:
+        run = self._runs.get(start)
+        key = _KEY.pack(start)
+        if run is None:
+            tree.delete(key)
+            return
+        value = _VALUE.pack(*run)
+        if tree.get(key) != value:
+            tree.put(key, value)
