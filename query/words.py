@@ -19,7 +19,7 @@ RESERVED = frozenset(
 def quoted(name: str) -> str:
     """The name as a statement writes it: in quotes only if it needs them."""
     plain = name.replace("_", "a")
-    if plain.isascii() and plain.isalnum() and not plain[0].isdigit():
-        if name.upper() not in RESERVED:
-            return name
+    is_word = plain.isascii() and plain.isalnum() and not plain[0].isdigit()
+    if is_word and name.upper() not in RESERVED:
+        return name
     return '"' + name.replace('"', '""') + '"'

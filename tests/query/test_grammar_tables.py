@@ -14,8 +14,7 @@ from m2mdb.query.driver import Driver
 from m2mdb.query.lexer import END, SYMBOLS, Lexer
 from m2mdb.query.parser import parse
 from m2mdb.query.words import RESERVED, quoted
-
-from .parser_samples import STATEMENTS
+from tests.query.parser_samples import STATEMENTS
 
 ACTIONS = vars(expression_actions) | vars(statement_actions) | vars(schema_actions)
 
