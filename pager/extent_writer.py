@@ -1,0 +1,133 @@
+"""Writing an extent: one pass over the parts, hashed on the way, in bounded memory.
+
+    parts --> hash of each 64 KiB block --> file, large parts straight from the caller's memory
+                                       \\--> checksums behind the content
+
+Invariants (beside E1.. of `pager.extent`)
+    EW1 Not a byte is written outside the pages that the size asks for, whatever the parts hold.
+    EW2 Small parts are gathered, large ones are written from where they are: nothing but the
+        gathered bytes is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from xxhash import xxh3_64, xxh3_64_intdigest
+
+from m2mdb.pager.errors import InternalError
+from m2mdb.pager.extent import BLOCK_SIZE, ExtentDescriptor, extent_page_count, padded
+
+if TYPE_CHECKING:
+    from m2mdb.pager.vfs import File
+
+Part = bytes | bytearray | memoryview | np.ndarray[Any, Any]
+
+_GATHERED = 4 * BLOCK_SIZE  # bytes of small parts that are written at once
+_PIECE = 8 * BLOCK_SIZE  # bytes of a large part that are hashed and then written from the cache
+
+
+def write_extent(
+    file: File, page_size: int, start_page: int, commit: int, size: int, parts: Iterable[Part]
+) -> ExtentDescriptor:
+    """Write an extent whose parts come to `size` bytes on its pages, which the caller reserved.
+
+    Its pages are extent_page_count(size, page_size) from `start_page`. The caller syncs (S7).
+    Raises InternalError when the parts come to another size.
+    """
+    writer = _Writer(file, (start_page - 1) * page_size, size)
+    for part in parts:
+        writer.add(_raw(part))
+    page_count = extent_page_count(size, page_size)
+    checksum = writer.finish(page_count * page_size)
+    return ExtentDescriptor(start_page, page_count, size, checksum, commit)
+
+
+def _raw(part: Part) -> memoryview:
+    """The bytes of a part, without a copy if they lie in one row."""
+    if isinstance(part, np.ndarray):
+        return np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+    view = memoryview(part)
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+class _Writer:
+    """One extent on its way to the file."""
+
+    def __init__(self, file: File, offset: int, size: int) -> None:
+        self.file = file
+        self.start = offset
+        self.offset = offset  # of the next byte to be written
+        self.missing = size  # bytes of content still to come
+        self.padding = padded(size) - size
+        self.gathered = bytearray()
+        self.hasher = xxh3_64()
+        self.hashed = 0  # bytes of the open block that the hasher has
+        self.checksums: list[int] = []
+
+    def add(self, data: memoryview) -> None:
+        """Hash and write a part."""
+        size = len(data)
+        self.missing -= size
+        if self.missing < 0:
+            raise InternalError(f"extent: the parts are {-self.missing} bytes too long")
+        if size < BLOCK_SIZE:
+            self.append(data)
+            self.hash(data)
+            return
+        self.flush()
+        for start in range(0, size, _PIECE):
+            piece = data[start : start + _PIECE]
+            self.hash(piece)
+            self.file.write_at(self.offset, piece)
+            self.offset += len(piece)
+
+    def finish(self, total: int) -> int:
+        """Write padding, checksums and slack, `total` bytes in all; returns their checksum."""
+        if self.missing:
+            raise InternalError(f"extent: the parts are {self.missing} bytes too short")
+        padding = memoryview(bytes(self.padding))
+        self.append(padding)
+        self.hash(padding)
+        if self.hashed:
+            self.checksums.append(self.hasher.intdigest())
+        array = np.array(self.checksums, "<u8").tobytes()
+        self.append(memoryview(array))
+        end = self.start + total
+        self.append(memoryview(bytes(end - self.offset - len(self.gathered))))
+        self.flush()
+        return xxh3_64_intdigest(array)
+
+    def append(self, data: memoryview) -> None:
+        """Gather a small part."""
+        self.gathered += data
+        if len(self.gathered) >= _GATHERED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self.gathered:
+            self.file.write_at(self.offset, self.gathered)
+            self.offset += len(self.gathered)
+            self.gathered = bytearray()
+
+    def hash(self, data: memoryview) -> None:
+        """Take the next bytes into the block checksums."""
+        size = len(data)
+        done = 0
+        if self.hashed:
+            done = min(BLOCK_SIZE - self.hashed, size)
+            self.hasher.update(data[:done])
+            self.hashed += done
+            if self.hashed == BLOCK_SIZE:
+                self.checksums.append(self.hasher.intdigest())
+                self.hasher.reset()
+                self.hashed = 0
+        while size - done >= BLOCK_SIZE:
+            self.checksums.append(xxh3_64_intdigest(data[done : done + BLOCK_SIZE]))
+            done += BLOCK_SIZE
+        if done < size:
+            self.hasher.update(data[done:])
+            self.hashed = size - done
