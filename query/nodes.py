@@ -35,12 +35,11 @@ class Node:
 
     def fields(self) -> dict[str, object]:
         """Every field by name, the base classes' first."""
-        slots = (slot for base in reversed(type(self).__mro__) for slot in _slots(base))
-        return {slot: getattr(self, slot) for slot in slots}
+        return {name: getattr(self, name) for name in field_names(type(self))}
 
     def children(self) -> list[object]:
         """The values of all fields: nodes, lists and tuples of nodes, and plain values."""
-        return [getattr(self, name) for name in self.fields()]
+        return [getattr(self, name) for name in field_names(type(self))]
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -59,8 +58,16 @@ class Node:
         return f"{type(self).__name__}({shown})"
 
 
-def _slots(cls: type) -> tuple[str, ...]:
-    return tuple(vars(cls).get("__slots__", ()))
+_field_names: dict[type, tuple[str, ...]] = {}
+
+
+def field_names(cls: type) -> tuple[str, ...]:
+    """The names of a node class's fields, the base classes' first."""
+    known = _field_names.get(cls)
+    if known is None:
+        slots = (vars(base).get("__slots__", ()) for base in reversed(cls.__mro__))
+        known = _field_names[cls] = tuple(name for names in slots for name in names)
+    return known
 
 
 def _same(one: object, other: object) -> bool:

@@ -26,7 +26,6 @@ Invariants
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 PASS, CALL, LABEL, LIST = 0, 1, 2, 3
@@ -97,8 +96,8 @@ def lark_parser(grammar: str) -> Any:
         def __init__(self, configuration: Any) -> None:
             pass
 
-        def lex(self, tokens: Any) -> Any:
-            return iter(tokens)
+        def lex(self, lexer_state: Any, parser_state: Any = None) -> Any:
+            return iter(lexer_state)
 
     return Lark(
         grammar,
@@ -236,8 +235,8 @@ def _pack(
 
 def _pack_row(terminals: dict[str, int], words: set[str]) -> tuple[dict[str, int], int]:
     """What must be said of a state's terminals, and its default (0: an error)."""
-    reductions = Counter(action for action in terminals.values() if action < 0)
-    default = min(reductions, key=lambda a: (-reductions[a], -a)) if reductions else 0
+    reductions = [action for action in terminals.values() if action < 0]
+    default = max(set(reductions), key=lambda a: (reductions.count(a), a), default=0)
     row = {s: a for s, a in terminals.items() if s not in words and a != default}
     name = row.get("NAME")
     for word in words:
