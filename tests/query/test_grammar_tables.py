@@ -79,6 +79,18 @@ def test_lexer_and_grammar_agree_on_symbols(lark: Any) -> None:
     assert set(patterns) == {*SYMBOLS.values(), *named, *ignored, *keywords}
 
 
+@pytest.mark.parametrize("sql", STATEMENTS)
+def test_lexer_cuts_tokens_as_the_grammar_writes_them(lark: Any, sql: str) -> None:
+    import re
+
+    patterns = {t.name: t.pattern.to_regexp() for t in lark.terminals}
+    tokens = Lexer(tables.load()["keywords"]).cut(sql)
+
+    for kind, start, end in zip(tokens.kinds, tokens.starts, tokens.ends, strict=True):
+        if kind != END:
+            assert re.fullmatch(patterns[kind], sql[start:end], re.IGNORECASE), sql[start:end]
+
+
 def test_every_action_exists_and_is_used() -> None:
     used = {rule[3] for rule in tables.load()["rules"]} - {""}
     for module in (expression_actions, statement_actions, schema_actions):
