@@ -10,7 +10,7 @@ hold this interpreter's lock for much of the time. The cache folder is the user'
 version of m2mdb, of its kernels, of Python and Numba, and for each processor.
 
 Invariants
-    L1  Importing this module imports neither Numba nor subprocess, tempfile or shutil.
+    L1  Importing this module imports neither Numba nor logging, subprocess, tempfile or shutil.
     L2  Code is loaded only from a folder that belongs to this user and that no one else can write.
     L3  Nothing waits for the compiling child: not an exit of the interpreter, which leaves the
         child to finish the cache, and not a fork. Both wait for an import that is under way.
@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import cache
 from stat import S_ISDIR, S_ISVTX
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,7 @@ class Loader:
             if self._started or self._is_closing:
                 return
             self._started = True
+            _follow_forks_and_exit()
             threading.Thread(target=self._run, name="m2mdb-kernels", daemon=True).start()
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
@@ -319,16 +321,21 @@ def warm() -> float:
 LOADER = Loader()
 
 
-def _register() -> None:
-    """Follow forks and the interpreter's exit."""
-    import atexit
+@cache
+def _follow_forks_and_exit() -> None:
+    """Have LOADER follow forks and the interpreter's exit, from its first start on.
 
+    What Numba imports and follows forks itself is imported first. At a fork, the last to register
+    is asked first: LOADER waits before any of their locks is taken, which an import may need.
+    """
+    import atexit
+    import concurrent.futures.thread
+    import logging
+
+    assert logging and concurrent.futures.thread
     os.register_at_fork(
         before=LOADER.before_fork,
         after_in_parent=LOADER.after_fork_in_parent,
         after_in_child=LOADER.after_fork_in_child,
     )
     atexit.register(LOADER.close)
-
-
-_register()
