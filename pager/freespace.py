@@ -169,25 +169,21 @@ class FreeMap:
 
         Raises InternalError when one of them is free already.
         """
-        index = bisect_right(self._starts, start)
+        runs, starts = self._runs, self._starts
+        index = bisect_right(starts, start)
+        before = starts[index - 1] if index else 0
+        following = starts[index] if index < len(starts) else 0
         after = start + length
-        if index:
-            before = self._starts[index - 1]
-            size, freed = self._runs[before]
-            if before + size > start:
-                raise InternalError(f"page {start} is freed twice, now by commit {commit}")
-            if before + size == start and freed == commit:
-                self._set(before, None)
-                start = before
-                index -= 1
-        if index < len(self._starts):
-            following = self._starts[index]
-            size, freed = self._runs[following]
-            if following < after:
-                raise InternalError(f"page {following} is freed twice, now by commit {commit}")
-            if following == after and freed == commit:
-                self._set(following, None)
-                after += size
+        if before and before + runs[before][0] > start:
+            raise InternalError(f"page {start} is freed twice, now by commit {commit}")
+        if following and following < after:
+            raise InternalError(f"page {following} is freed twice, now by commit {commit}")
+        if before and runs[before] == (start - before, commit):
+            self._set(before, None)
+            start = before
+        if following == after and runs[following][1] == commit:
+            after += runs[following][0]
+            self._set(following, None)
         self._set(start, (after - start, commit))
         self._hint = min(self._hint, start)
 

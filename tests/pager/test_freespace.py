@@ -1,0 +1,281 @@
+"""The free map: every page is used or free, and none is used again too soon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from m2mdb.pager.btree import BTree
+from m2mdb.pager.errors import CorruptDatabaseError, InternalError
+from m2mdb.pager.freespace import FreeMap, decode_run, encode_run
+from m2mdb.pager.page import Leaf
+from m2mdb.pager.pages import Node
+
+ROOT = 2
+
+
+class EndPages:
+    """Pages of the free map's tree: allocated at the end of the file, freed into the map (FM5)."""
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self.page_count = ROOT
+        self.nodes: dict[int, Node] = {ROOT: Leaf([], [])}
+        self.map = FreeMap()
+        self.commit = 0
+
+    def get(self, page_number: int) -> Node:
+        return self.nodes[page_number]
+
+    def change(self, page_number: int) -> Node:
+        self.nodes[page_number] = self.nodes[page_number].copy()
+        return self.nodes[page_number]
+
+    def put(self, page_number: int, node: Node) -> None:
+        self.nodes[page_number] = node
+
+    def allocate(self) -> int:
+        return self.extend(1)
+
+    def extend(self, count: int) -> int:
+        self.page_count += count
+        return self.page_count - count + 1
+
+    def free(self, page_number: int) -> None:
+        del self.nodes[page_number]
+        self.map.give(page_number, 1, self.commit + 1)
+
+
+class EveryPageIsUsedOrFree(RuleBasedStateMachine):
+    """Transactions with savepoints on a file whose pages are numbers only."""
+
+    @initialize(page_size=st.sampled_from([512, 4096]))
+    def create(self, page_size: int) -> None:
+        self.pages = EndPages(page_size)
+        self.tree = BTree(self.pages, ROOT)
+        self.used: set[int] = set()
+        self.freed: dict[int, int] = {}  # page -> commit that freed it
+        self.oldest = 0  # commit of the oldest reader
+        self.marks: list[tuple[int, Any]] = []
+        self.usable = self.usable_now()
+        self.start = self.state()
+
+    def usable_now(self) -> Callable[[int, int, int], bool]:
+        limit = self.oldest
+        return lambda start, length, commit: commit <= limit
+
+    def state(self) -> Any:
+        pages = self.pages
+        return dict(pages.nodes), pages.page_count, set(self.used), dict(self.freed)
+
+    def restore(self, state: Any) -> None:
+        nodes, self.pages.page_count, self.used, self.freed = state
+        self.pages.nodes = dict(nodes)
+        self.used, self.freed = set(self.used), dict(self.freed)
+
+    @rule(count=st.sampled_from([1, 1, 1, 2, 5, 40]), times=st.integers(1, 30))
+    def take(self, count: int, times: int) -> None:
+        for _ in range(times):
+            start = self.pages.map.take(count, self.usable)
+            if start is None:
+                free = sorted(p for p, c in self.freed.items() if c <= self.oldest)
+                assert not any(
+                    free[i + count - 1] - free[i] == count - 1 for i in range(len(free) + 1 - count)
+                ), "there was room"
+                start = self.pages.extend(count)
+            for page in range(start, start + count):
+                assert self.freed.pop(page, 0) <= self.oldest
+                assert page not in self.used
+                self.used.add(page)
+
+    @rule(seed=st.randoms(use_true_random=False), share=st.floats(0, 1), length=st.integers(1, 9))
+    def give(self, seed: Any, share: float, length: int) -> None:
+        for first in seed.sample(sorted(self.used), int(len(self.used) * share)):
+            run = 0
+            while run < length and first + run in self.used:
+                self.used.discard(first + run)
+                self.freed[first + run] = self.pages.commit + 1
+                run += 1
+            if run:
+                self.pages.map.give(first, run, self.pages.commit + 1)
+
+    @rule()
+    def merge(self) -> None:
+        self.pages.map.merge(self.usable)
+
+    @rule()
+    def savepoint(self) -> None:
+        self.marks.append((self.pages.map.mark(), self.state()))
+
+    @precondition(lambda self: self.marks)
+    @rule()
+    def rollback_to_savepoint(self) -> None:
+        mark, state = self.marks.pop()
+        self.pages.map.undo(mark)
+        self.restore(state)
+
+    @rule(fails=st.booleans())
+    def rollback(self, fails: bool) -> None:
+        if fails:
+            self.flush()
+        self.pages.map.undo(0)
+        self.restore(self.start)
+        self.begin()
+
+    def flush(self) -> None:
+        nodes = set(self.pages.nodes)
+        self.pages.map.flush(self.tree)
+        for page in nodes - set(self.pages.nodes):
+            self.freed[page] = self.pages.commit + 1
+
+    @rule(reader_stays=st.booleans(), reload=st.booleans())
+    def commit(self, reader_stays: bool, reload: bool) -> None:
+        self.flush()
+        assert self.pages.map.is_flushed
+        self.pages.map.settle()
+        loaded = FreeMap.load(self.tree, self.pages.page_count, "file")
+        assert list(loaded) == list(self.pages.map)
+        assert loaded.page_count == self.pages.map.page_count
+        assert set(self.tree.pages_used()) == set(self.pages.nodes)
+        if reload:
+            self.pages.map = loaded
+        self.pages.commit += 1
+        if not reader_stays:
+            self.oldest = self.pages.commit
+        self.begin()
+
+    def begin(self) -> None:
+        self.marks.clear()
+        self.usable = self.usable_now()
+        self.start = self.state()
+
+    @invariant()
+    def all_pages_are_accounted_for(self) -> None:
+        if not hasattr(self, "pages"):
+            return
+        free: set[int] = set()
+        previous = 0
+        for start, length, commit in self.pages.map:
+            assert start >= previous, "FM1: runs overlap"
+            previous = start + length
+            for page in range(start, previous):
+                assert self.freed[page] <= commit, "FM3: usable too soon"
+                assert commit == self.freed[page] or commit <= self.oldest
+            free.update(range(start, previous))
+        assert free == set(self.freed)
+        assert len(free) == self.pages.map.page_count
+        assert free.isdisjoint(self.used) and free.isdisjoint(self.pages.nodes)
+        every = free | self.used | set(self.pages.nodes) | {1}
+        assert every == set(range(1, self.pages.page_count + 1))
+
+
+TestEveryPageIsUsedOrFree = EveryPageIsUsedOrFree.TestCase
+TestEveryPageIsUsedOrFree.settings = settings(
+    max_examples=80, stateful_step_count=40, deadline=None, derandomize=True
+)
+
+
+def always(start: int, length: int, commit: int) -> bool:
+    return True
+
+
+def filled(*runs: tuple[int, int, int]) -> FreeMap:
+    free = FreeMap()
+    for run in runs:
+        free.give(*run)
+    return free
+
+
+def test_single_pages_come_from_small_runs_first() -> None:
+    free = filled((10, 500, 1), (600, 2, 1), (700, 300, 1))
+
+    assert [free.take(1, always) for _ in range(3)] == [600, 601, 10]
+
+
+def test_an_extent_may_span_runs_that_touch() -> None:
+    free = filled((10, 3, 1), (13, 4, 2), (17, 2, 3))
+
+    assert free.take(8, always) == 10
+    assert list(free) == [(18, 1, 3)]
+
+
+def test_runs_of_one_commit_become_one_on_both_sides() -> None:
+    free = filled((10, 2, 4), (14, 2, 4), (12, 2, 4))
+
+    assert list(free) == [(10, 6, 4)]
+    assert list(filled((10, 2, 4), (12, 2, 5))) == [(10, 2, 4), (12, 2, 5)]
+
+
+@pytest.mark.parametrize("run", [(8, 3), (10, 1), (12, 1), (14, 9), (5, 50)])
+def test_a_page_freed_twice_is_our_bug_and_changes_nothing(run: tuple[int, int]) -> None:
+    free = filled((7, 1, 2), (10, 5, 1), (21, 1, 2))
+
+    with pytest.raises(InternalError, match="freed twice"):
+        free.give(*run, 2)
+
+    assert list(free) == [(7, 1, 2), (10, 5, 1), (21, 1, 2)]
+
+
+def test_an_exception_in_mid_change_is_undone() -> None:
+    free = filled((10, 5, 1), (20, 5, 1), (30, 5, 1))
+    mark = free.mark()
+    before = list(free)
+
+    class Struck(dict[int, tuple[int, int]]):
+        def __delitem__(self, key: int) -> None:
+            raise KeyboardInterrupt
+
+    free._runs = Struck(free._runs)
+    with pytest.raises(KeyboardInterrupt):
+        free.take(3, always)
+    free.undo(mark)
+
+    assert list(free) == before
+    assert free.page_count == 15
+    assert free.take(3, always) == 10
+
+
+def test_a_search_for_a_page_goes_on_where_the_last_one_ended() -> None:
+    free = filled(*((n, 1, 1 if n > 9000 else 9) for n in range(2, 10_000, 2)))
+    asked = []
+
+    def usable(start: int, length: int, commit: int) -> bool:
+        asked.append(start)
+        return commit <= 1
+
+    found = [free.take(1, usable) for _ in range(600)]
+
+    assert found[:500] == [*range(9002, 10_000, 2), None]
+    assert len(asked) < 6000
+
+
+@given(st.integers(2, 2**64 - 1), st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1))
+def test_runs_survive_encode_and_decode(start: int, length: int, commit: int) -> None:
+    assert decode_run(*encode_run(start, length, commit)) == (start, length, commit)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [(b"short", b"v" * 12)],
+        [(encode_run(5, 1, 1)[0], b"v")],
+        [encode_run(1, 1, 1)],
+        [encode_run(5, 0, 1)],
+        [encode_run(5, 3, 1), encode_run(7, 1, 1)],
+        [encode_run(99, 2, 1)],
+        [encode_run(2**63, 1, 1)],
+    ],
+)
+def test_a_damaged_free_map_is_refused(entries: list[tuple[bytes, bytes]]) -> None:
+    pages = EndPages(4096)
+    tree = BTree(pages, ROOT)
+    for key, value in entries:
+        tree.put(key, value)
+
+    with pytest.raises(CorruptDatabaseError, match="free map"):
+        FreeMap.load(tree, 99, "file")
