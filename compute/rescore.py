@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int64]
     Gather = Callable[[NDArray[np.int64]], Rows]
 
+SMALLEST = 5e-324  # the smallest float64 above zero
 CHUNK_VALUES = 1 << 18  # 2 MiB of float64 at a time
 
 
@@ -68,9 +69,8 @@ def similarities(rows: Rows, query: Vector, metric: str) -> Doubles:
     if metric == "ip":
         return dots
     lengths = np.sqrt(_products(wide, wide)) * np.sqrt(_products(target[None], target[None]))
-    lengths[lengths == 0.0] = 1.0
-    cosines: Doubles = np.clip(dots / lengths, -1.0, 1.0)
-    return cosines
+    dots /= np.maximum(lengths, SMALLEST)  # a zero vector's product is 0, and stays so
+    return np.maximum(np.minimum(dots, 1.0), -1.0)
 
 
 def _products(left: Doubles, right: Doubles) -> Doubles:

@@ -1,4 +1,4 @@
-"""Selection: thresholds, and merging of candidates of several parts.
+"""Selection: the final order, and thresholds.
 
 Invariants
     T1  `best_first` orders by (key descending, id ascending): a total order, so every backend and
@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     Ids = NDArray[np.int64]
@@ -27,26 +25,6 @@ GROUP_ROWS = 64  # rows a group maximum stands for, where k allows it
 def best_first(keys: Floats, ids: Ids, k: int) -> NDArray[np.intp]:
     """Positions of the k best, by (key descending, id ascending)."""
     return np.lexsort((ids, -keys))[:k]
-
-
-def merge(
-    parts: Sequence[tuple[Floats, Ids]], k: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats, Ids]:
-    """The k best of several ranked parts, each given as (final keys, ids).
-
-    Returns for each hit its part, its position in that part, its key and its id.
-    """
-    if not parts:
-        none = np.empty(0, np.intp)
-        return none, none, np.empty(0, np.float32), np.empty(0, np.int64)
-    sizes = [len(ids) for _, ids in parts]
-    keys = np.concatenate([keys for keys, _ in parts])
-    ids = np.concatenate([ids for _, ids in parts])
-    order = best_first(keys, ids, k)
-    starts = np.cumsum([0, *sizes[:-1]])
-    part = np.searchsorted(starts, order, side="right") - 1
-    # empty parts share a start: the last of them is the one that holds rows
-    return part, order - starts[part], keys[order], ids[order]
 
 
 def kth_largest(values: Floats, k: int) -> float:
