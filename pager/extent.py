@@ -49,6 +49,13 @@ _SPARE_BUFFERS: list[bytearray] = []  # of SCAN_CHUNK bytes, for verifying
 _SPARES = 4
 
 
+def _spare_buffer() -> bytearray:
+    try:
+        return _SPARE_BUFFERS.pop()
+    except IndexError:
+        return bytearray(SCAN_CHUNK)
+
+
 class _DescriptorFields(NamedTuple):
     start_page: int
     page_count: int
@@ -239,7 +246,7 @@ class Extent:
             return
         stop = block_count(offset + size)
         number = offset >> BLOCK_SHIFT
-        buffer = memoryview(_SPARE_BUFFERS.pop() if _SPARE_BUFFERS else bytearray(SCAN_CHUNK))
+        buffer = memoryview(_spare_buffer())
         content_end = padded(self.size)
         while (number := self.verified.find(0, number, stop)) >= 0:
             position = number << BLOCK_SHIFT

@@ -222,6 +222,7 @@ class FreeMap:
 
     def undo(self, mark: int) -> None:
         """Restore the map as it was at a mark; the tree goes back with its pages (P2)."""
+        self._flushed = 0
         if mark == len(self._journal):
             return
         runs = dict(self._runs)
@@ -234,8 +235,6 @@ class FreeMap:
         self._runs = runs
         self.page_count = sum([length for length, _ in runs.values()])
         self._hint = 0
-        if mark < self._flushed:
-            self._flushed = 0
         del self._journal[mark:]
 
     def settle(self) -> None:
@@ -256,10 +255,10 @@ class FreeMap:
         The pages of `tree` allocate at the end of the file, and give to this map what they free.
         """
         for _ in range(_FLUSH_ROUNDS):
-            touched = {start for start, _ in self._journal[self._flushed :]}
-            self._flushed = len(self._journal)
-            for start in sorted(touched):
+            limit = len(self._journal)
+            for start in sorted({start for start, _ in self._journal[self._flushed :]}):
                 self._write(tree, start)
+            self._flushed = limit
             if self._flushed == len(self._journal):
                 return
         raise InternalError(f"free map: not at rest after {_FLUSH_ROUNDS} rounds")

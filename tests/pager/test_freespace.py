@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError, InternalError
 from m2mdb.pager.freespace import FreeMap, decode_run, encode_run
-from m2mdb.pager.page import Leaf
+from m2mdb.pager.page import Branch, Leaf
 from m2mdb.pager.pages import Node
 
 ROOT = 2
@@ -195,6 +195,13 @@ def test_single_pages_come_from_small_runs_first() -> None:
     free = filled((10, 500, 1), (600, 2, 1), (700, 300, 1))
 
     assert [free.take(1, always) for _ in range(3)] == [600, 601, 10]
+    assert len(free) == 2 and free.page_count == 799
+
+
+def test_of_many_long_runs_the_first_is_cut() -> None:
+    free = filled(*((n, 50, 1) for n in range(10, 6010, 60)), (9000, 1, 1))
+
+    assert [free.take(1, always) for _ in range(3)] == [10, 11, 12]
 
 
 def test_an_extent_may_span_runs_that_touch() -> None:
@@ -238,6 +245,25 @@ def test_an_exception_in_mid_change_is_undone() -> None:
     assert list(free) == before
     assert free.page_count == 15
     assert free.take(3, always) == 10
+
+
+def test_a_flush_that_failed_is_done_again_whole() -> None:
+    pages = EndPages(4096)
+    pages.page_count = 99
+    tree = BTree(pages, ROOT)
+    pages.map.give(10, 5, 1)
+    pages.map.give(30, 5, 1)
+    root = pages.nodes[ROOT].copy()
+
+    pages.put(ROOT, Branch([b"k"], [77, 78]))
+    with pytest.raises(KeyError):
+        pages.map.flush(tree)
+    assert not pages.map.is_flushed
+    pages.put(ROOT, root)
+    pages.map.undo(pages.map.mark())
+    pages.map.flush(tree)
+
+    assert list(FreeMap.load(tree, 99, "file")) == [(10, 5, 1), (30, 5, 1)]
 
 
 def test_a_search_for_a_page_goes_on_where_the_last_one_ended() -> None:
