@@ -243,7 +243,8 @@ def put_entry(tree: BTree, entry: CollectionEntry, *, described: bool) -> None:
     if described:
         entry.raw = entry.encode()
         tree.put(collection_key(b"C", entry.id), entry.raw)
-        tree.put(b"N", _ID.pack(entry.id + 1) if _next_id(tree) <= entry.id else tree.get(b"N"))
+        if _next_id(tree) <= entry.id:
+            tree.put(b"N", _ID.pack(entry.id + 1))
     tree.put(collection_key(b"H", entry.id), entry.encode_head())
 
 

@@ -450,23 +450,9 @@ class Segment:
         """
         extent, offset, dtype, count = self._vectors(column)
         width = column.dimension * dtype.itemsize
-        first, carry = 0, b""
-        for _, block in extent.blocks(offset, count * dtype.itemsize):
-            chunk = block
-            if carry:
-                missing = width - len(carry)
-                carry += bytes(chunk[:missing])
-                chunk = chunk[missing:]
-                if len(carry) < width:
-                    continue
-                yield first, np.frombuffer(carry, dtype).reshape(1, column.dimension)
-                first += 1
-            whole = len(chunk) // width
-            if whole:
-                rows = np.frombuffer(chunk[: whole * width], dtype)
-                yield first, rows.reshape(whole, column.dimension)
-                first += whole
-            carry = bytes(chunk[whole * width :])
+        for start, chunk in extent.blocks(offset, count * dtype.itemsize, unit=width):
+            rows = np.frombuffer(chunk, dtype).reshape(-1, column.dimension)
+            yield (start - offset) // width, rows
 
     # --------------------------------------------------------------- text
 

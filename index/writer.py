@@ -316,5 +316,5 @@ def vector_list(values: VectorData) -> list[np.ndarray | None]:
     """Vectors as a list of arrays, None for NULL."""
     rows = list(values.matrix)
     if values.present is None:
-        return rows  # type: ignore[return-value]
+        return rows
     return [row if there else None for row, there in zip(rows, values.present, strict=True)]
