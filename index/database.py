@@ -17,7 +17,7 @@ Invariants
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from m2mdb.compute import backend as compute_backend
 from m2mdb.index.catalog import Catalog, CollectionEntry, load_catalog
@@ -57,6 +57,7 @@ class Database:
         self._view: View | None = None
         self._interrupted = False
         self._reading = Reading(self)
+        self.plans: dict[str, Any] = {}  # the query layer's prepared statements, by text
 
     @classmethod
     def open(

@@ -25,6 +25,7 @@ from m2mdb.pager.errors import DataError
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MICROSECOND = datetime.timedelta(microseconds=1)
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+LONGEST = 1e38  # above, a norm or its square may overflow float32 (bound.py B2)
 SHORTEST = 1e-30  # below, the float32 products of cosine have lost their digits (bound.py B2)
 MAX_CHARACTERS_UNCHECKED = MAX_TEXT_BYTES // 4  # UTF-8 takes at most four bytes a character
 
@@ -454,6 +455,12 @@ def _check_finite(column: Column, matrix: np.ndarray, norms: np.ndarray, collect
 def _check_nonzero(
     column: Column, norms: np.ndarray, present: np.ndarray | None, collection: str
 ) -> None:
+    if norms.max(initial=0.0) > LONGEST:
+        row = int(np.argmax(norms))
+        raise DataError(
+            f"{place_of(collection, column, row)}: norm {norms[row]:g}; under cosine the limit "
+            f"is {LONGEST:g}"
+        )
     zero = norms < SHORTEST
     if present is not None:
         zero &= present

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,8 @@ def test_a_cut_or_changed_row_version_is_refused_or_decodes(
     raw[at] ^= 1 << data.draw(st.integers(0, 7))
     cut = bytes(raw[: data.draw(st.integers(at, len(raw)))])
 
-    try:
+    with contextlib.suppress(CorruptDatabaseError):
         decode_row(cut, "test")
-    except CorruptDatabaseError:
-        pass
 
 
 def test_a_removal_of_odd_length_is_refused() -> None:

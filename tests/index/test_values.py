@@ -137,6 +137,7 @@ def test_null_vectors_are_marked() -> None:
         (np.array([[1, 2, 3], [1, 2, np.inf]], np.float32), "row 1: inf at dimension 2"),
         ([[1, 2, 3], [0, 0, 0]], "row 1: a zero vector"),
         ([[1, 2, 3], [1, 1e39, 0]], "row 1: .* overflows float32"),
+        ([[1, 2, 3], [2e38, 2e38, 1]], r"row 1: norm .*; under cosine the limit is 1e\+38"),
         ([[1, 2, 3], "abc"], "row 1: str 'abc' is not a vector"),
         ([[1, 2, 3], b"1234"], "row 1: 4 bytes; a vector of 3 dimensions has 12 bytes"),
         ([[1, 2, 3]], "1 vectors for 2 rows"),
@@ -169,7 +170,7 @@ def test_f16_rounds_and_refuses_overflow() -> None:
     column = vector_column(dtype="f16")
 
     assert stored_vectors(column, [[1, 2, 0.1]], 1).matrix[0, 2] == np.float16(0.1)
-    with pytest.raises(DataError, match="70000.0 at dimension 0 overflows f16"):
+    with pytest.raises(DataError, match=r"70000\.0 at dimension 0 overflows f16"):
         store_column(column, np.array([[70000, 1, 1]], np.float32), 1, "t")
 
 

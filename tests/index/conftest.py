@@ -1,0 +1,32 @@
+"""A database on a simulated or a real disk, and small collections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from m2mdb.index.database import Database
+from m2mdb.pager.memory_vfs import MemoryVfs
+from m2mdb.wal.store import StoreOptions
+
+Opener = Callable[[], Database]
+
+
+@pytest.fixture
+def reopen() -> Iterator[Opener]:
+    """Opens the same file in memory each time; what was open before is closed first."""
+    vfs = MemoryVfs()
+    opened: list[Database] = []
+
+    def open_again() -> Database:
+        for database in opened:
+            database.close()
+        opened[:] = [
+            Database.open(vfs, "m.m2m", StoreOptions(create=True), compute="numpy", autocommit=True)
+        ]
+        return opened[0]
+
+    yield open_again
+    for database in opened:
+        database.close()
