@@ -21,6 +21,7 @@ from m2mdb.query.comparison import (
     member_set,
     rank,
 )
+from m2mdb.query.constants import is_constant
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import (
     Between,
@@ -251,13 +252,10 @@ def compile_in(node: In, scope: Scope, compile: Compile) -> Evaluator:
     affinity = affinity_of(node.operand, scope)
     fold = collation_of(node.operand)
     operand = folded(compile(node.operand, scope), fold)
-    values = node.values
-    if isinstance(values, list) and not all(
-        isinstance(value, Literal | Parameter) for value in values
-    ):
-        items = [folded(compile(value, scope), fold) for value in values]
+    if isinstance(node.values, list) and not all(map(is_constant, node.values)):
+        items = [folded(compile(value, scope), fold) for value in node.values]
         return _negated(_in_row(operand, items, affinity), node.negated)
-    gather = _gatherer(node, scope)
+    gather = gatherer(node, scope, compile)
     key = (id(node), affinity)
 
     def make(bindings: Bindings) -> tuple[frozenset[Value], bool]:
@@ -288,24 +286,17 @@ def _in_row(operand: Evaluator, items: list[Evaluator], affinity: str) -> Evalua
     return run
 
 
-def _gatherer(node: In, scope: Scope) -> Callable[[Bindings], list[Value]]:
+def gatherer(node: In, scope: Scope, compile: Compile) -> Callable[[Bindings], list[Value]]:
     """What gives the values of an IN list that does not depend on the row."""
     values = node.values
     if isinstance(values, list):
-        return lambda bindings: [constant_of(value, bindings) for value in values]
+        items = [compile(value, scope) for value in values]
+        return lambda bindings: [item((), bindings) for item in items]
     if isinstance(values, Subquery):
         index = scope.subquery(values, "list")
         return lambda bindings: list(bindings[index])
     index = values.index
     return lambda bindings: sequence_of(bindings[index], index)
-
-
-def constant_of(node: Expression, bindings: Bindings) -> Value:
-    """The value of a literal or a parameter."""
-    if isinstance(node, Parameter):
-        return bindings[node.index]
-    assert isinstance(node, Literal), node
-    return node.value
 
 
 def sequence_of(value: Any, index: int) -> list[Value]:

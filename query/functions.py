@@ -267,6 +267,12 @@ class Bindings(list[Any]):
             self._memo[key] = make()
         return self._memo[key]
 
+    def program_values(self, count: int) -> Bindings:
+        """The first values alone, at the same moment: what a subquery is bound to."""
+        other = Bindings(self[:count])
+        other._moment = self.moment
+        return other
+
     @property
     def moment(self) -> datetime.datetime:
         """The statement's time: the same however often it is asked for."""

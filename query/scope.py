@@ -54,15 +54,19 @@ class Subqueries:
         self.found: list[tuple[Subquery, str]] = []
 
     def add(self, node: Subquery, form: str) -> int:
-        """The parameter's index that the result will have."""
-        self.found.append((node, "exists" if node.exists else form))
+        """The parameter's index that the result will have; the same for the same node."""
+        form = "exists" if node.exists else form
+        for number, (known, its_form) in enumerate(self.found):
+            if known is node and its_form == form:
+                return self.first + number
+        self.found.append((node, form))
         return self.first + len(self.found) - 1
 
 
 class RowScope:
     """The columns of one collection, its rowid, and what the statement computes beside them."""
 
-    __slots__ = ("_positions", "_subqueries", "computed", "name", "schema", "sources")
+    __slots__ = ("_positions", "computed", "name", "schema", "sources", "subqueries")
 
     def __init__(
         self,
@@ -78,7 +82,11 @@ class RowScope:
         self.computed = computed
         self.sources: list[Source] = []
         self._positions: dict[Source, int] = {}
-        self._subqueries = subqueries
+        self.subqueries = subqueries
+
+    def sibling(self) -> RowScope:
+        """A scope of the same names whose row begins anew."""
+        return type(self)(self.schema, self.subqueries, name=self.name, computed=self.computed)
 
     def position(self, source: Source) -> int:
         """The place of a source in the row, given at its first use."""
@@ -115,4 +123,4 @@ class RowScope:
 
     def subquery(self, node: Subquery, form: str) -> int:
         """The parameter that will hold a subquery's result."""
-        return self._subqueries.add(node, form)
+        return self.subqueries.add(node, form)

@@ -1,0 +1,234 @@
+"""Access: how a statement gets at its rows, chosen from WHERE.
+
+    Rows by rowid or key      `id = ?`, `rowid IN (…)`: one look-up a value
+    Rows by index             a B-tree range of candidates, each checked against all of WHERE
+    Scan                      every part, its mask by `query.predicate`
+
+Whatever the way, the rows found are those of a scan with the whole WHERE, in rowid order; a way
+that a bound value does not suit (a text for a number's index) falls back to the scan.
+
+Invariants
+    C1  A statement finds the same rows by every access.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.query.affinity import Value, microseconds
+from m2mdb.query.functions import Bindings
+from m2mdb.query.predicate import Filter, Predicate
+from m2mdb.query.scope import ROWID
+from m2mdb.query.selection import Selection
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.schema import Column
+
+Evaluator = Callable[[tuple[Any, ...], Bindings], Value]
+SPARSE = 8  # candidates are fetched one by one while they are fewer than one row in SPARSE
+
+
+def everything(view: CollectionView, check: Callable[[], None]) -> Selection:
+    """All live rows."""
+    chosen = []
+    for part in view.parts():
+        check()
+        live = part.live
+        chosen.append(np.arange(part.size) if live is None else np.flatnonzero(live))
+    return Selection(view, chosen)
+
+
+def scanned(view: CollectionView, condition: Filter, check: Callable[[], None]) -> Selection:
+    """The rows that pass, by looking at all."""
+    chosen = []
+    for part in view.parts():
+        check()
+        chosen.append(np.flatnonzero(condition.mask(part)))
+    return Selection(view, chosen)
+
+
+class Access:
+    """A plan to find rows; `select` runs it."""
+
+    __slots__ = ("predicate",)
+
+    def __init__(self, predicate: Predicate | None) -> None:
+        """`predicate` None: no WHERE."""
+        self.predicate = predicate
+
+    def select(
+        self, view: CollectionView, bindings: Bindings, check: Callable[[], None]
+    ) -> Selection:
+        """The rows, in rowid order."""
+        if self.predicate is None:
+            return everything(view, check)
+        condition = self.predicate.bind(bindings)
+        rowids = self._candidates(view, bindings)
+        if rowids is None:
+            return scanned(view, condition, check)
+        return _checked(view, rowids, condition)
+
+    def _candidates(self, view: CollectionView, bindings: Bindings) -> Sequence[int] | None:
+        """Rowids among which all wanted rows are; None: every row may be one."""
+        return None
+
+    def describe(self, name: str) -> str:
+        """One line for EXPLAIN."""
+        return f"SCAN {name}"
+
+
+def _checked(view: CollectionView, rowids: Sequence[int], condition: Filter) -> Selection:
+    """Those of some rows that exist and pass."""
+    parts = view.parts()
+    found: list[list[int]] = [[] for _ in parts]
+    for rowid in rowids:
+        place = view.place(rowid)
+        if place is not None:
+            found[place[0]].append(place[1])
+    chosen = []
+    for part, ordinals in zip(parts, found, strict=True):
+        rows = np.array(sorted(set(ordinals)), np.int64)
+        chosen.append(condition.chosen(part, rows) if len(rows) else rows)
+    return Selection(view, chosen)
+
+
+class KeyAccess(Access):
+    """Look-ups by the rowid, the PRIMARY KEY or a UNIQUE column."""
+
+    __slots__ = ("_label", "column", "is_exact", "values")
+
+    def __init__(
+        self,
+        predicate: Predicate | None,
+        column: int,
+        values: Callable[[Bindings], list[Value]],
+        label: str,
+    ) -> None:
+        """`column` may be ROWID; `values` gives what its value may be."""
+        super().__init__(predicate)
+        self.column = column
+        self.values = values
+        self.is_exact = False  # WHERE is this one equality and nothing else
+        self._label = label
+
+    def _candidates(self, view: CollectionView, bindings: Bindings) -> Sequence[int] | None:
+        rowids = []
+        for value in self.values(bindings):
+            rowid = rowid_of(view, self.column, value)
+            if rowid is not None:
+                rowids.append(rowid)
+        return rowids
+
+    def describe(self, name: str) -> str:
+        """One line for EXPLAIN."""
+        return f"SEARCH {name} USING {self._label}"
+
+
+def rowid_of(view: CollectionView, column: int, value: Value) -> int | None:
+    """The rowid of the row with a key's value, or None; a value of another kind is nobody's."""
+    if column == ROWID or column == view.schema.rowid_alias:
+        if type(value) is float and value.is_integer() and abs(value) < 2.0**63:
+            return int(value)
+        return value if type(value) is int else None
+    stored = stored_key(view.schema.columns[column], value)
+    return None if stored is None else view.find(column, stored)
+
+
+def stored_key(column: Column, value: Value) -> Any:
+    """A value as a column stores it; None where no stored value equals it."""
+    kind = column.type
+    if kind in ("TEXT", "JSON"):
+        return value if type(value) is str else None
+    if kind == "BLOB":
+        return value if type(value) is bytes else None
+    if kind == "TIMESTAMP":
+        return None if value is None else microseconds(value)
+    if not isinstance(value, int | float):
+        return None
+    if kind == "REAL":
+        return float(value) if float(value) == value else None
+    if isinstance(value, float):
+        if not value.is_integer() or abs(value) >= 2.0**63:
+            return None
+        value = int(value)
+    if kind == "BOOLEAN":
+        return bool(value) if value in (0, 1) else None
+    return value
+
+
+Bound = tuple[Evaluator, bool]  # its value, and whether the bound itself is left out
+
+
+class IndexAccess(Access):
+    """A range of a B-tree index."""
+
+    __slots__ = ("_column", "_high", "_label", "_low")
+
+    def __init__(
+        self,
+        predicate: Predicate,
+        column: int,
+        bounds: tuple[Bound | None, Bound | None],
+        label: str,
+    ) -> None:
+        super().__init__(predicate)
+        self._column = column
+        self._low, self._high = bounds
+        self._label = label
+
+    def _candidates(self, view: CollectionView, bindings: Bindings) -> Sequence[int] | None:
+        column = view.schema.columns[self._column]
+        low = _bound_value(column, self._low, bindings, upper=False)
+        high = _bound_value(column, self._high, bindings, upper=True)
+        if low is NOTHING or high is NOTHING:
+            return []
+        if low is UNSUITED or high is UNSUITED:
+            return None
+        rowids = view.index_rowids(
+            self._column,
+            low,
+            high,
+            low_open=self._low is not None and self._low[1] and type(low) is not int,
+            high_open=self._high is not None and self._high[1] and type(high) is not int,
+        )
+        if rowids is None or len(rowids) * SPARSE > view.count():
+            return None
+        return rowids.tolist()  # type: ignore[no-any-return]
+
+    def describe(self, name: str) -> str:
+        """One line for EXPLAIN."""
+        return f"SEARCH {name} USING {self._label}"
+
+
+NOTHING, UNSUITED = object(), object()
+_KINDS: dict[str, tuple[type, ...]] = {"TEXT": (str,), "JSON": (str,), "BLOB": (bytes,)}
+
+
+def _bound_value(column: Column, bound: Bound | None, bindings: Bindings, *, upper: bool) -> Any:
+    """A bound in stored form: None without one, NOTHING for NULL, UNSUITED for another kind.
+
+    A bound of an integer column may be wider than asked for; the rows are checked anyway.
+    """
+    if bound is None:
+        return None
+    value = bound[0]((), bindings)
+    if value is None:
+        return NOTHING
+    if column.type == "TIMESTAMP":
+        return microseconds(value)
+    if not isinstance(value, _KINDS.get(column.type, (int, float))):
+        return UNSUITED
+    if not isinstance(value, int | float):
+        return value
+    if column.type == "REAL":
+        nearest = float(value)
+        return nearest if nearest == value else math.nextafter(nearest, math.inf if upper
+                                                               else -math.inf)  # fmt: skip
+    if not -(2**63) <= value < 2**63:
+        return UNSUITED
+    return math.floor(value) if upper else math.ceil(value)

@@ -1,0 +1,135 @@
+"""Binding: from the parameters that a program passes to the values that a statement reads.
+
+`?` takes a sequence, `:name` a mapping. Scalars become Python's own types; what stands for a
+vector, a list or a JSON value is passed on as it is, for the column to judge.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
+from m2mdb.query.affinity import INT64_MAX, INT64_MIN, shown
+from m2mdb.query.ast import Statement
+from m2mdb.query.functions import Bindings
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+_PLAIN = frozenset({str, bytes, bool, type(None)})
+_PASSED = (np.ndarray, list, tuple, dict, set, frozenset, range)
+
+
+def bind(statement: Statement, parameters: Parameters) -> Bindings:
+    """The values of a statement's parameters, in the order of their slots.
+
+    Raises ProgrammingError: a wrong number, a missing name, a sequence for names or a mapping for
+    `?`. InterfaceError: a value of a type that no column takes. DataError: an integer beyond 64
+    bits, NaN.
+    """
+    kind = type(parameters)
+    if kind is not tuple and kind is not list:
+        parameters = _gathered(statement, parameters)
+    elif statement.parameter_names and parameters:
+        raise ProgrammingError(
+            f"the statement names its parameters (:{statement.parameter_names[0]}); pass a "
+            f"mapping, not a {kind.__name__}"
+        )
+    if len(parameters) != statement.parameter_count:
+        raise ProgrammingError(
+            "Incorrect number of bindings supplied. The current statement uses "
+            f"{statement.parameter_count}, and there are {len(parameters)} supplied."
+        )
+    bindings = Bindings(parameters)
+    for index, value in enumerate(bindings):
+        if type(value) not in _PLAIN:
+            bindings[index] = adapted(value, index)
+    return bindings
+
+
+def _gathered(statement: Statement, parameters: Parameters) -> Sequence[Any]:
+    """The parameters as a sequence in the order of the slots."""
+    names = statement.parameter_names
+    if isinstance(parameters, Mapping):
+        if not names:
+            if statement.parameter_count:
+                raise ProgrammingError("the statement uses ?; pass a sequence, not a mapping")
+            return ()
+        missing = [name for name in names if name not in parameters]
+        if missing:
+            raise ProgrammingError(
+                f"You did not supply a value for binding parameter :{missing[0]}."
+            )
+        return [parameters[name] for name in names]
+    if isinstance(parameters, str | bytes) or not hasattr(parameters, "__len__"):
+        raise ProgrammingError(
+            f"parameters are a sequence or a mapping, not {type(parameters).__name__} "
+            f"{shown(parameters)}"
+        )
+    if names:
+        raise ProgrammingError(
+            f"the statement names its parameters (:{names[0]}); pass a mapping, not a "
+            f"{type(parameters).__name__}"
+        )
+    return tuple(parameters)
+
+
+def adapted(value: Any, index: int) -> Any:
+    """One value as the language knows it; the errors of `bind`."""
+    kind = type(value)
+    if kind is int:
+        return _integer(value, index)
+    if kind is float:
+        if value != value:
+            raise DataError(f"parameter {index + 1} is NaN, which is no value; pass None for NULL")
+        return value
+    if kind in _PLAIN or isinstance(value, _PASSED):
+        return value
+    if isinstance(value, datetime.date):
+        return _moment(value)
+    return _converted(value, index)
+
+
+def _integer(value: int, index: int) -> int:
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise DataError(f"parameter {index + 1}: integer {shown(value)} does not fit 64 bits")
+    return value
+
+
+def _moment(value: datetime.date) -> datetime.date:
+    """A datetime in UTC; a plain date stays, and means its midnight."""
+    if not isinstance(value, datetime.datetime):
+        return datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.UTC)
+    if value.tzinfo is None:
+        return value.replace(tzinfo=datetime.UTC)
+    return value.astimezone(datetime.UTC)
+
+
+def _converted(value: Any, index: int) -> Any:
+    """NumPy scalars, subclasses of the plain types, buffers, UUIDs, and arrays of others."""
+    if isinstance(value, np.datetime64):
+        if np.isnat(value):
+            return None
+        micro = value.astype("datetime64[us]").item()
+        return _moment(micro)
+    if isinstance(value, np.generic):
+        return adapted(value.item(), index)
+    for plain in (bool, int, float, str):
+        if isinstance(value, plain):
+            return adapted(plain(value), index)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if kind_name(value) == "uuid.UUID":
+        return str(value)
+    if hasattr(value, "__array__") or kind_name(value) == "array.array":
+        return np.asarray(value)
+    raise InterfaceError(
+        f"Error binding parameter {index + 1}: type {type(value).__name__!r} is not supported"
+    )
+
+
+def kind_name(value: Any) -> str:
+    """The full name of a value's type, so that its module need not be imported."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -1,0 +1,148 @@
+"""CREATE and DROP: from the tree of a definition to a schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, type_of
+from m2mdb.index.values import store_scalar
+from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.query.ast import CreateCollection, CreateIndex, DropCollection, DropIndex
+from m2mdb.query.constants import is_constant, walk
+from m2mdb.query.expression import compile_expression
+from m2mdb.query.functions import Bindings
+from m2mdb.query.nodes import ColumnDef, Expression, FunctionCall, Literal, Option, Parameter
+from m2mdb.query.scope import RowScope, Subqueries
+
+if TYPE_CHECKING:
+    from m2mdb.index.view import WriteView
+
+
+def create_collection(write: WriteView, statement: CreateCollection) -> None:
+    """CREATE COLLECTION.
+
+    Raises ProgrammingError: the name is taken, a column that cannot be. NotSupportedError:
+    generated columns, TENSOR, WITH.
+    """
+    if statement.if_not_exists and statement.name.lower() in write.catalog.by_name:
+        return
+    if statement.options:
+        raise NotSupportedError(f"WITH ({statement.options[0].name} = …) is not built yet")
+    columns = tuple(_column(definition, statement.name) for definition in statement.columns)
+    schema = CollectionSchema(statement.name, columns)
+    for column in columns:
+        if column.has_default:
+            store_scalar(column, column.default, schema.name)
+    write.create_collection(schema)
+
+
+def _column(definition: ColumnDef, collection: str) -> Column:
+    where = f"column {definition.name} of {collection}"
+    if definition.generated_from is not None or definition.encoder is not None:
+        raise NotSupportedError(f"{where}: generated columns are not built yet")
+    words = definition.type_name.upper().split()
+    if words[:1] == ["TENSOR"]:
+        raise NotSupportedError(f"{where}: TENSOR is not built yet")
+    options: dict[str, Any] = {
+        "primary_key": definition.primary_key,
+        "unique": definition.unique,
+        "not_null": definition.not_null,
+        "fulltext": _fulltext(definition.fulltext, where),
+    }
+    if words[:1] == ["VECTOR"]:
+        return _vector(definition, options, where)
+    if definition.metric is not None:
+        raise ProgrammingError(f"{where}: METRIC belongs to VECTOR columns")
+    if definition.default is not None:
+        options["default"] = _default(definition.default, where)
+    arguments = ", ".join(map(str, definition.type_arguments))
+    declared = f"{definition.type_name}({arguments})" if arguments else definition.type_name
+    return Column(definition.name, type_of(definition.type_name), type_name=declared, **options)
+
+
+def _vector(definition: ColumnDef, options: dict[str, Any], where: str) -> Column:
+    """`VECTOR(dimension [, dtype]) [METRIC metric]`."""
+    if definition.default is not None:
+        raise ProgrammingError(f"{where}: a VECTOR column takes no DEFAULT")
+    arguments = definition.type_arguments
+    if not arguments or type(arguments[0]) is not int or len(arguments) > 2:
+        shown = ", ".join(map(str, arguments))
+        raise ProgrammingError(
+            f"{where}: VECTOR({shown}) needs a dimension and may have f32, f16 or i8 behind it"
+        )
+    dtype = str(arguments[1]).lower() if len(arguments) == 2 else "f32"
+    metric = (definition.metric or "cosine").lower()
+    return Column(definition.name, "VECTOR", dimension=arguments[0], dtype=dtype, metric=metric,
+                  **options)  # fmt: skip
+
+
+def _fulltext(options: Sequence[Option] | None, where: str) -> dict[str, Any] | None:
+    return None if options is None else option_values(options, where)
+
+
+def option_values(options: Sequence[Option], where: str) -> dict[str, Any]:
+    """Options as a dict by their names in lower case.
+
+    Raises ProgrammingError: one is given twice, or its value depends on something.
+    """
+    found: dict[str, Any] = {}
+    for option in options:
+        name = option.name.lower()
+        if name in found:
+            raise ProgrammingError(f"{where}: {option.name} is given twice")
+        found[name] = _default(option.value, f"{where}, {option.name}")
+    return found
+
+
+def _default(node: Expression, where: str) -> Any:
+    """The value of a DEFAULT, which is computed now and stored.
+
+    Raises ProgrammingError: it holds a column, a parameter or a subquery. NotSupportedError: it
+    would have another value for each row.
+    """
+    for each in walk(node):
+        if isinstance(each, FunctionCall):
+            raise NotSupportedError(f"{where}: DEFAULT {each.name} is not built yet")
+        if isinstance(each, Parameter):
+            raise ProgrammingError(f"{where}: a default value takes no parameter")
+    subqueries = Subqueries(0)
+    if not isinstance(node, Literal) and not is_constant(node):
+        raise ProgrammingError(f"{where}: default value is not constant")
+    evaluate = compile_expression(node, RowScope(None, subqueries))
+    if subqueries.found:
+        raise ProgrammingError(f"{where}: default value is not constant")
+    return evaluate((), Bindings())
+
+
+def drop_collection(write: WriteView, statement: DropCollection) -> None:
+    """DROP COLLECTION."""
+    if statement.if_exists and statement.name.lower() not in write.catalog.by_name:
+        return
+    write.drop_collection(statement.name)
+
+
+def create_index(write: WriteView, statement: CreateIndex) -> None:
+    """CREATE INDEX.
+
+    Raises ProgrammingError: the name is taken, an unknown column or kind. IntegrityError: UNIQUE
+    over equal values. NotSupportedError: several columns, hrm2.
+    """
+    if statement.if_not_exists and write.catalog.index_owner(statement.name) is not None:
+        return
+    where = f"index {statement.name}"
+    if len(statement.columns) != 1:
+        raise NotSupportedError(f"{where}: an index over several columns is not built yet")
+    kind = statement.using or "btree"
+    if statement.unique and kind != "btree":
+        raise ProgrammingError(f"{where}: only a btree index can be UNIQUE, not {kind}")
+    info = IndexInfo(statement.name, statement.columns[0], kind=kind, unique=statement.unique)
+    options = option_values(statement.options, where)
+    write.create_index(statement.collection, info, options)
+
+
+def drop_index(write: WriteView, statement: DropIndex) -> None:
+    """DROP INDEX."""
+    if statement.if_exists and write.catalog.index_owner(statement.name) is None:
+        return
+    write.drop_index(statement.name)

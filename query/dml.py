@@ -1,0 +1,187 @@
+"""UPDATE and DELETE, and what they share with INSERT: the target, and RETURNING."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.query.ast import Delete, Update
+from m2mdb.query.binder import Output, outputs_of
+from m2mdb.query.functions import Bindings
+from m2mdb.query.nodes import SelectItem
+from m2mdb.query.plan import Explained, Plan, QueryPlanner
+from m2mdb.query.planner import plan_access
+from m2mdb.query.projection import Columns, Projection
+from m2mdb.query.result import Result
+from m2mdb.query.scope import ROWID, RowScope, Subqueries
+from m2mdb.query.select import has_aggregate, refuse_aggregates
+from m2mdb.query.system_tables import system_schema
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.schema import CollectionSchema
+    from m2mdb.index.view import View, WriteView
+
+
+class PlacedRows:
+    """Rows by their rowids, in the order given, as they stand now."""
+
+    __slots__ = ("_collection", "_places", "_rowids")
+
+    def __init__(self, collection: CollectionView, rowids: Sequence[int]) -> None:
+        self._collection = collection
+        self._rowids = list(rowids)
+        places = [collection.place(rowid) for rowid in self._rowids]
+        self._places = [place for place in places if place is not None]
+        assert len(places) == len(self._places), "RETURNING reads rows that are there"
+
+    def __len__(self) -> int:
+        return len(self._rowids)
+
+    def column(self, source: int) -> list[Any]:
+        """The values of a column, or of ROWID."""
+        if source == ROWID:
+            return self._rowids
+        parts = self._collection.parts()
+        return [parts[part].value(source, ordinal) for part, ordinal in self._places]
+
+
+def target_schema(view: View, name: str) -> CollectionSchema:
+    """The schema of a collection that a statement writes to.
+
+    Raises ProgrammingError: no such collection, or a system table.
+    """
+    if system_schema(name) is not None:
+        raise ProgrammingError(f"{name} is a system table and cannot be changed")
+    return view.collection(name).schema
+
+
+class Returning:
+    """RETURNING of a writing statement."""
+
+    __slots__ = ("_projection",)
+
+    def __init__(self, items: Sequence[SelectItem], scope: RowScope) -> None:
+        outputs = outputs_of(items, scope)
+        if any(has_aggregate(output.expression) for output in outputs):
+            raise ProgrammingError("RETURNING takes no aggregates")
+        self._projection = Projection(outputs, scope)
+
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """Names and types of the columns."""
+        return self._projection.names, self._projection.types
+
+    def rows(self, rows: Columns, bindings: Bindings) -> list[tuple[Any, ...]]:
+        """The columns of some rows."""
+        return self._projection.rows(rows, bindings)
+
+
+class WritePlan(Plan):
+    """Base of INSERT, UPDATE and DELETE."""
+
+    __slots__ = ("name", "returning", "schema", "scope")
+
+    def __init__(
+        self,
+        collection: str,
+        returning: Sequence[SelectItem] | None,
+        view: View,
+        subqueries: Subqueries,
+    ) -> None:
+        super().__init__(subqueries.first)
+        self.schema = target_schema(view, collection)
+        self.name = self.schema.name.lower()
+        self.tables.append((self.name, self.schema))
+        self.scope = RowScope(self.schema, subqueries)
+        self.returning = None if returning is None else Returning(returning, self.scope)
+
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """Names and types of RETURNING's columns; nothing without it."""
+        return ([], []) if self.returning is None else self.returning.columns()
+
+    def result(
+        self, rows: list[tuple[Any, ...]] | None, rowcount: int, lastrowid: int | None = None
+    ) -> Result:
+        """The outcome; `rows` are RETURNING's."""
+        if self.returning is None:
+            return Result(rowcount=rowcount, lastrowid=lastrowid)
+        names, types = self.returning.columns()
+        return Result(names, rows or [], rowcount=rowcount, lastrowid=lastrowid, types=types)
+
+
+class UpdatePlan(WritePlan):
+    """UPDATE: the new values are computed over the old rows, then written at once."""
+
+    __slots__ = ("_access", "_changed", "_projection")
+
+    def __init__(self, statement: Update, view: View, count: int, planner: QueryPlanner) -> None:
+        subqueries = Subqueries(count)
+        super().__init__(statement.collection, statement.returning, view, subqueries)
+        if statement.or_action not in (None, "abort"):
+            raise NotSupportedError(f"UPDATE OR {statement.or_action.upper()} is not built yet")
+        if statement.where is not None:
+            refuse_aggregates(statement.where, "WHERE")
+        self._access = plan_access(statement.where, self.scope)
+        assignments = {self.schema.column(each.column): each for each in statement.assignments}
+        self._changed = list(assignments)
+        for each in assignments.values():
+            refuse_aggregates(each.value, "SET")
+        outputs = [Output(each.column, each.value) for each in assignments.values()]
+        self._projection = Projection(outputs, self.scope)
+        self.prepare_inner(subqueries, view, planner)
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Execute inside a writing statement."""
+        write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
+        bindings = self.bind_inner(view, bindings)
+        collection = view.collection(self.name)
+        rows = self._access.select(collection, bindings, view.database.check_interrupted)
+        rowids = rows.column(ROWID)
+        if not rowids:
+            return self.result(None, 0)
+        columns = self._projection.columns(rows, bindings)
+        names = [self.schema.columns[index].name for index in self._changed]
+        count = write.update(self.name, rowids, dict(zip(names, columns, strict=True)))
+        if self.returning is None:
+            return self.result(None, count)
+        alias = self.schema.rowid_alias
+        if alias in self._changed:
+            rowids = [int(value) for value in columns[self._changed.index(alias)]]
+        placed = PlacedRows(view.collection(self.name), rowids)
+        return self.result(self.returning.rows(placed, bindings), count)
+
+    def explain(self) -> Explained:
+        """How the rows are found."""
+        return [(0, f"UPDATE {self.schema.name}"), (1, self._access.describe(self.schema.name)),
+                *self.explain_inner()]  # fmt: skip
+
+
+class DeletePlan(WritePlan):
+    """DELETE."""
+
+    __slots__ = ("_access",)
+
+    def __init__(self, statement: Delete, view: View, count: int, planner: QueryPlanner) -> None:
+        subqueries = Subqueries(count)
+        super().__init__(statement.collection, statement.returning, view, subqueries)
+        if statement.where is not None:
+            refuse_aggregates(statement.where, "WHERE")
+        self._access = plan_access(statement.where, self.scope)
+        self.prepare_inner(subqueries, view, planner)
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Execute inside a writing statement."""
+        write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
+        bindings = self.bind_inner(view, bindings)
+        collection = view.collection(self.name)
+        rows = self._access.select(collection, bindings, view.database.check_interrupted)
+        returned = None if self.returning is None else self.returning.rows(rows, bindings)
+        rowids = rows.column(ROWID)
+        count = write.delete(self.name, rowids) if rowids else 0
+        return self.result(returned, count)
+
+    def explain(self) -> Explained:
+        """How the rows are found."""
+        return [(0, f"DELETE FROM {self.schema.name}"),
+                (1, self._access.describe(self.schema.name)), *self.explain_inner()]  # fmt: skip

@@ -1,0 +1,274 @@
+"""The executor: runs statements on a database.
+
+    text or tree --prepare, kept by text--> Prepared --bind--> --reading | writing--> Result
+
+A prepared statement keeps its plan and makes it anew when the schemas it was made for are gone.
+A writing statement is atomic: any error undoes it alone.
+
+Invariants
+    K1  Nothing of a statement that raised is left: no row, no lock that it took first.
+    K2  Preparing changes nothing; planning sees the schema of the very snapshot that it runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.query import ddl
+from m2mdb.query.ast import (
+    Begin,
+    Checkpoint,
+    Commit,
+    CreateCollection,
+    CreateIndex,
+    Delete,
+    DropCollection,
+    DropIndex,
+    Explain,
+    Insert,
+    Pragma,
+    Query,
+    Release,
+    Rollback,
+    Savepoint,
+    Search,
+    Select,
+    Statement,
+    Unbuilt,
+    Update,
+)
+from m2mdb.query.binding import Parameters, bind
+from m2mdb.query.dml import DeletePlan, UpdatePlan
+from m2mdb.query.explain import explained
+from m2mdb.query.insert import InsertPlan
+from m2mdb.query.plan import Plan
+from m2mdb.query.pragma import checkpoint, run_pragma
+from m2mdb.query.result import Result
+from m2mdb.query.search_plan import SearchPlan
+from m2mdb.query.select import plan_select
+
+if TYPE_CHECKING:
+    from m2mdb.index.database import Database
+    from m2mdb.index.view import View, WriteView
+
+__all__ = ["Prepared", "Result", "execute", "execute_many"]
+
+KEPT_STATEMENTS = 256  # prepared ones of a database; the least recently used goes first
+_TOO_DEEP = "the statement is nested too deep"
+
+
+def plan_query(query: Query, view: View, count: int) -> Plan:
+    """The plan of a statement that gives rows."""
+    if isinstance(query, Select):
+        return plan_select(query, view, count, plan_query)
+    if isinstance(query, Search):
+        return SearchPlan(query, view, count, plan_query)
+    raise NotSupportedError(f"{type(query).__name__.upper()} as a query is not built yet")
+
+
+def plan_statement(statement: Statement, view: View) -> Plan:
+    """The plan of a statement that reads or writes collections."""
+    count = statement.parameter_count
+    if isinstance(statement, Query):
+        return plan_query(statement, view, count)
+    if isinstance(statement, Insert):
+        return InsertPlan(statement, view, count, plan_query)
+    if isinstance(statement, Update):
+        return UpdatePlan(statement, view, count, plan_query)
+    assert isinstance(statement, Delete), statement
+    return DeletePlan(statement, view, count, plan_query)
+
+
+class Prepared:
+    """A statement and, for those that need one, its plan."""
+
+    __slots__ = ("_plan", "is_query", "is_write", "statement")
+
+    def __init__(self, statement: Statement) -> None:
+        self.statement = statement
+        self.is_query = isinstance(statement, Query)
+        self.is_write = isinstance(statement, Insert | Update | Delete)
+        self._plan: Plan | None = None
+
+    def plan(self, view: View) -> Plan:
+        """The plan, made anew where the schemas have changed (S15)."""
+        plan = self._plan
+        if plan is None or not plan.is_valid(view):
+            plan = self._plan = plan_statement(self.statement, view)
+        return plan
+
+
+def execute(database: Database, statement: str | Statement, parameters: Parameters = ()) -> Result:
+    """Run one statement.
+
+    Raises what the statement raises; then nothing of it is done (K1).
+    """
+    try:
+        prepared = _prepared(database, statement)
+        if isinstance(prepared.statement, Explain):
+            return _explain(database, prepared.statement, parameters)
+        bindings = bind(prepared.statement, parameters)
+        if prepared.is_query:
+            with database.reading() as view:
+                return prepared.plan(view).run(view, bindings)
+        if prepared.is_write:
+            with database.writing() as view:
+                return prepared.plan(view).run(view, bindings)
+        return _run_other(database, prepared.statement)
+    except RecursionError:
+        raise ProgrammingError(_TOO_DEEP) from None
+
+
+def execute_many(
+    database: Database, statement: str | Statement, parameters: Iterable[Parameters]
+) -> Result:
+    """Run INSERT, UPDATE or DELETE for each of the parameters, all or nothing.
+
+    Raises ProgrammingError: another statement, or one with RETURNING.
+    """
+    prepared = _prepared(database, statement)
+    tree = prepared.statement
+    if not isinstance(tree, Insert | Update | Delete) or tree.returning is not None:
+        raise ProgrammingError(
+            "executemany() takes INSERT, UPDATE and DELETE without RETURNING only"
+        )
+    try:
+        given = list(parameters)
+        with database.writing() as write:
+            plan = prepared.plan(write)
+            if isinstance(plan, InsertPlan) and given:
+                rows = _positional(tree, given)
+                result = None if rows is None else plan.run_many(write, rows)
+                if result is not None:
+                    return result
+            return _run_each(database, plan, tree, (write, given))
+    except RecursionError:
+        raise ProgrammingError(_TOO_DEEP) from None
+
+
+def _positional(statement: Statement, given: list[Parameters]) -> list[Any] | None:
+    """The parameters where all are tuples or lists of the right length; None for others."""
+    count = statement.parameter_count
+    if statement.parameter_names or not count:
+        return None
+    if not set(map(type, given)) <= {tuple, list} or set(map(len, given)) != {count}:
+        return None
+    return given
+
+
+def _run_each(
+    database: Database,
+    plan: Plan,
+    statement: Statement,
+    work: tuple[WriteView, list[Parameters]],
+) -> Result:
+    """One run for each of the parameters, inside one writing statement."""
+    write, given = work
+    total, last = 0, None
+    for parameters in given:
+        database.check_interrupted()
+        result = plan.run(write, bind(statement, parameters))
+        total += result.rowcount
+        last = result.lastrowid if result.lastrowid is not None else last
+    return Result(rowcount=total, lastrowid=last)
+
+
+def _prepared(database: Database, statement: str | Statement) -> Prepared:
+    """The prepared statement of a text, from those that are kept or made now."""
+    plans: dict[str, Prepared] = database.plans
+    text = statement if type(statement) is str else statement.text  # type: ignore[union-attr]
+    found = plans.pop(text, None)
+    if found is None:
+        if isinstance(statement, str):
+            from m2mdb.query.parser import parse
+
+            statement = parse(statement)
+        found = Prepared(statement)
+        if not text:
+            return found
+        while len(plans) >= KEPT_STATEMENTS:
+            del plans[next(iter(plans))]
+    plans[text] = found
+    return found
+
+
+def _run_other(database: Database, statement: Statement) -> Result:
+    """Statements without a plan."""
+    run = _OTHERS.get(type(statement))
+    if run is None:
+        keyword = getattr(statement, "keyword", type(statement).__name__.upper())
+        raise NotSupportedError(f"{keyword} is not built yet")
+    return run(database, statement) or Result()
+
+
+def _explain(database: Database, statement: Explain, parameters: Parameters) -> Result:
+    """EXPLAIN plans and tells, and needs no values; with ANALYZE it also runs."""
+    inner = statement.statement
+    inner.parameter_count = statement.parameter_count
+    inner.parameter_names = statement.parameter_names
+    is_write = isinstance(inner, Insert | Update | Delete)
+    if not is_write and not isinstance(inner, Query):
+        return explained([(0, type(inner).__name__)], None)
+    bindings = bind(statement, parameters) if statement.analyze or parameters else None
+    if not statement.analyze:
+        bindings = None
+    with database.writing() if is_write and statement.analyze else database.reading() as view:
+        plan = plan_statement(inner, view)
+        return explained(plan.explain(), None if bindings is None else (plan, view, bindings))
+
+
+def _ddl(run: Callable[[WriteView, Any], None]) -> Callable[[Database, Any], None]:
+    def execute_ddl(database: Database, statement: Any) -> None:
+        with database.writing() as write:
+            run(write, statement)
+
+    return execute_ddl
+
+
+def _begin(database: Database, statement: Begin) -> None:
+    database.begin(statement.mode)
+
+
+def _commit(database: Database, statement: Commit) -> None:
+    if not database.in_transaction:
+        raise ProgrammingError("cannot commit - no transaction is active")
+    database.commit()
+
+
+def _rollback(database: Database, statement: Rollback) -> None:
+    if statement.savepoint is not None:
+        database.rollback_to(statement.savepoint)
+        return
+    if not database.in_transaction:
+        raise ProgrammingError("cannot rollback - no transaction is active")
+    database.rollback()
+
+
+def _savepoint(database: Database, statement: Savepoint) -> None:
+    database.savepoint(statement.name)
+
+
+def _release(database: Database, statement: Release) -> None:
+    database.release(statement.name)
+
+
+def _checkpoint(database: Database, statement: Checkpoint) -> Result:
+    return checkpoint(database, statement.mode)
+
+
+_OTHERS: dict[type[Statement], Callable[[Database, Any], Result | None]] = {
+    Begin: _begin,
+    Checkpoint: _checkpoint,
+    Commit: _commit,
+    CreateCollection: _ddl(ddl.create_collection),
+    CreateIndex: _ddl(ddl.create_index),
+    DropCollection: _ddl(ddl.drop_collection),
+    DropIndex: _ddl(ddl.drop_index),
+    Pragma: run_pragma,
+    Release: _release,
+    Rollback: _rollback,
+    Savepoint: _savepoint,
+}
+assert Unbuilt not in _OTHERS

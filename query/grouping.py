@@ -1,0 +1,173 @@
+"""Grouping: GROUP BY, HAVING and aggregates, by hashing.
+
+    rows --keys--> groups --aggregates--> one row a group --HAVING, result list, ORDER BY-->
+
+A group's row holds what the expressions behind the grouping use: keys, aggregates and *bare*
+columns. A bare column takes its value from the group's row with the least or greatest value where
+there is exactly one min() or max(), else from its first row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from m2mdb.query.affinity import Value
+from m2mdb.query.aggregates import AGGREGATES, is_aggregate, joined
+from m2mdb.query.comparison import rank, sort_key
+from m2mdb.query.functions import Bindings
+from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Subquery
+from m2mdb.query.projection import Columns, Computed
+from m2mdb.query.scope import RowScope, Slot
+
+
+class AggregateCall:
+    """One aggregate: its arguments, compiled over the rows of a group."""
+
+    __slots__ = ("arguments", "distinct", "name", "node", "star")
+
+    def __init__(self, node: FunctionCall, scope: RowScope) -> None:
+        self.node = node
+        self.name = node.name
+        self.star = node.star or not node.arguments
+        self.distinct = node.distinct
+        self.arguments = [Computed(each, scope) for each in node.arguments]
+
+    def reduce(self, values: Sequence[list[Value]], places: Sequence[int]) -> Value:
+        """The aggregate over some of the rows, whose arguments stand in columns."""
+        if self.star:
+            return len(places)
+        picked = [[column[place] for place in places] for column in values]
+        if len(picked) == 2:
+            return joined(picked[0], picked[1])
+        present = [value for value in picked[0] if value is not None]
+        if self.distinct:
+            for value in present:
+                rank(value)
+            present = list(dict.fromkeys(present))
+        return AGGREGATES[self.name](present)
+
+
+class GroupScope:
+    """The names behind a grouping: keys, aggregates and bare columns (see `query.scope.Scope`)."""
+
+    __slots__ = ("_keys", "_places", "aggregates", "bare", "base", "layout")
+
+    def __init__(self, base: RowScope, keys: Sequence[Expression]) -> None:
+        self.base = base
+        self._keys = keys
+        self.aggregates: list[AggregateCall] = []
+        self.bare: list[Computed] = []
+        self.layout: list[tuple[str, int]] = []  # what stands at each position of a group's row
+        self._places: dict[tuple[str, int], int] = {}
+
+    def _slot(self, kind: str, index: int, type: str | None) -> Slot:
+        where = (kind, index)
+        position = self._places.get(where)
+        if position is None:
+            position = self._places[where] = len(self.layout)
+            self.layout.append(where)
+        return Slot(position, type)
+
+    def replacement(self, node: Expression) -> Slot | None:
+        """Keys and aggregates are computed by the grouping."""
+        for index, key in enumerate(self._keys):
+            if self._same(node, key):
+                type = self.base.column(key).type if isinstance(key, ColumnRef) else None
+                return self._slot("key", index, type)
+        if not isinstance(node, FunctionCall) or not is_aggregate(node):
+            return None
+        for index, call in enumerate(self.aggregates):
+            if call.node == node:
+                return self._slot("aggregate", index, None)
+        self.aggregates.append(AggregateCall(node, self.base))
+        return self._slot("aggregate", len(self.aggregates) - 1, None)
+
+    def _same(self, node: Expression, key: Expression) -> bool:
+        if isinstance(node, ColumnRef) and isinstance(key, ColumnRef):
+            return self.base.column(node).position == self.base.column(key).position
+        return node == key
+
+    def column(self, reference: ColumnRef) -> Slot:
+        """A bare column."""
+        slot = self.base.column(reference)
+        for index, computed in enumerate(self.bare):
+            if computed.position == slot.position:
+                return self._slot("bare", index, slot.type)
+        self.bare.append(Computed(reference, self.base))
+        return self._slot("bare", len(self.bare) - 1, slot.type)
+
+    def subquery(self, node: Subquery, form: str) -> int:
+        """As outside of the grouping."""
+        return self.base.subquery(node, form)
+
+
+class Grouping:
+    """The work between the rows and the groups' rows."""
+
+    __slots__ = ("_keys", "scope")
+
+    def __init__(self, scope: RowScope, keys: Sequence[Expression]) -> None:
+        """Compile the expressions behind the grouping in `scope` before `run`."""
+        self.scope = GroupScope(scope, keys)
+        self._keys = [Computed(key, scope, collated=True) for key in keys]
+
+    def run(self, rows: Columns, bindings: Bindings) -> list[tuple[Any, ...]]:
+        """One row a group, ordered by the keys; without keys, one row for all."""
+        base, count = self.scope.base, len(rows)
+        columns = [rows.column(source) for source in base.sources]
+        keys = [key.values(columns, count, bindings) for key in self._keys]
+        groups = _groups(keys, count)
+        arguments = [
+            [each.values(columns, count, bindings) for each in call.arguments]
+            for call in self.scope.aggregates
+        ]
+        bare = [each.values(columns, count, bindings) for each in self.scope.bare]
+        result = []
+        for places in groups:
+            aggregates = [
+                call.reduce(values, places)
+                for call, values in zip(self.scope.aggregates, arguments, strict=True)
+            ]
+            chosen = self._chosen(places, arguments, aggregates)
+            parts = {
+                "key": [column[places[0]] for column in keys] if places else [],
+                "aggregate": aggregates,
+                "bare": [None if chosen is None else column[chosen] for column in bare],
+            }
+            result.append(tuple([parts[kind][index] for kind, index in self.scope.layout]))
+        return result
+
+    def _chosen(
+        self,
+        places: Sequence[int],
+        arguments: Sequence[Sequence[list[Value]]],
+        aggregates: Sequence[Value],
+    ) -> int | None:
+        """The row of a group that its bare columns are taken from."""
+        extremes = [
+            index for index, call in enumerate(self.scope.aggregates) if call.name in ("min", "max")
+        ]
+        if len(extremes) == 1:
+            wanted, values = aggregates[extremes[0]], arguments[extremes[0]][0]
+            for place in places:
+                if values[place] is not None and values[place] == wanted:
+                    return place
+        return places[0] if places else None
+
+
+def _groups(keys: Sequence[list[Value]], count: int) -> list[Sequence[int]]:
+    """The places of the rows of each group, the groups in the order of their keys."""
+    if not keys:
+        return [range(count)]
+    found: dict[Any, list[int]] = {}
+    try:
+        for place, key in enumerate(zip(*keys, strict=True)):
+            found.setdefault(key, []).append(place)
+    except TypeError:
+        for column in keys:
+            for value in column:
+                rank(value)
+        raise
+    ordered = sorted(found, key=lambda key: [sort_key(value) for value in key])
+    return [found[key] for key in ordered]

@@ -1,0 +1,303 @@
+"""INSERT: VALUES or a query, conflict clauses, RETURNING.
+
+Rows are turned into columns and written at once; only ON CONFLICT … DO UPDATE, and DO NOTHING for
+one of several keys, go row by row, because each row may meet one that was just written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.index.values import python_value, store_scalar
+from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.query.affinity import truth
+from m2mdb.query.ast import Insert
+from m2mdb.query.binding import adapted
+from m2mdb.query.conditions import Evaluator
+from m2mdb.query.dml import PlacedRows, WritePlan
+from m2mdb.query.expression import compile_expression, literal_value
+from m2mdb.query.functions import Bindings
+from m2mdb.query.nodes import ColumnRef, Literal, OnConflict, Parameter
+from m2mdb.query.plan import Explained, Plan, QueryPlanner
+from m2mdb.query.result import Result
+from m2mdb.query.scope import ROWID, RowScope, Slot, Subqueries
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.schema import CollectionSchema
+    from m2mdb.index.view import View, WriteView
+
+_MODES = {None: "error", "abort": "error", "replace": "replace", "ignore": "ignore"}
+_PLAIN = frozenset({str, bytes, bool, int, float, type(None)})
+
+
+class InsertPlan(WritePlan):
+    """INSERT, compiled."""
+
+    __slots__ = ("_mode", "_names", "_query", "_rows", "_slots", "_upsert")
+
+    def __init__(self, statement: Insert, view: View, count: int, planner: QueryPlanner) -> None:
+        subqueries = Subqueries(count)
+        super().__init__(statement.collection, statement.returning, view, subqueries)
+        if statement.or_action not in _MODES:
+            action = (statement.or_action or "").upper()
+            raise NotSupportedError(f"INSERT OR {action} is not built yet")
+        self._mode = _MODES[statement.or_action]
+        self._names = _column_names(self.schema, statement.columns)
+        values_scope = RowScope(None, subqueries)
+        self._query: Plan | None = None
+        if statement.query is not None:
+            self._query = planner(statement.query, view, count)
+            self.tables.extend(self._query.all_tables())
+            self._check_width(len(self._query.columns()[0]))
+        for row in statement.rows:
+            self._check_width(len(row))
+        self._rows = [[compile_expression(each, values_scope) for each in row]
+                      for row in statement.rows]  # fmt: skip
+        self._upsert: _Upsert | None = None
+        conflict = statement.on_conflict
+        if conflict is not None:
+            if conflict.action == "nothing" and _covers_all_keys(self.schema, conflict.column):
+                self._mode = "ignore"
+            else:
+                self._upsert = _Upsert(self.schema, conflict, subqueries)
+        self.prepare_inner(subqueries, view, planner)
+        self._slots = None if self.inner else _slots(statement)
+
+    def _check_width(self, width: int) -> None:
+        if width != len(self._names):
+            raise ProgrammingError(
+                f"{width} values for {len(self._names)} columns of {self.schema.name}"
+            )
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Execute inside a writing statement."""
+        write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
+        bindings = self.bind_inner(view, bindings)
+        if self._query is not None:
+            rows = self._query.run(view, bindings.program_values(self.parameter_count)).rows
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            count = len(rows)
+        else:
+            count = len(self._rows)
+            columns = [[row[at]((), bindings) for row in self._rows]
+                       for at in range(len(self._names))]  # fmt: skip
+        return self._write(write, columns, count, bindings)
+
+    def _write(
+        self, write: WriteView, columns: list[list[Any]], count: int, bindings: Bindings
+    ) -> Result:
+        if not count:
+            return self.result(None, 0)
+        if self._upsert is not None:
+            rowids = self._upsert.run(write, self._names, columns, bindings)
+        else:
+            given = dict(zip(self._names, columns, strict=True))
+            written = write.insert(self.name, given, count, self._mode).tolist()
+            rowids = written if self._mode == "error" else [row for row in written if row >= 0]
+        last = rowids[-1] if rowids else None
+        if self.returning is None:
+            return self.result(None, len(rowids), last)
+        collection = write.collection(self.name)
+        kept = [row for row in rowids if collection.place(row) is not None]
+        returned = self.returning.rows(PlacedRows(collection, kept), bindings)
+        return self.result(returned, len(rowids), last)
+
+    def run_many(self, write: WriteView, rows: Sequence[Sequence[Any]]) -> Result | None:
+        """All rows of parameters by one insertion; None where the statement is not so plain."""
+        if self._slots is None or self._upsert is not None or self.returning is not None:
+            return None
+        given = list(zip(*rows, strict=True))
+        columns: list[list[Any]] = []
+        for slot in self._slots:
+            if isinstance(slot, Parameter):
+                columns.append(_adapted_column(given[slot.index], slot.index))
+            else:
+                columns.append([literal_value(slot)] * len(rows))
+        return self._write(write, columns, len(rows), Bindings())
+
+    def explain(self) -> Explained:
+        """Where the rows come from."""
+        lines: Explained = [(0, f"INSERT INTO {self.schema.name}")]
+        if self._query is None:
+            lines.append((1, f"VALUES of {len(self._rows)} rows"))
+        else:
+            lines += [(depth + 1, text) for depth, text in self._query.explain()]
+        if self._upsert is not None:
+            lines.append((1, f"ON CONFLICT {self._upsert.target}: row by row"))
+        return lines + self.explain_inner()
+
+
+def _column_names(schema: CollectionSchema, names: Sequence[str] | None) -> list[str]:
+    """The columns that values are given for, as the schema spells them.
+
+    Raises ProgrammingError: an unknown column, one named twice.
+    """
+    if names is None:
+        return [column.name for column in schema.columns]
+    found = [schema.columns[schema.column(name)].name for name in names]
+    for name in found:
+        if found.count(name) > 1:
+            raise ProgrammingError(f"column {name} of {schema.name} is named twice")
+    return found
+
+
+def _slots(statement: Insert) -> list[Parameter | Literal] | None:
+    """The values of the one row, where all are parameters and literals."""
+    if len(statement.rows) != 1:
+        return None
+    found = [each for each in statement.rows[0] if isinstance(each, Parameter | Literal)]
+    return found if len(found) == len(statement.rows[0]) else None
+
+
+def _adapted_column(values: Sequence[Any], index: int) -> list[Any]:
+    """One parameter's values of all rows, as `binding.adapted` gives each."""
+    if set(map(type, values)) <= _PLAIN:
+        return list(values)  # the column itself refuses integers beyond 64 bits and NaN
+    return [adapted(value, index) for value in values]
+
+
+def key_columns(schema: CollectionSchema) -> list[int]:
+    """The columns in which no two rows may have the same value."""
+    found = [index for index, column in enumerate(schema.columns) if column.is_key]
+    for info in schema.indexes:
+        if info.unique and schema.column(info.column) not in found:
+            found.append(schema.column(info.column))
+    return found
+
+
+def _covers_all_keys(schema: CollectionSchema, column: str | None) -> bool:
+    return column is None or key_columns(schema) == [schema.column(column)]
+
+
+class _UpsertScope(RowScope):
+    """The row that is there, and as `excluded.x` the one that could not be inserted."""
+
+    __slots__ = ()
+
+    def column(self, reference: ColumnRef) -> Slot:
+        """`excluded.x` stands at a position of its own."""
+        if reference.table is None or reference.table.lower() != "excluded":
+            return super().column(reference)
+        assert self.schema is not None
+        index = self.schema.column(reference.name)
+        position = self.position(f"excluded {index}")
+        return Slot(position, self.schema.columns[index].type)
+
+
+class _Upsert:
+    """ON CONFLICT (column) DO UPDATE SET … [WHERE …], or DO NOTHING."""
+
+    __slots__ = ("_assignments", "_keys", "_schema", "_scope", "_where", "target")
+
+    def __init__(
+        self, schema: CollectionSchema, conflict: OnConflict, subqueries: Subqueries
+    ) -> None:
+        self._schema = schema
+        keys = key_columns(schema)
+        if conflict.column is not None:
+            wanted = schema.column(conflict.column)
+            if wanted not in keys:
+                raise ProgrammingError(
+                    f"ON CONFLICT ({conflict.column}) does not match any PRIMARY KEY or UNIQUE "
+                    f"column of {schema.name}"
+                )
+            keys = [wanted]
+        self._keys = keys
+        self.target = f"({', '.join(schema.columns[index].name for index in keys)})"
+        self._scope = _UpsertScope(schema, subqueries)
+        self._assignments: list[tuple[str, Evaluator]] | None = None
+        self._where: Evaluator | None = None
+        if conflict.action == "update":
+            self._assignments = [
+                (schema.columns[schema.column(each.column)].name,
+                 compile_expression(each.value, self._scope))
+                for each in conflict.assignments
+            ]  # fmt: skip
+            if conflict.where is not None:
+                self._where = compile_expression(conflict.where, self._scope)
+
+    def run(
+        self, write: WriteView, names: list[str], columns: list[list[Any]], bindings: Bindings
+    ) -> list[int]:
+        """Insert or update each row in turn; the rowids of those inserted or changed."""
+        rowids = []
+        for row in zip(*columns, strict=True):
+            given = dict(zip(names, row, strict=True))
+            collection = write.collection(self._schema.name)
+            existing = self._existing(collection, given)
+            if existing is None:
+                one = {name: [value] for name, value in given.items()}
+                rowids += write.insert(self._schema.name, one, 1, "error").tolist()
+            elif self._assignments is not None:
+                rowid = self._update(write, collection, existing, (given, bindings))
+                if rowid is not None:
+                    rowids.append(rowid)
+        return rowids
+
+    def _existing(self, collection: CollectionView, given: dict[str, Any]) -> int | None:
+        """The rowid of the row that the new one conflicts with, or None."""
+        for index in self._keys:
+            column = self._schema.columns[index]
+            value = given.get(column.name, column.default)
+            stored = store_scalar(column, value, self._schema.name)
+            if stored is None:
+                continue
+            rowid = collection.find(index, stored) if column.is_key else None
+            if not column.is_key:
+                rowid = self._by_index(collection, index, stored)
+            if rowid is not None:
+                return rowid
+        return None
+
+    def _by_index(self, collection: CollectionView, index: int, stored: Any) -> int | None:
+        """By a UNIQUE B-tree index, whose candidates are compared themselves."""
+        found = collection.index_rowids(index, stored, stored)
+        for rowid in () if found is None else found.tolist():
+            place = collection.place(rowid)
+            if place is not None and collection.stored_row(place)[index] == stored:
+                return int(rowid)
+        return None
+
+    def _update(
+        self,
+        write: WriteView,
+        collection: CollectionView,
+        rowid: int,
+        context: tuple[dict[str, Any], Bindings],
+    ) -> int | None:
+        """Change the row that is there; its rowid afterwards, None where WHERE spares it."""
+        given, bindings = context
+        assert self._assignments is not None
+        place = collection.place(rowid)
+        assert place is not None
+        row = tuple([
+            self._value(collection, place, source, (rowid, given)) for source in self._scope.sources
+        ])  # fmt: skip
+        if self._where is not None and not truth(self._where(row, bindings)):
+            return None
+        changes = {name: [run(row, bindings)] for name, run in self._assignments}
+        write.update(self._schema.name, [rowid], changes)
+        alias = self._schema.rowid_alias
+        if alias is not None and self._schema.columns[alias].name in changes:
+            return int(changes[self._schema.columns[alias].name][0])
+        return rowid
+
+    def _value(
+        self,
+        collection: CollectionView,
+        place: tuple[int, int],
+        source: int | str,
+        row: tuple[int, dict[str, Any]],
+    ) -> Any:
+        rowid, given = row
+        if source == ROWID:
+            return rowid
+        if isinstance(source, int):
+            return collection.row(place, (source,))[0]
+        column = self._schema.columns[int(source.split()[1])]
+        value = given.get(column.name, column.default)
+        if column.is_vector:
+            return value
+        return python_value(column, store_scalar(column, value, self._schema.name))

@@ -1,0 +1,100 @@
+"""Plans: what is shared by all statements that read or write collections.
+
+A plan is made once for a statement and runs many times. It remembers the schemas that it was made
+for and holds while the view still has those very objects; a schema that was changed, rolled back
+or made again is another object, so no number can be mistaken for it (S15).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.pager.errors import ProgrammingError
+from m2mdb.query.functions import Bindings
+from m2mdb.query.result import Result
+from m2mdb.query.scope import Subqueries
+
+if TYPE_CHECKING:
+    from m2mdb.index.schema import CollectionSchema
+    from m2mdb.index.view import View
+    from m2mdb.query.ast import Query
+
+Explained = list[tuple[int, str]]  # depth and text of each line
+
+
+class Plan:
+    """Base of the plans: validity, and the statement's own subqueries."""
+
+    __slots__ = ("inner", "parameter_count", "tables")
+
+    def __init__(self, parameter_count: int) -> None:
+        self.parameter_count = parameter_count
+        self.tables: list[tuple[str, CollectionSchema]] = []
+        self.inner: list[tuple[Plan, str]] = []
+
+    def is_valid(self, view: View) -> bool:
+        """Whether the view still has the schemas that the plan was made for."""
+        by_name = view.catalog.by_name
+        for name, schema in self.tables:
+            entry = by_name.get(name)
+            if entry is None or entry.schema is not schema:
+                return False
+        return all(plan.is_valid(view) for plan, _ in self.inner)
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Execute; bindings hold the program's parameters only."""
+        raise NotImplementedError
+
+    def explain(self) -> Explained:
+        """The lines of EXPLAIN."""
+        raise NotImplementedError
+
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """Names and types of the result's columns."""
+        raise NotImplementedError
+
+    def all_tables(self) -> list[tuple[str, CollectionSchema]]:
+        """The schemas that the plan and its subqueries were made for."""
+        found = list(self.tables)
+        for plan, _ in self.inner:
+            found += plan.all_tables()
+        return found
+
+    def prepare_inner(self, subqueries: Subqueries, view: View, planner: QueryPlanner) -> None:
+        """Plan the subqueries that compiling has found."""
+        for node, form in subqueries.found:
+            self.inner.append((planner(node.query, view, self.parameter_count), form))
+
+    def bind_inner(self, view: View, bindings: Bindings) -> Bindings:
+        """The bindings with the subqueries' values behind the program's."""
+        if not self.inner:
+            return bindings
+        given = bindings.program_values(self.parameter_count)
+        for plan, form in self.inner:
+            own = given.program_values(self.parameter_count)
+            bindings.append(_inner_value(plan, form, view, own))
+        return bindings
+
+    def explain_inner(self) -> Explained:
+        """The lines of the subqueries."""
+        lines: Explained = []
+        for plan, form in self.inner:
+            lines.append((0, f"{form.upper()} SUBQUERY"))
+            lines += [(depth + 1, text) for depth, text in plan.explain()]
+        return lines
+
+
+QueryPlanner = Callable[["Query", "View", int], Plan]
+
+
+def _inner_value(plan: Plan, form: str, view: View, bindings: Bindings) -> Any:
+    result = plan.run(view, bindings)
+    if form == "exists":
+        return bool(result.rows)
+    width = len(result.columns or ())
+    if width != 1:
+        raise ProgrammingError(f"sub-select returns {width} columns - expected 1")
+    if form == "list":
+        return [row[0] for row in result.rows]
+    return result.rows[0][0] if result.rows else None

@@ -1,0 +1,160 @@
+"""PRAGMA: settings and checks, each by its name; unknown ones are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.query.ast import Pragma
+from m2mdb.query.functions import FUNCTIONS
+from m2mdb.query.result import Result
+
+if TYPE_CHECKING:
+    from m2mdb.index.database import Database
+
+PragmaValue = int | float | str | None
+CHECKPOINT_MODES = ("passive", "full", "restart", "truncate")
+SYNCHRONOUS = ("off", "normal", "full")
+_SYNCHRONOUS_NAMES = {"0": "off", "1": "normal", "2": "full", "3": "full", "extra": "full"}
+MAX_HEADER_VALUE = 2**32 - 1
+
+
+def run_pragma(database: Database, statement: Pragma) -> Result:
+    """One PRAGMA.
+
+    Raises ProgrammingError: an unknown name or value.
+    """
+    run = _PRAGMAS.get(statement.name)
+    if run is None:
+        raise ProgrammingError(
+            f"unknown PRAGMA {statement.name}; known are {', '.join(sorted(_PRAGMAS))}"
+        )
+    return run(database, statement.value)
+
+
+def _one(name: str, value: int | str) -> Result:
+    return Result([name], [(value,)])
+
+
+def _integrity_check(database: Database, value: PragmaValue) -> Result:
+    return _checked(database, quick=False)
+
+
+def _quick_check(database: Database, value: PragmaValue) -> Result:
+    return _checked(database, quick=True)
+
+
+def _checked(database: Database, *, quick: bool) -> Result:
+    from m2mdb.index.integrity import check
+
+    with database.reading() as view:
+        faults = check(view, quick=quick)
+    name = "quick_check" if quick else "integrity_check"
+    return Result([name], [(fault,) for fault in faults] or [("ok",)])
+
+
+def checkpoint(database: Database, mode: str) -> Result:
+    """`PRAGMA wal_checkpoint(mode)` and `CHECKPOINT mode`: one row (busy, log, checkpointed).
+
+    Raises ProgrammingError: an unknown mode. OperationalError: inside a transaction.
+    """
+    mode = mode.lower()
+    if mode not in CHECKPOINT_MODES:
+        raise ProgrammingError(
+            f"checkpoint mode {mode!r}: expected one of {', '.join(CHECKPOINT_MODES)}"
+        )
+    return Result(["busy", "log", "checkpointed"], [tuple(database.checkpoint(mode))])
+
+
+def _wal_checkpoint(database: Database, value: PragmaValue) -> Result:
+    return checkpoint(database, "passive" if value is None else str(value))
+
+
+def _synchronous(database: Database, value: PragmaValue) -> Result:
+    if value is not None:
+        word = str(value).lower()
+        word = _SYNCHRONOUS_NAMES.get(word, word)
+        if word not in SYNCHRONOUS:
+            raise ProgrammingError(
+                f"PRAGMA synchronous = {value}: expected off, normal or full (0, 1 or 2)"
+            )
+        database.store.synchronous = word
+        return Result()
+    return _one("synchronous", SYNCHRONOUS.index(database.store.synchronous))
+
+
+def _busy_timeout(database: Database, value: PragmaValue) -> Result:
+    if value is not None:
+        if isinstance(value, str) or value < 0:
+            raise ProgrammingError(
+                f"PRAGMA busy_timeout = {value}: expected milliseconds, 0 or more"
+            )
+        database.store.timeout = value / 1000
+    return _one("timeout", round(database.store.timeout * 1000))
+
+
+def _table_info(database: Database, value: PragmaValue) -> Result:
+    names = ["cid", "name", "type", "notnull", "dflt_value", "pk"]
+    if value is None:
+        raise ProgrammingError("PRAGMA table_info(name) needs a collection")
+    quote = FUNCTIONS["quote"][0]
+    with database.reading() as view:
+        columns = view.collection(str(value)).schema.columns
+    rows = [
+        (
+            number,
+            column.name,
+            column.declaration(),
+            int(column.not_null),
+            quote(column.default) if column.has_default else None,
+            int(column.primary_key),
+        )
+        for number, column in enumerate(columns)
+    ]
+    return Result(names, rows)
+
+
+def _header_value(name: str) -> Callable[[Database, PragmaValue], Result]:
+    def run(database: Database, value: PragmaValue) -> Result:
+        if value is None:
+            return _one(name, database.header_value(name))
+        if type(value) is not int or not 0 <= value <= MAX_HEADER_VALUE:
+            raise ProgrammingError(
+                f"PRAGMA {name} = {value}: expected an integer in 0..{MAX_HEADER_VALUE}"
+            )
+        database.set_header_value(name, value)
+        return Result()
+
+    return run
+
+
+def _page_size(database: Database, value: PragmaValue) -> Result:
+    size = database.store.page_size
+    if value is not None and value != size:
+        raise NotSupportedError(
+            f"PRAGMA page_size = {value}: the file has pages of {size} bytes, which cannot be "
+            "changed"
+        )
+    return _one("page_size", size)
+
+
+def _compute(database: Database, value: PragmaValue) -> Result:
+    if value is not None:
+        database.compute = str(value).lower()
+        return Result()
+    return _one("compute", database.compute)
+
+
+_PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
+    "application_id": _header_value("application_id"),
+    "busy_timeout": _busy_timeout,
+    "compute": _compute,
+    "integrity_check": _integrity_check,
+    "page_size": _page_size,
+    "quick_check": _quick_check,
+    "synchronous": _synchronous,
+    "table_info": _table_info,
+    "user_version": _header_value("user_version"),
+    "wal_checkpoint": _wal_checkpoint,
+}

@@ -1,0 +1,95 @@
+"""Projections: expressions evaluated over the rows of a selection, by columns.
+
+A plain column is handed on as the list it is fetched as; the others are computed row by row over
+the columns that they use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from m2mdb.query.affinity import Value
+from m2mdb.query.binder import Output
+from m2mdb.query.conditions import Evaluator, collation_of, folded, type_of
+from m2mdb.query.expression import compile_expression
+from m2mdb.query.functions import Bindings
+from m2mdb.query.nodes import ColumnRef, Expression
+from m2mdb.query.scope import RowScope, Scope
+
+
+class Columns(Protocol):
+    """What has rows and gives their values by columns."""
+
+    def __len__(self) -> int: ...
+
+    def column(self, source: Any) -> list[Any]:
+        """The values of a source for all rows."""
+        ...
+
+
+class Computed:
+    """An expression compiled in a scope: a plain column, or a closure."""
+
+    __slots__ = ("evaluate", "position")
+
+    def __init__(self, node: Expression, scope: Scope, *, collated: bool = False) -> None:
+        """`collated`: apply the expression's COLLATE to the values."""
+        fold = collation_of(node) if collated else None
+        self.evaluate: Evaluator = folded(compile_expression(node, scope), fold)
+        slot = scope.replacement(node)
+        if slot is None and isinstance(node, ColumnRef):
+            slot = scope.column(node)
+        self.position: int | None = None if slot is None or fold else slot.position
+
+    def values(self, columns: Sequence[list[Any]], count: int, bindings: Bindings) -> list[Value]:
+        """The value for each of the rows that stand in columns."""
+        if self.position is not None:
+            return columns[self.position]
+        evaluate = self.evaluate
+        if not columns:
+            return [evaluate((), bindings) for _ in range(count)]
+        return [evaluate(row, bindings) for row in zip(*columns, strict=True)]
+
+
+class Projection:
+    """A result list, or the keys of ORDER BY, over one collection's rows."""
+
+    __slots__ = ("_computed", "_scope", "names", "types")
+
+    def __init__(
+        self, outputs: Sequence[Output], scope: RowScope, *, collated: bool = False
+    ) -> None:
+        self._scope = scope.sibling()
+        self._computed = [
+            Computed(output.expression, self._scope, collated=collated) for output in outputs
+        ]
+        self.names = [output.name for output in outputs]
+        self.types = [type_of(output.expression, self._scope) for output in outputs]
+
+    @property
+    def plain_sources(self) -> list[int] | None:
+        """The stored columns of the outputs, where all are such; else None."""
+        found = []
+        for computed in self._computed:
+            if computed.position is None:
+                return None
+            source = self._scope.sources[computed.position]
+            if not isinstance(source, int) or source < 0:
+                return None
+            found.append(source)
+        return found
+
+    def columns(self, rows: Columns, bindings: Bindings) -> list[list[Value]]:
+        """The outputs, by columns."""
+        fetched = [rows.column(source) for source in self._scope.sources]
+        count = len(rows)
+        return [computed.values(fetched, count, bindings) for computed in self._computed]
+
+    def rows(self, rows: Columns, bindings: Bindings) -> list[tuple[Any, ...]]:
+        """The outputs, by rows."""
+        if not len(rows):
+            return []
+        if not self._computed:
+            return [()] * len(rows)
+        return list(zip(*self.columns(rows, bindings), strict=True))

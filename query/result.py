@@ -1,0 +1,38 @@
+"""Results: what a statement gives back to the program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Result:
+    """The outcome of one statement.
+
+    columns    the names of its columns, or None for a statement without rows
+    rows       all rows, as tuples; they are copies that outlive the snapshot
+    rowcount   rows changed by INSERT, UPDATE, DELETE; -1 for all others
+    lastrowid  the rowid of the last inserted row; None where nothing was inserted
+    types      the declared type of each column, None where it is computed; or None
+    """
+
+    __slots__ = ("columns", "lastrowid", "rowcount", "rows", "types")
+
+    def __init__(
+        self,
+        columns: list[str] | None = None,
+        rows: list[tuple[Any, ...]] | None = None,
+        *,
+        rowcount: int = -1,
+        lastrowid: int | None = None,
+        types: list[str | None] | None = None,
+    ) -> None:
+        self.columns = columns
+        self.rows: list[tuple[Any, ...]] = [] if rows is None else rows
+        self.rowcount = rowcount
+        self.lastrowid = lastrowid
+        self.types = types
+
+    def __repr__(self) -> str:
+        if self.columns is None:
+            return f"<Result: {self.rowcount} rows changed>"
+        return f"<Result: {len(self.rows)} rows of {', '.join(self.columns)}>"

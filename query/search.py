@@ -1,0 +1,433 @@
+"""Search: NEAR and MATCH over one collection, fused, filtered and cut.
+
+    WHERE --masks--> vector side --+
+                     text side  ---+--fusion--> scores --K, OFFSET--> --MIN SCORE--> SearchHits
+
+Used by SEARCH and by `Collection.search`, which needs neither parser nor expressions: WHERE comes
+as anything that gives a mask for a part.
+
+Invariants
+    Y1  A search gives min(K, matches) rows; matches pass WHERE and have a vector (NEAR), a query
+        term (MATCH), or either. MIN SCORE filters afterwards.
+    Y2  Hits are ordered by (score descending, rowid ascending).
+    Y3  `distance` is NULL for rows without a vector alone, `bm25` for rows without a query term
+        alone, whichever side found the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from m2mdb.index.schema import CollectionSchema
+from m2mdb.index.values import check_query_vector
+from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView, Part
+    from m2mdb.index.found import Found
+    from m2mdb.index.text.match_query import TextQuery
+    from m2mdb.index.view import View
+    from m2mdb.query.fusion import Fused
+
+DEFAULT_K = 10
+LEAST_DEPTH = 100  # candidates of each side for fusion: max(100, 4 (K + OFFSET))
+ROWID = -1
+COMPUTED = ("rowid", "score", "distance", "bm25", "rank")
+UNBUILT_COMPUTED = ("energy", "confidence")
+FUSIONS = ("rrf", "weighted", "vector_only", "bm25_only")
+Masks = list[np.ndarray | None] | None
+
+
+class Condition(Protocol):
+    """A bound WHERE."""
+
+    def mask(self, part: Part) -> np.ndarray:
+        """bool (part.size,): the live rows that pass."""
+        ...
+
+
+class SearchRequest:
+    """What to search for; the fields are SEARCH's clauses, None where one is absent.
+
+    near, match      the query vector and the match text; at least one of them
+    where            a bound condition
+    fusion_options   of FUSION: k, depth, vector, text
+    recall, probes   how much an approximate index must find; exact search satisfies any
+    """
+
+    __slots__ = (
+        "collection", "exact", "fusion", "fusion_options", "k", "match", "match_column",
+        "min_score", "near", "near_column", "offset", "probes", "recall", "score", "where",
+    )  # fmt: skip
+
+    def __init__(self, collection: str, **clauses: Any) -> None:
+        """Clauses by their field names.
+
+        Raises ProgrammingError: no NEAR and no MATCH; K, OFFSET, RECALL, PROBES or MIN SCORE out
+        of range. NotSupportedError: SCORE splat.
+        """
+        take = clauses.pop
+        self.collection = collection
+        self.near: Any = take("near", None)
+        self.near_column: str | None = take("near_column", None)
+        self.match: Any = take("match", None)
+        self.match_column: str | None = take("match_column", None)
+        self.where: Condition | None = take("where", None)
+        self.k: int = take("k", DEFAULT_K)
+        self.offset: int = take("offset", 0)
+        self.fusion: str | None = take("fusion", None)
+        self.fusion_options: Mapping[str, float] = take("fusion_options", None) or {}
+        self.exact: bool = take("exact", False)
+        self.recall: float | None = take("recall", None)
+        self.probes: int | None = take("probes", None)
+        self.min_score: float | None = take("min_score", None)
+        self.score: str = take("score", None) or "similarity"
+        if clauses:
+            raise ProgrammingError(f"unknown clause of a search: {', '.join(clauses)}")
+        self._check()
+
+    def _check(self) -> None:
+        if self.near is None and self.match is None:
+            raise ProgrammingError("a search needs NEAR, MATCH or FOR")
+        if type(self.k) is not int or self.k <= 0:
+            self.k = _whole("K", self.k, 1)
+        if type(self.offset) is not int or self.offset < 0:
+            self.offset = _whole("OFFSET", self.offset, 0)
+        if self.probes is not None:
+            self.probes = _whole("PROBES", self.probes, 1)
+        if self.recall is not None and not 0 < _real("RECALL", self.recall) <= 1:
+            raise ProgrammingError(f"RECALL is {self.recall!r}; expected more than 0, at most 1")
+        if self.min_score is not None:
+            self.min_score = _real("MIN SCORE", self.min_score)
+        if self.score != "similarity":
+            self._refuse_score()
+
+    def _refuse_score(self) -> None:
+        if self.score == "splat":
+            raise NotSupportedError("SCORE splat is not built yet; use SCORE similarity")
+        raise ProgrammingError(f"SCORE {self.score}: expected splat or similarity")
+
+
+def _whole(clause: str, value: Any, least: int) -> int:
+    """A number of rows; ProgrammingError where it is none, or too small."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    wanted = "a positive integer" if least else "an integer of 0 or more"
+    raise ProgrammingError(f"{clause} is {value!r}; expected {wanted}")
+
+
+def _real(clause: str, value: Any) -> float:
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        number = float(value)
+        if number == number:
+            return number
+    raise ProgrammingError(f"{clause} is {value!r}; expected a number")
+
+
+class _Work:
+    """A request resolved against a collection: what each side searches, and for what."""
+
+    __slots__ = ("backend", "collection", "masks", "near_column", "query", "text", "text_column")
+
+    def __init__(self, view: View, request: SearchRequest) -> None:
+        collection = self.collection = view.collection(request.collection)
+        schema = collection.schema
+        self.backend = view.database.kernels
+        self.near_column = -1
+        self.query: np.ndarray | None = None
+        self.text: TextQuery | None = None
+        self.text_column: int | None = None
+        if request.near is not None:
+            self.near_column = vector_column(schema, request.near_column)
+            column = schema.columns[self.near_column]
+            self.query = check_query_vector(column, request.near, schema.name)
+        if request.match is not None:
+            self.text_column = text_column(schema, request.match_column)
+            self.text = _parsed(request.match)
+        where = request.where
+        self.masks: Masks = None
+        if where is not None:
+            self.masks = [where.mask(part) for part in collection.parts()]
+
+    def nearest(self, k: int, masks: Masks) -> Found:
+        """The vector side."""
+        assert self.query is not None
+        return self.collection.nearest(self.near_column, self.query, k, self.backend, masks)
+
+    def matching(self, k: int, masks: Masks) -> Found:
+        """The text side."""
+        assert self.text is not None
+        return self.collection.match(self.text, k, column_index=self.text_column, masks=masks)
+
+
+def vector_column(schema: CollectionSchema, name: str | None) -> int:
+    """The column that NEAR searches.
+
+    Raises ProgrammingError: no such column, no VECTOR column, or several and none named.
+    """
+    if name is not None:
+        index = schema.column(name)
+        if not schema.columns[index].is_vector:
+            kind = schema.columns[index].type
+            raise ProgrammingError(f"NEAR {name} of {schema.name}: a {kind} column is no VECTOR")
+        return index
+    found = schema.vector_columns
+    if len(found) != 1:
+        names = ", ".join(schema.columns[index].name for index in found) or "none"
+        raise ProgrammingError(
+            f"NEAR without a column needs exactly one VECTOR column; {schema.name} has {names}"
+        )
+    return found[0]
+
+
+def text_column(schema: CollectionSchema, name: str | None) -> int | None:
+    """The column that MATCH searches; None for all FULLTEXT columns.
+
+    Raises ProgrammingError: no such column, or none that is FULLTEXT.
+    """
+    if name is not None:
+        index = schema.column(name)
+        if schema.columns[index].fulltext is None:
+            raise ProgrammingError(f"MATCH {name} of {schema.name}: the column is not FULLTEXT")
+        return index
+    if not schema.text_columns:
+        raise ProgrammingError(f"MATCH needs a FULLTEXT column; {schema.name} has none")
+    return None
+
+
+def _parsed(text: Any) -> TextQuery:
+    from m2mdb.index.text.match_query import parse_match
+
+    if not isinstance(text, str):
+        raise InterfaceError(f"MATCH takes a str, not {type(text).__name__}")
+    return parse_match(text)
+
+
+def fusion_of(request: SearchRequest) -> str:
+    """The method of a request, by its default: rrf for two sides, else the one side.
+
+    Raises ProgrammingError: unknown, or the side that it wants is not searched.
+    """
+    name = request.fusion
+    if name is None:
+        if request.near is not None and request.match is not None:
+            return "rrf"
+        return "vector_only" if request.match is None else "bm25_only"
+    name = name.lower()
+    if name not in FUSIONS:
+        raise ProgrammingError(f"FUSION {name}: expected one of {', '.join(FUSIONS)}")
+    if name == "vector_only" and request.near is None:
+        raise ProgrammingError("FUSION vector_only needs NEAR")
+    if name == "bm25_only" and request.match is None:
+        raise ProgrammingError("FUSION bm25_only needs MATCH")
+    return name
+
+
+def depth_of(request: SearchRequest) -> int:
+    """How many rows of each side take part in a fusion: never fewer than are asked for (Y1)."""
+    wanted = request.k + request.offset
+    depth = request.fusion_options.get("depth")
+    if depth is None:
+        return max(LEAST_DEPTH, 4 * wanted)
+    return max(_whole("FUSION depth", int(depth) if depth == int(depth) else depth, 1), wanted)
+
+
+def run_search(view: View, request: SearchRequest) -> SearchHits:
+    """The hits of a request at the view's snapshot.
+
+    Raises ProgrammingError: no such collection or column, malformed match text. DataError: the
+    query vector has another dimension, NaN, infinity, or no direction under cosine.
+    """
+    method = fusion_of(request)
+    work = _Work(view, request)
+    rows = sum([part.size for part in work.collection.parts()])
+    wanted = min(request.k + request.offset, rows)
+    if not wanted:
+        return SearchHits.nothing(work, request)
+    if method == "vector_only" and not request.fusion_options:
+        found = work.nearest(wanted, work.masks)
+        return SearchHits.of_one_side(work, request, found, "distance")
+    if method == "bm25_only" and not request.fusion_options:
+        found = work.matching(wanted, work.masks)
+        return SearchHits.of_one_side(work, request, found, "bm25")
+    return _fused(work, request, method, min(depth_of(request), rows))
+
+
+def _fused(work: _Work, request: SearchRequest, method: str, depth: int) -> SearchHits:
+    from m2mdb.query.fusion import Side, fuse
+
+    vector = text = None
+    if work.query is not None and method != "bm25_only":
+        vector = work.nearest(depth, work.masks)
+    if work.text is not None and method != "vector_only":
+        text = work.matching(depth, work.masks)
+    metric = work.collection.schema.columns[work.near_column].metric
+    options = {name: value for name, value in request.fusion_options.items() if name != "depth"}
+    if "depth" in request.fusion_options and method != "rrf":
+        raise ProgrammingError(f"FUSION {method}: unknown option 'depth'")
+    fused = fuse(
+        method,
+        None if vector is None else Side(vector.rowids, vector.scores, metric),
+        None if text is None else Side(text.rowids, text.scores),
+        options,
+    )
+    return SearchHits.of_fusion(work, request, fused, (vector, text))
+
+
+class SearchHits:
+    """What a search found, best first; values are fetched when they are asked for.
+
+    rowids   int64
+    scores   float64
+    places   (part index, ordinal) of each hit
+    """
+
+    __slots__ = ("_known", "_work", "collection", "first_rank", "places", "rowids", "scores")
+
+    def __init__(
+        self,
+        work: _Work,
+        request: SearchRequest,
+        found: tuple[np.ndarray, np.ndarray, list[tuple[int, int]]],
+        known: dict[str, dict[int, float]],
+    ) -> None:
+        """`found`: rowids, scores and places in order; `known`: distances and bm25 by rowid."""
+        rowids, scores, places = found
+        self._work = work
+        self._known = known
+        self.collection: CollectionView = work.collection
+        self.first_rank = request.offset + 1
+        start, stop = request.offset, request.offset + request.k
+        if request.min_score is not None:
+            stop = min(stop, int(np.count_nonzero(scores >= request.min_score)))
+        self.rowids = rowids[start:stop]
+        self.scores = scores[start:stop]
+        self.places = places[start:stop]
+
+    @classmethod
+    def nothing(cls, work: _Work, request: SearchRequest) -> SearchHits:
+        """No hit."""
+        return cls(work, request, (np.empty(0, np.int64), np.empty(0), []), {})
+
+    @classmethod
+    def of_one_side(
+        cls, work: _Work, request: SearchRequest, found: Found, measure: str
+    ) -> SearchHits:
+        """The hits of a vector search or of a text search; `measure`: "distance" or "bm25"."""
+        measured = found.distances if measure == "distance" else found.scores
+        assert measured is not None
+        known = {measure: dict(zip(found.rowids.tolist(), measured.tolist(), strict=True))}
+        scores = found.scores.astype(np.float64)
+        return cls(work, request, (found.rowids, scores, found.places), known)
+
+    @classmethod
+    def of_fusion(
+        cls,
+        work: _Work,
+        request: SearchRequest,
+        fused: Fused,
+        sides: tuple[Found | None, Found | None],
+    ) -> SearchHits:
+        """The hits of a fused ranking, with what its sides know of them."""
+        where: dict[int, tuple[int, int]] = {}
+        known: dict[str, dict[int, float]] = {}
+        for side, name in zip(sides, ("distance", "bm25"), strict=True):
+            if side is not None:
+                rowids = side.rowids.tolist()
+                where.update(zip(rowids, side.places, strict=True))
+                measured = side.scores if side.distances is None else side.distances
+                if name == "bm25":
+                    measured = side.scores
+                known[name] = dict(zip(rowids, measured.tolist(), strict=True))
+        stop = request.offset + request.k
+        rowids = fused.rowids[:stop]
+        places = [where[rowid] for rowid in rowids.tolist()]
+        return cls(work, request, (rowids, fused.scores[:stop], places), known)
+
+    def __len__(self) -> int:
+        return len(self.rowids)
+
+    def column(self, source: int | str) -> list[Any]:
+        """The values of a stored column (by index), of ROWID, or of a computed column (by name)."""
+        if source == ROWID or source == "rowid":
+            return self.rowids.tolist()  # type: ignore[no-any-return]
+        if isinstance(source, int):
+            parts = self.collection.parts()
+            return [parts[part].value(source, ordinal) for part, ordinal in self.places]
+        if source == "score":
+            return self.scores.tolist()  # type: ignore[no-any-return]
+        if source == "rank":
+            return list(range(self.first_rank, self.first_rank + len(self)))
+        return self.measured(source)
+
+    def measured(self, name: str) -> list[float | None]:
+        """`distance` or `bm25` of each hit; None where the row has no vector or no query term."""
+        work = self._work
+        if (work.query if name == "distance" else work.text) is None:
+            return [None] * len(self)
+        known = self._known.setdefault(name, {})
+        rowids = self.rowids.tolist()
+        missing = [row for row, rowid in enumerate(rowids) if rowid not in known]
+        if missing:
+            masks = self._masks_of(missing)
+            search = work.nearest if name == "distance" else work.matching
+            found = search(len(missing), masks)
+            measured = found.distances if name == "distance" else found.scores
+            assert measured is not None
+            known.update(zip(found.rowids.tolist(), measured.tolist(), strict=True))
+        return [known.get(rowid) for rowid in rowids]
+
+    def _masks_of(self, hits: Sequence[int]) -> Masks:
+        """Masks that leave some of the hits alone."""
+        masks = [np.zeros(part.size, bool) for part in self.collection.parts()]
+        for hit in hits:
+            part, ordinal = self.places[hit]
+            masks[part][ordinal] = True
+        return list(masks)
+
+    def rows(self, sources: Sequence[int | str]) -> list[tuple[Any, ...]]:
+        """The hits as rows of these columns, see `column`."""
+        if not len(self.rowids):
+            return []
+        return list(zip(*[self.column(source) for source in sources], strict=True))
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Primary keys (int64 where they are integers, else objects), or rowids without one."""
+        schema = self.collection.schema
+        key = schema.primary_key
+        if key is None or key == schema.rowid_alias:
+            return self.rowids
+        ids = np.empty(len(self), object)
+        ids[:] = self.column(key)
+        return ids
+
+
+def returned_columns(
+    schema: CollectionSchema, names: Sequence[str] | None
+) -> tuple[list[str], list[int | str]]:
+    """Names and sources of the result's columns; by default all but vectors, then score.
+
+    Raises ProgrammingError: no such column. NotSupportedError: energy and confidence.
+    """
+    if names is None:
+        sources: list[int | str] = [*schema.scalar_columns, "score"]
+        return [*(schema.columns[index].name for index in schema.scalar_columns), "score"], sources
+    found: list[int | str] = []
+    for name in names:
+        found.append(_source(schema, name))
+    return [
+        schema.columns[source].name if isinstance(source, int) else source for source in found
+    ], found
+
+
+def _source(schema: CollectionSchema, name: str) -> int | str:
+    lower = name.lower()
+    if lower in COMPUTED:
+        return lower
+    if lower in UNBUILT_COMPUTED:
+        raise NotSupportedError(f"{lower} is not built yet")
+    return schema.column(name)

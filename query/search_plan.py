@@ -1,0 +1,219 @@
+"""SEARCH as a statement: its clauses' values, its result list, and what EXPLAIN says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.query.ast import Query, Search
+from m2mdb.query.binder import Output, outputs_of
+from m2mdb.query.constants import walk
+from m2mdb.query.expression import compile_expression
+from m2mdb.query.functions import Bindings
+from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Node, SelectItem, Star
+from m2mdb.query.plan import Explained, Plan
+from m2mdb.query.predicate import Predicate, compile_predicate
+from m2mdb.query.projection import Projection
+from m2mdb.query.result import Result
+from m2mdb.query.scope import RowScope, Subqueries
+from m2mdb.query.search import (
+    COMPUTED,
+    UNBUILT_COMPUTED,
+    SearchHits,
+    SearchRequest,
+    depth_of,
+    fusion_of,
+    run_search,
+    text_column,
+    vector_column,
+)
+
+if TYPE_CHECKING:
+    from m2mdb.index.schema import CollectionSchema
+    from m2mdb.index.view import View
+
+QueryPlanner = Callable[[Query, "View", int], Plan]
+_UNBUILT = {
+    "for_": "FOR", "as_of": "AS OF", "decay": "DECAY", "temperature": "TEMPERATURE",
+    "seed": "SEED", "diversity": "DIVERSITY",
+}  # fmt: skip
+_VALUES = ("near", "match", "k", "offset", "recall", "probes", "min_score")
+
+
+class SearchPlan(Plan):
+    """A SEARCH, compiled."""
+
+    __slots__ = (
+        "_fusion_options", "_plain", "_predicate", "_projection", "_schema", "_statement",
+        "_values",
+    )  # fmt: skip
+
+    def __init__(self, statement: Search, view: View, count: int, planner: QueryPlanner) -> None:
+        super().__init__(count)
+        self._statement = statement
+        _refuse_unbuilt(statement)
+        schema = self._schema = view.collection(statement.collection).schema
+        self.tables.append((schema.name.lower(), schema))
+        subqueries = Subqueries(count)
+        if statement.near is not None:
+            vector_column(schema, statement.near_column)
+        if statement.match is not None:
+            text_column(schema, statement.match_column)
+        constant_scope = RowScope(None, subqueries)
+        self._values = {
+            name: compile_expression(node, constant_scope)
+            for name in _VALUES
+            if (node := getattr(statement, name)) is not None
+        }
+        self._fusion_options = _compile_options(statement, constant_scope)
+        scope = RowScope(schema, subqueries)
+        self._predicate: Predicate | None = None
+        if statement.where is not None:
+            self._predicate = compile_predicate(statement.where, scope)
+        hit_scope = RowScope(schema, subqueries, computed=COMPUTED)
+        self._projection = Projection(_outputs(statement, schema, hit_scope), hit_scope)
+        self.prepare_inner(subqueries, view, planner)
+
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """Names and types of the result's columns."""
+        return self._projection.names, self._projection.types
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Execute."""
+        bindings = self.bind_inner(view, bindings)
+        hits = run_search(view, self.request(bindings))
+        projection = self._projection
+        return Result(projection.names, projection.rows(hits, bindings), types=projection.types)
+
+    def hits(self, view: View, bindings: Bindings) -> SearchHits:
+        """The hits themselves."""
+        return run_search(view, self.request(self.bind_inner(view, bindings)))
+
+    def request(self, bindings: Bindings) -> SearchRequest:
+        """The clauses with their values."""
+        statement = self._statement
+        clauses: dict[str, Any] = {
+            name: evaluate((), bindings) for name, evaluate in self._values.items()
+        }
+        for name in ("near", "match"):
+            if name in clauses and clauses[name] is None:
+                self._refuse_null(name)
+        if self._fusion_options:
+            clauses["fusion_options"] = {
+                name: _option(name, evaluate((), bindings))
+                for name, evaluate in self._fusion_options.items()
+            }
+        return SearchRequest(
+            statement.collection,
+            near_column=statement.near_column,
+            match_column=statement.match_column,
+            where=None if self._predicate is None else self._predicate.bind(bindings),
+            fusion=None if statement.fusion is None else statement.fusion.name,
+            exact=statement.exact,
+            score=statement.score,
+            **clauses,
+        )
+
+    def _refuse_null(self, clause: str) -> None:
+        """NULL stands for no clause in a request, but not in a statement."""
+        from m2mdb.pager.errors import DataError
+
+        wanted = "a vector" if clause == "near" else "a text"
+        raise DataError(f"{clause.upper()} of {self._schema.name} is NULL; expected {wanted}")
+
+    def explain(self) -> Explained:
+        """The sides, the filter and the fusion."""
+        statement, schema = self._statement, self._schema
+        lines: Explained = [(0, f"SEARCH {schema.name}")]
+        if statement.near is not None:
+            column = schema.columns[vector_column(schema, statement.near_column)]
+            lines.append((1, f"NEAR {column.name}: exact scan, {column.metric} of {column.dtype}"))
+            if statement.recall is not None or statement.probes is not None:
+                lines.append((2, "an exact scan satisfies every RECALL and PROBES"))
+        if statement.match is not None:
+            index = text_column(schema, statement.match_column)
+            indexes = schema.text_columns if index is None else (index,)
+            names = ", ".join(schema.columns[each].name for each in indexes)
+            lines.append((1, f"MATCH {names}: BM25 over inverted lists"))
+        if statement.where is not None:
+            lines.append((1, f"FILTER {schema.name} BEFORE RANKING"))
+        lines.append((1, self._explain_fusion()))
+        return lines + self.explain_inner()
+
+    def _explain_fusion(self) -> str:
+        statement = self._statement
+        shape = SearchRequest(
+            statement.collection,
+            near=None if statement.near is None else (),
+            match=None if statement.match is None else "",
+            fusion=None if statement.fusion is None else statement.fusion.name,
+        )
+        name = fusion_of(shape)
+        return f"FUSION {name}" if name.endswith("_only") else f"FUSION {name} of two sides"
+
+    def details(self, view: View, bindings: Bindings) -> list[str]:
+        """What a run has worked with, for EXPLAIN ANALYZE."""
+        request = self.request(bindings)
+        collection = view.collection(request.collection)
+        parts = collection.parts()
+        rows = sum(part.live_count for part in parts)
+        found = [f"{rows} rows in {len(parts)} parts, backend {view.database.kernels.name}"]
+        if request.where is not None:
+            passing = sum(int(np.count_nonzero(request.where.mask(part))) for part in parts)
+            found.append(f"{passing} of {rows} rows pass WHERE")
+        if fusion_of(request) in ("rrf", "weighted"):
+            found.append(f"depth {depth_of(request)} a side")
+        return found
+
+
+def _refuse_unbuilt(statement: Search) -> None:
+    for field, keyword in _UNBUILT.items():
+        if getattr(statement, field) is not None:
+            raise NotSupportedError(f"{keyword} in SEARCH is not built yet")
+    if statement.near is None and statement.match is None:
+        raise ProgrammingError("SEARCH needs NEAR, MATCH or FOR")
+
+
+def _compile_options(statement: Search, scope: RowScope) -> dict[str, Any]:
+    """The options of FUSION by their names in lower case.
+
+    Raises ProgrammingError: one is given twice.
+    """
+    found: dict[str, Any] = {}
+    for option in statement.fusion.options if statement.fusion is not None else ():
+        name = option.name.lower()
+        if name in found:
+            raise ProgrammingError(f"FUSION: {name} is given twice")
+        found[name] = compile_expression(option.value, scope)
+    return found
+
+
+def _option(name: str, value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise ProgrammingError(f"FUSION: {name} = {value!r}; expected a number")
+
+
+def _outputs(statement: Search, schema: CollectionSchema, scope: RowScope) -> list[Output]:
+    """RETURNING, or all columns but vectors and then score."""
+    if statement.returning is None:
+        names = [schema.columns[index].name for index in schema.scalar_columns]
+        return [Output(name, ColumnRef(name, None, 0)) for name in (*names, "score")]
+    for item in statement.returning:
+        _refuse_unbuilt_columns(item, schema)
+    return outputs_of(statement.returning, scope)
+
+
+def _refuse_unbuilt_columns(item: SelectItem, schema: CollectionSchema) -> None:
+    expression: Node | Star = item.expression
+    for node in walk(expression):
+        if isinstance(node, ColumnRef) and node.name.lower() in UNBUILT_COMPUTED:
+            raise NotSupportedError(f"{node.name.lower()} in RETURNING is not built yet")
+        if isinstance(node, FunctionCall) and node.name == "count":
+            raise ProgrammingError("RETURNING takes no aggregates")
+
+
+__all__ = ["Expression", "SearchPlan"]

@@ -1,0 +1,348 @@
+"""SELECT: one collection, a system table, a query in FROM, or no table at all.
+
+    source --WHERE--> selection --GROUP BY--> groups --HAVING--> --ORDER BY--> --LIMIT--> rows
+
+Without grouping, rows are put in order and cut before the columns of the result are fetched.
+`SELECT columns FROM c WHERE key = ?` has a plan of its own, `PointPlan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.query.access import KeyAccess, rowid_of
+from m2mdb.query.affinity import truth
+from m2mdb.query.aggregates import is_aggregate
+from m2mdb.query.ast import Query, Select
+from m2mdb.query.binder import (
+    Output,
+    aliases_of,
+    group_expression,
+    order_expression,
+    outputs_of,
+    without_aliases,
+)
+from m2mdb.query.conditions import collation_of as fold_of_node
+from m2mdb.query.conditions import folded
+from m2mdb.query.constants import walk
+from m2mdb.query.expression import compile_expression
+from m2mdb.query.functions import Bindings
+from m2mdb.query.grouping import Grouping
+from m2mdb.query.lists import NO_TABLE, ListSchema, ListView
+from m2mdb.query.nodes import (
+    ColumnRef,
+    DerivedTable,
+    Expression,
+    FunctionCall,
+    OrderItem,
+    Source,
+    TableName,
+)
+from m2mdb.query.ordering import SortKey, distinct_rows, row_limit, sorted_order
+from m2mdb.query.plan import Explained, Plan
+from m2mdb.query.planner import plan_access
+from m2mdb.query.projection import Projection
+from m2mdb.query.result import Result
+from m2mdb.query.scope import RowScope, Subqueries
+from m2mdb.query.selection import Selection
+from m2mdb.query.system_tables import system_schema, system_view
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.view import View
+
+Opener = Callable[["View", Bindings], Any]  # gives the CollectionView or ListView to read
+QueryPlanner = Callable[[Query, "View", int], Plan]
+
+
+def plan_select(statement: Select, view: View, count: int, planner: QueryPlanner) -> Plan:
+    """The plan of a SELECT; `planner` plans the queries inside it.
+
+    Raises ProgrammingError: unknown names, misused aggregates, numbers out of range.
+    """
+    plan = SelectPlan(statement, view, count, planner)
+    return plan.point() or plan
+
+
+class SelectPlan(Plan):
+    """A SELECT, compiled."""
+
+    __slots__ = (
+        "_access", "_counts_all", "_distinct", "_grouped", "_limits", "_open", "_order",
+        "_projection", "_scope", "_source_plan", "_title",
+    )  # fmt: skip
+
+    def __init__(self, statement: Select, view: View, count: int, planner: QueryPlanner) -> None:
+        super().__init__(count)
+        self._source_plan: Plan | None = None
+        subqueries = Subqueries(count)
+        self._open, schema = self._source(statement.source, view, planner)
+        alias = getattr(statement.source, "alias", None)
+        self._scope = RowScope(schema, subqueries, name=alias)
+        self._title = (alias or schema.name) if statement.source is not None else "CONSTANT ROW"
+        outputs = outputs_of(statement.items, self._scope)
+        aliases = aliases_of(statement.items)
+        where = statement.where
+        if where is not None:
+            where = without_aliases(where, aliases, self._scope)
+            refuse_aggregates(where, "WHERE")
+        self._access = plan_access(where, self._scope)
+        keys = [
+            group_expression(node, outputs, aliases, self._scope) for node in statement.group_by
+        ]
+        order = [
+            (item, order_expression(item, outputs, aliases, self._scope))
+            for item in statement.order_by
+        ]
+        having = statement.having
+        if having is not None:
+            having = without_aliases(having, aliases, self._scope)
+        self._distinct = statement.distinct
+        self._limits = self._compile_limits(statement)
+        expressions = [output.expression for output in outputs] + [node for _, node in order]
+        self._grouped: _GroupedWork | None = None
+        self._projection: Projection | None = None
+        self._order: tuple[list[OrderItem], Projection] | None = None
+        if keys or having is not None or any(map(has_aggregate, expressions)):
+            self._grouped = _GroupedWork(self._scope, keys, outputs, having, order)
+            self._counts_all = where is None and self._grouped.is_count and not keys
+        else:
+            self._counts_all = False
+            self._projection = Projection(outputs, self._scope)
+            if order:
+                named = [Output("", node) for _, node in order]
+                items = [item for item, _ in order]
+                self._order = items, Projection(named, self._scope, collated=True)
+        self.prepare_inner(subqueries, view, planner)
+
+    def _source(
+        self, source: Source | None, view: View, planner: QueryPlanner
+    ) -> tuple[Opener, Any]:
+        """What opens the source, and its schema."""
+        if source is None:
+            return (lambda view, bindings: ListView(NO_TABLE, [()])), NO_TABLE
+        if isinstance(source, TableName):
+            return self._table(source.name, view)
+        if isinstance(source, DerivedTable):
+            return self._derived(source, view, planner)
+        raise NotSupportedError("joins and bound tables in FROM are not built yet")
+
+    def _table(self, name: str, view: View) -> tuple[Opener, Any]:
+        system = system_schema(name)
+        if system is not None:
+            return (lambda view, bindings: system_view(view, name)), system
+        schema = view.collection(name).schema
+        lower = name.lower()
+        self.tables.append((lower, schema))
+        return (lambda view, bindings: view.collection(lower)), schema
+
+    def _derived(
+        self, source: DerivedTable, view: View, planner: QueryPlanner
+    ) -> tuple[Opener, Any]:
+        inner = planner(source.query, view, self.parameter_count)
+        self._source_plan = inner
+        self.tables.extend(inner.all_tables())
+        names, types = inner.columns()
+        schema = ListSchema(source.alias or "", list(zip(names, types, strict=True)))
+        count = self.parameter_count
+
+        def open_rows(view: View, bindings: Bindings) -> ListView:
+            return ListView(schema, inner.run(view, bindings.program_values(count)).rows)
+
+        return open_rows, schema
+
+    def _compile_limits(self, statement: Select) -> list[tuple[str, Any]]:
+        """LIMIT and OFFSET, which see no columns."""
+        scope = RowScope(None, self._scope.subqueries)
+        return [
+            (name, compile_expression(node, scope))
+            for name, node in (("LIMIT", statement.limit), ("OFFSET", statement.offset))
+            if node is not None
+        ]
+
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """Names and types of the result's columns."""
+        if self._grouped is not None:
+            return self._grouped.names, self._grouped.types
+        assert self._projection is not None
+        return self._projection.names, self._projection.types
+
+    def point(self) -> Plan | None:
+        """The plan for one row by its key, where the statement is that simple."""
+        access, projection = self._access, self._projection
+        if type(access) is not KeyAccess or not access.is_exact or projection is None:
+            return None
+        if self._order or self._distinct or self._limits or self.inner or not self.tables:
+            return None
+        sources = projection.plain_sources
+        return None if sources is None else PointPlan(self, access, sources)
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Execute."""
+        bindings = self.bind_inner(view, bindings)
+        names, types = self.columns()
+        limit, offset = self._bound_limits(bindings)
+        collection = self._open(view, bindings)
+        if self._counts_all:
+            rows = [(collection.count(),) * len(names)]
+            return Result(names, _cut(rows, limit, offset), types=types)
+        selection = self._access.select(collection, bindings, view.database.check_interrupted)
+        if self._grouped is not None:
+            rows = self._grouped.run(selection, bindings)
+        else:
+            rows, limit, offset = self._plain_rows(selection, bindings, limit, offset)
+        if self._distinct:
+            rows = distinct_rows(rows)
+        return Result(names, _cut(rows, limit, offset), types=types)
+
+    def _plain_rows(
+        self, selection: Selection, bindings: Bindings, limit: int | None, offset: int
+    ) -> tuple[list[tuple[Any, ...]], int | None, int]:
+        """The rows in order, cut already unless DISTINCT comes behind; and what remains to cut."""
+        if self._order is not None and len(selection) > 1:
+            items, projection = self._order
+            columns = projection.columns(selection, bindings)
+            keys = [
+                SortKey(values, item.descending, item.nulls_first)
+                for item, values in zip(items, columns, strict=True)
+            ]
+            selection = selection.reordered(sorted_order(keys, len(selection)))
+        if not self._distinct and (limit is not None or offset):
+            stop = len(selection) if limit is None else offset + limit
+            selection, limit, offset = selection.sliced(offset, stop), None, 0
+        assert self._projection is not None
+        return self._projection.rows(selection, bindings), limit, offset
+
+    def _bound_limits(self, bindings: Bindings) -> tuple[int | None, int]:
+        """LIMIT, None for none, and OFFSET."""
+        values = {name: row_limit(run((), bindings), name) for name, run in self._limits}
+        return values.get("LIMIT"), values.get("OFFSET") or 0
+
+    def explain(self) -> Explained:
+        """The access, then what happens to its rows."""
+        lines: Explained = []
+        if self._source_plan is not None:
+            lines.append((0, "MATERIALIZE query in FROM"))
+            lines += [(depth + 1, text) for depth, text in self._source_plan.explain()]
+        described = self._access.describe(self._title)
+        lines.append((0, "COUNT " + self._title if self._counts_all else described))
+        if self._grouped is not None and self._grouped.has_keys:
+            lines.append((0, "USE HASH TABLE FOR GROUP BY"))
+        if self._order is not None or (self._grouped is not None and self._grouped.has_order):
+            lines.append((0, "SORT FOR ORDER BY"))
+        if self._distinct:
+            lines.append((0, "USE HASH TABLE FOR DISTINCT"))
+        return lines + self.explain_inner()
+
+
+def _cut(rows: list[tuple[Any, ...]], limit: int | None, offset: int) -> list[tuple[Any, ...]]:
+    if limit is None and not offset:
+        return rows
+    return rows[offset : None if limit is None else offset + limit]
+
+
+class PointPlan(Plan):
+    """`SELECT columns FROM collection WHERE key = value`: the shortest way to one row."""
+
+    __slots__ = ("_column", "_general", "_name", "_sources", "_value")
+
+    def __init__(self, general: SelectPlan, access: KeyAccess, sources: list[int]) -> None:
+        super().__init__(general.parameter_count)
+        self.tables = general.tables
+        self._general = general
+        self._name = self.tables[0][0]
+        self._column = access.column
+        self._value = access.values
+        self._sources = sources
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Find the rowid, its place, and the row."""
+        collection: CollectionView = view.collection(self._name)
+        rowid = rowid_of(collection, self._column, self._value(bindings)[0])
+        place = None if rowid is None else collection.place(rowid)
+        rows = [] if place is None else [collection.row(place, self._sources)]
+        names, types = self._general.columns()
+        return Result(names, rows, types=types)
+
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """Names and types of the result's columns."""
+        return self._general.columns()
+
+    def explain(self) -> Explained:
+        """As the general plan, whose access this is."""
+        return self._general.explain()
+
+
+class _GroupedWork:
+    """What happens behind a grouping: HAVING, the result list, ORDER BY."""
+
+    __slots__ = (
+        "_grouping", "_having", "_order", "_outputs", "has_keys", "is_count", "names", "types",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        scope: RowScope,
+        keys: Sequence[Expression],
+        outputs: Sequence[Output],
+        having: Expression | None,
+        order: Sequence[tuple[OrderItem, Expression]],
+    ) -> None:
+        for key in keys:
+            refuse_aggregates(key, "GROUP BY")
+        self._grouping = Grouping(scope.sibling(), keys)
+        groups = self._grouping.scope
+        self._outputs = [compile_expression(output.expression, groups) for output in outputs]
+        self._having = None if having is None else compile_expression(having, groups)
+        self._order = [
+            (item, folded(compile_expression(node, groups), fold_of_node(node)))
+            for item, node in order
+        ]
+        self.has_keys = bool(keys)
+        self.names = [output.name for output in outputs]
+        self.types = [_group_type(output.expression, groups.base) for output in outputs]
+        self.is_count = having is None and all(
+            isinstance(output.expression, FunctionCall)
+            and output.expression.name == "count"
+            and not output.expression.arguments
+            for output in outputs
+        )
+
+    @property
+    def has_order(self) -> bool:
+        """Whether the groups are sorted."""
+        return bool(self._order)
+
+    def run(self, selection: Selection, bindings: Bindings) -> list[tuple[Any, ...]]:
+        """The rows of the result, in order, not yet cut."""
+        groups = self._grouping.run(selection, bindings)
+        having = self._having
+        if having is not None:
+            groups = [group for group in groups if truth(having(group, bindings))]
+        if self._order and len(groups) > 1:
+            keys = [
+                SortKey(
+                    [run(group, bindings) for group in groups], item.descending, item.nulls_first
+                )
+                for item, run in self._order
+            ]
+            groups = [groups[place] for place in sorted_order(keys, len(groups)).tolist()]
+        return [tuple([run(group, bindings) for run in self._outputs]) for group in groups]
+
+
+def _group_type(node: Expression, scope: RowScope) -> str | None:
+    return scope.column(node).type if isinstance(node, ColumnRef) else None
+
+
+def has_aggregate(node: Expression) -> bool:
+    """Whether an aggregate stands anywhere in an expression."""
+    return any(isinstance(each, FunctionCall) and is_aggregate(each) for each in walk(node))
+
+
+def refuse_aggregates(node: Expression, clause: str) -> None:
+    """Raise ProgrammingError where an aggregate stands where there is no group yet."""
+    for each in walk(node):
+        if isinstance(each, FunctionCall) and is_aggregate(each):
+            raise ProgrammingError(f"misuse of aggregate: {each.name}() in {clause}")

@@ -1,0 +1,98 @@
+"""Selections: the rows that a statement found, and their values in columns.
+
+Rows are held as ordinals of each part; `order` brings them into rowid order. Values are fetched
+for whole columns, so that rows are made by one zip at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.query.scope import ROWID
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+
+
+class Selection:
+    """Some live rows of a collection, in an order: at first that of their rowids.
+
+    rowids    int64, in order
+    """
+
+    __slots__ = ("_chosen", "_order", "_view", "rowids")
+
+    def __init__(self, view: CollectionView, chosen: Sequence[np.ndarray]) -> None:
+        """`chosen`: for each part of the view, the ordinals of its rows."""
+        self._view = view
+        self._chosen = chosen
+        parts = view.parts()
+        found = [part.rowids[rows] for part, rows in zip(parts, chosen, strict=True) if len(rows)]
+        rowids = np.concatenate(found) if found else np.empty(0, np.int64)
+        self._order: np.ndarray | None = None
+        if len(rowids) > 1 and not bool(np.all(rowids[1:] > rowids[:-1])):
+            self._order = np.argsort(rowids, kind="stable")
+            rowids = rowids[self._order]
+        self.rowids: np.ndarray = rowids
+
+    def __len__(self) -> int:
+        return len(self.rowids)
+
+    def reordered(self, order: np.ndarray) -> Selection:
+        """Some of the rows, by their places in this order, in a new one."""
+        copy = object.__new__(Selection)
+        copy._view = self._view
+        copy._chosen = self._chosen
+        copy._order = order if self._order is None else self._order[order]
+        copy.rowids = self.rowids[order]
+        return copy
+
+    def sliced(self, start: int, stop: int) -> Selection:
+        """The rows from `start` to before `stop`."""
+        if start == 0 and stop >= len(self):
+            return self
+        return self.reordered(np.arange(start, min(stop, len(self))))
+
+    def column(self, source: int) -> list[Any]:
+        """The values of a column, or of ROWID, of all rows in order."""
+        if source == ROWID:
+            return self.rowids.tolist()  # type: ignore[no-any-return]
+        total = sum(map(len, self._chosen))
+        if self._order is None or len(self._order) * 2 >= total:
+            return self._whole_column(source)
+        return self._picked_column(source)
+
+    def _whole_column(self, source: int) -> list[Any]:
+        """All chosen rows' values, then put in order."""
+        values: list[Any] = []
+        for part, rows in zip(self._view.parts(), self._chosen, strict=True):
+            if len(rows):
+                values += part.values(source, None if len(rows) == part.size else rows)
+        if self._order is None:
+            return values
+        return list(map(values.__getitem__, self._order.tolist()))
+
+    def _picked_column(self, source: int) -> list[Any]:
+        """The values of the few rows in the order, of many that were chosen."""
+        assert self._order is not None
+        starts = np.cumsum([0, *map(len, self._chosen)])
+        values: list[Any] = [None] * len(self._order)
+        for number, (part, rows) in enumerate(zip(self._view.parts(), self._chosen, strict=True)):
+            places = np.flatnonzero(
+                (self._order >= starts[number]) & (self._order < starts[number + 1])
+            )
+            if len(places):
+                ordinals = rows[self._order[places] - starts[number]]
+                found = part.values(source, ordinals)
+                for place, value in zip(places.tolist(), found, strict=True):
+                    values[place] = value
+        return values
+
+    def rows(self, sources: Sequence[int]) -> list[tuple[Any, ...]]:
+        """The values of some columns as rows."""
+        if not sources:
+            return [()] * len(self)
+        return list(zip(*[self.column(source) for source in sources], strict=True))

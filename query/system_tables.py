@@ -1,0 +1,109 @@
+"""The system's tables: the state of the database as rows.
+
+m2m_collections   name, rows, columns, segments
+m2m_columns       collection, position, name, type, primary_key, unique_key, not_null,
+                  default_value, metric, fulltext
+m2m_indexes       name, collection, column_name, kind, is_unique
+m2m_segments      collection, part, rows, live
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.query.functions import FUNCTIONS
+from m2mdb.query.lists import ListSchema, ListView
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.view import View
+
+Rows = Iterator[tuple[Any, ...]]
+_TEXT, _INTEGER, _BOOLEAN = "TEXT", "INTEGER", "BOOLEAN"
+
+
+def _collections(collection: CollectionView) -> Rows:
+    schema = collection.schema
+    segments = len(collection.parts()) - 1
+    yield schema.name, collection.count(), len(schema.columns), segments
+
+
+def _columns(collection: CollectionView) -> Rows:
+    quote = FUNCTIONS["quote"][0]
+    for position, column in enumerate(collection.schema.columns):
+        yield (
+            collection.schema.name,
+            position,
+            column.name,
+            column.declaration(),
+            column.primary_key,
+            column.unique,
+            column.not_null,
+            quote(column.default) if column.has_default else None,
+            column.metric if column.is_vector else None,
+            column.fulltext is not None,
+        )
+
+
+def _indexes(collection: CollectionView) -> Rows:
+    schema = collection.schema
+    for info in schema.indexes:
+        yield info.name, schema.name, info.column, info.kind, info.unique
+
+
+def _segments(collection: CollectionView) -> Rows:
+    for part in collection.parts():
+        yield collection.schema.name, part.name, part.size, part.live_count
+
+
+_TABLES: dict[str, tuple[ListSchema, Callable[[CollectionView], Rows]]] = {
+    "m2m_collections": (
+        ListSchema(
+            "m2m_collections",
+            (("name", _TEXT), ("rows", _INTEGER), ("columns", _INTEGER), ("segments", _INTEGER)),
+        ),
+        _collections,
+    ),
+    "m2m_columns": (
+        ListSchema(
+            "m2m_columns",
+            (
+                ("collection", _TEXT), ("position", _INTEGER), ("name", _TEXT), ("type", _TEXT),
+                ("primary_key", _BOOLEAN), ("unique_key", _BOOLEAN), ("not_null", _BOOLEAN),
+                ("default_value", _TEXT), ("metric", _TEXT), ("fulltext", _BOOLEAN),
+            ),
+        ),
+        _columns,
+    ),
+    "m2m_indexes": (
+        ListSchema(
+            "m2m_indexes",
+            (
+                ("name", _TEXT), ("collection", _TEXT), ("column_name", _TEXT), ("kind", _TEXT),
+                ("is_unique", _BOOLEAN),
+            ),
+        ),
+        _indexes,
+    ),
+    "m2m_segments": (
+        ListSchema(
+            "m2m_segments",
+            (("collection", _TEXT), ("part", _TEXT), ("rows", _INTEGER), ("live", _INTEGER)),
+        ),
+        _segments,
+    ),
+}  # fmt: skip
+
+
+def system_schema(name: str) -> ListSchema | None:
+    """The columns of a system table; None where the name is none's."""
+    found = _TABLES.get(name.lower())
+    return None if found is None else found[0]
+
+
+def system_view(view: View, name: str) -> ListView:
+    """The rows of a system table at a view's snapshot."""
+    schema, rows_of = _TABLES[name.lower()]
+    rows = [row for each in view.names() for row in rows_of(view.collection(each))]
+    return ListView(schema, rows)
