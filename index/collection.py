@@ -88,9 +88,7 @@ class SegmentPart:
         """One Python value."""
         column = self._view.schema.columns[column_index]
         value = self.segment.value(column, ordinal)
-        if column.type == "TIMESTAMP" and value is not None:
-            return timestamp_value(value)
-        return value
+        return None if value is None else _given(column, value)
 
     def stored(self, column_index: int, ordinal: int) -> Any:
         """One value in stored form."""
@@ -172,9 +170,7 @@ class DeltaPart:
         """One Python value."""
         column = self._view.schema.columns[column_index]
         value = self.stored(column_index, ordinal)
-        if column.type == "TIMESTAMP" and value is not None:
-            return timestamp_value(value)
-        return value
+        return None if value is None else _given(column, value)
 
     def stored(self, column_index: int, ordinal: int) -> Any:
         """One value in stored form; a vector as a copied array."""
@@ -221,6 +217,15 @@ class DeltaPart:
 
 
 Part = SegmentPart | DeltaPart
+
+
+def _given(column: Column, value: Any) -> Any:
+    """A stored value as a reader gets it: moments as datetimes, vectors read-only."""
+    if column.type == "TIMESTAMP":
+        return timestamp_value(value)
+    if column.is_vector:
+        value.flags.writeable = False
+    return value
 
 
 def _vector_values(part: Part, column_index: int, ordinals: np.ndarray | None) -> list[Any]:

@@ -6,14 +6,18 @@ committed when it returns, with and without autocommit.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from m2mdb.hits import Hits
+from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, ProgrammingError
+from m2mdb.query.search import SearchRequest
 from m2mdb.row import Names, Row
+from m2mdb.searching import batch, condition, hits_of, queries_of
 
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 OnConflict = Literal["error", "replace", "ignore"]
 ON_CONFLICT = ("error", "replace", "ignore")
 Array = np.ndarray[Any, Any]
+Key = int | float | str | bytes | bool | datetime.datetime | np.generic
+Keys = list[Any] | tuple[Any, ...] | set[Any] | frozenset[Any] | range | np.ndarray[Any, Any]
 LIST_TYPES = (list, tuple, set, frozenset, range, np.ndarray)
 
 
@@ -68,9 +74,13 @@ class Collection:
             return rowids
         key = schema.columns[schema.primary_key].name.lower()
         given = next((columns[name] for name in columns if name.lower() == key), [None] * count)
-        return key_array(schema, list(given))
+        return key_array(schema, stored_keys(schema, given))
 
-    def get(self, ids: Any) -> Row | None | list[Row | None]:
+    @overload
+    def get(self, ids: Key) -> Row | None: ...
+    @overload
+    def get(self, ids: Keys) -> list[Row | None]: ...
+    def get(self, ids: Key | Keys) -> Row | None | list[Row | None]:
         """The row of one id, or None; for a list of ids a list of rows and Nones."""
         if isinstance(ids, LIST_TYPES):
             wanted = list(ids)
@@ -102,7 +112,7 @@ class Collection:
         if rowid is None or not values or collection.place(rowid) is None:
             return 0
         columns = {name: [value] for name, value in values.items()}
-        changed = view.update(self.name, np.array([rowid], np.int64), columns)
+        changed = view.update(self.name, [rowid], columns)
         self.connection.total_changes += changed
         return changed
 
@@ -115,17 +125,17 @@ class Collection:
             raise ProgrammingError('delete takes ids or where; where="true" deletes all rows')
         if where is not None:
             statement = f"DELETE FROM {quoted(self.name)} WHERE {where}"
-            return self.connection.run_whole(statement, params).rowcount
+            return int(self.connection.run_whole(statement, params).rowcount)
         wanted = list(ids) if isinstance(ids, LIST_TYPES) else [ids]
         return self.connection.write(lambda view: self._delete(view, wanted))
 
     def _delete(self, view: WriteView, ids: Sequence[Any]) -> int:
         collection = view.collection(self.name)
-        found = {find(collection, key) for key in ids} - {None}
-        rowids = [rowid for rowid in found if rowid is not None and collection.place(rowid)]
+        found = {find(collection, key) for key in ids}
+        rowids = [r for r in found if r is not None and collection.place(r) is not None]
         if not rowids:
             return 0
-        deleted = view.delete(self.name, np.array(sorted(rowids), np.int64))
+        deleted = view.delete(self.name, sorted(rowids))
         self.connection.total_changes += deleted
         return deleted
 
@@ -135,6 +145,89 @@ class Collection:
             return self.connection.read(lambda view: view.collection(self.name).count())
         statement = f"SELECT count(*) FROM {quoted(self.name)} WHERE {where}"
         return int(self.connection.run(statement, params).rows[0][0])
+
+    # Searches
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        near: Any = None,
+        match: str | None = None,
+        where: str | None = None,
+        params: Any = (),
+        k: int = 10,
+        offset: int = 0,
+        fusion: str | None = None,
+        recall: float | None = None,
+        probes: int | None = None,
+        exact: bool = False,
+        min_score: float | None = None,
+        score: str = "similarity",
+        as_of: int | None = None,
+        returning: str | Sequence[str] | None = None,
+    ) -> Hits:
+        """The best k rows for a vector (`near`), a text (`match`), or both.
+
+        where, params  a condition that rows must pass, and its parameters
+        fusion         "rrf", "weighted", "vector_only" or "bm25_only"
+        min_score      drop hits with a lower score
+        returning      columns of the hits; without it all but vectors, and `score`
+
+        `query` (a text that an encoder turns into a vector), `as_of` and score "splat" are not
+        built yet and raise NotSupportedError.
+        """
+        if query is not None or as_of is not None:
+            raise NotSupportedError(
+                "search by a plain query (FOR) and as_of are not built yet; use near= and match="
+            )
+        request = SearchRequest(
+            self.name,
+            near=near,
+            match=match,
+            k=k,
+            offset=offset,
+            fusion=fusion,
+            recall=recall,
+            probes=probes,
+            exact=exact,
+            min_score=min_score,
+            score=score,
+        )
+        connection = self.connection
+        with connection.lock, connection.engine().reading() as view:
+            if where is not None:
+                request.where = condition(view, self.name, where, params)
+            return hits_of(view, request, returning)
+
+    def search_batch(
+        self,
+        near: Any = None,
+        match: Sequence[str] | None = None,
+        *,
+        where: str | None = None,
+        params: Any = (),
+        k: int = 10,
+        recall: float | None = None,
+        exact: bool = False,
+    ) -> tuple[Array, Array]:
+        """Keys and scores of many searches, of shape (queries, k).
+
+        `near` is a matrix or a list of vectors, `match` a list of texts. Where fewer than k rows
+        match, keys are padded with -1 (None where they are no integers) and scores with NaN.
+        """
+        queries = queries_of(near, match)
+        pattern = SearchRequest(self.name, near=near, match=match, k=k, recall=recall, exact=exact)
+
+        def run(view: View) -> tuple[Array, Array]:
+            pattern.where = condition(view, self.name, where, params)
+            return batch(view, pattern, queries)
+
+        return self.connection.read(run)
+
+    def feedback(self, near: Any, relevant: Any = (), irrelevant: Any = ()) -> None:
+        """Learn from what was relevant to a query; not built yet, raises NotSupportedError."""
+        raise NotSupportedError("feedback is not built yet")
 
     def __len__(self) -> int:
         return self.count()
@@ -155,11 +248,29 @@ def find(collection: CollectionView, key: Any) -> int | None:
     """The rowid of a primary key; where there is none, ids are rowids."""
     schema = collection.schema
     if schema.primary_key is not None and schema.primary_key != schema.rowid_alias:
-        found: int | None = collection.find(schema.primary_key, key)
-        return found
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        column = schema.columns[schema.primary_key]
+        try:
+            value = store_scalar(column, plain(key), schema.name)
+        except DataError:
+            return None
+        return None if value is None else collection.find(schema.primary_key, value)
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return int(key)
     raise DataError(f"id {key!r} of {schema.name} is {type(key).__name__}, not an integer")
+
+
+def stored_keys(schema: CollectionSchema, keys: Sequence[Any]) -> list[Any]:
+    """Primary keys as they were stored: 5 in a TEXT column is '5'."""
+    assert schema.primary_key is not None
+    column = schema.columns[schema.primary_key]
+    if column.type == "TEXT" and set(map(type, keys)) == {str}:
+        return list(keys)
+    return [python_value(column, store_scalar(column, plain(k), schema.name)) for k in keys]
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as the Python value that it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def key_array(schema: CollectionSchema, keys: Sequence[Any]) -> Array:

@@ -88,7 +88,7 @@ def one_row(row: Mapping[str, Any], schema: CollectionSchema) -> Columns:
     return {name: [value] for name, value in row.items()}
 
 
-def as_sequence(name: str, value: Any) -> Sequence[Any]:
+def as_sequence(name: str, value: Any) -> Any:
     """A column that is neither list nor array: a Series, an Arrow array, a generator."""
     if hasattr(value, "to_pylist"):
         return list(value.to_pylist())

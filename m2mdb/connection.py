@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from m2mdb.index.encoder import Encoder
     from m2mdb.index.view import View, WriteView
     from m2mdb.language import Language
-    from m2mdb.query.executor import Result
+    from m2mdb.query.result import Result
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class Connection:
         with self.lock:
             database = self.engine()
             result = (_language or language()).run(database, statement, parameters)
-            if result.columns is None and result.rowcount > 0:
+            if result.rowcount > 0:
                 self.total_changes += result.rowcount
             return result
 

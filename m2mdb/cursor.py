@@ -18,7 +18,7 @@ from m2mdb.row import Names
 
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
-    from m2mdb.query.executor import Result
+    from m2mdb.query.result import Result
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 RowFactory = Callable[["Cursor", tuple[Any, ...]], Any]

@@ -173,6 +173,9 @@ class Import:
         start = time.perf_counter()
         self.survey()
         self.load_vectors()
+        if self.options.encoder is not None:
+            self.source()
+            self.encoder()
         collection = self.create()
         before = collection.count()
         try:

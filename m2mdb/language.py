@@ -1,47 +1,99 @@
 """Language: the one place of the face that loads the parser and the executor.
 
 It is imported at a connection's first statement, so that a program which uses collections alone
-never pays for the parser.
+never pays for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import InterfaceError
-from m2mdb.query.executor import Result, execute, execute_many
-from m2mdb.query.parser import parse, split
+from m2mdb.pager.errors import InterfaceError, ProgrammingError
+from m2mdb.query.ast import Delete
+from m2mdb.query.binding import bind
+from m2mdb.query.executor import execute, execute_many, plan_query
+from m2mdb.query.parser import iterate_script, parse
+from m2mdb.query.plan import Plan
+from m2mdb.query.predicate import Filter, compile_predicate
+from m2mdb.query.scope import RowScope, Subqueries
 
 if TYPE_CHECKING:
     from m2mdb.cursor import Parameters
     from m2mdb.index.database import Database
+    from m2mdb.index.view import View
+    from m2mdb.query.result import Result
+
+KEPT_CONDITIONS = 256  # compiled ones; all go when there are more
 
 
 class Language:
-    """Statements as texts, run on a database."""
+    """Statements and conditions as texts, run on a database."""
 
-    __slots__ = ()
+    __slots__ = ("_conditions",)
+
+    def __init__(self) -> None:
+        self._conditions: dict[tuple[str, str], ConditionPlan] = {}
 
     def run(self, database: Database, statement: str, parameters: Parameters) -> Result:
-        """Parse (or find in the cache), bind and run one statement."""
+        """Parse (or find in the database's cache), bind and run one statement."""
         if type(statement) is not str:
             statement = checked(statement)
-        return execute(database, parse(statement), parameters)
+        return execute(database, statement, parameters)
 
     def run_many(
         self, database: Database, statement: str, parameters: Iterable[Parameters]
     ) -> Result:
-        """Run one statement for each of the parameters."""
-        return execute_many(database, parse(checked(statement)), parameters)
+        """Run one statement for each of the parameters, all or nothing."""
+        return execute_many(database, checked(statement), parameters)
 
     def split(self, script: str) -> Iterator[str]:
-        """The statements of a script."""
-        return split(checked(script))
+        """The statements of a script, each found when it is asked for."""
+        for statement in iterate_script(checked(script)):
+            yield script[statement.position : statement.end]
+
+    def names(self, statement: str) -> tuple[str, ...]:
+        """The names of a statement's parameters; none where it uses `?`."""
+        return parse(checked(statement)).parameter_names
+
+    def condition(self, view: View, collection: str, where: str, parameters: Parameters) -> Filter:
+        """A bound WHERE over a collection's rows, compiled once for each text and schema."""
+        key = collection, checked(where)
+        plan = self._conditions.get(key)
+        if plan is None or not plan.is_valid(view):
+            plan = ConditionPlan(view, collection, where)
+            if len(self._conditions) >= KEPT_CONDITIONS:
+                self._conditions.clear()
+            self._conditions[key] = plan
+        return plan.bound(view, parameters)
+
+
+class ConditionPlan(Plan):
+    """A WHERE on its own, with its subqueries."""
+
+    __slots__ = ("_predicate", "_statement")
+
+    def __init__(self, view: View, collection: str, where: str) -> None:
+        """Raises ProgrammingError where the text is no condition, or more than one."""
+        statement = parse(f"DELETE FROM c WHERE {where}")
+        if not isinstance(statement, Delete) or statement.where is None or statement.returning:
+            raise ProgrammingError(f"where is {where!r}, which is not one condition")
+        super().__init__(statement.parameter_count)
+        schema = view.collection(collection).schema
+        self.tables.append((schema.name.lower(), schema))
+        subqueries = Subqueries(statement.parameter_count)
+        self._statement = statement
+        self._predicate = compile_predicate(statement.where, RowScope(schema, subqueries))
+        self.prepare_inner(subqueries, view, plan_query)
+
+    def bound(self, view: View, parameters: Any) -> Filter:
+        """The condition with its parameters and its subqueries' values."""
+        bindings = bind(self._statement, parameters)
+        return self._predicate.bind(self.bind_inner(view, bindings))
 
 
 def checked(statement: object) -> str:
-    """The statement, or InterfaceError where it is no str."""
+    """The text, or InterfaceError where it is no str."""
     if not isinstance(statement, str):
         raise InterfaceError(f"a statement is a str, not {type(statement).__name__}")
     return statement

@@ -26,7 +26,7 @@ def bind(statement: Statement, parameters: Parameters) -> Bindings:
     """The values of a statement's parameters, in the order of their slots.
 
     Raises ProgrammingError: a wrong number, a missing name, a sequence for names or a mapping for
-    `?`. InterfaceError: a value of a type that no column takes. DataError: an integer beyond 64
+    `?`. InterfaceError: parameters or a value of a wrong type. DataError: an integer beyond 64
     bits, NaN.
     """
     kind = type(parameters)
@@ -64,7 +64,7 @@ def _gathered(statement: Statement, parameters: Parameters) -> Sequence[Any]:
             )
         return [parameters[name] for name in names]
     if isinstance(parameters, str | bytes) or not hasattr(parameters, "__len__"):
-        raise ProgrammingError(
+        raise InterfaceError(
             f"parameters are a sequence or a mapping, not {type(parameters).__name__} "
             f"{shown(parameters)}"
         )

@@ -34,11 +34,6 @@ def configuration() -> Any:
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
-def folder_of(package: str) -> Path:
-    mapping = configuration()["tool"]["setuptools"]["package-dir"]
-    return ROOT / mapping[package]
-
-
 def modules_on_disk() -> set[str]:
     """Every module as an installation names it."""
     found = {f"m2mdb/{path.name}" for path in (ROOT / "m2mdb").glob("*.py")}
@@ -99,7 +94,7 @@ def declared(requirements: list[str]) -> set[str]:
 
 def third_party(folders: list[Path]) -> set[str]:
     """The top-level modules that are neither ours nor Python's."""
-    found = set()
+    found: set[str] = set()
     for path in {path.resolve() for folder in folders for path in folder.rglob("*.py")}:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):

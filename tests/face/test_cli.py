@@ -41,7 +41,7 @@ def test_query_as_json(file: str, capsys: Capture) -> None:
 
 
 def test_query_takes_parameters(file: str, tmp_path: Path, capsys: Capture) -> None:
-    np.save(tmp_path / "q.npy", np.float32([0, 1]))
+    np.save(tmp_path / "q.npy", np.array([0, 1], np.float32))
     search = "SEARCH notes NEAR ? MATCH ? WHERE stars < ? K 1 RETURNING id"
 
     code = run(

@@ -250,8 +250,8 @@ def test_all_types_come_back(con: m2mdb.Connection) -> None:
     moment = datetime.datetime(2024, 5, 6, 7, 8, 9, 1234, tzinfo=datetime.UTC)
     row: dict[str, Any] = {
         "i": -(2**63), "r": 0.1, "t": "ä\0b", "b": b"\0\xff", "o": True, "w": moment,
-        "j": {"a": [1, None]}, "f": [1.5, 2.5], "h": np.float16([1.5, 2.5]),
-        "y": np.int8([-128, 7]),
+        "j": {"a": [1, None]}, "f": [1.5, 2.5], "h": np.array([1.5, 2.5], np.float16),
+        "y": np.array([-128, 7], np.int8),
     }  # fmt: skip
 
     rowid = every.add(row)[0]

@@ -250,7 +250,7 @@ def test_row_factory(con: m2mdb.Connection, notes: m2mdb.Collection) -> None:
     assert [row["id"] for row in cursor] == ["b", "c"]
     cursor = con.cursor()
     cursor.row_factory = lambda cursor, row: {
-        d[0]: v for d, v in zip(cursor.description, row, strict=True)
+        d[0]: v for d, v in zip(cursor.description or (), row, strict=True)
     }
     assert cursor.execute("SELECT id FROM notes LIMIT 1").fetchall() == [{"id": "a"}]
 
@@ -287,6 +287,6 @@ def test_pandas_reads_queries(con: m2mdb.Connection, notes: m2mdb.Collection) ->
     import pandas as pd
 
     with pytest.warns(UserWarning, match="SQLAlchemy"):
-        frame = pd.read_sql_query("SELECT id, stars FROM notes ORDER BY id", con)  # type: ignore[call-overload]
+        frame = pd.read_sql_query("SELECT id, stars FROM notes ORDER BY id", con)
 
     assert frame["id"].tolist() == ["a", "b", "c", "d"]

@@ -58,7 +58,7 @@ def test_width_counts_columns() -> None:
 
 def test_json_takes_every_value() -> None:
     row = {
-        "v": np.float32([1.5, np.nan]),
+        "v": np.array([1.5, np.nan], np.float32),
         "b": b"\xff",
         "t": datetime.datetime(2024, 1, 2),
         "n": np.int64(3),

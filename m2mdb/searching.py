@@ -1,0 +1,122 @@
+"""Searching: `Collection.search` and `search_batch`, from arguments to arrays.
+
+Without `where` no parser is loaded; with it, the condition is parsed and compiled once for each
+text and schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.hits import Hits
+from m2mdb.index.values import check_query_vector
+from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
+from m2mdb.query.search import SearchRequest, returned_columns, run_search, vector_column
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.view import View
+    from m2mdb.query.search import Condition
+
+Array = np.ndarray[Any, Any]
+
+
+def hits_of(view: View, request: SearchRequest, returning: str | Sequence[str] | None) -> Hits:
+    """The hits of a request, with the columns that are wanted."""
+    if isinstance(returning, str):
+        returning = [name.strip() for name in returning.split(",")]
+    names, sources = returned_columns(view.collection(request.collection).schema, returning)
+    found = run_search(view, request)
+    return Hits(names, found.rows(sources), found.ids, found.scores)
+
+
+def condition(view: View, collection: str, where: str | None, params: Any) -> Condition | None:
+    """A bound WHERE, None where there is none."""
+    if where is None:
+        return None
+    from m2mdb.connection import language
+
+    return language().condition(view, collection, where, params)
+
+
+def batch(
+    view: View, pattern: SearchRequest, queries: Sequence[tuple[Any, Any]]
+) -> tuple[Array, Array]:
+    """Keys and scores of a request for each (vector, text), as matrices of k columns."""
+    collection = view.collection(pattern.collection)
+    if pattern.match is None:
+        ids, scores = batch_near(view, pattern, [vector for vector, _ in queries])
+    else:
+        ids, scores = [], []
+        for pattern.near, pattern.match in queries:
+            found = run_search(view, pattern)
+            ids.append(found.ids)
+            scores.append(found.scores)
+    return padded(collection, ids, scores, pattern.k)
+
+
+def batch_near(
+    view: View, pattern: SearchRequest, queries: Sequence[Any]
+) -> tuple[list[Array], list[Array]]:
+    """Keys and scores for vectors alone: all queries share each reading of the vectors."""
+    from m2mdb.index.nearest import nearest_many
+
+    collection = view.collection(pattern.collection)
+    index = vector_column(collection.schema, pattern.near_column)
+    column = collection.schema.columns[index]
+    rows = [check_query_vector(column, query, collection.schema.name) for query in queries]
+    wanted = min(pattern.k, sum(part.size for part in collection.parts()))
+    if not rows or not wanted:
+        return [np.empty(0, np.int64)] * len(rows), [np.empty(0)] * len(rows)
+    where = pattern.where
+    masks = None if where is None else [where.mask(part) for part in collection.parts()]
+    found = nearest_many(collection, index, np.stack(rows), wanted, view.database.kernels, masks)
+    ids = [keys_of(collection, hits.rowids, hits.places) for hits in found]
+    return ids, [hits.scores.astype(np.float64) for hits in found]
+
+
+def keys_of(collection: CollectionView, rowids: Array, places: Sequence[tuple[int, int]]) -> Array:
+    """The primary keys of found rows, or their rowids where there is no key."""
+    key = collection.schema.primary_key
+    if key is None or key == collection.schema.rowid_alias:
+        return rowids
+    keys = np.empty(len(places), object)
+    keys[:] = [row[0] for row in collection.rows(places, [key])]
+    return keys
+
+
+def padded(
+    collection: CollectionView, ids: Sequence[Array], scores: Sequence[Array], k: int
+) -> tuple[Array, Array]:
+    """Rows of unequal length as matrices of k columns."""
+    schema = collection.schema
+    is_rowid = schema.primary_key is None or schema.primary_key == schema.rowid_alias
+    all_ids = np.full((len(ids), k), -1 if is_rowid else None, np.int64 if is_rowid else object)
+    all_scores = np.full((len(ids), k), np.nan)
+    for row, (keys, values) in enumerate(zip(ids, scores, strict=True)):
+        all_ids[row, : len(keys)] = keys
+        all_scores[row, : len(values)] = values
+    return all_ids, all_scores
+
+
+def queries_of(near: Any, match: Any) -> list[tuple[Any, Any]]:
+    """The (vector, text) pairs of a batch.
+
+    Raises ProgrammingError where there is neither, InterfaceError where one is no sequence,
+    DataError where their lengths differ.
+    """
+    for name, value in (("near", near), ("match", match)):
+        if isinstance(value, str | bytes) or (value is not None and not hasattr(value, "__len__")):
+            raise InterfaceError(f"{name} of a batch is a sequence, not {type(value).__name__}")
+    if near is None and match is None:
+        raise ProgrammingError("search_batch needs near, match or both")
+    if near is None:
+        return [(None, text) for text in match]
+    if match is None:
+        return [(vector, None) for vector in near]
+    if len(near) != len(match):
+        raise DataError(f"a batch of {len(near)} vectors and {len(match)} texts; give one a query")
+    return list(zip(near, match, strict=True))
