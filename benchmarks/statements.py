@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-import common
+import common  # sets the number of threads before NumPy loads
 import numpy as np
 from ingest import m2m_file, sqlite_file
 
@@ -92,7 +92,7 @@ def search_overhead(folder: str, data: common.Data) -> tuple[float, float, float
     notes.add(columns)
     con.commit()
     query = np.ascontiguousarray(data.queries[0])
-    kernels = con.database.kernels
+    kernels = con.engine().kernels
     rows = np.ascontiguousarray(data.vectors[:count])
     norms = np.linalg.norm(rows, axis=1).astype(np.float32)
     sql = "SEARCH notes NEAR ? K 10 RETURNING id, score"
