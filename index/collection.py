@@ -90,6 +90,14 @@ class SegmentPart:
         value = self.segment.value(column, ordinal)
         return None if value is None else _given(column, value)
 
+    def few_values(self, column_index: int, ordinals: Sequence[int]) -> list[Any]:
+        """Python values of a few rows."""
+        column = self._view.schema.columns[column_index]
+        read = self.segment.value
+        if column.type == "TIMESTAMP":
+            return [self.value(column_index, ordinal) for ordinal in ordinals]
+        return [read(column, ordinal) for ordinal in ordinals]
+
     def stored(self, column_index: int, ordinal: int) -> Any:
         """One value in stored form."""
         return self.segment.value(self._view.schema.columns[column_index], ordinal)
@@ -171,6 +179,10 @@ class DeltaPart:
         column = self._view.schema.columns[column_index]
         value = self.stored(column_index, ordinal)
         return None if value is None else _given(column, value)
+
+    def few_values(self, column_index: int, ordinals: Sequence[int]) -> list[Any]:
+        """Python values of a few versions."""
+        return [self.value(column_index, ordinal) for ordinal in ordinals]
 
     def stored(self, column_index: int, ordinal: int) -> Any:
         """One value in stored form; a vector as a copied array."""
@@ -342,11 +354,17 @@ class CollectionView:
 
     def rows(self, places: Sequence[Place], columns: Sequence[int]) -> list[tuple[Any, ...]]:
         """Some Python values of several rows."""
+        if not columns:
+            return [()] * len(places)
+        return list(zip(*[self.column_at(column, places) for column in columns], strict=True))
+
+    def column_at(self, column_index: int, places: Sequence[Place]) -> list[Any]:
+        """The Python values of one column at some places."""
         parts = self.parts()
-        return [
-            tuple([parts[index].value(column, ordinal) for column in columns])
-            for index, ordinal in places
-        ]
+        if len({index for index, _ in places}) == 1:
+            ordinals = [ordinal for _, ordinal in places]
+            return parts[places[0][0]].few_values(column_index, ordinals)
+        return [parts[index].value(column_index, ordinal) for index, ordinal in places]
 
     def stored_row(self, place: Place) -> list[Any]:
         """All values of a row in stored form; vectors as arrays."""

@@ -11,7 +11,9 @@ Invariants
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,8 +143,31 @@ def _rank(
     if not len(numbers):
         return Found.nothing()
     parts = view.parts()
+    metric = view.schema.columns[column_index].metric
+    starts = list(accumulate((part.size for part in parts), initial=0))
+    first = bisect_right(starts, numbers.min().item()) - 1
+    if numbers.max() < starts[first + 1]:
+        part, ordinals = parts[first], numbers - starts[first]
+        ranked = rank_gathered(
+            lambda chosen: part.vectors(column_index, chosen),
+            ordinals,
+            part.rowids[ordinals],
+            query,
+            k,
+            metric,
+        )
+        best = ranked.positions
+        of_part = np.full(len(best), first, np.int64)
+        return Found(ranked.ids, of_part, ordinals[best], ranked.scores, ranked.distances)
+    return _rank_over_parts(view, column_index, query, k, np.sort(numbers))
+
+
+def _rank_over_parts(
+    view: CollectionView, column_index: int, query: np.ndarray, k: int, numbers: np.ndarray
+) -> Found:
+    """`_rank` of candidates, ascending, that stand in several parts."""
+    parts = view.parts()
     starts = np.cumsum([0, *(part.size for part in parts)])
-    numbers = np.sort(numbers)
     of_part = np.searchsorted(starts, numbers, "right") - 1
     ordinals = numbers - starts[of_part]
     bounds = np.searchsorted(numbers, starts)

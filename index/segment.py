@@ -30,7 +30,7 @@ from __future__ import annotations
 import itertools
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -216,7 +216,16 @@ def lay_out(rows: int, parts: list[NamedPart]) -> tuple[list[Any], int]:
 class Segment:
     """A segment as one snapshot sees its rows; deletions stand apart (`index.collection`)."""
 
-    __slots__ = ("_arrays", "_directory", "_texts", "_values", "_views", "extents", "record")
+    __slots__ = (
+        "_arrays",
+        "_directory",
+        "_readers",
+        "_texts",
+        "_values",
+        "_views",
+        "extents",
+        "record",
+    )
 
     def __init__(self, record: SegmentRecord, extents: list[Extent], where: str) -> None:
         """Raises CorruptDatabaseError where a directory is damaged."""
@@ -224,6 +233,7 @@ class Segment:
         self.extents = extents
         self._arrays: dict[tuple[str, int], np.ndarray] = {}
         self._values: dict[int, list[Any]] = {}
+        self._readers: dict[int, Callable[[int], Any]] = {}
         self._texts: dict[int, TextSegment] = {}
         self._views: dict[tuple[str, int], memoryview] = {}
         self._directory: dict[tuple[str, int], tuple[Extent, int, np.dtype[Any], int]] = {}
@@ -347,6 +357,33 @@ class Segment:
         values = self._values.get(column.id)
         if values is not None:
             return values[ordinal]
+        reader = self._readers.get(column.id)
+        if reader is None:
+            reader = self._readers[column.id] = self._reader(column)
+        return reader(ordinal)
+
+    def _reader(self, column: Column) -> Callable[[int], Any]:
+        """Reads one value of a column; what it needs was looked up and checked once."""
+        if self.has("nulls", column.id) or column.type not in ("TEXT", "JSON", "BLOB"):
+            return lambda ordinal: self._any_value(column, ordinal)
+        offsets = self.array("offsets", column.id)
+        bounds = self.view("offsets", column.id, "I" if offsets.itemsize == 4 else "Q")
+        extent, at, _, size = self._directory["blob", column.id]
+        read, is_text = extent.read, column.type != "BLOB"
+
+        def value(ordinal: int) -> str | bytes:
+            start, stop = bounds[ordinal], bounds[ordinal + 1]
+            if not start <= stop <= size:
+                raise self._disorder(column)
+            raw = read(at + start, stop - start)
+            return self._decoded(raw, column) if is_text else raw
+
+        return value
+
+    def _disorder(self, column: Column) -> CorruptDatabaseError:
+        return CorruptDatabaseError(f"segment {self.id}: offsets of {column.name} do not ascend")
+
+    def _any_value(self, column: Column, ordinal: int) -> Any:
         nulls = self.nulls(column)
         if nulls is not None and nulls[ordinal]:
             return None
@@ -364,7 +401,7 @@ class Segment:
         start, stop = view[ordinal], view[ordinal + 1]
         extent, at, _, size = self._directory["blob", column.id]
         if not start <= stop <= size:
-            raise CorruptDatabaseError(f"segment {self.id}: offsets of {column.name} do not ascend")
+            raise self._disorder(column)
         raw = extent.read(at + start, stop - start)
         return raw if column.type == "BLOB" else self._decoded(raw, column)
 

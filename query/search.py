@@ -285,7 +285,9 @@ class SearchHits:
     places   (part index, ordinal) of each hit
     """
 
-    __slots__ = ("_known", "_work", "collection", "first_rank", "places", "rowids", "scores")
+    __slots__ = (
+        "_known", "_values", "_work", "collection", "first_rank", "places", "rowids", "scores",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -298,6 +300,7 @@ class SearchHits:
         rowids, scores, places = found
         self._work = work
         self._known = known
+        self._values: dict[int, list[Any]] = {}
         self.collection: CollectionView = work.collection
         self.first_rank = request.offset + 1
         start, stop = request.offset, request.offset + request.k
@@ -355,8 +358,10 @@ class SearchHits:
         if source == ROWID or source == "rowid":
             return self.rowids.tolist()  # type: ignore[no-any-return]
         if isinstance(source, int):
-            parts = self.collection.parts()
-            return [parts[part].value(source, ordinal) for part, ordinal in self.places]
+            values = self._values.get(source)
+            if values is None:
+                values = self._values[source] = self.collection.column_at(source, self.places)
+            return values
         if source == "score":
             return self.scores.tolist()  # type: ignore[no-any-return]
         if source == "rank":
