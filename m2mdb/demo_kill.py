@@ -60,11 +60,11 @@ def survive(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
             outcome["faults"].append("the writing child ended before it could be killed")
         faults += outcome["faults"]
         rounds.append(outcome)
-        state = "there, whole" if outcome["unacknowledged_kept"] else "undone, whole"
+        state = "complete" if outcome["unacknowledged_kept"] else "absent"
         say(
             f"kill {number + 1}: SIGKILL while transaction {outcome['committing']} committed; "
             f"reopened in {outcome['reopen_ms']:.0f} ms; {len(acknowledged) * ROWS} acknowledged "
-            f"rows, {outcome['missing']} missing; the interrupted one is {state}; "
+            f"rows, {outcome['missing']} missing; the interrupted transaction is {state}; "
             f"integrity {outcome['integrity']}"
         )
     say("")

@@ -9,6 +9,7 @@ from m2mdb.tables import table
 
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
+    from m2mdb.index.schema import Column
     from m2mdb.index.view import View
 
 
@@ -28,7 +29,7 @@ def _describe(con: Connection, view: View) -> dict[str, Any]:
                 "name": schema.name,
                 "rows": collection.count(),
                 "parts": len(collection.parts()),
-                "columns": {column.name: column.declaration() for column in schema.columns},
+                "columns": {column.name: declared(column) for column in schema.columns},
                 "indexes": {info.name: f"{info.kind} ({info.column})" for info in schema.indexes},
             }
         )
@@ -40,6 +41,22 @@ def _describe(con: Connection, view: View) -> dict[str, Any]:
         "user_version": view.header().user_version,
         "collections": collections,
     }
+
+
+def declared(column: Column) -> str:
+    """A column's type and constraints, as a CREATE statement has them."""
+    words = [column.declaration()]
+    if column.is_vector:
+        words.append(f"METRIC {column.metric}")
+    for holds, word in (
+        (column.primary_key, "PRIMARY KEY"),
+        (column.unique, "UNIQUE"),
+        (column.not_null, "NOT NULL"),
+        (column.fulltext is not None, "FULLTEXT"),
+    ):
+        if holds:
+            words.append(word)
+    return " ".join(words)
 
 
 def report(found: dict[str, Any]) -> str:

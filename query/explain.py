@@ -5,7 +5,6 @@ With ANALYZE the statement is run as well, and lines with its rows and time foll
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.query.functions import Bindings
@@ -36,9 +35,10 @@ def _analyzed(plan: Plan, view: View, bindings: Bindings) -> Explained:
     details: list[str] = []
     if isinstance(plan, SearchPlan):
         details = plan.details(view, bindings.program_values(plan.parameter_count))
-    start = time.perf_counter()
+    clock = view.database.store.vfs.monotonic
+    start = clock()
     result = plan.run(view, bindings)
-    elapsed = (time.perf_counter() - start) * 1000
+    elapsed = (clock() - start) * 1000
     count = len(result.rows) if result.columns is not None else result.rowcount
     noun = "rows" if result.columns is not None else "rows changed"
     return [(0, f"ANALYZE: {count} {noun} in {elapsed:.3f} ms"), *((1, text) for text in details)]

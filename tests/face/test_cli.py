@@ -112,11 +112,11 @@ def test_info(file: str, capsys: Capture) -> None:
     assert found["bytes"] == Path(file).stat().st_size
     assert found["commit"] >= 2
     assert [(c["name"], c["rows"]) for c in found["collections"]] == [("notes", 4)]
-    assert found["collections"][0]["columns"]["embedding"] == "VECTOR(2)"
+    assert found["collections"][0]["columns"]["embedding"] == "VECTOR(2) METRIC cosine"
 
     assert run(["info", file]) == 0
     printed = capsys.readouterr().out
-    assert "notes" in printed
+    assert "id TEXT PRIMARY KEY, body TEXT FULLTEXT" in printed
     assert "commit" in printed
 
 
