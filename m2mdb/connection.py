@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _language: Language | None = None
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 def language() -> Language:
@@ -76,9 +78,11 @@ class Connection:
         self.row_factory: RowFactory | None = None
         self.total_changes = 0
         self.encoders = dict(encoders or {})
-        self._database: Database | None = database
+        self.database: Database | None = database  # None: closed, or inherited through fork
+        self.thread = thread
+        self._inherited: Database | None = None
         self._pid = os.getpid()
-        self._thread = thread
+        _open.add(self)
 
     # The engine
 
@@ -88,20 +92,26 @@ class Connection:
         Raises InterfaceError when closed or in a forked child, ProgrammingError in a thread that
         `check_same_thread` forbids.
         """
-        database = self._database
-        if database is None:
-            raise errors.InterfaceError(f"the connection to {self.path} is closed")
-        if os.getpid() != self._pid:
+        database = self.database
+        if database is not None and self.thread is None:
+            return database
+        if self._inherited is not None:
             raise errors.InterfaceError(
                 f"the connection to {self.path} belongs to process {self._pid} and was inherited "
                 f"by process {os.getpid()} through fork; connect anew in the child"
             )
-        if self._thread is not None and self._thread != threading.get_ident():
+        if database is None:
+            raise errors.InterfaceError(f"the connection to {self.path} is closed")
+        if self.thread != threading.get_ident():
             raise errors.ProgrammingError(
-                f"the connection to {self.path} was made in thread {self._thread} and used in "
+                f"the connection to {self.path} was made in thread {self.thread} and used in "
                 f"thread {threading.get_ident()} with check_same_thread=True"
             )
         return database
+
+    def disown(self) -> None:
+        """In a forked child: from now on refuse; nothing is closed, the parent goes on (S5)."""
+        self.database, self._inherited = None, self.database
 
     def read(self, action: Callable[[View], T]) -> T:
         """What `action` finds at the newest snapshot, or in the open transaction."""
@@ -115,8 +125,7 @@ class Connection:
     def run(self, statement: str, parameters: Parameters = ()) -> Result:
         """The result of one statement."""
         with self.lock:
-            database = self.engine()
-            result = (_language or language()).run(database, statement, parameters)
+            result = (_language or language()).run(self.engine(), statement, parameters)
             if result.rowcount > 0:
                 self.total_changes += result.rowcount
             return result
@@ -163,7 +172,9 @@ class Connection:
 
     def execute(self, statement: str, parameters: Parameters = (), /) -> Cursor:
         """A new cursor on which the statement has run."""
-        return Cursor(self).execute(statement, parameters)
+        cursor = Cursor(self)
+        cursor.keep(self.run(statement, parameters))
+        return cursor
 
     def executemany(self, statement: str, parameters: Iterable[Parameters], /) -> Cursor:
         """A new cursor on which the statement has run for each of the parameters."""
@@ -198,7 +209,8 @@ class Connection:
                 if database.in_transaction:
                     database.rollback()
             finally:
-                self._database = None
+                self.database = None
+                _open.discard(self)
                 database.close()
 
     def interrupt(self) -> None:
@@ -228,7 +240,7 @@ class Connection:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> Literal[False]:
-        if self._database is not None:
+        if self.database is not None:
             if kind is None:
                 self.commit()
             else:
@@ -236,8 +248,8 @@ class Connection:
         return False
 
     def __del__(self) -> None:
-        database = getattr(self, "_database", None)
-        if database is not None and self._pid == os.getpid() and database.in_transaction:
+        database = getattr(self, "database", None)
+        if database is not None and database.in_transaction:
             import warnings
 
             warnings.warn(
@@ -249,11 +261,11 @@ class Connection:
             )
 
     def __repr__(self) -> str:
-        if self._database is None:
-            return f"<m2mdb.Connection {self.path!r} closed>"
-        if os.getpid() != self._pid:
+        if self._inherited is not None:
             return f"<m2mdb.Connection {self.path!r} of process {self._pid}>"
-        state = "in a transaction" if self._database.in_transaction else "idle"
+        if self.database is None:
+            return f"<m2mdb.Connection {self.path!r} closed>"
+        state = "in a transaction" if self.database.in_transaction else "idle"
         return f"<m2mdb.Connection {self.path!r} {state}>"
 
     # Collections
@@ -312,3 +324,12 @@ class Connection:
 def _writing(database: Database, action: Callable[[WriteView], T]) -> T:
     with database.writing() as view:
         return action(view)
+
+
+def _after_fork_in_child() -> None:
+    for connection in list(_open):
+        connection.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -91,7 +91,7 @@ class Cursor:
         """
         connection = self._opened()
         self._clear()
-        self._keep(connection.run(statement, parameters))
+        self.keep(connection.run(statement, parameters))
         return self
 
     def executemany(self, statement: str, parameters: Iterable[Parameters], /) -> Cursor:
@@ -101,7 +101,7 @@ class Cursor:
         """
         connection = self._opened()
         self._clear()
-        self._keep(connection.run_many(statement, parameters))
+        self.keep(connection.run_many(statement, parameters))
         return self
 
     def executescript(self, script: str, /) -> Cursor:
@@ -183,7 +183,8 @@ class Cursor:
         self._next = 0
         self.rowcount = -1
 
-    def _keep(self, result: Result) -> None:
+    def keep(self, result: Result) -> None:
+        """Make a statement's outcome the cursor's own."""
         self._result = result
         self.rowcount = result.rowcount
         if result.lastrowid is not None:
@@ -192,10 +193,12 @@ class Cursor:
             self._rows = result.rows
 
     def _fetchable(self) -> list[tuple[Any, ...]]:
-        self._opened()
-        if self._rows is None:
-            raise InterfaceError("no result set: the last statement gave no rows")
-        return self._rows
+        rows, connection = self._rows, self._connection
+        if rows is None or connection is None or connection.database is None or connection.thread:
+            self._opened()
+            if rows is None:
+                raise InterfaceError("no result set: the last statement gave no rows")
+        return rows
 
     def _take(self, rows: list[tuple[Any, ...]], stop: int) -> list[Any]:
         taken = rows[self._next : stop]
