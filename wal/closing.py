@@ -1,0 +1,86 @@
+"""Closing: the last connection leaves one file that is whole by itself (S4).
+
+    ATTACH exclusive -> copy the log -> sync -> clear the flag -> sync -> unlink -wal, -shm
+        -> sync the folder
+
+Who cannot get ATTACH exclusively is not the last one and just goes. Two that leave at once may
+both fail to convert their shared lock: each then lets go of it and tries once more, so that one
+of them is alone; what it knew of the log counts no more, and it recovers as if it opened the file.
+
+Invariants
+    CL1 After a failed sync nothing is checkpointed and the flag stays: whoever opens the file
+        next recovers (S11).
+    CL2 What fails here loses nothing: flag and log stay until all of the log is in the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from m2mdb.pager.errors import DatabaseError
+from m2mdb.pager.header import FLAG_OFFSET, FLAG_SIZE, Header, LogFlag
+from m2mdb.wal.creation import set_flag
+from m2mdb.wal.frame import LOG_HEADER_SIZE
+from m2mdb.wal.locks import ATTACH
+from m2mdb.wal.recovery import apply_log, copy_all
+
+if TYPE_CHECKING:
+    from m2mdb.wal.attachment import Attachment
+
+
+def detach(store: Attachment) -> None:
+    """Leave the file; the last one makes it whole."""
+    with contextlib.suppress(DatabaseError):  # CL2
+        if store.locks.exclusive(ATTACH):
+            _leave_whole(store)
+            return
+        store.locks.drop(ATTACH)
+        if store.locks.exclusive(ATTACH) and not store.read_only:
+            _leave_whole_again(store)
+
+
+def _leave_whole(store: Attachment) -> None:
+    """Nobody else was there meanwhile: what this store knows holds."""
+    shared = store.shared
+    assert shared is not None
+    if store.poisoned or shared.poisoned:  # CL1
+        return
+    store.refresh(writing=True)
+    if store.read_only and store.end.generation:
+        return
+    if store.end.generation:
+        if not store.in_file:
+            store.extend_index()
+            copy_all(store, store.end)
+        _clear(store)
+    elif store.log is not None:
+        store.vfs.unlink(store.log_path)
+    store.vfs.unlink(store.shm_path)
+
+
+def _leave_whole_again(store: Attachment) -> None:
+    """Others may have come and gone since ATTACH was let go."""
+    if store.poisoned or store.vfs.identity(store.path) is None:
+        return
+    found = store.vfs.identity(store.path)
+    if found is None or found[:2] != store.identity[:2]:
+        return
+    store.set_format(Header.decode(store.file.read_at(0, FLAG_OFFSET), store.path))
+    flag = LogFlag.decode(store.file.read_at(FLAG_OFFSET, FLAG_SIZE), store.path)
+    if flag.needed:
+        if store.log is not None:
+            store.log.file.close()
+        end = apply_log(store, flag)
+        copy_all(store, end)
+        _clear(store)
+    store.vfs.unlink(store.shm_path)
+
+
+def _clear(store: Attachment) -> None:
+    """The file is whole: say so, and remove the log."""
+    flag = LogFlag(False, store.end.salt, store.end.generation)
+    assert store.end.offset >= LOG_HEADER_SIZE
+    set_flag(store, flag)
+    store.vfs.unlink(store.log_path)
+    store.vfs.sync_dir(store.path)

@@ -1,0 +1,93 @@
+"""Creation: of a database file, and of its log at the first write (S4).
+
+    file   pages 2, 3 -> sync -> page 1 -> sync -> sync folder        under ATTACH exclusive
+    log    header, zeros -> sync -> sync folder -> flag -> sync -> first frame     under WRITER
+
+Page 1 is written last: until it is there, the file counts as new. The flag is durable before the
+first frame, so that a file whose newest commits stand in a log says so.
+
+Invariants
+    CR1 Where the flag is clear a log that lies there is of no use: it is begun anew, from nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m2mdb.pager.errors import OperationalError
+from m2mdb.pager.header import CATALOG_ROOT, FLAG_OFFSET, FLAG_SIZE, FREE_ROOT, Header, LogFlag
+from m2mdb.pager.page import Leaf
+from m2mdb.wal.frame import LOG_HEADER_SIZE, LogHeader
+from m2mdb.wal.log import Log
+from m2mdb.wal.shared import LogEnd
+
+if TYPE_CHECKING:
+    from m2mdb.wal.attachment import Attachment
+
+_PAGES_OF_A_NEW_FILE = 3
+
+
+def create_database(store: Attachment) -> Header:
+    """Make the file a database without rows; ATTACH is held exclusively."""
+    size = store.page_size
+    header = Header(size, store.vfs.random(16))
+    header.page_count = _PAGES_OF_A_NEW_FILE
+    trees = b"".join([Leaf([], []).encode(root, size) for root in (CATALOG_ROOT, FREE_ROOT)])
+    file = store.file
+    file.allocate(0, _PAGES_OF_A_NEW_FILE * size)
+    file.write_at(size, trees)
+    file.sync()
+    file.write_at(0, header.encode(1, size))
+    file.sync()
+    store.vfs.sync_dir(store.path)
+    return header
+
+
+def new_salt(store: Attachment) -> int:
+    """A salt that no earlier generation had."""
+    return int.from_bytes(store.vfs.random(8), "little")
+
+
+def ensure_log(store: Attachment) -> Log:
+    """The log, made at the first write; WRITER is held."""
+    if store.end.generation:
+        assert store.log is not None
+        return store.log
+    return _create_log(store)
+
+
+def _create_log(store: Attachment) -> Log:
+    shared = store.shared
+    assert shared is not None
+    end = store.end
+    flag = LogFlag.decode(store.file.read_at(FLAG_OFFSET, FLAG_SIZE), store.path)
+    generation = flag.generation + 1
+    salt = new_salt(store)
+    header = LogHeader(store.page_size, generation, salt, end.commit, store.uuid)
+    if store.log is None:
+        store.log = Log(store.vfs.open(store.log_path, create=True), store.page_size)
+    log = store.log
+    log.file.truncate(0)  # CR1
+    log.space = 0
+    raw = header.encode()
+    log.file.write_at(0, raw)
+    log.reserve(LOG_HEADER_SIZE + log.frame_size)
+    store.sync_log()
+    store.vfs.sync_dir(store.log_path)
+    set_flag(store, LogFlag.needed_for(salt, generation))
+    chain = LogHeader.decode(raw, store.log_path).checksum
+    shared.publish(
+        LogEnd(generation, salt, LOG_HEADER_SIZE, end.commit, end.page_count, chain, end.synced)
+    )
+    store.refresh(writing=True)
+    return log
+
+
+def set_flag(store: Attachment, flag: LogFlag) -> None:
+    """Write the flag's sector, durably (S4)."""
+    try:
+        store.file.write_at(FLAG_OFFSET, flag.encode())
+    except OperationalError as error:
+        store.poison(f"{error}; whether the file needs its log is unknown")
+        raise
+    store.sync_file()

@@ -1,0 +1,155 @@
+"""Snapshots: the database as one commit left it, for as long as the snapshot is open.
+
+    Store.begin_read --> open --close--> closed
+
+A page is in the newest frame before the snapshot's end, or else in the file. Nobody writes over
+either while the snapshot's mark is live (S2, S9, S10).
+
+Invariants
+    SN1 Nodes are shared and never mutated (P1).
+    SN2 A finaliser does no I/O: a snapshot that was forgotten is given to its store, which drops
+        the mark at its next use (S5).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m2mdb.pager.errors import CorruptDatabaseError, InterfaceError
+from m2mdb.pager.extent import Extent
+
+if TYPE_CHECKING:
+    from m2mdb.pager.extent import ExtentDescriptor
+    from m2mdb.pager.header import Header
+    from m2mdb.pager.pages import Node
+    from m2mdb.wal.attachment import Attachment
+
+NO_SLOT = -1
+_EXTENTS_KEPT = 16384  # open extents of a store
+
+
+class Snapshot:
+    """The pages of one commit, read-only."""
+
+    __slots__ = (
+        "_end",
+        "_frames",
+        "_in_file",
+        "_index",
+        "_older",
+        "_slot",
+        "_versions",
+        "commit",
+        "is_open",
+        "page_count",
+        "page_size",
+        "store",
+    )
+
+    def __init__(self, store: Attachment, slot: int, *, in_file: bool) -> None:
+        """Of the newest end that the store has seen; `slot` holds its mark."""
+        self.store = store
+        self._slot = slot
+        self.is_open = True
+        end = store.end
+        self.commit = end.commit
+        self.page_count = end.page_count
+        self.page_size = store.page_size
+        self._end = end.offset
+        self._index = store.index
+        self._frames = store.index.frames
+        self._in_file = in_file
+        self._versions = store.versions
+        self._older: dict[int, tuple[int, Node]] | None = None
+
+    def get(self, page_number: int) -> Node:
+        """The node as this snapshot sees it; shared, not to be mutated."""
+        offsets = self._frames.get(page_number)
+        if offsets is None:
+            place = 0
+        else:
+            place = offsets[-1]
+            if place >= self._end:
+                place = self._index.place(page_number, self._end)
+        found = self._versions.young.get(page_number)
+        if found is not None and found[0] == place:
+            return found[1]
+        return self._load(page_number, place)
+
+    def _load(self, page_number: int, place: int) -> Node:
+        if not self.is_open:
+            raise InterfaceError(f"{self.store.path}: the snapshot is closed")
+        older = self._older
+        if older is not None:
+            found = older.get(page_number)
+            if found is not None and found[0] == place:
+                return found[1]
+        node = self._versions.find(page_number, place)
+        if node is None:
+            if not 0 < page_number <= self.page_count:
+                raise CorruptDatabaseError(
+                    f"page {page_number} of {self.store.path}: expected 1 to {self.page_count}"
+                )
+            # AT3: the frame says which version it is, but the log may be overwritten by now
+            node = self.store.read_node(page_number, 0 if self._in_file else place)
+            self._keep(page_number, place, node)
+        return node
+
+    def _keep(self, page_number: int, place: int, node: Node) -> None:
+        versions = self._versions
+        versions.put(page_number, place, node)
+        kept = versions.young.get(page_number)
+        if kept is None or kept[1] is not node:
+            if self._older is None:
+                self._older = {}
+            self._older[page_number] = (place, node)
+
+    def header(self) -> Header:
+        """Page 1 as of this snapshot; its page count and commit are the last checkpoint's."""
+        header: Header = self.get(1)  # type: ignore[assignment]
+        return header
+
+    def extent(self, descriptor: ExtentDescriptor) -> Extent:
+        """A committed extent, open for reading; one object per store and extent (S15)."""
+        store = self.store
+        key = (descriptor.start_page, descriptor.commit)
+        found = store.extents.get(key)
+        if found is not None and found.descriptor == descriptor:
+            return found
+        store.check_open()
+        self._check_extent(descriptor)
+        found = open_extent(store, descriptor)
+        if len(store.extents) >= _EXTENTS_KEPT:
+            store.extents = {}
+        store.extents[key] = found
+        return found
+
+    def _check_extent(self, descriptor: ExtentDescriptor) -> None:
+        end = descriptor.start_page + descriptor.page_count - 1
+        if descriptor.commit > self.commit or end > self.page_count:
+            raise CorruptDatabaseError(
+                f"extent at page {descriptor.start_page} of {self.store.path}: of commit "
+                f"{descriptor.commit} and up to page {end}, expected up to commit {self.commit} "
+                f"and page {self.page_count}"
+            )
+
+    def close(self) -> None:
+        """End the snapshot; a second call does nothing."""
+        self.is_open = False
+        slot, self._slot = self._slot, NO_SLOT
+        if slot != NO_SLOT and not self.store.refusal:
+            assert self.store.marks is not None
+            self.store.marks.drop(slot)
+
+    def __del__(self) -> None:
+        if self._slot != NO_SLOT:
+            self.store.forgotten.append(self._slot)
+
+    def __repr__(self) -> str:
+        state = "" if self.is_open else " (closed)"
+        return f"<Snapshot of commit {self.commit} of {self.store.path!r}{state}>"
+
+
+def open_extent(store: Attachment, descriptor: ExtentDescriptor) -> Extent:
+    """An extent of the store's file; raises CorruptDatabaseError unless it lies in it (S18)."""
+    return Extent(store.file, descriptor, store.page_size, store.path)

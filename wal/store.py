@@ -1,0 +1,265 @@
+"""The store: one database file opened by one connection.
+
+    Store.open --> open --close--> closed
+                    |  ^
+          begin_read, begin_write, checkpoint
+
+One reader or writer of the same process is as foreign to another store as one of another process:
+locks belong to the open file (S1). A store is not for two threads at a time.
+
+Invariants
+    ST1 At most one transaction is open; it holds WRITER (TX1).
+    ST2 After close or in a forked child every use is an InterfaceError (S5).
+    ST3 A lock that an interrupt left behind is given up at the next use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from m2mdb.pager.errors import InterfaceError, OperationalError, ProgrammingError
+from m2mdb.pager.os_fork import end_at_fork
+from m2mdb.wal.attachment import Attachment
+from m2mdb.wal.checkpoint import checkpoint, prepare_log
+from m2mdb.wal.closing import detach
+from m2mdb.wal.locks import WRITER, BusyHandler
+from m2mdb.wal.opening import attach, open_attached
+from m2mdb.wal.options import SYNCHRONOUS, StoreOptions
+from m2mdb.wal.snapshot import NO_SLOT, Snapshot
+from m2mdb.wal.transaction import Transaction
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from m2mdb.pager.vfs import Vfs
+
+__all__ = ["Store", "StoreOptions"]
+
+_CLOSED = "the database is closed"
+_FORKED = "the database was opened before a fork; the child has to open it again"
+
+
+class Store(Attachment):
+    """A database file, open."""
+
+    @classmethod
+    def open(cls, vfs: Vfs, path: str, options: StoreOptions) -> Self:
+        """Open a file, create it, or recover it.
+
+        Raises OperationalError: absent, a directory, no permission, locked (DatabaseBusyError);
+        CorruptDatabaseError: no database, truncated, without its log; NotSupportedError: of a
+        newer format. A failed open changes nothing.
+        """
+        existed = not options.create or vfs.exists(path)
+        file, alone = open_attached(vfs, path, options)
+        store: Self | None = None
+        try:
+            store = cls(vfs, path, options, file)
+            attach(store, options, alone=alone)
+        except BaseException:
+            if store is not None:
+                store._give_up()
+            if not existed and alone and not file.size():
+                with contextlib.suppress(OperationalError):
+                    vfs.unlink(path)
+            file.close()
+            raise
+        end_at_fork(store)
+        return store
+
+    def _give_up(self) -> None:
+        self.refuse(_CLOSED)
+        if self.log is not None:
+            self.log.file.close()
+        if self.shared is not None:
+            self.shared.close()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def begin_read(self) -> Snapshot:
+        """The newest commit, kept readable until the snapshot is closed."""
+        if self.refusal or self.forgotten:
+            self._ready()
+        marks, shared = self.marks, self.shared
+        if marks is None or shared is None:
+            return Snapshot(self, NO_SLOT, in_file=self.in_file)
+        while True:
+            raw = self.refresh()
+            slot = marks.take(self.mark)
+            try:
+                if shared.look() == raw and (
+                    self.index.end >= self.end.offset or self.extend_index_unprotected()
+                ):
+                    return Snapshot(self, slot, in_file=self.in_file)
+            except BaseException:
+                marks.drop(slot)
+                raise
+            marks.drop(slot)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def begin_write(self) -> Transaction:
+        """A transaction on the newest commit; waits for another writer (S13).
+
+        Raises DatabaseBusyError after the timeout; OperationalError where the file must not be
+        written.
+        """
+        self._ready()
+        if self.transaction is not None:
+            raise InterfaceError(f"{self.path}: a transaction is open already")
+        self.check_writable()
+        try:
+            self.lock_writer()
+            self.check_healthy()
+            self.refresh(writing=True)
+            self.extend_index()
+            prepare_log(self)
+            transaction = Transaction(self)
+            self.transaction = transaction
+            return transaction
+        except BaseException:
+            self.transaction = None
+            self.locks.drop(WRITER)
+            raise
+
+    def upgrade(self, snapshot: Snapshot) -> Transaction:
+        """A transaction on what the snapshot shows; OperationalError where that is stale (S13)."""
+        self._ready()
+        self._check_newest(snapshot)
+        transaction = self.begin_write()
+        try:
+            self._check_newest(snapshot)
+        except BaseException:
+            transaction.rollback()
+            raise
+        return transaction
+
+    def _check_newest(self, snapshot: Snapshot) -> None:
+        if self.shared is not None:
+            self.refresh()
+        if snapshot.commit != self.end.commit:
+            raise OperationalError(
+                f"{self.path}: stale snapshot of commit {snapshot.commit}: another connection has "
+                f"committed {self.end.commit}; end the transaction and begin it again"
+            )
+
+    def checkpoint(self, mode: str = "passive") -> tuple[int, int, int]:
+        """Copy the log into the file: (busy, frames in the log, frames copied).
+
+        mode  passive, full, restart or truncate (wal.checkpoint)
+        """
+        self._ready()
+        if self.transaction is not None:
+            raise OperationalError(f"{self.path}: no checkpoint inside a transaction")
+        if self.read_only:
+            raise OperationalError(f"{self.path} is open for reading only")
+        return checkpoint(self, mode)
+
+    # -- settings and figures ------------------------------------------------------------------
+
+    @property
+    def timeout(self) -> float:
+        """Seconds to wait for another connection's lock."""
+        return self.patience.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self.patience.timeout = seconds
+
+    @property
+    def busy_handler(self) -> BusyHandler | None:
+        """Asked instead of the timeout, with how often it was asked before; False gives up."""
+        return self.patience.handler
+
+    @busy_handler.setter
+    def busy_handler(self, handler: BusyHandler | None) -> None:
+        self.patience.handler = handler
+
+    def set_synchronous(self, mode: str) -> None:
+        """full, normal or off (S7); ProgrammingError for anything else."""
+        if mode not in SYNCHRONOUS:
+            raise ProgrammingError(f"synchronous {mode!r} is not one of {SYNCHRONOUS}")
+        self.synchronous = mode
+
+    @property
+    def closed(self) -> bool:
+        """Whether the store can be used no more."""
+        return bool(self.refusal)
+
+    @property
+    def last_commit(self) -> int:
+        """The newest commit of any process."""
+        self._ready()
+        if self.shared is not None:
+            self.refresh()
+        return self.end.commit
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the log's file; 0 where there is none."""
+        self._ready()
+        if self.shared is not None:
+            self.refresh()
+        return self.log.file.size() if self.log is not None and self.end.generation else 0
+
+    def stats(self) -> dict[str, int]:
+        """Figures for PRAGMAs and tests; marks are looked for under their locks."""
+        commit = self.last_commit
+        marks = self.marks.live() if self.marks is not None else []
+        log = self.log
+        copied = self.backfill.generation == self.end.generation and log is not None
+        oldest = min(marks, key=lambda mark: mark.commit, default=None)
+        return {
+            "commit": commit,
+            "page_count": self.end.page_count,
+            "generation": self.end.generation,
+            "log_bytes": self.log_bytes,
+            "log_frames": log.frame_count(self.end.offset) if log is not None else 0,
+            "frames_copied": log.frame_count(self.backfill.offset) if log and copied else 0,
+            "readers": len(marks),
+            "oldest_commit": commit if oldest is None else oldest.commit,
+            "oldest_pid": 0 if oldest is None else oldest.pid,
+            "cached_pages": len(self.versions),
+        }
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Roll back what is open and leave the file; a second call does nothing."""
+        if self.refusal:
+            return
+        if self.transaction is not None:
+            self.transaction.rollback()
+        try:
+            if not self.immutable:
+                detach(self)
+        finally:
+            self.file.close()
+            self._give_up()
+
+    def abandon(self) -> None:
+        """In a forked child: no unlock, no checkpoint, no unlink, no store to -shm (S5)."""
+        if self.refusal:
+            return
+        self.refuse(_FORKED)
+        self.file.abandon()
+        if self.log is not None:
+            self.log.file.abandon()
+        self.shared = None
+        self.marks = None
+
+    def _ready(self) -> None:
+        """Refuse or go on; drop what a forgotten snapshot or an interrupt left (ST3)."""
+        self.check_open()
+        while self.forgotten:
+            slot = self.forgotten.pop()
+            if self.marks is not None:
+                self.marks.drop(slot)
+        transaction = self.transaction
+        if transaction is not None and not transaction.is_open:
+            self.locks.drop(WRITER)
+            self.transaction = None
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path!r}{' (closed)' if self.refusal else ''}>"
