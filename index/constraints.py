@@ -29,13 +29,16 @@ class Conflicts:
     dropped   batch rows that must not be written: an ignored one, or one that a later row of the
               same batch replaces
     replaced  rowids that end because a row of the batch takes their place
+    ignoring  in mode "ignore", a key column each: the batch's values, the batch rows whose value
+              is there already, and whether any row conflicts
     """
 
-    __slots__ = ("dropped", "replaced")
+    __slots__ = ("dropped", "ignoring", "replaced")
 
     def __init__(self) -> None:
         self.dropped: set[int] = set()
         self.replaced: set[int] = set()
+        self.ignoring: list[tuple[Sequence[Any], dict[int, int], bool]] = []
 
 
 def check_not_null(view: CollectionView, stored: Sequence[StoredColumn]) -> None:
@@ -90,6 +93,7 @@ def find_conflicts(
             found = _existing_entries(view, info, index, values)
             column = view.schema.columns[index]
             _judge(view, column, values, found, (mode, spared), conflicts)
+    _drop_in_turn(conflicts)
     return conflicts
 
 
@@ -111,11 +115,25 @@ def _judge(
             f"UNIQUE constraint failed: {view.schema.name}.{column.name} = {shown(values[row])} "
             f"(row {row})"
         )
-    conflicts.dropped.update(doubles)
     if mode == "ignore":
-        conflicts.dropped.update(existing)
-    else:
-        conflicts.replaced.update(existing.values())
+        conflicts.ignoring.append((values, existing, bool(existing or doubles)))
+        return
+    conflicts.dropped.update(doubles)
+    conflicts.replaced.update(existing.values())
+
+
+def _drop_in_turn(conflicts: Conflicts) -> None:
+    """Drop what "ignore" ignores: a row that was itself dropped is nobody's double."""
+    if not any(conflicting for _, _, conflicting in conflicts.ignoring):
+        return
+    keys = [(values, existing, set[Any]()) for values, existing, _ in conflicts.ignoring]
+    for row in range(len(keys[0][0])):
+        if any(row in existing or values[row] in seen for values, existing, seen in keys):
+            conflicts.dropped.add(row)
+            continue
+        for values, _, seen in keys:
+            if values[row] is not None:
+                seen.add(values[row])
 
 
 def _doubles(values: Sequence[Any], *, keep_last: bool) -> list[int]:

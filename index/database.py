@@ -47,7 +47,8 @@ class Database:
         self.autocommit = autocommit
         self.compute = compute
         self.total_changes = 0
-        self._explicit = False  # BEGIN was said
+        self._explicit = False  # BEGIN or SAVEPOINT was said
+        self._began_by_savepoint = False
         self._snapshot: Snapshot | None = None  # of a deferred transaction that has read
         self._transaction: Transaction | None = None
         self._savepoints: list[tuple[str, int, Catalog]] = []
@@ -166,6 +167,7 @@ class Database:
         self._own_catalog = None
         self._savepoints = []
         self._explicit = False
+        self._began_by_savepoint = False
         snapshot, self._snapshot = self._snapshot, None
         if snapshot is not None:
             snapshot.close()
@@ -186,7 +188,9 @@ class Database:
 
     def savepoint(self, name: str) -> None:
         """Mark a point to go back to; outside a transaction it begins one."""
+        begins = not self.in_transaction
         transaction = self._transaction or self._start_writing()
+        self._began_by_savepoint = begins or self._began_by_savepoint
         self._explicit = True
         token = transaction.savepoint()
         self._savepoints.append((name.lower(), token, self._catalog_of(transaction)))
@@ -200,6 +204,8 @@ class Database:
         assert self._transaction is not None
         self._transaction.release(self._savepoints[at][1])
         del self._savepoints[at:]
+        if not at and self._began_by_savepoint:
+            self.commit()
 
     def rollback_to(self, name: str) -> None:
         """Undo everything since the savepoint, which stays."""
