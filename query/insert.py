@@ -6,7 +6,7 @@ one of several keys, go row by row, because each row may meet one that was just 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.index.values import python_value, store_scalar
@@ -91,11 +91,10 @@ class InsertPlan(WritePlan):
         if not count:
             return self.result(None, 0)
         if self._upsert is not None:
-            rowids = self._upsert.run(write, self._names, columns, bindings)
-        else:
-            given = dict(zip(self._names, columns, strict=True))
-            written = write.insert(self.name, given, count, self._mode).tolist()
-            rowids = written if self._mode == "error" else [row for row in written if row >= 0]
+            return self._write_in_turn(write, columns, bindings)
+        given = dict(zip(self._names, columns, strict=True))
+        written = write.insert(self.name, given, count, self._mode).tolist()
+        rowids = written if self._mode == "error" else [row for row in written if row >= 0]
         last = rowids[-1] if rowids else None
         if self.returning is None:
             return self.result(None, len(rowids), last)
@@ -103,6 +102,20 @@ class InsertPlan(WritePlan):
         kept = [row for row in rowids if collection.place(row) is not None]
         returned = self.returning.rows(PlacedRows(collection, kept), bindings)
         return self.result(returned, len(rowids), last)
+
+    def _write_in_turn(
+        self, write: WriteView, columns: list[list[Any]], bindings: Bindings
+    ) -> Result:
+        """Insert or update row by row; RETURNING sees each as it was then."""
+        assert self._upsert is not None
+        returned: list[tuple[Any, ...]] = []
+        count, last = 0, None
+        for rowid in self._upsert.run(write, self._names, columns, bindings):
+            count, last = count + 1, rowid
+            if self.returning is not None:
+                placed = PlacedRows(write.collection(self.name), [rowid])
+                returned += self.returning.rows(placed, bindings)
+        return self.result(returned, count, last)
 
     def run_many(self, write: WriteView, rows: Sequence[Sequence[Any]]) -> Result | None:
         """All rows of parameters by one insertion; None where the statement is not so plain."""
@@ -220,21 +233,19 @@ class _Upsert:
 
     def run(
         self, write: WriteView, names: list[str], columns: list[list[Any]], bindings: Bindings
-    ) -> list[int]:
+    ) -> Iterator[int]:
         """Insert or update each row in turn; the rowids of those inserted or changed."""
-        rowids = []
         for row in zip(*columns, strict=True):
             given = dict(zip(names, row, strict=True))
             collection = write.collection(self._schema.name)
             existing = self._existing(collection, given)
             if existing is None:
                 one = {name: [value] for name, value in given.items()}
-                rowids += write.insert(self._schema.name, one, 1, "error").tolist()
+                yield from write.insert(self._schema.name, one, 1, "error").tolist()
             elif self._assignments is not None:
                 rowid = self._update(write, collection, existing, (given, bindings))
                 if rowid is not None:
-                    rowids.append(rowid)
-        return rowids
+                    yield rowid
 
     def _existing(self, collection: CollectionView, given: dict[str, Any]) -> int | None:
         """The rowid of the row that the new one conflicts with, or None."""

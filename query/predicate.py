@@ -416,8 +416,8 @@ class Member:
             return found
         if has_null:
             return np.zeros(len(values), bool)
-        absent = np.fromiter(map(operator.is_, values, repeat(None)), bool, len(values))
-        return ~(found | absent)
+        found |= np.fromiter(map(operator.is_, values, repeat(None)), bool, len(values))
+        return np.logical_not(found)
 
 
 class Match:
