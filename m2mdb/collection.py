@@ -197,7 +197,7 @@ class Collection:
         connection = self.connection
         with connection.lock, connection.engine().reading() as view:
             if where is not None:
-                request.where = condition(view, self.name, where, params)
+                request.where = condition(connection, view, self.name, where, params)
             return hits_of(view, request, returning)
 
     def search_batch(
@@ -220,7 +220,7 @@ class Collection:
         pattern = SearchRequest(self.name, near=near, match=match, k=k, recall=recall, exact=exact)
 
         def run(view: View) -> tuple[Array, Array]:
-            pattern.where = condition(view, self.name, where, params)
+            pattern.where = condition(self.connection, view, self.name, where, params)
             return batch(view, pattern, queries)
 
         return self.connection.read(run)

@@ -19,7 +19,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from m2mdb.cursor import Cursor, Parameters, RowFactory
 from m2mdb.pager import errors
@@ -78,6 +78,7 @@ class Connection:
         self.row_factory: RowFactory | None = None
         self.total_changes = 0
         self.encoders = dict(encoders or {})
+        self.conditions: dict[Any, Any] = {}  # compiled ones of `Collection.search`
         self.database: Database | None = database  # None: closed, or inherited through fork
         self.thread = thread
         self._inherited: Database | None = None
@@ -214,8 +215,15 @@ class Connection:
                 database.close()
 
     def interrupt(self) -> None:
-        """Stop the statement that another thread is running; it raises and changes nothing."""
-        self.engine().interrupt()
+        """Stop the statement that another thread is running; it raises and changes nothing.
+
+        Where no statement runs, nothing happens.
+        """
+        database = self.engine()
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
+        else:
+            database.interrupt()
 
     @property
     def in_transaction(self) -> bool:

@@ -30,10 +30,7 @@ KEPT_CONDITIONS = 256  # compiled ones; all go when there are more
 class Language:
     """Statements and conditions as texts, run on a database."""
 
-    __slots__ = ("_conditions",)
-
-    def __init__(self) -> None:
-        self._conditions: dict[tuple[str, str], ConditionPlan] = {}
+    __slots__ = ()
 
     def run(self, database: Database, statement: str, parameters: Parameters) -> Result:
         """Parse (or find in the database's cache), bind and run one statement."""
@@ -56,15 +53,20 @@ class Language:
         """The names of a statement's parameters; none where it uses `?`."""
         return parse(checked(statement)).parameter_names
 
-    def condition(self, view: View, collection: str, where: str, parameters: Parameters) -> Filter:
-        """A bound WHERE over a collection's rows, compiled once for each text and schema."""
+    def condition(
+        self, kept: dict[Any, Any], view: View, collection: str, where: str, parameters: Parameters
+    ) -> Filter:
+        """A bound WHERE over a collection's rows, compiled once for each text and schema.
+
+        `kept` holds the compiled conditions of the connection.
+        """
         key = collection, checked(where)
-        plan = self._conditions.get(key)
+        plan: ConditionPlan | None = kept.get(key)
         if plan is None or not plan.is_valid(view):
             plan = ConditionPlan(view, collection, where)
-            if len(self._conditions) >= KEPT_CONDITIONS:
-                self._conditions.clear()
-            self._conditions[key] = plan
+            if len(kept) >= KEPT_CONDITIONS:
+                kept.clear()
+            kept[key] = plan
         return plan.bound(view, parameters)
 
 

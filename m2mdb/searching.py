@@ -17,6 +17,7 @@ from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
 from m2mdb.query.search import SearchRequest, returned_columns, run_search, vector_column
 
 if TYPE_CHECKING:
+    from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.view import View
     from m2mdb.query.search import Condition
@@ -33,13 +34,15 @@ def hits_of(view: View, request: SearchRequest, returning: str | Sequence[str] |
     return Hits(names, found.rows(sources), found.ids, found.scores)
 
 
-def condition(view: View, collection: str, where: str | None, params: Any) -> Condition | None:
+def condition(
+    connection: Connection, view: View, collection: str, where: str | None, params: Any
+) -> Condition | None:
     """A bound WHERE, None where there is none."""
     if where is None:
         return None
     from m2mdb.connection import language
 
-    return language().condition(view, collection, where, params)
+    return language().condition(connection.conditions, view, collection, where, params)
 
 
 def batch(

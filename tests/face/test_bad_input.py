@@ -327,7 +327,7 @@ def test_a_file_copied_without_its_log_is_refused(path: Path, notes: m2mdb.Colle
 @pytest.mark.parametrize(
     "make",
     [
-        lambda path: m2mdb.connect(path, timeout="soon"),
+        lambda path: m2mdb.connect(path, timeout=-1.0),
         lambda path: m2mdb.connect(f"file:{path}?mode=none"),
         lambda path: m2mdb.connect(path, page_size=12),
     ],

@@ -68,7 +68,7 @@ def test_get_by_rowid_where_there_is_no_key(con: m2mdb.Connection) -> None:
     plain = con.create_collection("plain", {"a": "TEXT"})
     ids = plain.add({"a": ["x", "y"]})
 
-    assert plain.get(ids[1]).a == "y"  # type: ignore[union-attr]
+    assert plain.get(ids[1]).a == "y"
     assert plain.get(99) is None
     with pytest.raises(m2mdb.DataError, match="not an integer"):
         plain.get("x")
@@ -133,6 +133,18 @@ def test_hybrid_search_with_a_filter(notes: m2mdb.Collection) -> None:
 
     hits = notes.search(near=[1.0, 0.0], match="red", where="stars IS NULL")
     assert hits.ids.tolist() == ["d"]
+
+
+def test_a_filter_may_hold_a_subquery_and_names(notes: m2mdb.Collection) -> None:
+    best = "stars = (SELECT max(stars) FROM notes WHERE topic = :topic)"
+
+    for topic, ids in (("fruit", ["b"]), ("tree", ["c"]), ("none", [])):
+        hits = notes.search(near=[1.0, 0.0], where=best, params={"topic": topic})
+        assert hits.ids.tolist() == ids
+    with pytest.raises(m2mdb.ProgrammingError):
+        notes.search(near=[1.0, 0.0], where="stars = 1 RETURNING id")
+    with pytest.raises(m2mdb.ProgrammingError):
+        notes.search(near=[1.0, 0.0], where="")
 
 
 @pytest.mark.parametrize("fusion", ["rrf", "weighted", "vector_only", "bm25_only"])

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,24 @@ def test_threads_share_a_connection(con: m2mdb.Connection, notes: m2mdb.Collecti
 
     assert errors == []
     assert notes.count() == 4 + 80
+
+
+def test_interrupt_stops_a_running_statement(
+    con: m2mdb.Connection, notes: m2mdb.Collection
+) -> None:
+    con.interrupt()  # nothing runs
+
+    def parameters() -> Iterator[tuple[str, str]]:
+        yield ("x", "a")
+        other = threading.Thread(target=con.interrupt)
+        other.start()
+        other.join()
+        yield ("y", "b")
+
+    with pytest.raises(m2mdb.StatementInterruptedError):
+        con.executemany("UPDATE notes SET topic = ? WHERE id = ?", parameters())
+    con.commit()
+    assert notes.count("topic IN ('x', 'y')") == 0
 
 
 def _use_after_fork(con: m2mdb.Connection, notes: m2mdb.Collection) -> None:
