@@ -29,6 +29,17 @@ _PAGES_OF_A_NEW_FILE = 3
 
 def create_database(store: Attachment) -> Header:
     """Make the file a database without rows; ATTACH is held exclusively."""
+    before = store.file.size()
+    try:
+        return _write_database(store)
+    except BaseException:
+        # A page 1 that was written and not synced must not be taken for a durable one.
+        store.file.truncate(0)
+        store.file.truncate(before)
+        raise
+
+
+def _write_database(store: Attachment) -> Header:
     size = store.page_size
     header = Header(size, store.vfs.random(16))
     header.page_count = _PAGES_OF_A_NEW_FILE
@@ -64,6 +75,8 @@ def _create_log(store: Attachment) -> Log:
     generation = flag.generation + 1
     salt = new_salt(store)
     header = LogHeader(store.page_size, generation, salt, end.commit, store.uuid)
+    if store.vfs.exists(store.log_path):
+        set_flag(store, LogFlag(False, flag.salt, flag.generation))  # CR1: durably so
     if store.log is None:
         store.log = Log(store.vfs.open(store.log_path, create=True), store.page_size)
     log = store.log

@@ -108,6 +108,13 @@ class Log:
             self.file.write_at(end, _NO_FRAME)
         self.file.sync()
 
+    def rewrite(self, end: int) -> None:
+        """Write what stands before the end once more, so that a sync brings it to the disk."""
+        for offset in range(0, end, len(_ZEROS)):
+            size = min(len(_ZEROS), end - offset)
+            self.file.write_at(offset, self.file.read_at(offset, size))
+        self.file.sync()
+
     # -- generations ---------------------------------------------------------------------------
 
     def restart(self, header: LogHeader) -> int:

@@ -11,6 +11,8 @@ Invariants
     RE1 The log belongs to this file: uuid, page size, generation, and commits that overlap.
     RE2 The log reaches at least as far as the file: what was copied was synced in the log before.
     RE3 Nothing is written unless RE1 and RE2 hold.
+    RE4 What recovery relies on is written again before it is synced: after a failed sync the
+        system shows bytes that the disk has not, and calls them clean (S11).
 """
 
 from __future__ import annotations
@@ -42,15 +44,14 @@ def recover(store: Attachment, flag: LogFlag | None) -> None:
         )
     _check_may_write(store)
     end = apply_log(store, flag)
-    copy_all(store, end)
     log = store.log
     assert log is not None
+    log.rewrite(end.offset)
+    store.file.write_at(FLAG_OFFSET, LogFlag.needed_for(end.salt, end.generation).encode())
+    copy_all(store, end)
     salt = new_salt(store)
     header = LogHeader(store.page_size, end.generation + 1, salt, end.commit, store.uuid)
     chain = log.restart(header)
-    if flag is None:
-        store.file.write_at(FLAG_OFFSET, LogFlag.needed_for(salt, header.generation).encode())
-        store.file.sync()
     fresh = LogEnd(
         header.generation, salt, LOG_HEADER_SIZE, end.commit, end.page_count, chain, end.commit
     )
