@@ -20,6 +20,7 @@ from m2mdb.pager.errors import (
     NotSupportedError,
     ProgrammingError,
 )
+from m2mdb.wal.store import StoreOptions
 
 Opener = Callable[[], Database]
 MOMENT = datetime.datetime(2026, 11, 21, 8, 30, 0, 123456, tzinfo=datetime.UTC)
@@ -417,7 +418,7 @@ def test_a_snapshot_does_not_see_what_comes_after(reopen: Opener) -> None:
     create(database, CollectionSchema("notes", EVERY_TYPE))
     insert(database, "notes", [row_of(number) for number in range(5)])
     other = Database.open(
-        database.store.vfs, "m.m2m", database.store.options, compute="numpy", autocommit=True
+        database.store.vfs, "m.m2m", StoreOptions(), compute="numpy", autocommit=True
     )
     other.begin()
     assert_rows(other, range(5))
