@@ -126,15 +126,16 @@ def filled(pages: DictPages, keys: Iterator[int] | range, size: int = 20) -> BTr
 
 
 @pytest.mark.parametrize("page_size", [512, 4096])
+@pytest.mark.parametrize("prefix", [b"", b"long" * 20])  # fifty keys a branch, or three
 @pytest.mark.parametrize("seed", range(3))
-def test_random_operations_agree_with_a_dict(page_size: int, seed: int) -> None:
+def test_random_operations_agree_with_a_dict(page_size: int, prefix: bytes, seed: int) -> None:
     generator = random.Random(seed)
     pages = DictPages(page_size)
     tree = BTree(pages, BTree.create(pages))
     model: dict[bytes, bytes] = {}
 
     for step in range(6000):
-        key = b"%d" % generator.randrange(1500) * generator.randrange(1, 4)
+        key = prefix + b"%d" % generator.randrange(1500) * generator.randrange(1, 4)
         if generator.random() < (0.7 if step % 3000 < 1500 else 0.3):
             model[key] = b"x" * int(generator.paretovariate(0.7) % (2 * page_size))
             tree.put(key, model[key])
@@ -173,6 +174,21 @@ def test_bulk_loaded_leaves_are_full() -> None:
     leaves = [n for n in pages.private.values() if isinstance(n, Leaf)]
     assert sound(pages, tree.root) == 50_000
     assert sum(leaf.size for leaf in leaves) > 0.98 * len(leaves) * 4072
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10, 26, 27, 130, 700, 2000])
+def test_bulk_loaded_trees_are_sound_at_every_depth(count: int) -> None:
+    pages = DictPages(512)
+    tree = BTree(pages, BTree.create(pages))
+    items = [(b"%05d" % n + b"k" * 90, b"v" * (n % 7 * 90)) for n in range(count)]
+
+    tree.bulk_load(items)
+    pages.commit()
+
+    assert sound(pages, tree.root) == count
+    assert list(tree.scan()) == items
+    branches = [n for n in pages.committed.values() if isinstance(n, Branch)]
+    assert all(len(branch.children) > 1 for branch in branches)
 
 
 def test_bulk_load_refuses_keys_that_do_not_ascend_and_a_tree_that_is_not_empty() -> None:

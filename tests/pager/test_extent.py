@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from m2mdb.pager.errors import CorruptDatabaseError, InternalError
@@ -90,9 +91,11 @@ def test_an_extent_touches_its_own_pages_and_all_of_them(size: int) -> None:
     assert descriptor.page_count == max(1, -(-used // PAGE))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.integers(0, 150_000), max_size=8), st.integers(0, 9))
-def test_how_the_content_is_cut_into_parts_does_not_matter(sizes: list[int], seed: int) -> None:
+@pytest.mark.parametrize("seed", range(60))
+def test_how_the_content_is_cut_into_parts_does_not_matter(seed: int) -> None:
+    generator = random.Random(seed)
+    scale = generator.choice([50, 70_000, 600_000])
+    sizes = [generator.randrange(scale) for _ in range(generator.randrange(9))]
     raw = content(sum(sizes) + 5, seed)
     whole, parted = memory_file(), memory_file()
 
@@ -136,17 +139,50 @@ def test_parts_that_do_not_come_to_the_size_are_refused(sizes: list[int]) -> Non
     assert file.size() <= (1 + extent_page_count(sum(sizes), PAGE)) * PAGE
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.data())
-def test_a_flipped_bit_is_found_wherever_it_is(data: st.DataObject) -> None:
-    size = data.draw(st.sampled_from([1, 100, 4093, 65537, 150_000]))
+@pytest.mark.parametrize("size", [1, 100, 4093, 65537, 150_000])
+def test_a_flipped_bit_is_found_wherever_it_is(size: int) -> None:
     file = memory_file()
     descriptor = written(file, content(size))
-    where = data.draw(st.integers(0, descriptor.page_count * PAGE - 1))
-    flipped(file, 2 * PAGE + where, data.draw(st.integers(0, 7)))
+    end = descriptor.page_count * PAGE
+    step = max(1, end // 4099)
 
-    with pytest.raises(CorruptDatabaseError, match="extent at page 3 of file"):
-        Extent(file, descriptor, PAGE, "file").verify_all()
+    for offset in range(2 * PAGE, 2 * PAGE + end, step):
+        flipped(file, offset, offset % 8)
+        with pytest.raises(CorruptDatabaseError, match="extent at page 3 of file"):
+            Extent(file, descriptor, PAGE, "file").verify_all()
+        flipped(file, offset, offset % 8)
+
+    Extent(file, descriptor, PAGE, "file").verify_all()
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("seed", range(20))
+def test_reads_give_the_content_or_name_a_damaged_block(seed: int, mapped: bool) -> None:
+    generator = random.Random(seed)
+    file = memory_file()
+    raw = content(generator.randrange(1, 9 * BLOCK_SIZE), seed)
+    extent = Extent(file, written(file, raw), PAGE, "file", mapped)
+    damaged = generator.choice([0, len(raw) - 1, generator.randrange(len(raw))])
+    flipped(file, 2 * PAGE + damaged)
+    block = damaged // BLOCK_SIZE
+
+    for _ in range(60):
+        offset = generator.randrange(len(raw))
+        size = generator.randrange(min(len(raw) - offset, generator.choice([9, 200_000]))) + 1
+        touches = offset // BLOCK_SIZE <= block <= (offset + size - 1) // BLOCK_SIZE
+        ways: list[Callable[[], bytes]] = [
+            lambda at=offset, n=size: extent.read(at, n),  # type: ignore[misc]
+            lambda at=offset, n=size: bytes(extent.view(at, n)),  # type: ignore[misc]
+            lambda at=offset, n=size: extent.array(at, "u1", n).tobytes(),  # type: ignore[misc]
+            lambda at=offset, n=size: b"".join(  # type: ignore[misc]
+                [bytes(chunk) for _, chunk in extent.blocks(at, n)]
+            ),
+        ]
+        if touches:
+            with pytest.raises(CorruptDatabaseError, match=f"block {block}: checksum"):
+                generator.choice(ways)()
+        else:
+            assert generator.choice(ways)() == raw[offset : offset + size]
 
 
 @pytest.mark.parametrize("mapped", [True, False])
@@ -188,19 +224,19 @@ def test_a_damaged_block_yields_nothing_of_itself() -> None:
     assert b"".join(chunk for _, chunk in found) == raw[100 : 4 * BLOCK_SIZE]
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
-@given(st.data())
-def test_blocks_cut_at_units_and_cover_the_range(data: st.DataObject) -> None:
-    size = data.draw(st.integers(0, 6 * BLOCK_SIZE))
-    offset = data.draw(st.integers(0, size))
-    length = data.draw(st.integers(0, size - offset))
-    unit = data.draw(st.sampled_from([1, 4, 1536, 12_345, 70_000, 300_000]))
-    chunk = data.draw(st.sampled_from([1, BLOCK_SIZE, 4 * BLOCK_SIZE]))
+@pytest.mark.parametrize("unit", [1, 4, 1536, 12_345, 70_000, 300_000])
+@pytest.mark.parametrize("seed", range(12))
+def test_blocks_cut_at_units_and_cover_the_range(seed: int, unit: int) -> None:
+    generator = random.Random(seed)
+    size = generator.randrange(9 * BLOCK_SIZE)
+    offset = generator.choice([0, generator.randrange(size + 1), generator.randrange(100)])
+    length = generator.choice([size - offset, generator.randrange(size - offset + 1)])
+    chunk = generator.choice([1, BLOCK_SIZE, 4 * BLOCK_SIZE])
     file = memory_file()
     raw = content(size)
     extent = Extent(file, written(file, raw), PAGE, "file")
-    if data.draw(st.booleans()):
-        extent.read(*sorted([0, data.draw(st.integers(0, size))]))
+    if seed % 3 == 0:
+        extent.read(0, generator.randrange(size + 1))
 
     found = [(at, bytes(c)) for at, c in extent.blocks(offset, length, chunk, unit)]
 
@@ -237,17 +273,15 @@ def test_arrays_and_views_are_read_only(file: File) -> None:
     assert extent.view(0, 10).readonly
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.data())
-def test_descriptors_that_lie_are_refused(data: st.DataObject) -> None:
+def test_descriptors_that_lie_are_refused() -> None:
     file = memory_file()
     good = written(file, content(100_000))
-    raw = bytearray(good.encode())
-    flip = data.draw(st.integers(0, 24 * 8 - 1))  # all but the commit, which names, not describes
-    raw[flip // 8] ^= 1 << flip % 8
 
-    with pytest.raises(CorruptDatabaseError):
-        Extent(file, ExtentDescriptor.decode(bytes(raw)), PAGE, "file").verify_all()
+    for flip in range(24 * 8):  # all but the commit, which names and does not describe
+        raw = bytearray(good.encode())
+        raw[flip // 8] ^= 1 << flip % 8
+        with pytest.raises(CorruptDatabaseError):
+            Extent(file, ExtentDescriptor.decode(bytes(raw)), PAGE, "file").verify_all()
 
 
 @given(st.binary(max_size=40))

@@ -280,6 +280,15 @@ def test_a_search_for_a_page_goes_on_where_the_last_one_ended() -> None:
     assert len(asked) < 6000
 
 
+def test_a_search_finds_what_was_given_before_the_last_place() -> None:
+    free = filled((10, 5, 1), (20, 5, 1))
+
+    found = [free.take(1, always) for _ in range(6)]
+    free.give(4, 2, 1)
+
+    assert [*found, free.take(1, always)] == [10, 11, 12, 13, 14, 20, 4]
+
+
 @given(st.integers(2, 2**64 - 1), st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1))
 def test_runs_survive_encode_and_decode(start: int, length: int, commit: int) -> None:
     assert decode_run(*encode_run(start, length, commit)) == (start, length, commit)
