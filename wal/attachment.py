@@ -67,6 +67,7 @@ class Attachment:
     def __init__(self, vfs: Vfs, path: str, options: StoreOptions, file: File) -> None:
         self.vfs = vfs
         self.path = path
+        self.options = options
         self.log_path = path + "-wal"
         self.shm_path = path + "-shm"
         self.file = file
@@ -157,7 +158,11 @@ class Attachment:
             end, backfill = found
             if end.generation == self.index.generation or self._turn(end):
                 break
-            raw = self.shared.look()
+            again = self.shared.look()
+            if again == raw:
+                self._skip_frames(end, backfill)
+                break
+            raw = again
         self.end, self.backfill = end, backfill
         self._conclude()
         self._raw = raw
@@ -173,7 +178,7 @@ class Attachment:
             raw = shared.look()
             if shared.decode(raw) is not None:
                 return raw
-            if writing:
+            if writing or self.transaction is not None:
                 shared.mend()
                 continue
             looks += 1
@@ -201,12 +206,27 @@ class Attachment:
             )
         if header.generation != end.generation:
             return False
+        self.log.space = self.log.file.size()
         if self.index.commit == header.base_commit:
             self.versions = self.versions.turned(self.index.frames)
         else:
             self.versions = VersionCache(self.cache_bytes, self.page_size)
         self.index = LogIndex(end.generation, header.base_commit)
         return True
+
+    def _skip_frames(self, end: LogEnd, backfill: Backfill) -> None:
+        """The log has the header of a generation that is not published: its reset stopped there.
+
+        All of the published one is in the file, or else the log is damaged.
+        """
+        if backfill.generation != end.generation or backfill.offset < end.offset:
+            raise CorruptDatabaseError(
+                f"header of log {self.log_path}: not of generation {end.generation}, whose frames "
+                f"up to offset {end.offset} are not copied"
+            )
+        self.versions = VersionCache(self.cache_bytes, self.page_size)
+        self.index = LogIndex(end.generation, end.commit)
+        self.index.end = end.offset
 
     def extend_index(self) -> None:
         """Bring the index up to the end that was seen last (AT2)."""
@@ -265,10 +285,13 @@ class Attachment:
 
     # -- refusals ------------------------------------------------------------------------------
 
-    def check_writable(self) -> None:
-        """Raise unless this connection may write now."""
+    def check_not_read_only(self) -> None:
+        """Raise OperationalError where the connection was opened for reading."""
         if self.read_only:
             raise OperationalError(f"{self.path} is open for reading only")
+
+    def check_writable(self) -> None:
+        """Raise unless the file may be written now."""
         self.check_healthy()
         assert self.header is not None
         if not self.header.is_writable:

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 from m2mdb.pager.errors import DatabaseError
 from m2mdb.pager.header import FLAG_OFFSET, FLAG_SIZE, Header, LogFlag
 from m2mdb.wal.creation import set_flag
-from m2mdb.wal.frame import LOG_HEADER_SIZE
 from m2mdb.wal.locks import ATTACH
-from m2mdb.wal.recovery import apply_log, copy_all
+from m2mdb.wal.recovery import apply_log, copy_all, write_again
 
 if TYPE_CHECKING:
     from m2mdb.wal.attachment import Attachment
@@ -54,17 +53,12 @@ def _leave_whole(store: Attachment) -> None:
             store.extend_index()
             copy_all(store, store.end)
         _clear(store)
-    elif store.log is not None:
-        store.vfs.unlink(store.log_path)
-    store.vfs.unlink(store.shm_path)
+    _remove(store)
 
 
 def _leave_whole_again(store: Attachment) -> None:
     """Others may have come and gone since ATTACH was let go."""
-    if store.poisoned or store.vfs.identity(store.path) is None:
-        return
-    found = store.vfs.identity(store.path)
-    if found is None or found[:2] != store.identity[:2]:
+    if store.poisoned or not _has_its_name(store):
         return
     store.set_format(Header.decode(store.file.read_at(0, FLAG_OFFSET), store.path))
     flag = LogFlag.decode(store.file.read_at(FLAG_OFFSET, FLAG_SIZE), store.path)
@@ -72,15 +66,30 @@ def _leave_whole_again(store: Attachment) -> None:
         if store.log is not None:
             store.log.file.close()
         end = apply_log(store, flag)
+        write_again(store, end)
         copy_all(store, end)
         _clear(store)
-    store.vfs.unlink(store.shm_path)
+    _remove(store)
+
+
+def _has_its_name(store: Attachment) -> bool:
+    found = store.vfs.identity(store.path)
+    return found is not None and found[:2] == store.identity[:2]
 
 
 def _clear(store: Attachment) -> None:
-    """The file is whole: say so, and remove the log."""
-    flag = LogFlag(False, store.end.salt, store.end.generation)
-    assert store.end.offset >= LOG_HEADER_SIZE
-    set_flag(store, flag)
-    store.vfs.unlink(store.log_path)
-    store.vfs.sync_dir(store.path)
+    """The file is whole: say so, durably."""
+    set_flag(store, LogFlag(False, store.end.salt, store.end.generation))
+
+
+def _remove(store: Attachment) -> None:
+    """Remove log and -shm, unless the path is another file's by now and they may be its own."""
+    vfs = store.vfs
+    if not _has_its_name(store) and vfs.exists(store.path):
+        return
+    if store.log is not None or vfs.exists(store.log_path):
+        vfs.unlink(store.log_path)
+        vfs.unlink(store.shm_path)
+        vfs.sync_dir(store.path)
+    else:
+        vfs.unlink(store.shm_path)

@@ -46,8 +46,7 @@ def recover(store: Attachment, flag: LogFlag | None) -> None:
     end = apply_log(store, flag)
     log = store.log
     assert log is not None
-    log.rewrite(end.offset)
-    store.file.write_at(FLAG_OFFSET, LogFlag.needed_for(end.salt, end.generation).encode())
+    write_again(store, end)
     copy_all(store, end)
     salt = new_salt(store)
     header = LogHeader(store.page_size, end.generation + 1, salt, end.commit, store.uuid)
@@ -57,6 +56,13 @@ def recover(store: Attachment, flag: LogFlag | None) -> None:
     )
     store.versions = store.versions.turned(store.index.frames)
     store.settle(fresh, Backfill(header.generation, LOG_HEADER_SIZE, end.commit))
+
+
+def write_again(store: Attachment, end: LogEnd) -> None:
+    """Log and flag as they are, so that the next syncs bring them to the disk (RE4)."""
+    assert store.log is not None
+    store.log.rewrite(end.offset)
+    store.file.write_at(FLAG_OFFSET, LogFlag.needed_for(end.salt, end.generation).encode())
 
 
 def _check_may_write(store: Attachment) -> None:

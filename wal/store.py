@@ -18,14 +18,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from m2mdb.pager.errors import InterfaceError, OperationalError, ProgrammingError
+from m2mdb.pager.errors import InterfaceError, OperationalError
 from m2mdb.pager.os_fork import end_at_fork
 from m2mdb.wal.attachment import Attachment
 from m2mdb.wal.checkpoint import checkpoint, prepare_log
 from m2mdb.wal.closing import detach
 from m2mdb.wal.locks import WRITER, BusyHandler
 from m2mdb.wal.opening import attach, open_attached
-from m2mdb.wal.options import SYNCHRONOUS, StoreOptions
+from m2mdb.wal.options import StoreOptions
 from m2mdb.wal.snapshot import NO_SLOT, Snapshot
 from m2mdb.wal.transaction import Transaction
 
@@ -108,10 +108,10 @@ class Store(Attachment):
         self._ready()
         if self.transaction is not None:
             raise InterfaceError(f"{self.path}: a transaction is open already")
-        self.check_writable()
+        self.check_not_read_only()
         try:
             self.lock_writer()
-            self.check_healthy()
+            self.check_writable()
             self.refresh(writing=True)
             self.extend_index()
             prepare_log(self)
@@ -152,8 +152,7 @@ class Store(Attachment):
         self._ready()
         if self.transaction is not None:
             raise OperationalError(f"{self.path}: no checkpoint inside a transaction")
-        if self.read_only:
-            raise OperationalError(f"{self.path} is open for reading only")
+        self.check_not_read_only()
         return checkpoint(self, mode)
 
     # -- settings and figures ------------------------------------------------------------------
@@ -175,12 +174,6 @@ class Store(Attachment):
     @busy_handler.setter
     def busy_handler(self, handler: BusyHandler | None) -> None:
         self.patience.handler = handler
-
-    def set_synchronous(self, mode: str) -> None:
-        """full, normal or off (S7); ProgrammingError for anything else."""
-        if mode not in SYNCHRONOUS:
-            raise ProgrammingError(f"synchronous {mode!r} is not one of {SYNCHRONOUS}")
-        self.synchronous = mode
 
     @property
     def closed(self) -> bool:
