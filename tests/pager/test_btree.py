@@ -114,7 +114,7 @@ class TreeAgreesWithDict(RuleBasedStateMachine):
 
 TestTreeAgreesWithDict = TreeAgreesWithDict.TestCase
 TestTreeAgreesWithDict.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, derandomize=True
+    max_examples=150, stateful_step_count=30, deadline=None, derandomize=True
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ class EndPages:
         self.page_count = ROOT
         self.nodes: dict[int, Node] = {ROOT: Leaf([], [])}
         self.map = FreeMap()
+        self.freed: list[int] = []  # of the tree itself
         self.commit = 0
 
     def get(self, page_number: int) -> Node:
@@ -48,6 +50,7 @@ class EndPages:
 
     def free(self, page_number: int) -> None:
         del self.nodes[page_number]
+        self.freed.append(page_number)
         self.map.give(page_number, 1, self.commit + 1)
 
 
@@ -128,10 +131,9 @@ class EveryPageIsUsedOrFree(RuleBasedStateMachine):
         self.begin()
 
     def flush(self) -> None:
-        nodes = set(self.pages.nodes)
+        self.pages.freed.clear()
         self.pages.map.flush(self.tree)
-        for page in nodes - set(self.pages.nodes):
-            self.freed[page] = self.pages.commit + 1
+        self.freed.update(dict.fromkeys(self.pages.freed, self.pages.commit + 1))
 
     @rule(reader_stays=st.booleans(), reload=st.booleans())
     def commit(self, reader_stays: bool, reload: bool) -> None:
@@ -176,8 +178,35 @@ class EveryPageIsUsedOrFree(RuleBasedStateMachine):
 
 TestEveryPageIsUsedOrFree = EveryPageIsUsedOrFree.TestCase
 TestEveryPageIsUsedOrFree.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None, derandomize=True
+    max_examples=150, stateful_step_count=40, deadline=None, derandomize=True
 )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_page_is_used_or_free_on_a_long_walk(seed: int) -> None:
+    generator = random.Random(seed)
+    walk = EveryPageIsUsedOrFree()
+    walk.create(512)
+
+    for _ in range(400):
+        step = generator.random()
+        if step < 0.4:
+            walk.take(generator.choice([1, 1, 2, 7, 40]), generator.randrange(1, 30))
+        elif step < 0.7:
+            walk.give(generator, generator.random() / 3, generator.randrange(1, 9))
+        elif step < 0.75:
+            walk.savepoint()
+        elif step < 0.8 and walk.marks:
+            walk.rollback_to_savepoint()
+        elif step < 0.83:
+            walk.rollback(generator.random() < 0.5)
+        elif step < 0.95:
+            walk.commit(generator.random() < 0.5, generator.random() < 0.3)
+        else:
+            walk.merge()
+        walk.all_pages_are_accounted_for()
+
+    assert len(walk.pages.nodes) > 3
 
 
 def always(start: int, length: int, commit: int) -> bool:
