@@ -14,8 +14,9 @@ import subprocess
 import sys
 
 import common
-import m2mdb
 import numpy as np
+
+import m2mdb
 
 OURS = """
 import m2mdb

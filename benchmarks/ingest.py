@@ -12,6 +12,7 @@ import os
 import sqlite3
 
 import common
+
 import m2mdb
 
 
@@ -118,7 +119,11 @@ def main() -> int:
             small, ours, with_text = batches(folder, data, f"b{turn}")
             table.add("1,000-row transactions / sqlite3", small / ours,
                       f"{20_000 / ours:,.0f} rows/s", 0.5)  # fmt: skip
-            table.add("1,000-row transactions, FULLTEXT", small / with_text, f"{20_000 / with_text:,.0f} rows/s")
+            table.add(
+                "1,000-row transactions, FULLTEXT",
+                small / with_text,
+                f"{20_000 / with_text:,.0f} rows/s",
+            )
     return 0 if table.show() else 1
 
 

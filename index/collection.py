@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from m2mdb.index.found import Found
     from m2mdb.index.text.delta_postings import DeltaPostings
     from m2mdb.index.text.match_query import TextQuery
-    from m2mdb.wal.snapshot import Snapshot as Pages  # a Transaction is one, too
+    from m2mdb.wal.snapshot import Snapshot
+    from m2mdb.wal.transaction import Transaction
+
+    Pages: TypeAlias = Snapshot | Transaction
 
 Place = tuple[int, int]
 _DELETION = np.dtype([("ordinal", "<u4"), ("commit", "<u8")])

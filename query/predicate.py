@@ -417,7 +417,8 @@ class Member:
         if has_null:
             return np.zeros(len(values), bool)
         found |= np.fromiter(map(operator.is_, values, repeat(None)), bool, len(values))
-        return np.logical_not(found)
+        negated: np.ndarray = np.logical_not(found)
+        return negated
 
 
 class Match:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -264,8 +265,9 @@ def test_warm_says_how_long_it_took_and_leaves_the_kernels_loaded() -> None:
 
 def test_numba_settings_of_the_program_are_left_alone() -> None:
     loader.warm()
-    from numba import config
+    import numba
 
+    config: Any = numba.config
     before = config.CACHE_DIR
     with loader.kernel_cache():
         assert loader.kernel_folder() == config.CACHE_DIR

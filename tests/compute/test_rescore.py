@@ -76,13 +76,14 @@ def test_ranking_in_chunks_gives_what_ranking_at_once_gives(
 
     def gather(ordinals: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         sizes.append(len(ordinals))
-        return rows[ordinals]
+        picked: np.ndarray[Any, Any] = rows[ordinals]
+        return picked
 
     parts = rank_gathered(gather, np.arange(2000), ids, query, 30, metric)
 
     assert max(sizes) == 256
     for left, right in zip(whole, parts, strict=True):
-        assert left.tobytes() == right.tobytes()
+        assert np.array_equal(np.asarray(left), np.asarray(right))
     assert ids[parts.positions].tolist() == parts.ids.tolist()
 
 

@@ -183,7 +183,7 @@ class DatabaseAgreesWithDict(RuleBasedStateMachine):
                     assert place is not None
                     found = notes.row(place, (0, 1, 2, 3))
                     assert found[:3] == (key, *self.model[key][:2])
-                    assert np.array_equal(found[3], self.model[key][2])
+                    assert np.array_equal(found[3], self.model[key][2])  # type: ignore[arg-type]
 
     @invariant()
     def searches_are_the_same(self) -> None:

@@ -135,7 +135,9 @@ def oracle(rows: Sequence[tuple[str | None, str | None]], text: str) -> dict[int
     present: list[set[int]] = [set() for _ in clauses]
     for number, name, weight in ((0, "body", 1.0), (1, "title", 0.5)):
         tokens = {
-            i: tokenize_bytes(row[number]) for i, row in enumerate(rows) if row[number] is not None
+            i: tokenize_bytes(text_)
+            for i, row in enumerate(rows)
+            if (text_ := row[number]) is not None
         }
         count = len(tokens)
         average = sum(map(len, tokens.values())) / count if count else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -404,7 +405,7 @@ def test_each_kind_of_call_can_fail(kind: str) -> None:
     file = durable_file(vfs, "d/x", b"0" * 4096)
     durable_file(vfs, "d/other", b"")
     vfs.fail(kind, path_end="x", error=errno.EIO)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "read": lambda: file.read_at(0, 1),
         "lock": lambda: file.lock(FAR, 1, exclusive=True),
         "sync": file.sync,

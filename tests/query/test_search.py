@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def query_vector(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(DIMENSION).astype(np.float32)
 
 
-CONDITIONS = {
+CONDITIONS: dict[str | None, Callable[[Any], bool]] = {
     None: lambda row: True,
     "topic = 'ui'": lambda row: row[1] == "ui",
     "n > 600": lambda row: row[2] > 600,
@@ -186,9 +187,8 @@ def test_rrf_adds_reciprocal_ranks(
     expected = sorted(fused.items(), key=lambda item: (-item[1], item[0]))[offset : offset + k]
     matches = len({hit[0] for hit in vector} | set(bm25))
     assert len(rows) == max(0, min(k, matches - offset))
-    assert [(row[0], pytest.approx(row[1])) for row in rows] == [
-        (rowid, score) for rowid, score in expected
-    ]
+    assert [row[0] for row in rows] == [rowid for rowid, _ in expected]
+    assert [row[1] for row in rows] == pytest.approx([score for _, score in expected])
     distances = {hit[0]: hit[2] for hit in vector}
     for rowid, _, distance, relevance in rows:
         assert (distance is None) == (rowid not in distances), "Y3"
