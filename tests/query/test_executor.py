@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import uuid
 from collections.abc import Callable
@@ -163,8 +164,8 @@ BAD_PARAMETERS: list[tuple[str, Any, type[Exception], str]] = [
     ("SELECT :a", (1,), ProgrammingError, "pass a mapping, not a tuple"),
     ("SELECT :a", {"b": 1}, ProgrammingError, "a value for binding parameter :a"),
     ("SELECT ?", {"a": 1}, ProgrammingError, "pass a sequence, not a mapping"),
-    ("SELECT ?", "x", ProgrammingError, "a sequence or a mapping, not str 'x'"),
-    ("SELECT ?", 5, ProgrammingError, "a sequence or a mapping, not int 5"),
+    ("SELECT ?", "x", InterfaceError, "a sequence or a mapping, not str 'x'"),
+    ("SELECT ?", 5, InterfaceError, "a sequence or a mapping, not int 5"),
     ("SELECT ?", (object(),), InterfaceError, "parameter 1: type 'object' is not supported"),
     ("SELECT ?", (2**63,), DataError, "parameter 1: integer 9223372036854775808 does not fit"),
     ("SELECT ?", (float("nan"),), DataError, "parameter 1 is NaN"),
@@ -204,7 +205,7 @@ REFUSED: list[tuple[str, type[Exception], str]] = [
     ("SELECT abs(-9223372036854775807 - 1)", DataError, "integer overflow"),
     ("SELECT (SELECT 1, 2)", ProgrammingError, "sub-select returns 2 columns - expected 1"),
     ("SELECT 1 COLLATE nope = 2", ProgrammingError, "no such collation: nope"),
-    ("SELECT 'x' -> '$['", ProgrammingError, ""),
+    ("SELECT '{}' -> '$['", ProgrammingError, "malformed JSON path"),
     ("SELECT '{' ->> 'a'", DataError, "malformed JSON"),
     ("INSERT INTO notes VALUES (1, 2)", ProgrammingError, "2 values for 9 columns of notes"),
     ("INSERT INTO notes (id, n) VALUES (1)", ProgrammingError, "1 values for 2 columns of notes"),
@@ -488,10 +489,8 @@ def test_nesting_too_deep_is_an_error_of_ours(run: Run) -> None:
         run("SELECT " + "NOT " * 5000 + "1")
     with pytest.raises(ProgrammingError):
         run("SELECT " + "abs(" * 500 + "1" + ")" * 500)
-    try:
+    with contextlib.suppress(ProgrammingError):
         assert run(deep) == [(1,)]
-    except ProgrammingError:
-        pass
     terms = " OR ".join(f"id = {number}" for number in range(1500))
     run("CREATE TABLE t (id INTEGER)")
     run("INSERT INTO t VALUES (7)")
