@@ -28,6 +28,7 @@ from m2mdb.pager.page import Branch, Leaf, OverflowPage, decode_page
 from m2mdb.query.parser import parse
 
 PAGE_SIZE = 4096
+SHOWN = 10  # findings of a target that are printed; all are counted
 WORDS = (
     "SELECT * FROM WHERE INSERT INTO VALUES SEARCH NEAR MATCH K FUSION rrf ( ) , ; ? :name 'text' "
     "\"x\" 1 2.5 x'ab' -- /* */ AND OR NOT NULL IS IN BETWEEN LIKE CREATE COLLECTION TEXT PRIMARY "
@@ -129,7 +130,8 @@ def run(name: str, target: Target, seed: int, seconds: float) -> tuple[int, int]
             pass
         except Exception as problem:  # a finding is any other error
             findings += 1
-            print(f"{name}: seed {seed}, input {count}: {type(problem).__name__}: {problem}")
+            if findings <= SHOWN:
+                print(f"{name}: seed {seed}, input {count}: {type(problem).__name__}: {problem}")
         if time.monotonic() - started > 1.0:
             findings += 1
             print(f"{name}: seed {seed}, input {count}: took over a second")

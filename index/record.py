@@ -112,6 +112,8 @@ def decode_row(raw: bytes, where: str) -> tuple[int, Place, list[Any]]:
     try:
         _, _, _, rowid, segment, ordinal, count = ROW_HEAD.unpack_from(raw)
         tags = raw[ROW_HEAD.size : ROW_HEAD.size + count]
+        if tags and max(tags) > VECTOR:
+            raise CorruptDatabaseError(f"{where}: a row version has a value of tag {max(tags)}")
         layout = layout_of(tags)
         numbers = iter(layout.unpack_from(raw, ROW_HEAD.size + count))
         at = ROW_HEAD.size + count + layout.size
@@ -129,7 +131,7 @@ def decode_row(raw: bytes, where: str) -> tuple[int, Place, list[Any]]:
                 at = end
     except (struct.error, UnicodeDecodeError, StopIteration) as problem:
         raise CorruptDatabaseError(f"{where}: a row version is damaged: {problem}") from problem
-    if at != len(raw) or len(values) != count or max(tags, default=0) > VECTOR:
+    if at != len(raw) or len(values) != count:
         raise CorruptDatabaseError(f"{where}: a row version of {len(raw)} bytes describes {at}")
     return rowid, (segment, ordinal), values
 

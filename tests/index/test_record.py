@@ -63,6 +63,15 @@ def test_a_cut_or_changed_row_version_is_refused_or_decodes(
         decode_row(cut, "test")
 
 
+def test_an_unknown_tag_is_refused() -> None:
+    raw = bytearray(encode_row(1, 2, 3, (0, 0), [None, 1.5, "text"]))
+    at = raw.index(bytes([0, 2, 5]))
+    raw[at] = 8  # takes a number that belongs to another column
+
+    with pytest.raises(CorruptDatabaseError, match="tag 8"):
+        decode_row(bytes(raw), "test")
+
+
 def test_a_removal_of_odd_length_is_refused() -> None:
     with pytest.raises(CorruptDatabaseError, match="18 bytes"):
         decode_removal(encode_removal(1, 2, []) + b"x", "test")
