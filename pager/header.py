@@ -30,14 +30,18 @@ rest of it is zero (little-endian):
 
 Magic, both format numbers and the header's checksum keep their places in every later format.
 
-The flag says what the *absence* of a log means; a log beside the file that names this database is
-replayed whatever the flag says (S3, S4). A sector is written whole or not at all, and even where a
-disk tears it nothing is lost: the log and its name are durable before the flag is set, no frame
-is appended before the flag is durable, and the log is unlinked only after everything is copied
-and the cleared flag is durable. So whenever the flag can be torn, a log stands beside the file:
-its owner recovers from it and writes the flag anew. A flag that fails its checksum with no log
-beside it is damage from outside (or a copy without its log), and the file is refused. A sector
-of zeros is the flag of a new file: clear.
+The flag says what a log beside the file means, and what it means that there is none (S3, S4):
+
+    clear        the file is whole by itself; a log is a left-over of the last close
+    needed       the newest commits stand in the log; without it the file is refused
+    checksum     torn, or damaged from outside: a log decides as if it were needed; without one
+    fails        the file is refused
+
+A sector is written whole or not at all, and even where a disk tears it nothing is lost: the log
+and its name are durable before the flag is set, no frame is appended before the flag is durable,
+and the log is unlinked only after everything is copied and the cleared flag is durable. So whenever
+the flag can be torn there is a log, and it is whole. A sector of zeros is clear: a new file's first
+page is written with such a flag, so that a torn one is a header with a clear flag, or no header.
 
     clear --(LogFlag.needed_for, first write)--> needed --(LogFlag.clear, last close)--> clear
 
@@ -232,8 +236,8 @@ class LogFlag:
     def decode(cls, raw: bytes | bytearray | memoryview, where: str) -> Self:
         """The flag in a sector; zeros are clear.
 
-        Raises CorruptDatabaseError for any other sector that `encode` does not make. Whoever holds
-        a log of this database need not ask (see the module).
+        Raises CorruptDatabaseError for any other sector that `encode` does not make; what that
+        means stands in the module's header.
         """
         raw = bytes(raw[:FLAG_SIZE])
         place = f"log flag of {where}"
