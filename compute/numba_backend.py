@@ -1,6 +1,7 @@
 """The Numba backend: compiled scans, and NumPy's answers until they are loaded.
 
-    large scan --> loader.start()        not loaded: NumPy scans, ready: kernels scan
+    a large search, and then another --> loader.start()
+    not loaded: NumPy scans              ready: kernels scan
 
 float32 rows go to the kernels as they lie in memory; what no kernel takes (other dtypes, missing
 norms) goes to a NumPy collector beside.
@@ -174,13 +175,18 @@ def _scan_few(
 
 
 class WatchingCollector(NumpyCollector):
-    """NumPy's collector, which has the kernels loaded once it has seen enough to read."""
+    """NumPy's collector, which notices that searches here are worth compiled kernels.
 
-    __slots__ = ("_values",)
+    They are loaded from the next search on: a process that searches once shall not share its
+    processor with an import that it never uses.
+    """
 
-    def __init__(self, query: Query, k: int) -> None:
+    __slots__ = ("_backend", "_values")
+
+    def __init__(self, query: Query, k: int, backend: NumbaBackend) -> None:
         """Collect the k best rows for `query`; k below 1 counts as 1."""
         super().__init__(query, k)
+        self._backend = backend
         self._values = 0
 
     def scan(
@@ -189,7 +195,7 @@ class WatchingCollector(NumpyCollector):
         """Consider a chunk of rows; see `backend.Collector.scan`."""
         self._values += rows.size
         if self._values >= LARGE_VALUES:
-            LOADER.start()
+            self._backend.wants_kernels = True
         super().scan(rows, norms, mask, first_ordinal)
 
 
@@ -199,8 +205,9 @@ class NumbaBackend(NumpyBackend):
     name = "numba"
 
     def __init__(self, *, is_eager: bool) -> None:
-        """Load the kernels at the first use (eager) or at the first large one."""
+        """Load the kernels at the first use (eager) or at the second large one."""
         self._is_eager = is_eager
+        self.wants_kernels = is_eager
 
     def collector(self, query: Vector, k: int, metric: str) -> Collector:
         """See `backend.Backend.collector`."""
@@ -208,9 +215,9 @@ class NumbaBackend(NumpyBackend):
         kernels = LOADER.module
         if kernels is not None:
             return NumbaCollector(prepared, k, kernels)
-        if self._is_eager:
+        if self.wants_kernels:
             LOADER.start()
-        return WatchingCollector(prepared, k)
+        return WatchingCollector(prepared, k, self)
 
     def top_k_many(
         self,
@@ -224,8 +231,9 @@ class NumbaBackend(NumpyBackend):
         """See `backend.Backend.top_k_many`: kernels for a few queries, BLAS for many."""
         kernels = LOADER.module
         if kernels is None:
-            if self._is_eager or rows.size * len(queries) >= LARGE_VALUES:
+            if self.wants_kernels:
                 LOADER.start()
+            self.wants_kernels |= rows.size * len(queries) >= LARGE_VALUES
         elif 0 < len(queries) <= FEW_QUERIES and _is_ready(rows, norms, metric):
             prepared = [Query(query, metric) for query in queries]
             check_rows(rows, prepared[0])
@@ -240,7 +248,7 @@ _EXPLICIT = NumbaBackend(is_eager=True)
 
 
 def automatic() -> Backend:
-    """The backend that loads compiled kernels when a search is large enough to want them."""
+    """The backend that loads compiled kernels once a large search is followed by another."""
     return _AUTOMATIC
 
 

@@ -60,7 +60,7 @@ def test_importing_the_backend_loads_no_numba() -> None:
     assert run(program) == "[]\n"
 
 
-def test_a_large_search_starts_loading_and_a_small_one_does_not(
+def test_the_second_large_search_starts_loading_and_small_ones_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started = []
@@ -68,20 +68,21 @@ def test_a_large_search_starts_loading_and_a_small_one_does_not(
     monkeypatch.setattr(idle, "start", lambda: started.append(1))
     monkeypatch.setattr(numba_backend, "LOADER", idle)
     rows = np.ones((1000, 16), np.float32)
-
-    choose("auto").top_k(rows, None, rows[0], 3, "l2")
+    backend = numba_backend.NumbaBackend(is_eager=False)
+    for _ in range(3):
+        backend.top_k(rows, None, rows[0], 3, "l2")
     assert not started
 
     monkeypatch.setattr(numba_backend, "LARGE_VALUES", 3 * rows.size)
-    collector = choose("auto").collector(rows[0], 3, "l2")
-    for _ in range(2):
+    collector = backend.collector(rows[0], 3, "l2")
+    for _ in range(3):
         collector.scan(rows, None, None, 0)
     assert not started
-    collector.scan(rows, None, None, 0)
+    backend.collector(rows[0], 3, "l2")
     assert started
 
     started.clear()
-    choose("numba").top_k(rows, None, rows[0], 3, "l2")
+    numba_backend.NumbaBackend(is_eager=True).top_k(rows, None, rows[0], 3, "l2")
     assert started
 
 
