@@ -41,9 +41,9 @@ class _Arguments:
 
 
 def printf(pattern: Value, *values: Value) -> Value:
-    """`printf(format, …)`; NULL for a NULL format."""
+    """`printf(format, …)`; NULL for a NULL or empty format."""
     text = to_text(pattern)
-    if text is None:
+    if not text:
         return None
     arguments = _Arguments(values)
     parts: list[str] = []

@@ -40,6 +40,28 @@ def like_matcher(pattern: str, escape: str | None) -> Callable[[str], bool]:
     Raises DataError: the pattern is too long.
     """
     _check_length(pattern)
+    slow = _like_expression(pattern, escape)
+    word = pattern.strip("%")
+    if escape is not None or not word.isascii() or "%" in word or "_" in word:
+        return slow
+    return _word_matcher(word.lower(), pattern, slow)
+
+
+def _word_matcher(word: str, pattern: str, slow: Callable[[str], bool]) -> Callable[[str], bool]:
+    """A matcher of `word`, `word%`, `%word` or `%word%` that is fast on texts of ASCII alone."""
+    if not word:
+        return slow
+    if not pattern.startswith("%"):
+        size = len(word)
+        if not pattern.endswith("%"):
+            return lambda text: len(text) == size and text.isascii() and text.lower() == word
+        return lambda text: text[:size].lower() == word if text.isascii() else slow(text)
+    if pattern.endswith("%"):
+        return lambda text: word in text.lower() if text.isascii() else slow(text)
+    return lambda text: text.lower().endswith(word) if text.isascii() else slow(text)
+
+
+def _like_expression(pattern: str, escape: str | None) -> Callable[[str], bool]:
     runs: list[list[str]] = [[]]
     characters = iter(pattern)
     for character in characters:
