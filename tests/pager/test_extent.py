@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,27 @@ def test_blocks_cut_at_units_and_cover_the_range(seed: int, unit: int) -> None:
     assert b"".join(part for _, part in found) == raw[offset : offset + length]
     assert all(raw[at : at + len(part)] == part for at, part in found)
     assert all((at - offset) % unit == 0 and part for at, part in found)
+
+
+def test_threads_may_read_at_once(file: File) -> None:
+    raw = content(40 * BLOCK_SIZE + 5)
+    descriptor = written(file, raw)
+
+    def read(extent: Extent, seed: int) -> bool:
+        generator = random.Random(seed)
+        for _ in range(40):
+            at = generator.randrange(len(raw))
+            size = generator.randrange(min(300_000, len(raw) - at))
+            if extent.read(at, size) != raw[at : at + size]:
+                return False
+        return b"".join([bytes(chunk) for _, chunk in extent.blocks(0, len(raw))]) == raw
+
+    for round_ in range(3):
+        extent = Extent(file, descriptor, PAGE, "file")
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(read, [extent] * 6, range(round_ * 6, round_ * 6 + 6)))
+        assert all(found)
+        assert extent.all_verified
 
 
 def test_accesses_outside_the_content_are_errors_and_never_slices() -> None:
