@@ -120,7 +120,7 @@ def real_text(value: float) -> str:
     """A real as text: 15 digits and always a point, as SQLite writes it."""
     if value in (float("inf"), float("-inf")):
         return "Inf" if value > 0 else "-Inf"
-    text = f"{value:.15g}"
+    text = f"{value + 0.0:.15g}"  # -0.0 is written as 0.0
     if "." in text:
         return text
     mantissa, mark, exponent = text.partition("e")

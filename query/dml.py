@@ -151,10 +151,11 @@ class UpdatePlan(WritePlan):
         placed = PlacedRows(view.collection(self.name), rowids)
         return self.result(self.returning.rows(placed, bindings), count)
 
-    def explain(self) -> Explained:
+    def explain(self, view: View) -> Explained:
         """How the rows are found."""
-        return [(0, f"UPDATE {self.schema.name}"), (1, self._access.describe(self.schema.name)),
-                *self.explain_inner()]  # fmt: skip
+        name = self.schema.name
+        described = self._access.describe(name)
+        return [(0, f"UPDATE {name}"), (1, described), *self.explain_inner(view)]
 
 
 class DeletePlan(WritePlan):
@@ -181,7 +182,8 @@ class DeletePlan(WritePlan):
         count = write.delete(self.name, rowids) if rowids else 0
         return self.result(returned, count)
 
-    def explain(self) -> Explained:
+    def explain(self, view: View) -> Explained:
         """How the rows are found."""
-        return [(0, f"DELETE FROM {self.schema.name}"),
-                (1, self._access.describe(self.schema.name)), *self.explain_inner()]  # fmt: skip
+        name = self.schema.name
+        described = self._access.describe(name)
+        return [(0, f"DELETE FROM {name}"), (1, described), *self.explain_inner(view)]

@@ -216,7 +216,7 @@ def _explain(database: Database, statement: Explain, parameters: Parameters) -> 
         bindings = None
     with database.writing() if is_write and statement.analyze else database.reading() as view:
         plan = plan_statement(inner, view)
-        return explained(plan.explain(), None if bindings is None else (plan, view, bindings))
+        return explained(plan.explain(view), None if bindings is None else (plan, view, bindings))
 
 
 def _ddl(run: Callable[[WriteView, Any], None]) -> Callable[[Database, Any], None]:

@@ -130,16 +130,16 @@ class InsertPlan(WritePlan):
                 columns.append([literal_value(slot)] * len(rows))
         return self._write(write, columns, len(rows), Bindings())
 
-    def explain(self) -> Explained:
+    def explain(self, view: View) -> Explained:
         """Where the rows come from."""
         lines: Explained = [(0, f"INSERT INTO {self.schema.name}")]
         if self._query is None:
             lines.append((1, f"VALUES of {len(self._rows)} rows"))
         else:
-            lines += [(depth + 1, text) for depth, text in self._query.explain()]
+            lines += [(depth + 1, text) for depth, text in self._query.explain(view)]
         if self._upsert is not None:
             lines.append((1, f"ON CONFLICT {self._upsert.target}: row by row"))
-        return lines + self.explain_inner()
+        return lines + self.explain_inner(view)
 
 
 def _column_names(schema: CollectionSchema, names: Sequence[str] | None) -> list[str]:

@@ -46,7 +46,7 @@ class Plan:
         """Execute; bindings hold the program's parameters only."""
         raise NotImplementedError
 
-    def explain(self) -> Explained:
+    def explain(self, view: View) -> Explained:
         """The lines of EXPLAIN."""
         raise NotImplementedError
 
@@ -76,12 +76,12 @@ class Plan:
             bindings.append(_inner_value(plan, form, view, own))
         return bindings
 
-    def explain_inner(self) -> Explained:
+    def explain_inner(self, view: View) -> Explained:
         """The lines of the subqueries."""
         lines: Explained = []
         for plan, form in self.inner:
             lines.append((0, f"{form.upper()} SUBQUERY"))
-            lines += [(depth + 1, text) for depth, text in plan.explain()]
+            lines += [(depth + 1, text) for depth, text in plan.explain(view)]
         return lines
 
 

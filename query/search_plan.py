@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.index.text.match_query import parse_match
+from m2mdb.pager.errors import DataError, NotSupportedError, ProgrammingError
 from m2mdb.query.ast import Query, Search
 from m2mdb.query.binder import Output, outputs_of
 from m2mdb.query.constants import walk
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
-from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Node, SelectItem, Star
+from m2mdb.query.nodes import ColumnRef, FunctionCall, Node, SelectItem, Star
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.predicate import Predicate, compile_predicate
 from m2mdb.query.projection import Projection
@@ -119,18 +120,19 @@ class SearchPlan(Plan):
 
     def _refuse_null(self, clause: str) -> None:
         """NULL stands for no clause in a request, but not in a statement."""
-        from m2mdb.pager.errors import DataError
-
         wanted = "a vector" if clause == "near" else "a text"
         raise DataError(f"{clause.upper()} of {self._schema.name} is NULL; expected {wanted}")
 
-    def explain(self) -> Explained:
+    def explain(self, view: View) -> Explained:
         """The sides, the filter and the fusion."""
         statement, schema = self._statement, self._schema
         lines: Explained = [(0, f"SEARCH {schema.name}")]
         if statement.near is not None:
             column = schema.columns[vector_column(schema, statement.near_column)]
-            lines.append((1, f"NEAR {column.name}: exact scan, {column.metric} of {column.dtype}"))
+            rows = view.collection(schema.name).count()
+            backend = view.database.kernels.name
+            shape = f"{column.metric} of {column.dtype}, backend {backend}"
+            lines.append((1, f"NEAR {column.name}: exact scan of {rows} rows, {shape}"))
             if statement.recall is not None or statement.probes is not None:
                 lines.append((2, "an exact scan satisfies every RECALL and PROBES"))
         if statement.match is not None:
@@ -141,7 +143,7 @@ class SearchPlan(Plan):
         if statement.where is not None:
             lines.append((1, f"FILTER {schema.name} BEFORE RANKING"))
         lines.append((1, self._explain_fusion()))
-        return lines + self.explain_inner()
+        return lines + self.explain_inner(view)
 
     def _explain_fusion(self) -> str:
         statement = self._statement
@@ -159,8 +161,11 @@ class SearchPlan(Plan):
         request = self.request(bindings)
         collection = view.collection(request.collection)
         parts = collection.parts()
-        rows = sum(part.live_count for part in parts)
-        found = [f"{rows} rows in {len(parts)} parts, backend {view.database.kernels.name}"]
+        rows = collection.count()
+        found = [f"{rows} rows in {len(parts)} parts"]
+        if request.match is not None:
+            clauses = " ".join(map(repr, parse_match(str(request.match)).clauses))
+            found.append(f"terms: {clauses or 'none'}")
         if request.where is not None:
             passing = sum(int(np.count_nonzero(request.where.mask(part))) for part in parts)
             found.append(f"{passing} of {rows} rows pass WHERE")
@@ -214,6 +219,3 @@ def _refuse_unbuilt_columns(item: SelectItem, schema: CollectionSchema) -> None:
             raise NotSupportedError(f"{node.name.lower()} in RETURNING is not built yet")
         if isinstance(node, FunctionCall) and node.name == "count":
             raise ProgrammingError("RETURNING takes no aggregates")
-
-
-__all__ = ["Expression", "SearchPlan"]

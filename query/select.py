@@ -220,12 +220,12 @@ class SelectPlan(Plan):
         values = {name: row_limit(run((), bindings), name) for name, run in self._limits}
         return values.get("LIMIT"), values.get("OFFSET") or 0
 
-    def explain(self) -> Explained:
+    def explain(self, view: View) -> Explained:
         """The access, then what happens to its rows."""
         lines: Explained = []
         if self._source_plan is not None:
             lines.append((0, "MATERIALIZE query in FROM"))
-            lines += [(depth + 1, text) for depth, text in self._source_plan.explain()]
+            lines += [(depth + 1, text) for depth, text in self._source_plan.explain(view)]
         described = self._access.describe(self._title)
         lines.append((0, "COUNT " + self._title if self._counts_all else described))
         if self._grouped is not None and self._grouped.has_keys:
@@ -234,7 +234,7 @@ class SelectPlan(Plan):
             lines.append((0, "SORT FOR ORDER BY"))
         if self._distinct:
             lines.append((0, "USE HASH TABLE FOR DISTINCT"))
-        return lines + self.explain_inner()
+        return lines + self.explain_inner(view)
 
 
 def _cut(rows: list[tuple[Any, ...]], limit: int | None, offset: int) -> list[tuple[Any, ...]]:
@@ -270,9 +270,9 @@ class PointPlan(Plan):
         """Names and types of the result's columns."""
         return self._general.columns()
 
-    def explain(self) -> Explained:
+    def explain(self, view: View) -> Explained:
         """As the general plan, whose access this is."""
-        return self._general.explain()
+        return self._general.explain(view)
 
 
 class _GroupedWork:

@@ -74,7 +74,9 @@ PLAIN = st.tuples(
         lambda items: items.replace(" n", " AS n").replace("AS AS", "AS")
     ),
     WHERE, ORDERS, LIMIT,
-).map("SELECT {0[0]} FROM t{0[1]}{0[2]}{0[3]}".format)  # fmt: skip
+).map(
+    lambda parts: f"SELECT {parts[0]} FROM t{parts[1]}{parts[2]}{parts[3] if parts[2] else ''}"
+)  # fmt: skip
 DISTINCT = st.tuples(st.sampled_from(["a", "c", "a % 2, c IS NULL", "b"]), WHERE).map(
     "SELECT DISTINCT {0[0]} FROM t{0[1]} ORDER BY 1".format
 )
@@ -130,6 +132,12 @@ def plain(value: Any) -> Any:
     return value
 
 
+def ordered(statement: str, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows in the order that the statement promises; without ORDER BY SQLite promises none."""
+    rows = [tuple(map(plain, row)) for row in rows]
+    return rows if "ORDER BY" in statement or "ON CONFLICT" in statement else sorted(rows, key=repr)
+
+
 def sqlite_outcome(twin: sqlite3.Connection, statement: str) -> Outcome:
     try:
         cursor = twin.execute(statement)
@@ -138,7 +146,7 @@ def sqlite_outcome(twin: sqlite3.Connection, statement: str) -> Outcome:
         return "error", type(error).__name__
     names = [each[0] for each in cursor.description] if cursor.description else None
     changed = statement.startswith(("INSERT", "REPLACE", "UPDATE", "DELETE"))
-    return "rows", (names, [tuple(map(plain, row)) for row in rows],
+    return "rows", (names, ordered(statement, rows),
                     cursor.rowcount if changed and names is None else None)  # fmt: skip
 
 
@@ -148,7 +156,7 @@ def own_outcome(database: Any, statement: str) -> Outcome:
     except DatabaseError as error:
         return "error", type(error).__name__
     changed = statement.startswith(("INSERT", "REPLACE", "UPDATE", "DELETE"))
-    return "rows", (result.columns, [tuple(map(plain, row)) for row in result.rows],
+    return "rows", (result.columns, ordered(statement, result.rows),
                     result.rowcount if changed and result.columns is None else None)  # fmt: skip
 
 
