@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -341,3 +342,28 @@ def test_a_refused_connect_changes_no_file(
         make(path)
 
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("rows", [20, 2000])
+def test_a_full_disk_is_told_and_undone(path: Path, notes: m2mdb.Collection, rows: int) -> None:
+    before = state(notes)
+    largest = max(file.stat().st_size for file in path.parent.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        with pytest.raises(m2mdb.OperationalError, match=r"memory\.m2m"):
+            for first in range(0, 10**6, rows):
+                ids = [f"e{first + i}" for i in range(rows)]
+                notes.add({"id": ids, "body": ["x" * 5000] * rows})
+                before = state(notes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert not notes.connection.in_transaction
+    assert state(notes) == before
+    notes.add({"id": "after", "body": "fig"})
+    notes.connection.close()
+    con = m2mdb.connect(path)
+    assert con.collection("notes").get("after") is not None
+    assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    con.close()
