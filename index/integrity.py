@@ -63,11 +63,9 @@ def _check_pages(view: View, report: Report) -> None:
     header = view.header()
     owners = np.zeros(pages.page_count + 1, np.uint8)
     owners[1] = 1
+    is_whole = True
     for what, root in _trees(view):
-        tree = BTree(pages, root)
-        tree.check(lambda fault, what=what: report(f"{what}: {fault}"))  # type: ignore[misc]
-        for number in tree.pages_used():
-            _claim(owners, number, 1, what, report)
+        is_whole &= _check_tree(BTree(pages, root), what, owners, report)
     for entry in view.catalog.by_id.values():
         for record in entry.records.values():
             for extent in record.extents:
@@ -76,8 +74,20 @@ def _check_pages(view: View, report: Report) -> None:
     for key, value in BTree(pages, header.free_root).scan():
         start, length, _ = decode_run(key, value)
         _claim(owners, start, length, "free run", report)
-    for number in np.flatnonzero(owners[1:] == 0)[:10] + 1:
+    unreached = np.flatnonzero(owners[1:] == 0)[:10] + 1 if is_whole else []
+    for number in unreached:
         report(f"page {number} of {pages.page_count} is neither used nor free")
+
+
+def _check_tree(tree: BTree, what: str, owners: np.ndarray, report: Report) -> bool:
+    """Walk one tree and claim its pages; whether all of them could be read."""
+    tree.check(lambda fault: report(f"{what}: {fault}"))
+    try:
+        for number in tree.pages_used():
+            _claim(owners, number, 1, what, report)
+    except DatabaseError:
+        return False  # `check` has said why
+    return True
 
 
 def _trees(view: View) -> Iterator[tuple[str, int]]:
