@@ -105,6 +105,10 @@ class Database:
         """Stop the running statement at its next check; from any thread."""
         self._interrupted = True
 
+    def forget_interrupt(self) -> None:
+        """A statement begins: an `interrupt()` that came before it is not meant for it."""
+        self._interrupted = False
+
     def check_interrupted(self) -> None:
         """Raise StatementInterruptedError once after `interrupt()`."""
         if self._interrupted:

@@ -232,7 +232,10 @@ APPLY: dict[str, Callable[[Value], Value]] = {
 
 
 def type_name(value: Value) -> str:
-    """`typeof(value)`: null, integer, real, text, blob, boolean, timestamp or vector."""
+    """`typeof(value)`: null, integer, real, text, blob, boolean, timestamp or vector.
+
+    A list or dict that a program has bound keeps its Python name.
+    """
     kind = type(value)
     if kind is int:
         return "integer"
@@ -246,7 +249,9 @@ def type_name(value: Value) -> str:
         return "boolean"
     if kind is bytes:
         return "blob"
-    return "timestamp" if isinstance(value, datetime.datetime) else "vector"
+    if isinstance(value, datetime.datetime):
+        return "timestamp"
+    return "vector" if hasattr(value, "dtype") else kind.__name__
 
 
 def truth(value: Value) -> bool | None:

@@ -68,9 +68,8 @@ def plan_query(query: Query, view: View, count: int) -> Plan:
     raise NotSupportedError(f"{type(query).__name__.upper()} as a query is not built yet")
 
 
-def plan_statement(statement: Statement, view: View) -> Plan:
-    """The plan of a statement that reads or writes collections."""
-    count = statement.parameter_count
+def plan_statement(statement: Statement, view: View, count: int) -> Plan:
+    """The plan of a statement with `count` parameters that reads or writes collections."""
     if isinstance(statement, Query):
         return plan_query(statement, view, count)
     if isinstance(statement, Insert):
@@ -96,7 +95,8 @@ class Prepared:
         """The plan, made anew where the schemas have changed (S15)."""
         plan = self._plan
         if plan is None or not plan.is_valid(view):
-            plan = self._plan = plan_statement(self.statement, view)
+            statement = self.statement
+            plan = self._plan = plan_statement(statement, view, statement.parameter_count)
         return plan
 
 
@@ -105,6 +105,7 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
 
     Raises what the statement raises; then nothing of it is done (K1).
     """
+    database.forget_interrupt()
     try:
         prepared = _prepared(database, statement)
         if isinstance(prepared.statement, Explain):
@@ -128,6 +129,7 @@ def execute_many(
 
     Raises ProgrammingError: another statement, or one with RETURNING.
     """
+    database.forget_interrupt()
     prepared = _prepared(database, statement)
     tree = prepared.statement
     if not isinstance(tree, Insert | Update | Delete) or tree.returning is not None:
@@ -206,8 +208,6 @@ def _run_other(database: Database, statement: Statement) -> Result:
 def _explain(database: Database, statement: Explain, parameters: Parameters) -> Result:
     """EXPLAIN plans and tells, and needs no values; with ANALYZE it also runs."""
     inner = statement.statement
-    inner.parameter_count = statement.parameter_count
-    inner.parameter_names = statement.parameter_names
     is_write = isinstance(inner, Insert | Update | Delete)
     if not is_write and not isinstance(inner, Query):
         return explained([(0, type(inner).__name__)], None)
@@ -215,7 +215,7 @@ def _explain(database: Database, statement: Explain, parameters: Parameters) -> 
     if not statement.analyze:
         bindings = None
     with database.writing() if is_write and statement.analyze else database.reading() as view:
-        plan = plan_statement(inner, view)
+        plan = plan_statement(inner, view, statement.parameter_count)
         return explained(plan.explain(view), None if bindings is None else (plan, view, bindings))
 
 

@@ -500,11 +500,22 @@ def test_nesting_too_deep_is_an_error_of_ours(run: Run) -> None:
         assert "deep" in str(error)
 
 
-def test_a_statement_may_be_interrupted(notes: Run, database: Database) -> None:
+class Interrupting:
+    """A parameter that interrupts the statement to which it is bound."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        self.database.interrupt()
+        return np.array([1, 2])
+
+
+def test_a_running_statement_may_be_interrupted(notes: Run, database: Database) -> None:
+    for statement in ("SELECT n FROM notes WHERE n IN ?", "DELETE FROM notes WHERE n IN ?"):
+        with pytest.raises(OperationalError, match="interrupted"):
+            notes(statement, (Interrupting(database),))
+
     database.interrupt()
-
-    with pytest.raises(OperationalError, match="interrupted"):
-        notes("SELECT n FROM notes WHERE n > 0")
-
     assert notes("SELECT n FROM notes WHERE n > 0") == [(1,), (2,)]
     assert execute(database, "SELECT 1;").rows == [(1,)]
