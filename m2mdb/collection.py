@@ -6,7 +6,6 @@ committed when it returns, with and without autocommit.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -20,16 +19,19 @@ from m2mdb.row import Names, Row
 from m2mdb.searching import batch, condition, hits_of, queries_of
 
 if TYPE_CHECKING:
+    import datetime
+
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
 
-OnConflict = Literal["error", "replace", "ignore"]
+    OnConflict = Literal["error", "replace", "ignore"]
+    Array = np.ndarray[Any, Any]
+    Key = int | float | str | bytes | bool | datetime.datetime | np.generic
+    Keys = list[Any] | tuple[Any, ...] | set[Any] | frozenset[Any] | range | np.ndarray[Any, Any]
+
 ON_CONFLICT = ("error", "replace", "ignore")
-Array = np.ndarray[Any, Any]
-Key = int | float | str | bytes | bool | datetime.datetime | np.generic
-Keys = list[Any] | tuple[Any, ...] | set[Any] | frozenset[Any] | range | np.ndarray[Any, Any]
 LIST_TYPES = (list, tuple, set, frozenset, range, np.ndarray)
 
 
