@@ -74,7 +74,7 @@ def _check_pages(view: View, report: Report) -> None:
     for key, value in BTree(pages, header.free_root).scan():
         start, length, _ = decode_run(key, value)
         _claim(owners, start, length, "free run", report)
-    unreached = np.flatnonzero(owners[1:] == 0)[:10] + 1 if is_whole else []
+    unreached = (np.flatnonzero(owners[1:] == 0)[:10] + 1).tolist() if is_whole else []
     for number in unreached:
         report(f"page {number} of {pages.page_count} is neither used nor free")
 
