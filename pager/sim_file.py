@@ -207,10 +207,12 @@ class SimFile:
 class SimSharedMemory:
     """A region that all processes of the machine see."""
 
-    __slots__ = ("view",)
+    __slots__ = ("__weakref__", "process", "view")
 
-    def __init__(self, region: bytearray) -> None:
+    def __init__(self, machine: Machine, process: int, region: bytearray) -> None:
+        self.process = process
         self.view = memoryview(region)
+        machine.memories.add(self)
 
     def close(self) -> None:
         """Drop this view; the region stays."""

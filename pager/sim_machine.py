@@ -78,6 +78,16 @@ class OpenFile(Protocol):
         ...
 
 
+class OpenMemory(Protocol):
+    """What a machine knows of a process's shared memory."""
+
+    process: int
+
+    def close(self) -> None:
+        """Drop the mapping."""
+        ...
+
+
 class Mapped(bytearray):
     """The bytes behind a map; weakly referenced, to be brought up to date by later writes."""
 
@@ -99,6 +109,7 @@ class Machine:
         self.numbers = itertools.count(max(start.files, default=0) + 1)
         self.pids = itertools.count(1000)
         self.open_files: weakref.WeakSet[OpenFile] = weakref.WeakSet()
+        self.memories: weakref.WeakSet[OpenMemory] = weakref.WeakSet()
         self.dead: set[int] = set()
         self.faults: list[Fault] = []
         self.on_call: Callable[[Call], None] | None = None
@@ -129,6 +140,9 @@ class Machine:
         for file in list(self.open_files):
             if file.process == process:
                 file.vanish()
+        for memory in list(self.memories):
+            if memory.process == process:
+                memory.close()  # its exception handlers must not write there any more
 
     def log(self, operation: Operation) -> None:
         """Do an operation on the disk, and write it down."""

@@ -240,7 +240,7 @@ class SimVfs:
             raise OperationalError(
                 f"cannot share memory by {path}: {len(region)} bytes, not {size}"
             )
-        return SimSharedMemory(region)
+        return SimSharedMemory(self.machine, self.pid, region)
 
     def is_network(self, path: str) -> bool:
         """Never."""

@@ -61,10 +61,10 @@ def checkpoint(store: Attachment, mode: str) -> Result:
     """
     if mode not in MODES:
         raise ProgrammingError(f"checkpoint mode {mode!r} is not one of {MODES}")
-    store.refresh()
-    if not store.end.generation:
-        return 0, 0, 0
     try:
+        store.refresh()
+        if not store.end.generation:
+            return 0, 0, 0
         if mode != "passive":
             store.lock_checkpoint()
         elif not store.locks.exclusive(CHECKPOINT):

@@ -2,12 +2,13 @@
 
 The ranges lie beyond any data (S1); locks belong to the open file and vanish with its process.
 
+    OPENING     one connection at a time finds out who is there
     ATTACH      shared while a connection is open; exclusive for recovery and the last close
     CHECKPOINT  one checkpoint at a time
     WRITER      one writer at a time
     READER i    exclusive while slot i's mark changes, shared while a snapshot lives by it
 
-Order: ATTACH, CHECKPOINT, WRITER, READER. A lock out of order is only ever *tried*: who does not
+Order: OPENING, ATTACH, CHECKPOINT, WRITER, READER. A lock out of order is only ever *tried*: who does not
 wait closes no circle.
 
 Invariants
@@ -29,6 +30,7 @@ BASE = 1 << 62  # no file is as long
 ATTACH = BASE
 CHECKPOINT = BASE + 1
 WRITER = BASE + 2
+OPENING = BASE + 3
 READER = BASE + 8
 SLOTS = 126
 

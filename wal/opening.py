@@ -1,5 +1,6 @@
 """Opening: what state a file is in, and how a connection joins it (S3, S4).
 
+    OPENING is had: nobody else is about to open
     ATTACH exclusive was had: nobody else has the file
         first page all zero     new: create it                          (no log may lie there)
         flag clear              clean: a log that lies there is ignored
@@ -12,6 +13,8 @@ Invariants
     O1  ATTACH is taken before `-wal` is looked at, and the path's inode is compared after (S3).
     O2  An old -shm is ignored by the first (S3), and without one nobody joins.
     O3  An open that fails has changed no byte of any file and leaves none behind.
+    O4  OPENING is held until all is done: whoever else holds ATTACH is attached, and not another
+        one that waits to find out; and while we hold ATTACH too it cannot remove -shm.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from m2mdb.pager.errors import CorruptDatabaseError, OperationalError
 from m2mdb.pager.header import FIRST_PAGE_SIZE, FLAG_OFFSET, HEADER_SIZE, Header, LogFlag
 from m2mdb.wal.creation import create_database
 from m2mdb.wal.frame import LOG_HEADER_SIZE
-from m2mdb.wal.locks import ATTACH, Locks, Patience
+from m2mdb.wal.locks import ATTACH, OPENING, Locks, Patience
 from m2mdb.wal.marks import Marks
 from m2mdb.wal.recovery import apply_log, recover
 from m2mdb.wal.shared import SHARED_SIZE, Backfill, LogEnd, SharedState
@@ -80,8 +83,14 @@ def _attach(vfs: Vfs, path: str, options: StoreOptions, file: File) -> bool:
 
     def attempt() -> bool:
         nonlocal alone
+        if not locks.exclusive(OPENING):
+            return False
         alone = locks.exclusive(ATTACH)
-        return alone or locks.shared(ATTACH)
+        if not alone and locks.shared(ATTACH):
+            # O4: whoever was in the way may be gone by now, and -shm with it
+            alone = locks.exclusive(ATTACH)
+            return True
+        return alone
 
     Patience(vfs, options.timeout).wait(
         attempt, lambda: f"{path} is locked: another process opens, recovers or closes it"
@@ -99,6 +108,11 @@ def attach(store: Attachment, options: StoreOptions, *, alone: bool) -> None:
         return
     _begin_shared(store)
     store.locks.shared(ATTACH)
+
+
+def opened(store: Attachment) -> None:
+    """The store is attached: let others open (O4)."""
+    store.locks.drop(OPENING)
 
 
 # -- alone -------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from m2mdb.wal.attachment import Attachment
 from m2mdb.wal.checkpoint import checkpoint, prepare_log
 from m2mdb.wal.closing import detach
 from m2mdb.wal.locks import WRITER, BusyHandler
-from m2mdb.wal.opening import attach, open_attached
+from m2mdb.wal.opening import attach, open_attached, opened
 from m2mdb.wal.options import StoreOptions
 from m2mdb.wal.snapshot import NO_SLOT, Snapshot
 from m2mdb.wal.transaction import Transaction
@@ -57,6 +57,7 @@ class Store(Attachment):
         try:
             store = cls(vfs, path, options, file)
             attach(store, options, alone=alone)
+            opened(store)
         except BaseException:
             if store is not None:
                 store._give_up()

@@ -58,6 +58,7 @@ class Transaction:
     __slots__ = (
         "_allocator",
         "_base",
+        "_depth",
         "_extents",
         "_layer",
         "_marks",
@@ -76,7 +77,8 @@ class Transaction:
         self._base = Snapshot(store, NO_SLOT, in_file=False)
         self._allocator = Allocator(store, self._base)
         self._layer = Layer({}, (), self._base.page_count, 0)
-        self._marks: list[Layer] = []
+        self._marks: list[Layer] = []  # by token; those from `_depth` on have ended
+        self._depth = 0
         self._extents: dict[int, Extent] = {}  # by start page; this transaction's own (S15)
         self.commit = self._base.commit
         self.new_commit = self.commit + 1
@@ -189,26 +191,30 @@ class Transaction:
         """A point to go back to; returns its token."""
         self._check_open()
         frozen = self._layer
-        token = len(self._marks)
-        self._marks.append(frozen)
+        token = self._depth
+        self._marks[token:] = (frozen,)
         self._layer = frozen.above()
+        self._depth = token + 1
         return token
 
     def end_statement(self, token: int) -> None:
-        """Keep what was changed since the token, which is void from now on."""
+        """Keep what was changed since the token.
+
+        Until another statement begins it can still be undone: for an interrupt that comes while
+        it ends.
+        """
         self._check_open()
-        marks = self._marks
         layer = self._layer
         if layer.below:
-            kept = marks[token - 1].depth if token else 0
+            kept = self._marks[token - 1].depth if token else 0
             self._layer = layer.joined(kept)
-        del marks[token:]
+        self._depth = token
 
     def undo_statement(self, token: int) -> None:
-        """Undo what was changed since the token, which is void from now on (S12)."""
+        """Undo what was changed since the token (S12)."""
         if self.is_open:
             self._layer = self._marks[token]
-            del self._marks[token:]
+            self._depth = token
 
     def savepoint(self) -> int:
         """A point to go back to, once or more; returns its token (S14)."""
@@ -222,7 +228,7 @@ class Transaction:
         """Undo what was changed since the savepoint, which stays (S14)."""
         self._check_open()
         self._layer = self._marks[token].above()
-        del self._marks[token + 1 :]
+        self._depth = token + 1
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -248,6 +254,8 @@ class Transaction:
     def close(self) -> None:
         """The transaction has ended, by commit or rollback: give WRITER up."""
         self.is_open = False
+        # The nodes are shared from now on (P1): no change may find them here.
+        self._layer = Layer({}, (), self._layer.page_count, 0)
         store = self.store
         if not store.refusal:
             store.locks.drop(WRITER)
@@ -262,7 +270,6 @@ class Transaction:
 
     def final_nodes(self) -> dict[int, Node]:
         """All changed pages, those of the free map's tree included; freed ones left out."""
-        self._marks.clear()
         layer = self._layer
         layer = self._layer = Layer(layer.all_nodes(), (), layer.page_count, layer.free_mark)
         if self._allocator.loaded is not None:
@@ -277,15 +284,18 @@ class Transaction:
         return self._extents
 
     def settle_free_map(self) -> None:
-        """The commit is published: the free map is the new commit's."""
+        """The commit is published: the free map is the new commit's.
+
+        Where an interrupt has stopped this step, the map is read from its tree again.
+        """
         store = self.store
-        free = self._allocator.loaded
-        if free is not None:
-            store.free_map = None
-            free.settle()
-            store.free_map = (self.new_commit, free)
-        elif store.free_map is not None and store.free_map[0] == self.commit:
-            store.free_map = (self.new_commit, store.free_map[1])
+        known = store.free_map
+        if known is None or known[0] != self.commit:
+            return
+        store.free_map = None
+        if self._allocator.loaded is not None:
+            known[1].settle()
+        store.free_map = (self.new_commit, known[1])
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "ended"
