@@ -205,8 +205,8 @@ def apply_numeric(value: Value) -> Value:
 
 
 def shortened(number: float) -> int | float:
-    """A real as the integer it equals, where that loses nothing."""
-    if -(2.0**63) <= number < 2.0**63 and number == int(number):
+    """A real as the integer it equals, where 15 digits surely tell it: below 2**51, as SQLite."""
+    if -(2.0**51) <= number < 2.0**51 and number == int(number):
         return int(number)
     return number
 

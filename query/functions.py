@@ -107,7 +107,7 @@ def _replace(value: Value, old: Value, new: Value) -> Value:
     if text is None or wanted is None:
         return None
     if not wanted or other is None:
-        return None if wanted else value
+        return None if wanted else text if type(value) is bytes else value
     grown = len(text) + text.count(wanted) * (len(other) - len(wanted))
     if grown > MAX_VALUE_BYTES:
         raise DataError(f"replace() would give {grown} characters; the limit is 10**9")

@@ -111,8 +111,9 @@ INSERTS = st.one_of(
     WHERE.map("INSERT INTO t (id, a, c) SELECT id + 20, a, c FROM t{} ORDER BY id".format),
 )
 SETS = st.sampled_from(
-    ["a = a % 100 + 1", "b = a, a = 3", "c = c || '!'", "c = upper(c), b = NULL", "a = b",
-     "k = 'u'", "a = (SELECT count(*) FROM t)", "c = 12", "a = '5'", "a = c"]
+    ["a = a % 100 + 1", "b = a, a = 3", "c = c || '!'", "c = upper(c), b = NULL",
+     "a = CAST(b AS INTEGER)", "k = 'u'", "a = (SELECT count(*) FROM t)", "c = 12", "a = '5'",
+     "b = id / 2.0"]
 )  # fmt: skip
 UPDATES = st.tuples(SETS, WHERE, RETURNING).map("UPDATE t SET {0[0]}{0[1]}{0[2]}".format)
 DELETES = st.tuples(CONDITIONS, RETURNING).map("DELETE FROM t WHERE {0[0]}{0[1]}".format)
