@@ -8,8 +8,8 @@ The ranges lie beyond any data (S1); locks belong to the open file and vanish wi
     WRITER      one writer at a time
     READER i    exclusive while slot i's mark changes, shared while a snapshot lives by it
 
-Order: OPENING, ATTACH, CHECKPOINT, WRITER, READER. A lock out of order is only ever *tried*: who does not
-wait closes no circle.
+Order: OPENING, ATTACH, CHECKPOINT, WRITER, READER. A lock out of order is only ever *tried*: who
+does not wait closes no circle.
 
 Invariants
     K1  No wait is longer than the timeout, and none sleeps while it holds a lock out of order.

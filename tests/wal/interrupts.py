@@ -1,4 +1,4 @@
-"""Interrupts at every step: KeyboardInterrupt between any two lines or bytecodes, as Ctrl-C comes."""
+"""Interrupts at every step: between any two lines or bytecodes, as Ctrl-C comes."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable
+from random import Random
 
 import pytest
 
@@ -102,10 +104,8 @@ def test_an_interrupt_before_any_call_to_the_system_loses_nothing(synchronous: s
                 raise KeyboardInterrupt(struck)
 
         place.vfs.on_call = interrupt  # type: ignore[attr-defined]
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             transaction.commit_now()
-        except KeyboardInterrupt:
-            pass
         place.vfs.on_call = None  # type: ignore[attr-defined]
         if not struck:
             break
@@ -174,7 +174,7 @@ def test_an_unpublished_commit_of_a_dead_writer_does_not_come_back(sim: Place) -
     descriptor = transaction.write_extent([b"e" * 30_000], 30_000)
     transaction.rollback()
     assert descriptor
-    for image in sim.vfs.crash_images(sim.vfs.io_points, __import__("random").Random(1), 5):  # type: ignore[attr-defined]
+    for image in sim.vfs.crash_images(sim.vfs.io_points, Random(1), 5):  # type: ignore[attr-defined]
         assert read(sim.open(image.vfs())) == {"a": "1"}
 
 
@@ -277,7 +277,7 @@ def test_one_write_takes_all_frames_of_a_commit(sim: Place) -> None:
     ("name", "path_end", "action"),
     [
         ("log", "-wal", lambda store: put(store, b="2")),
-        ("extent", ".m2m", lambda store: write_extent(store)),
+        ("extent", ".m2m", lambda store: [write_extent(store)]),
         ("checkpoint", ".m2m", lambda store: store.checkpoint("passive")),
         ("checkpointed log", "-wal", lambda store: store.checkpoint("passive")),
         ("reset", "-wal", lambda store: store.checkpoint("restart")),

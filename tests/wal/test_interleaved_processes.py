@@ -8,6 +8,7 @@ what it was, the commits ascend, and what a snapshot has shown once it shows to 
 from __future__ import annotations
 
 import os
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -65,8 +66,8 @@ def switches_at_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 MACHINES: list[Machine] = []
 
 
-def open_store(vfs: SimVfs, **options: object) -> Store:
-    return Store.open(vfs, PATH, StoreOptions(timeout=1e6, **options))  # type: ignore[arg-type]
+def open_store(vfs: SimVfs, **options: Any) -> Store:
+    return Store.open(vfs, PATH, StoreOptions(timeout=1e6, **options))
 
 
 def prepare(vfs: SimVfs) -> None:
@@ -118,7 +119,7 @@ def check(snapshot: Snapshot) -> tuple[int, ...]:
     return tuple(amounts)
 
 
-def write(vfs: SimVfs, rng: Random, **options: object) -> None:
+def write(vfs: SimVfs, rng: Random, **options: Any) -> None:
     store = open_store(vfs, **options)
     for _ in range(10):
         transaction = store.begin_write()
@@ -187,7 +188,7 @@ def mortal(body: Body) -> Body:
     return live
 
 
-def run(seed: int, *, deaths: bool = False, **options: object) -> SimVfs:
+def run(seed: int, *, deaths: bool = False, **options: Any) -> SimVfs:
     vfs = SimVfs(seed)
     MACHINES[:] = [vfs.machine]
     prepare(vfs)
@@ -195,20 +196,11 @@ def run(seed: int, *, deaths: bool = False, **options: object) -> SimVfs:
     interleaving = Interleaving(vfs, rng, stay=rng.choice((0.3, 0.7, 0.9, 0.97)))
     faces = []
     for number in range(2):
-        body_rng = Random(seed * 31 + number)
-        limit = body_rng.choice((0, 3, 8, 1000))
-        faces.append(
-            interleaving.add(
-                mortal(
-                    lambda face, r=body_rng, n=limit: write(
-                        face, r, wal_autocheckpoint=n, **options
-                    )
-                )
-            )
-        )
-        reader_rng = Random(seed * 37 + number)
-        interleaving.add(mortal(lambda face, r=reader_rng: look(face, r)))
-    faces.append(interleaving.add(mortal(lambda face: copy(face, Random(seed * 41)))))
+        body_rng, reader_rng = Random(seed * 31 + number), Random(seed * 37 + number)
+        options["wal_autocheckpoint"] = body_rng.choice((0, 3, 8, 1000))
+        faces.append(interleaving.add(mortal(partial(write, rng=body_rng, **options))))
+        interleaving.add(mortal(partial(look, rng=reader_rng)))
+    faces.append(interleaving.add(mortal(partial(copy, rng=Random(seed * 41)))))
     if deaths:
         for face in faces[1:]:
             face.kill_at_call(rng.randint(30, 600), "write sync lock read truncate unlink shm")

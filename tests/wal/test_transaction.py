@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -363,9 +364,9 @@ def test_beginning_ending_and_undoing_may_be_interrupted_anywhere() -> None:
         assert rows_of_bytes(transaction) == expected
         token = transaction.begin_statement()
         change(transaction, inside="x" * 100)
-        first = interrupted(lambda: transaction.end_statement(token), at, opcodes=True)
+        first = interrupted(partial(transaction.end_statement, token), at, opcodes=True)
         if first:
-            second = interrupted(lambda: transaction.undo_statement(token), at, opcodes=True)
+            second = interrupted(partial(transaction.undo_statement, token), at, opcodes=True)
             if second:
                 transaction.undo_statement(token)
             assert rows_of_bytes(transaction) == expected, (struck, first, second)
