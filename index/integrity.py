@@ -21,6 +21,7 @@ from m2mdb.index.values import norms_of
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import DatabaseError
 from m2mdb.pager.freespace import decode_run
+from m2mdb.wal.transaction import Transaction
 
 if TYPE_CHECKING:
     from m2mdb.index.catalog import CollectionEntry
@@ -60,7 +61,6 @@ def check(view: View, *, quick: bool = False) -> list[str]:
 def _check_pages(view: View, report: Report) -> None:
     """Every page belongs to exactly one tree, extent or free run."""
     pages = view.pages
-    header = view.header()
     owners = np.zeros(pages.page_count + 1, np.uint8)
     owners[1] = 1
     is_whole = True
@@ -71,12 +71,20 @@ def _check_pages(view: View, report: Report) -> None:
             for extent in record.extents:
                 what = f"segment {record.id} of {entry.schema.name}"
                 _claim(owners, extent.start_page, extent.page_count, what, report)
-    for key, value in BTree(pages, header.free_root).scan():
-        start, length, _ = decode_run(key, value)
+    for start, length, _ in _free_runs(view):
         _claim(owners, start, length, "free run", report)
     unreached = (np.flatnonzero(owners[1:] == 0)[:10] + 1).tolist() if is_whole else []
     for number in unreached:
         report(f"page {number} of {pages.page_count} is neither used nor free")
+
+
+def _free_runs(view: View) -> Iterator[tuple[int, int, int]]:
+    """The free map; inside a transaction as it will be written at the commit."""
+    if isinstance(view.pages, Transaction):
+        yield from view.pages.free_runs()
+        return
+    for key, value in BTree(view.pages, view.header().free_root).scan():
+        yield decode_run(key, value)
 
 
 def _check_tree(tree: BTree, what: str, owners: np.ndarray, report: Report) -> bool:

@@ -114,6 +114,8 @@ def _to_real(value: Any) -> float:
         number = float(value)
         if number != number:
             raise ValueError("is NaN")
+        if isinstance(value, int) and int(number) != value:
+            raise ValueError("REAL would round it")
         return number
     raise TypeError
 

@@ -279,6 +279,10 @@ class Transaction:
             return {number: node for number, node in layer.nodes.items() if node is not FREED}
         return layer.nodes
 
+    def free_runs(self) -> list[tuple[int, int, int]]:
+        """The free runs (start, length, commit) as of now; the tree hears of them at the commit."""
+        return list(self._allocator.free_map(self._layer))
+
     def own_extents(self) -> dict[int, Extent]:
         """The extents that this transaction has written and opened."""
         return self._extents

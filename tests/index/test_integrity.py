@@ -92,6 +92,23 @@ def test_a_disagreement_is_found(
     assert any(message in fault for fault in faults), faults
 
 
+def test_an_open_transaction_is_checked_as_it_will_be_committed(reopen: Opener) -> None:
+    database = reopen()
+    fill(database)
+    database.begin()
+    for step in range(4):
+        with database.writing() as write:
+            write.drop_collection("notes") if step % 2 == 0 else None
+        if step % 2:
+            fill(database)
+        with database.reading() as view:
+            assert check(view) == []
+    database.commit()
+
+    with database.reading() as view:
+        assert check(view) == []
+
+
 def test_every_flipped_bit_of_a_closed_file_is_found_or_changes_nothing(tmp_path: Any) -> None:
     path = str(tmp_path / "m.m2m")
     database = open_file(path)

@@ -62,6 +62,7 @@ def test_lossless_conversions(type_: str, given: Any, stored: Any) -> None:
         ("INTEGER", float("inf")),
         ("REAL", float("nan")),
         ("REAL", "abc"),
+        ("REAL", 2**60 + 1),
         ("TEXT", b"raw"),
         ("TEXT", [1]),
         ("TEXT", "lone \ud800 surrogate"),
