@@ -8,7 +8,12 @@ from random import Random
 import pytest
 
 from m2mdb.pager.btree import BTree
-from m2mdb.pager.errors import CorruptDatabaseError, OperationalError, ProgrammingError
+from m2mdb.pager.errors import (
+    CorruptDatabaseError,
+    DatabaseBusyError,
+    OperationalError,
+    ProgrammingError,
+)
 from m2mdb.pager.extent import ExtentDescriptor
 from m2mdb.pager.sim_machine import Call, ProcessKilledError
 from m2mdb.pager.sim_vfs import SimVfs
@@ -249,6 +254,11 @@ def test_a_reset_that_died_before_publication_is_finished_by_the_next_writer(sim
     late = sim.open(vfs.fork_process())
     rows = read(late)
     assert read(survivor) == rows
+    busy = vfs.fork_process().open(sim.path)
+    assert busy.lock(CHECKPOINT, 1, exclusive=True)
+    with pytest.raises(DatabaseBusyError, match="begun anew"):
+        put(survivor, z="1")
+    busy.close()
 
     put(survivor, z="1")
 
