@@ -48,7 +48,8 @@ def node_of(text: str) -> Expression:
 def evaluate(text: str, parameters: Sequence[object] = ()) -> Any:
     scope = RowScope(SCHEMA, Subqueries(len(parameters)))
     evaluator = compile_expression(node_of(text), scope)
-    return evaluator(tuple(ROW[s] if s != -1 else 99 for s in scope.sources), Bindings(parameters))  # type: ignore[call-overload]
+    values = tuple(99 if source == -1 else ROW[int(source)] for source in scope.sources)
+    return evaluator(values, Bindings(parameters))
 
 
 @pytest.mark.parametrize(

@@ -211,11 +211,12 @@ def test_weighted_adds_normalised_scores(built: tuple[Database, Model]) -> None:
     bm25 = dict(list(text_side(database, text).items())[:100])
     scores = {hit[0]: hit[1] for hit in vector}
     low, high = min(scores.values()), max(scores.values())
-    shaped = {
+    shapes: dict[str, Callable[[float], float]] = {
         "cosine": lambda score: (1 + score) / 2,
         "l2": lambda score: score,
         "ip": lambda score: (score - low) / (high - low),
-    }[model.metric]
+    }
+    shaped = shapes[model.metric]
     best = max(bm25.values())
     fused = {
         rowid: (0.25 * shaped(scores[rowid]) if rowid in scores else 0)
