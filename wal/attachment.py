@@ -19,6 +19,7 @@ Invariants
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
+from weakref import ref
 
 from m2mdb.pager.errors import (
     CorruptDatabaseError,
@@ -96,7 +97,7 @@ class Attachment:
         self.versions = VersionCache(options.cache_bytes, options.page_size)
         self.extents: dict[tuple[int, int], Extent] = {}
         self.free_map: tuple[int, FreeMap] | None = None  # commit, and the runs as of it
-        self.transaction: OpenTransaction | None = None
+        self.transaction: ref[OpenTransaction] | None = None
         self.forgotten: list[int] = []  # slots of snapshots that were collected, not closed
         self.refusal = ""  # why nothing can be done any more: closed, forked
         self.checkpoint_error = ""  # why the last automatic checkpoint failed
@@ -110,6 +111,11 @@ class Attachment:
         """Raise InterfaceError after close or fork."""
         if self.refusal:
             raise InterfaceError(f"{self.path}: {self.refusal}")
+
+    def open_transaction(self) -> OpenTransaction | None:
+        """The transaction, unless it has ended or was lost."""
+        found = None if self.transaction is None else self.transaction()
+        return found if found is not None and found.is_open else None
 
     def refuse(self, reason: str) -> None:
         """From now on every use is an InterfaceError; caches are given up."""

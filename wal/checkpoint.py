@@ -31,6 +31,7 @@ from m2mdb.pager.errors import (
     OperationalError,
     ProgrammingError,
 )
+from m2mdb.pager.header import FLAG_OFFSET, LogFlag
 from m2mdb.wal.creation import new_salt
 from m2mdb.wal.frame import (
     CHECKSUM_OFFSET,
@@ -70,6 +71,8 @@ def checkpoint(store: Attachment, mode: str) -> Result:
         elif not store.locks.exclusive(CHECKPOINT):
             return (1, *_counts(store))
         store.check_healthy()
+        if store.shared is not None and store.shared.unrecovered:
+            return (1, *_counts(store))  # the first write recovers
         busy = _passive(store) if mode == "passive" else _waiting(store, mode)
         return (busy, *_counts(store))
     except DatabaseBusyError:
@@ -279,6 +282,10 @@ def prepare_log(store: Attachment) -> None:
     end, log = store.end, store.log
     if log is None or not end.generation:
         return
+    assert store.shared is not None
+    if store.shared.unrecovered:
+        _recover_late(store)
+        return
     if not log.is_of(end.generation, end.salt):
         if _copied(store) != end.offset:
             raise CorruptDatabaseError(
@@ -291,6 +298,35 @@ def prepare_log(store: Attachment) -> None:
     erase_leftover(store)
     if _copied(store) >= end.offset > LOG_HEADER_SIZE:
         _try_reset(store)
+
+
+def _recover_late(store: Attachment) -> None:
+    """A reader came first and could not recover: do it now, without its readers (S3)."""
+    shared = store.shared
+    assert shared is not None
+    what = f"{store.path} is locked: it is recovered when nobody reads its old log any more"
+    try:
+        if not store.locks.exclusive(CHECKPOINT):
+            raise DatabaseBusyError(what)
+        end = store.end
+        store.patience.wait(lambda: _limit(store) >= end.offset, lambda: what)
+        write_again(store, end)
+        if end.offset > LOG_HEADER_SIZE:
+            copy_frames(store, end.offset)
+        else:
+            store.sync_file()
+        store.patience.wait(lambda: not _log_is_read(store), lambda: what)
+        reset(store)
+        shared.unrecovered = False
+    finally:
+        store.locks.drop(CHECKPOINT)
+
+
+def write_again(store: Attachment, end: LogEnd) -> None:
+    """Log and flag as they are, so that the next syncs bring them to the disk (RE4)."""
+    assert store.log is not None
+    store.log.rewrite(end.offset)
+    store.file.write_at(FLAG_OFFSET, LogFlag.needed_for(end.salt, end.generation).encode())
 
 
 def _try_reset(store: Attachment) -> bool:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import DatabaseError
 from m2mdb.pager.header import FLAG_OFFSET, FLAG_SIZE, Header, LogFlag
+from m2mdb.wal.checkpoint import write_again
 from m2mdb.wal.creation import set_flag
 from m2mdb.wal.locks import ATTACH
-from m2mdb.wal.recovery import apply_log, copy_all, write_again
+from m2mdb.wal.recovery import apply_log, copy_all
 
 if TYPE_CHECKING:
     from m2mdb.wal.attachment import Attachment
@@ -47,6 +48,10 @@ def _leave_whole(store: Attachment) -> None:
         return
     store.refresh(writing=True)
     if store.read_only and store.end.generation:
+        store.vfs.unlink(store.shm_path)
+        return
+    if shared.unrecovered:
+        _leave_whole_again(store)
         return
     if store.end.generation:
         if not store.in_file:

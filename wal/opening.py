@@ -4,7 +4,7 @@
     ATTACH exclusive was had: nobody else has the file
         first page all zero     new: create it                          (no log may lie there)
         flag clear              clean: a log that lies there is ignored
-        flag needed, log there  recover
+        flag needed, log there  recover; a reader applies the log in memory and changes nothing
         flag needed, no log     refused: copied without its log
       then -shm is filled and ATTACH is kept shared
     ATTACH shared was had: -shm says what there is
@@ -138,7 +138,7 @@ def _begin(store: Attachment, options: StoreOptions) -> None:
             f"{store.path} was copied without its log, or the log was removed: "
             f"{store.log_path} is missing, and the newest commits are in it"
         ) from damage
-    elif options.immutable:
+    elif options.read_only:
         apply_log(store, flag)
     else:
         recover(store, flag)
@@ -192,6 +192,7 @@ def _begin_shared(store: Attachment) -> None:
     assert memory is not None
     store.shared = SharedState(memory)
     store.shared.begin(store.identity, store.end, store.backfill)
+    store.shared.unrecovered = store.read_only and store.end.generation > 0
     _begin_marks(store)
     store.refresh()
 

@@ -3,7 +3,8 @@
     replay the log to its last commit -> copy all into the file -> sync
         -> new header with a new salt -> sync -> -shm anew
 
-A torn tail is never appended to: the new salt makes everything that stands in the log void.
+A torn tail is never appended to: the new salt makes everything that stands in the log void. One
+who may only read applies the log in memory and says so in -shm; the first writer then recovers.
 Recovery may be stopped at any point and begun again, for the old header stands until the file is
 synced.
 
@@ -20,8 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import CorruptDatabaseError, NotSupportedError, OperationalError
-from m2mdb.pager.header import FLAG_OFFSET, LogFlag
-from m2mdb.wal.checkpoint import write_pages
+from m2mdb.wal.checkpoint import write_again, write_pages
 from m2mdb.wal.creation import new_salt
 from m2mdb.wal.frame import LOG_HEADER_SIZE, FrameHeader, LogHeader, valid_frames
 from m2mdb.wal.log import Log
@@ -29,6 +29,7 @@ from m2mdb.wal.logindex import LogIndex
 from m2mdb.wal.shared import Backfill, LogEnd
 
 if TYPE_CHECKING:
+    from m2mdb.pager.header import LogFlag
     from m2mdb.wal.attachment import Attachment
 
 
@@ -37,11 +38,6 @@ def recover(store: Attachment, flag: LogFlag | None) -> None:
 
     `flag` is None where its sector is damaged.
     """
-    if store.read_only:
-        raise OperationalError(
-            f"{store.path} was not closed cleanly and needs recovery: open it for writing once, "
-            f"or with immutable=1, which applies the log in memory"
-        )
     _check_may_write(store)
     end = apply_log(store, flag)
     log = store.log
@@ -56,13 +52,6 @@ def recover(store: Attachment, flag: LogFlag | None) -> None:
     )
     store.versions = store.versions.turned(store.index.frames)
     store.settle(fresh, Backfill(header.generation, LOG_HEADER_SIZE, end.commit))
-
-
-def write_again(store: Attachment, end: LogEnd) -> None:
-    """Log and flag as they are, so that the next syncs bring them to the disk (RE4)."""
-    assert store.log is not None
-    store.log.rewrite(end.offset)
-    store.file.write_at(FLAG_OFFSET, LogFlag.needed_for(end.salt, end.generation).encode())
 
 
 def _check_may_write(store: Attachment) -> None:

@@ -12,6 +12,7 @@
        224     8  poison      not zero: a sync failed (S11)
        232     8  writer      pid of the process that took WRITER last; for messages
        240     8  checkpointer
+       248     8  unrecovered 1: a reader applied the log in memory and changed nothing (S3)
        512  5040  marks       126 times u64 generation, end, commit, pid, checksum
 
 Little-endian. Python has no atomic store, so a record counts only with its checksum, and the end
@@ -47,7 +48,15 @@ _END = Struct("<7Q")
 _BACKFILL = Struct("<3Q")
 _MARK = Struct("<4Q")
 _WORD = Struct("<Q")
-_A, _B, _BACKFILL_AT, _POISON, _WRITER, _CHECKPOINTER = 64, 128, 192, 224, 232, 240
+_A, _B, _BACKFILL_AT, _POISON, _WRITER, _CHECKPOINTER, _UNRECOVERED = (
+    64,
+    128,
+    192,
+    224,
+    232,
+    240,
+    248,
+)
 _RECORD = 64  # bytes of an end with its checksum
 _STATE = slice(_A, _POISON)  # both ends and the backfill: what a reader looks at
 _NO_MARK = bytes(MARK_SIZE)
@@ -190,6 +199,15 @@ class SharedState:
     @checkpointer.setter
     def checkpointer(self, pid: int) -> None:
         self.view[_CHECKPOINTER : _CHECKPOINTER + 8] = _WORD.pack(pid)
+
+    @property
+    def unrecovered(self) -> bool:
+        """Whether the log may have a torn tail: it must be begun anew before the next frame."""
+        return any(self.view[_UNRECOVERED : _UNRECOVERED + 8])
+
+    @unrecovered.setter
+    def unrecovered(self, state: bool) -> None:
+        self.view[_UNRECOVERED : _UNRECOVERED + 8] = _WORD.pack(state)
 
     # -- marks ---------------------------------------------------------------------------------
 

@@ -10,13 +10,15 @@ locks belong to the open file (S1). A store is not for two threads at a time.
 Invariants
     ST1 At most one transaction is open; it holds WRITER (TX1).
     ST2 After close or in a forked child every use is an InterfaceError (S5).
-    ST3 A lock that an interrupt left behind is given up at the next use.
+    ST3 A lock that an interrupt left behind, or a transaction that nobody holds any more, is given
+        up at the next use.
 """
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from m2mdb.pager.errors import InterfaceError, OperationalError
 from m2mdb.pager.os_fork import end_at_fork
@@ -107,7 +109,7 @@ class Store(Attachment):
         written.
         """
         self._ready()
-        if self.transaction is not None:
+        if self.open_transaction() is not None:
             raise InterfaceError(f"{self.path}: a transaction is open already")
         self.check_not_read_only()
         try:
@@ -117,7 +119,7 @@ class Store(Attachment):
             self.extend_index()
             prepare_log(self)
             transaction = Transaction(self)
-            self.transaction = transaction
+            self.transaction = ref(transaction)
             return transaction
         except BaseException:
             self.transaction = None
@@ -151,7 +153,7 @@ class Store(Attachment):
         mode  passive, full, restart or truncate (wal.checkpoint)
         """
         self._ready()
-        if self.transaction is not None:
+        if self.open_transaction() is not None:
             raise OperationalError(f"{self.path}: no checkpoint inside a transaction")
         self.check_not_read_only()
         return checkpoint(self, mode)
@@ -223,8 +225,9 @@ class Store(Attachment):
         """Roll back what is open and leave the file; a second call does nothing."""
         if self.refusal:
             return
-        if self.transaction is not None:
-            self.transaction.rollback()
+        transaction = self.open_transaction()
+        if transaction is not None:
+            transaction.rollback()
         try:
             if not self.immutable:
                 detach(self)
@@ -250,8 +253,7 @@ class Store(Attachment):
             slot = self.forgotten.pop()
             if self.marks is not None:
                 self.marks.drop(slot)
-        transaction = self.transaction
-        if transaction is not None and not transaction.is_open:
+        if self.transaction is not None and self.open_transaction() is None:
             self.locks.drop(WRITER)
             self.transaction = None
 

@@ -56,6 +56,7 @@ class Transaction:
     """The pages of the newest commit, with changes on top."""
 
     __slots__ = (
+        "__weakref__",
         "_allocator",
         "_base",
         "_depth",

@@ -24,7 +24,7 @@ from m2mdb.pager.vfs import Identity
 from m2mdb.wal.frame import LOG_HEADER_SIZE, LogHeader
 from m2mdb.wal.locks import ATTACH, OPENING
 from m2mdb.wal.store import Store, StoreOptions
-from tests.wal.conftest import Place, put, read
+from tests.wal.conftest import Place, put, read, rows_of
 
 Files = dict[str, bytes]
 
@@ -397,6 +397,54 @@ def test_a_reader_that_can_leave_no_mark_is_sent_to_immutable(disk: Place, denie
     refused(disk, OperationalError, "permission denied")
     store = disk.open(immutable=True)
     assert read(store) == {"a": "1"}
+
+
+def test_a_reader_applies_a_left_over_log_and_changes_nothing(disk: Place) -> None:
+    """S3, S6: the first writer recovers, when nobody reads the old log any more."""
+    crashed(disk)
+    log = Path(disk.path + "-wal")
+    log.write_bytes(log.read_bytes()[: LOG_HEADER_SIZE + 2 * 4128] + os.urandom(9000))
+    before = files_in(disk)
+    del before["notes.m2m-shm"]
+    reader = disk.open(read_only=True)
+    snapshot = reader.begin_read()
+    assert rows_of(snapshot) == {"a": "1", "b": "2"}
+    writer = disk.open()
+    assert read(writer) == {"a": "1", "b": "2"}
+    assert writer.checkpoint("passive")[0] == 1
+
+    with pytest.raises(DatabaseBusyError, match="recovered when nobody reads"):
+        writer.begin_write()
+
+    assert {name: files_in(disk)[name] for name in before}["notes.m2m-wal"][512:] == (
+        before["notes.m2m-wal"][512:]
+    )
+    snapshot.close()
+    put(writer, c="3")
+    assert read(reader) == {"a": "1", "b": "2", "c": "3"}
+    kept = files_in(disk)
+    disk.close()
+    assert read(disk.open()) == {"a": "1", "b": "2", "c": "3"}
+    disk.close()
+    for name, content in kept.items():
+        (Path(disk.path).parent / name).write_bytes(content)
+    assert read(disk.open()) == {"a": "1", "b": "2", "c": "3"}, "and after a crash"
+
+
+def test_readers_alone_leave_an_unrecovered_file_as_it_was(disk: Place) -> None:
+    crashed(disk)
+    before = files_in(disk)
+    for _ in range(2):
+        stores = [disk.open(read_only=True) for _ in range(2)]
+        assert [read(store) for store in stores] == [{"a": "1", "b": "2"}] * 2
+        disk.close()
+        after = files_in(disk)
+        assert after == {name: before[name] for name in ("notes.m2m", "notes.m2m-wal")}
+    reader, writer = disk.open(read_only=True), disk.open()
+    reader.close()
+    writer.close()
+    assert files_in(disk).keys() == {"notes.m2m"}
+    assert read(disk.open()) == {"a": "1", "b": "2"}
 
 
 def test_immutable_applies_a_left_over_log_in_memory(disk: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from typing import Any
 
@@ -161,10 +162,24 @@ def test_a_transaction_that_has_ended_refuses_changes(place: Place) -> None:
 
 def test_a_store_has_one_transaction_at_a_time(place: Place) -> None:
     store = place.open()
-    store.begin_write()
+    transaction = store.begin_write()
 
     with pytest.raises(InterfaceError, match="open already"):
         store.begin_write()
+
+    change(transaction, a="1")
+    transaction.commit_now()
+
+
+def test_a_transaction_that_nobody_holds_is_undone_at_the_next_use(place: Place) -> None:
+    """S12: an interrupt may come before the caller has it."""
+    store = place.open()
+    change(store.begin_write(), a="1")
+    gc.collect()
+
+    put(store, b="2")
+
+    assert read(store) == {"b": "2"}
 
 
 def test_pages_of_an_undone_extent_stay_unused_until_the_end(place: Place) -> None:
