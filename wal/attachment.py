@@ -357,15 +357,24 @@ class Attachment:
 
     # -- locks ---------------------------------------------------------------------------------
 
+    def try_writer(self) -> bool:
+        """Try to take WRITER."""
+        if not self.locks.exclusive(WRITER):
+            return False
+        assert self.shared is not None
+        self.shared.writer = self.pid
+        return True
+
+    def writer_complaint(self) -> str:
+        """Why WRITER is not to be had."""
+        assert self.shared is not None
+        if self.shared.unrecovered:
+            return f"{self.path} is locked: it is recovered when nobody reads its old log any more"
+        return f"{self.path} is locked: process {self.shared.writer} writes"
+
     def lock_writer(self) -> None:
         """Take WRITER; raises DatabaseBusyError naming who has it."""
-        assert self.shared is not None
-        shared = self.shared
-        self.patience.wait(
-            lambda: self.locks.exclusive(WRITER),
-            lambda: f"{self.path} is locked: process {shared.writer} writes",
-        )
-        shared.writer = self.pid
+        self.patience.wait(self.try_writer, self.writer_complaint)
 
     def lock_checkpoint(self) -> None:
         """Take CHECKPOINT; raises DatabaseBusyError naming who has it."""

@@ -273,51 +273,52 @@ def reset(store: Attachment) -> None:
     store.refresh(writing=True)
 
 
-def prepare_log(store: Attachment) -> None:
+def prepare_log(store: Attachment) -> bool:
     """What a writer owes the log before it writes anything; WRITER is held.
 
     Erases what a dead writer left behind the end (S8), finishes a reset that somebody died in
-    (CP5), and begins the log anew where that is possible.
+    (CP5), and begins the log anew where that is possible. False when that has to be done and a
+    checkpoint or a reader is in the way: give WRITER up and come again.
     """
     end, log = store.end, store.log
     if log is None or not end.generation:
-        return
+        return True
     assert store.shared is not None
     if store.shared.unrecovered:
-        _recover_late(store)
-        return
+        return _recover_late(store)
     if not log.is_of(end.generation, end.salt):
         if _copied(store) != end.offset:
             raise CorruptDatabaseError(
                 f"header of log {store.log_path}: not of generation {end.generation}, whose frames "
                 f"up to offset {end.offset} are not copied"
             )
-        if not _try_reset(store):
-            raise DatabaseBusyError(f"{store.path} is locked: its log is being begun anew")
-        return
+        return _try_reset(store)
     erase_leftover(store)
     if _copied(store) >= end.offset > LOG_HEADER_SIZE:
         _try_reset(store)
+    return True
 
 
-def _recover_late(store: Attachment) -> None:
+def _recover_late(store: Attachment) -> bool:
     """A reader came first and could not recover: do it now, without its readers (S3)."""
     shared = store.shared
     assert shared is not None
-    what = f"{store.path} is locked: it is recovered when nobody reads its old log any more"
     try:
         if not store.locks.exclusive(CHECKPOINT):
-            raise DatabaseBusyError(what)
+            return False
         end = store.end
-        store.patience.wait(lambda: _limit(store) >= end.offset, lambda: what)
+        if _limit(store) < end.offset:
+            return False
         write_again(store, end)
         if end.offset > LOG_HEADER_SIZE:
             copy_frames(store, end.offset)
         else:
             store.sync_file()
-        store.patience.wait(lambda: not _log_is_read(store), lambda: what)
+        if _log_is_read(store):
+            return False
         reset(store)
         shared.unrecovered = False
+        return True
     finally:
         store.locks.drop(CHECKPOINT)
 

@@ -113,11 +113,7 @@ class Store(Attachment):
             raise InterfaceError(f"{self.path}: a transaction is open already")
         self.check_not_read_only()
         try:
-            self.lock_writer()
-            self.check_writable()
-            self.refresh(writing=True)
-            self.extend_index()
-            prepare_log(self)
+            self.patience.wait(self._take_writer, self.writer_complaint)
             transaction = Transaction(self)
             self.transaction = ref(transaction)
             return transaction
@@ -125,6 +121,18 @@ class Store(Attachment):
             self.transaction = None
             self.locks.drop(WRITER)
             raise
+
+    def _take_writer(self) -> bool:
+        """Try to have WRITER, with the newest end and a log that can be written."""
+        if not self.try_writer():
+            return False
+        self.check_writable()
+        self.refresh(writing=True)
+        self.extend_index()
+        if prepare_log(self):
+            return True
+        self.locks.drop(WRITER)
+        return False
 
     def upgrade(self, snapshot: Snapshot) -> Transaction:
         """A transaction on what the snapshot shows; OperationalError where that is stale (S13)."""

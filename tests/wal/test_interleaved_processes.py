@@ -143,7 +143,7 @@ def write(vfs: SimVfs, rng: Random, **options: Any) -> None:
 
 
 def look(vfs: SimVfs, rng: Random) -> None:
-    store = open_store(vfs)
+    store = open_store(vfs, read_only=rng.random() < 0.3)
     newest = 0
     for _ in range(8):
         snapshot = store.begin_read()
@@ -160,7 +160,7 @@ def look(vfs: SimVfs, rng: Random) -> None:
         snapshot.close()
         if rng.random() < 0.2:
             store.close()
-            store = open_store(vfs)
+            store = open_store(vfs, read_only=rng.random() < 0.3)
     store.close()
 
 
@@ -209,12 +209,18 @@ def run(seed: int, *, deaths: bool = False, **options: Any) -> SimVfs:
 
 
 def finish(vfs: SimVfs) -> None:
-    """Open once more and look; then close cleanly: one file is left."""
+    """Look, reading only; write once more; close cleanly: one file is left."""
     face = vfs.fork_process()
+    reader = open_store(face, read_only=True)
     store = open_store(face)
-    snapshot = store.begin_read()
-    check(snapshot)
-    snapshot.close()
+    for each in (reader, store):
+        snapshot = each.begin_read()
+        check(snapshot)
+        snapshot.close()
+    transaction = store.begin_write()
+    move(transaction, Random(1))
+    transaction.commit_now()
+    reader.close()
     store.close()
     assert not face.exists(PATH + "-wal")
     assert not face.exists(PATH + "-shm")
