@@ -11,6 +11,8 @@ Invariants
     CL1 After a failed sync nothing is checkpointed and the flag stays: whoever opens the file
         next recovers (S11).
     CL2 What fails here loses nothing: flag and log stay until all of the log is in the file.
+    CL3 A first write that was stopped between setting the flag and publishing its log has left a
+        whole file that calls for a log: the flag is cleared before that log is removed.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from m2mdb.pager.errors import DatabaseError
+from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError
 from m2mdb.pager.header import FLAG_OFFSET, FLAG_SIZE, Header, LogFlag
 from m2mdb.wal.checkpoint import write_again
 from m2mdb.wal.creation import set_flag
@@ -47,7 +49,7 @@ def _leave_whole(store: Attachment) -> None:
     if store.poisoned or shared.poisoned:  # CL1
         return
     store.refresh(writing=True)
-    if store.read_only and store.end.generation:
+    if store.read_only and (store.end.generation or _flag_is_needed(store)):
         store.vfs.unlink(store.shm_path)
         return
     if shared.unrecovered:
@@ -58,7 +60,17 @@ def _leave_whole(store: Attachment) -> None:
             store.extend_index()
             copy_all(store, store.end)
         _clear(store)
+    elif _flag_is_needed(store):  # CL3
+        _clear(store)
     _remove(store)
+
+
+def _flag_is_needed(store: Attachment) -> bool:
+    """Whether the file's sector says that it needs a log; one that is torn may say so."""
+    try:
+        return LogFlag.decode(store.file.read_at(FLAG_OFFSET, FLAG_SIZE), store.path).needed
+    except CorruptDatabaseError:
+        return True
 
 
 def _leave_whole_again(store: Attachment) -> None:

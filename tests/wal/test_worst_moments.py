@@ -1,0 +1,50 @@
+"""What holds where a death, an interrupt or an error strikes at the worst moment."""
+
+from __future__ import annotations
+
+import pytest
+
+from m2mdb.pager.sim_machine import ProcessKilledError
+from m2mdb.pager.sim_vfs import SimVfs
+from m2mdb.wal.store import Store, StoreOptions
+from tests.sim.store_runs import PATH, change, check, contents, open_store
+
+
+def commit(store: Store, changes: dict[bytes, bytes | None]) -> None:
+    """One transaction."""
+    transaction = store.begin_write()
+    change(transaction, changes)
+    transaction.commit_now()
+
+
+def test_a_first_write_that_dies_leaves_a_file_that_opens() -> None:
+    """S4: the last one to close clears a flag whose log was never published."""
+    for at in range(1, 12):
+        vfs = SimVfs(at)
+        open_store(vfs).close()
+        first, second = open_store(vfs.fork_process()), open_store(vfs.fork_process())
+        first.vfs.kill_at_call(at)  # type: ignore[attr-defined]
+        with pytest.raises((ProcessKilledError, ValueError)):
+            commit(first, {b"a": b"1"})
+            vfs.machine.kill(first.pid)
+            raise ProcessKilledError
+        vfs.clear_faults()
+        second.close()
+        again = open_store(vfs.fork_process())
+        assert len(contents(again)) in (0, 1)
+        again.close()
+
+
+def test_a_reader_that_closes_last_leaves_flag_and_log() -> None:
+    """S4, S6: what a dead first writer left is not for a reader to mend."""
+    vfs = SimVfs(1)
+    open_store(vfs).close()
+    writer = open_store(vfs.fork_process())
+    reader = Store.open(vfs.fork_process(), PATH, StoreOptions(read_only=True))
+    writer.vfs.kill_at_call(9)  # type: ignore[attr-defined]
+    with pytest.raises((ProcessKilledError, ValueError)):
+        commit(writer, {b"a": b"1"})
+    vfs.clear_faults()
+    reader.close()
+    again = open_store(vfs.fork_process())
+    check(again)
