@@ -11,6 +11,8 @@ Invariants
     LI1 All frames of the generation before `end` are in the index, and none behind it is shown:
         a snapshot asks with its own end.
     LI2 Extending twice over the same frames changes nothing: an interrupted step is repeated.
+    LI3 `commit` is a commit all of whose frames are in the index: a log that goes on from it
+        leaves every page as the index knows it. It is set last.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class LogIndex:
         return offsets[at - 1] if at else 0
 
     def add(self, page_numbers: Iterable[int], offset: int, step: int, commit: int) -> None:
-        """Frames of a commit, one behind the other from `offset` (LI2)."""
+        """Frames one behind the other from `offset` (LI2); `commit` is the newest that is whole."""
         frames = self.frames
         for page_number in page_numbers:
             offsets = frames.get(page_number)
@@ -59,8 +61,8 @@ class LogIndex:
             elif offsets[-1] < offset:
                 offsets.append(offset)
             offset += step
-        self.commit = commit
         self.end = offset
+        self.commit = commit  # LI3
 
     def extend(self, file: File, salt: int, end: int, page_size: int) -> None:
         """Read the headers of the frames from the index's end to `end`, a published one.
@@ -83,5 +85,6 @@ class LogIndex:
                         f"{self.end + start}, expected frames up to {end}"
                     )
                 numbers.append(found.page_number)
-                commit = found.commit
+                if found.page_count:
+                    commit = found.commit
             self.add(numbers, self.end, size, commit)

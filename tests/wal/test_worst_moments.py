@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from m2mdb.pager.errors import OperationalError
 from m2mdb.pager.sim_machine import ProcessKilledError
 from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.wal.store import Store, StoreOptions
-from tests.sim.store_runs import PATH, change, check, contents, open_store
+from tests.sim.store_runs import PATH, change, check, contents, open_store, value
 
 
 def commit(store: Store, changes: dict[bytes, bytes | None]) -> None:
@@ -48,3 +49,24 @@ def test_a_reader_that_closes_last_leaves_flag_and_log() -> None:
     reader.close()
     again = open_store(vfs.fork_process())
     check(again)
+
+
+def test_a_half_read_log_keeps_no_page_over_its_reset() -> None:
+    """S15, S16: pages stay cached only where all frames of the commit before are known."""
+    vfs = SimVfs(1)
+    writer = open_store(vfs.fork_process(), wal_autocheckpoint=0)
+    rows = {b"k%04d" % number: value(number, 1500) for number in range(900)}
+    commit(writer, dict(rows))
+    writer.checkpoint("truncate")
+    commit(writer, {b"z": b"1"})
+    reader = open_store(vfs.fork_process(), wal_autocheckpoint=0, cache_bytes=256 << 20)
+    contents(reader)
+    commit(writer, {key: value(number + 5000, 1500) for number, key in enumerate(rows)})
+    reader.vfs.fail("read", at_call=2, path_end="-wal")  # type: ignore[attr-defined]
+    with pytest.raises(OperationalError):
+        contents(reader)
+    vfs.clear_faults()
+    assert writer.checkpoint("restart")[0] == 0
+    commit(writer, {b"z": b"2"})
+
+    assert contents(reader) == contents(writer)
