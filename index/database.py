@@ -12,10 +12,13 @@ Invariants
     Q1  `_catalog` and mirrors without an owner describe commits that are durable or will be.
     Q2  After an exception the transaction catalog is the one of the statement's start, and no
         mirror keeps an entry of the statement.
+    Q3  What an interrupt stopped half way in undoing is undone by the next use before anything
+        else: `_undoing` says what, and every step of it may be repeated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +55,7 @@ class Database:
         self._snapshot: Snapshot | None = None  # of a deferred transaction that has read
         self._transaction: Transaction | None = None
         self._savepoints: list[tuple[str, int, Catalog]] = []
+        self._undoing: _Undoing | None = None  # Q3
         self._catalog: Catalog | None = None
         self._own_catalog: Catalog | None = None
         self._mirrors: dict[int, DeltaMirror] = {}
@@ -119,6 +123,7 @@ class Database:
 
     def begin(self, mode: str = "deferred") -> None:
         """Open a transaction; immediate and exclusive take the writer lock at once."""
+        self.settle()
         if self.in_transaction:
             raise ProgrammingError("cannot start a transaction within a transaction")
         if mode != "deferred":
@@ -127,27 +132,47 @@ class Database:
 
     def commit(self) -> None:
         """Make the transaction durable as `synchronous` says; without one, nothing happens."""
+        self.settle()
+        self.commit_settled()
+
+    def commit_settled(self) -> None:
+        """Commit where no statement is left to be undone."""
         transaction = self._transaction
         if transaction is None:
             self._end()
             return
         try:
-            commit = transaction.commit_now()
+            self._adopt(transaction, transaction.commit_now())
         except BaseException:
             # S12: before the commit frame it was rolled back, after it the store is poisoned
-            self._drop_own(transaction)
-            self._end()
+            self.rollback()
             raise
-        self._adopt(transaction, commit)
         self._end()
 
     def rollback(self) -> None:
         """Undo the transaction; without one, nothing happens."""
-        transaction = self._transaction
+        transaction = self._transaction or self.store.open_transaction()
         if transaction is not None:
             self._drop_own(transaction)
             transaction.rollback()
         self._end()
+
+    def settle(self) -> None:
+        """Finish the undoing that an interrupt has stopped (Q3)."""
+        undoing = self._undoing
+        if undoing is None:
+            if self._transaction is not self.store.open_transaction():
+                self.rollback()  # one of the two was let go, the other was not
+            return
+        transaction = undoing.transaction
+        if transaction is self._transaction:
+            if transaction.is_open:
+                undoing.undo(undoing.token)
+            self._own_catalog = undoing.catalog
+            self._drop_own(transaction)
+            if undoing.ends or not transaction.is_open:
+                self.rollback()
+        self._undoing = None
 
     def _adopt(self, transaction: Transaction, commit: int) -> None:
         """What the transaction made is committed now (Q1)."""
@@ -160,8 +185,9 @@ class Database:
                 mirror.commit = commit
         self._view = None
 
-    def _drop_own(self, transaction: Transaction) -> None:
+    def _drop_own(self, transaction: object) -> None:
         """Forget what belongs to an undone statement or transaction (D2)."""
+        self._view = None
         for id_, mirror in list(self._mirrors.items()):
             if mirror.owner is transaction or not mirror.intact:
                 del self._mirrors[id_]
@@ -170,6 +196,7 @@ class Database:
         self._transaction = None
         self._own_catalog = None
         self._savepoints = []
+        self._undoing = None
         self._explicit = False
         self._began_by_savepoint = False
         snapshot, self._snapshot = self._snapshot, None
@@ -178,20 +205,28 @@ class Database:
 
     def _start_writing(self) -> Transaction:
         """S13: a transaction that has read before may be refused as stale, another one not."""
-        if self._snapshot is not None:
-            transaction = self.store.upgrade(self._snapshot)
-            snapshot, self._snapshot = self._snapshot, None
-            snapshot.close()
-        else:
-            transaction = self.store.begin_write()
-        self._transaction = transaction
-        self._own_catalog = None
-        return transaction
+        snapshot = self._snapshot
+        try:
+            if snapshot is not None:
+                self._transaction = self.store.upgrade(snapshot)
+                self._snapshot = None
+                snapshot.close()
+            else:
+                self._transaction = self.store.begin_write()
+            self._own_catalog = None
+            return self._transaction
+        except BaseException:
+            stray = self.store.open_transaction()
+            if stray is not None:
+                self._transaction = None
+                stray.rollback()
+            raise
 
     # --------------------------------------------------------------- savepoints
 
     def savepoint(self, name: str) -> None:
         """Mark a point to go back to; outside a transaction it begins one."""
+        self.settle()
         begins = not self.in_transaction
         transaction = self._transaction or self._start_writing()
         self._began_by_savepoint = begins or self._began_by_savepoint
@@ -204,6 +239,7 @@ class Database:
 
         Raises ProgrammingError: no such savepoint.
         """
+        self.settle()
         at = self._savepoint(name)
         assert self._transaction is not None
         self._transaction.release(self._savepoints[at][1])
@@ -213,13 +249,14 @@ class Database:
 
     def rollback_to(self, name: str) -> None:
         """Undo everything since the savepoint, which stays."""
+        self.settle()
         at = self._savepoint(name)
-        assert self._transaction is not None
+        transaction = self._transaction
+        assert transaction is not None
         _, token, catalog = self._savepoints[at]
-        self._drop_own(self._transaction)
-        self._transaction.rollback_to(token)
-        self._own_catalog = catalog
         del self._savepoints[at + 1 :]
+        self._undoing = _Undoing(transaction, transaction.rollback_to, token, catalog)
+        self.settle()
 
     def _savepoint(self, name: str) -> int:
         for at in range(len(self._savepoints) - 1, -1, -1):
@@ -239,6 +276,8 @@ class Database:
 
     def current_view(self) -> tuple[View, Snapshot | None]:
         """The view of the open transaction, or of a new snapshot, which the caller closes."""
+        if self._undoing is None or not self._undoing.is_inside:
+            self.settle()
         transaction = self._transaction
         if transaction is not None:
             return View(self, transaction, self._catalog_of(transaction)), None
@@ -386,36 +425,65 @@ class Reading:
         trace: TracebackType | None,
     ) -> None:
         self.depth -= 1
-        snapshot, self._snapshot = self._snapshot, None
+        snapshot = self._snapshot
         if snapshot is not None:
-            snapshot.close()
+            try:
+                snapshot.close()
+            except BaseException:
+                snapshot.close()  # an interrupt: closing may be repeated
+                raise
+            self._snapshot = None
+
+
+class _Undoing:
+    """How a statement or a savepoint is undone, for as long as that may become necessary."""
+
+    __slots__ = ("catalog", "ends", "is_inside", "token", "transaction", "undo")
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        undo: Callable[[int], None],
+        token: int,
+        catalog: Catalog,
+        ends: bool = False,
+    ) -> None:
+        """`ends`: the transaction began with the statement and ends with it when it is undone."""
+        self.transaction = transaction
+        self.undo = undo
+        self.token = token
+        self.catalog = catalog
+        self.ends = ends
+        self.is_inside = False  # the statement is running, and may read what it wrote
 
 
 class Writing:
     """One writing statement, undone whole by any exception (S12)."""
 
-    __slots__ = ("_catalog", "_database", "_started", "_token", "_transaction")
+    __slots__ = ("_database", "_undoing")
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def __enter__(self) -> WriteView:
         database = self._database
-        transaction = database._transaction
-        self._started = transaction is None
+        database.settle()
+        started = database._transaction is None and not database._explicit
         try:
-            if transaction is None:
-                if database.store.read_only:
-                    raise OperationalError(f"{database.path} is open for reading only")
-                transaction = database._start_writing()
-            self._transaction: Transaction = transaction
-            self._catalog = database._catalog_of(transaction)
-            self._token = transaction.begin_statement()
+            if database._transaction is None and database.store.read_only:
+                raise OperationalError(f"{database.path} is open for reading only")
+            transaction = database._transaction or database._start_writing()
+            catalog = database._catalog_of(transaction)
+            token = transaction.begin_statement()
+            undoing = _Undoing(transaction, transaction.undo_statement, token, catalog, started)
+            view = WriteView(database, transaction, catalog)
+            self._undoing = database._undoing = undoing
         except BaseException:
-            if self._started and not database._explicit:
+            if started:
                 database.rollback()
             raise
-        return WriteView(database, transaction, self._catalog)
+        undoing.is_inside = True
+        return view
 
     def __exit__(
         self,
@@ -423,14 +491,17 @@ class Writing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        database, transaction = self._database, self._transaction
+        database, undoing = self._database, self._undoing
+        undoing.is_inside = False
         if kind is not None:
-            database._drop_own(transaction)
-            database._own_catalog = self._catalog
-            transaction.undo_statement(self._token)
-            if self._started and not database._explicit:
-                database.rollback()
+            database.settle()
             return
-        transaction.end_statement(self._token)
-        if database.autocommit and not database._explicit:
-            database.commit()
+        try:
+            undoing.transaction.end_statement(undoing.token)
+            if database.autocommit and not database._explicit:
+                database.commit_settled()
+            else:
+                database._undoing = None
+        except BaseException:
+            database.settle()
+            raise
