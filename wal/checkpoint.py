@@ -62,6 +62,7 @@ def checkpoint(store: Attachment, mode: str) -> Result:
     """
     if mode not in MODES:
         raise ProgrammingError(f"checkpoint mode {mode!r} is not one of {MODES}")
+    store.unsettled = True
     try:
         store.refresh()
         if not store.end.generation:
@@ -79,6 +80,7 @@ def checkpoint(store: Attachment, mode: str) -> Result:
         return (1, *_counts(store))
     finally:
         store.locks.drop(CHECKPOINT)
+        store.unsettled = False
 
 
 def autocheckpoint(store: Attachment) -> None:
@@ -345,11 +347,19 @@ def _try_reset(store: Attachment) -> bool:
 
 
 def erase_leftover(store: Attachment) -> None:
-    """Zero a frame behind the end that would count (S8); WRITER is held."""
-    end, log = store.end, store.log
-    if log is not None and log.has_leftover(end.offset, end.salt, end.chain):
+    """Zero a frame behind the end that would count (S8); WRITER is held.
+
+    One that is zeroed already may not be so on the disk: `tail` says so until a sync has ended.
+    """
+    end, log, shared = store.end, store.log, store.shared
+    assert shared is not None
+    if log is None or not end.generation:
+        return
+    if shared.tail or log.has_leftover(end.offset, end.salt, end.chain):
+        shared.tail = True
         try:
             log.erase(end.offset)
         except OperationalError as error:
             store.poison(f"{error}; what stands behind the log's end is unknown")
             raise
+        shared.tail = False

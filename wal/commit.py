@@ -11,7 +11,8 @@
 
 Invariants
     CM1 Every step of `finish` may be repeated: an interrupt between any two loses nothing (S12).
-    CM2 Whoever dies or gives up after `write` leaves frames that the next writer erases (S8).
+    CM2 Whoever dies or gives up after `write` leaves frames that the next writer erases (S8):
+        `tail` stands in -shm from before the first frame until all are published, or durably gone.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def _prepare(transaction: Transaction) -> _Plan | None:
 def _write(store: Attachment, plan: _Plan, ends: list[LogEnd]) -> None:
     """Write the frames; the end behind them goes into `ends` when they all are."""
     assert store.log is not None
+    assert store.shared is not None
+    store.shared.tail = True
     offset = plan.start.offset
     chain = plan.start.chain
     write = store.log.file.write_at
@@ -128,6 +131,7 @@ def _finish(transaction: Transaction, plan: _Plan, end: LogEnd) -> None:
             store.sync_log()  # S7
         store.shared.publish(end)
         transaction.is_committed = True
+    store.shared.tail = False
     step = store.log.frame_size
     offset = plan.start.offset
     store.index.add(plan.nodes, offset, step, end.commit)
@@ -167,8 +171,10 @@ def _take_back(transaction: Transaction, plan: _Plan, error: BaseException) -> N
     """Frames may stand behind the end: see to it that they never count (S8)."""
     store = transaction.store
     assert store.log is not None
+    assert store.shared is not None
     try:
         store.log.erase(plan.start.offset)
+        store.shared.tail = False
     except BaseException as second:
         store.poison(f"{_UNKNOWN}: {second!r}")
         transaction.rollback()

@@ -13,6 +13,8 @@
        232     8  writer      pid of the process that took WRITER last; for messages
        240     8  checkpointer
        248     8  unrecovered 1: a reader applied the log in memory and changed nothing (S3)
+       256     8  tail        1: frames may stand behind the end that would count (S8)
+       264     8  unsynced    1: a committed extent may not be durable (S7)
        512  5040  marks       126 times u64 generation, end, commit, pid, checksum
 
 Little-endian. Python has no atomic store, so a record counts only with its checksum, and the end
@@ -48,15 +50,8 @@ _END = Struct("<7Q")
 _BACKFILL = Struct("<3Q")
 _MARK = Struct("<4Q")
 _WORD = Struct("<Q")
-_A, _B, _BACKFILL_AT, _POISON, _WRITER, _CHECKPOINTER, _UNRECOVERED = (
-    64,
-    128,
-    192,
-    224,
-    232,
-    240,
-    248,
-)
+_A, _B, _BACKFILL_AT = 64, 128, 192
+_POISON, _WRITER, _CHECKPOINTER, _UNRECOVERED, _TAIL, _UNSYNCED = 224, 232, 240, 248, 256, 264
 _RECORD = 64  # bytes of an end with its checksum
 _STATE = slice(_A, _POISON)  # both ends and the backfill: what a reader looks at
 _NO_MARK = bytes(MARK_SIZE)
@@ -208,6 +203,24 @@ class SharedState:
     @unrecovered.setter
     def unrecovered(self, state: bool) -> None:
         self.view[_UNRECOVERED : _UNRECOVERED + 8] = _WORD.pack(state)
+
+    @property
+    def tail(self) -> bool:
+        """Whether a writer may have left frames behind the end that are not durably erased."""
+        return any(self.view[_TAIL : _TAIL + 8])
+
+    @tail.setter
+    def tail(self, state: bool) -> None:
+        self.view[_TAIL : _TAIL + 8] = _WORD.pack(state)
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether an extent was committed under `off` and the file not synced since."""
+        return any(self.view[_UNSYNCED : _UNSYNCED + 8])
+
+    @unsynced.setter
+    def unsynced(self, state: bool) -> None:
+        self.view[_UNSYNCED : _UNSYNCED + 8] = _WORD.pack(state)
 
     # -- marks ---------------------------------------------------------------------------------
 

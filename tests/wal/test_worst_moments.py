@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from m2mdb.pager.errors import OperationalError
 from m2mdb.pager.sim_machine import ProcessKilledError
 from m2mdb.pager.sim_vfs import SimVfs
+from m2mdb.wal.shared import LogEnd, SharedState
 from m2mdb.wal.store import Store, StoreOptions
 from tests.sim.store_runs import PATH, change, check, contents, open_store, value
 
@@ -70,3 +73,36 @@ def test_a_half_read_log_keeps_no_page_over_its_reset() -> None:
     commit(writer, {b"z": b"2"})
 
     assert contents(reader) == contents(writer)
+
+
+@pytest.mark.parametrize("second_dies", [False, True])
+def test_the_commit_of_a_dead_writer_stays_dead_whoever_dies_next(second_dies: bool) -> None:
+    """S8: a frame that was zeroed and not synced is not gone."""
+    vfs = SimVfs(1)
+    first, second, third = [open_store(vfs.fork_process(), wal_autocheckpoint=0) for _ in range(3)]
+    commit(first, {b"row": b"1"})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises((ProcessKilledError, ValueError)):
+
+        def die(shared: SharedState, end: LogEnd) -> None:
+            vfs.machine.kill(first.pid)
+            raise ProcessKilledError
+
+        patch.setattr(SharedState, "publish", die)
+        commit(first, {b"ext": value(1, 40000)})
+    if second_dies:
+        second.vfs.kill_at_call(1, "sync")  # type: ignore[attr-defined]
+        with pytest.raises((ProcessKilledError, ValueError)):
+            second.begin_write()
+        vfs.clear_faults()
+    start = vfs.io_points
+    commit(third, {b"other": value(2, 40000)})
+    for point in range(start, vfs.io_points + 1):
+        for image in vfs.crash_images(point, Random(point), 8):
+            store = open_store(image.vfs())
+            check(store)
+            # until the third commits anything, the first one's commit may still come back
+            assert {key for key, _ in contents(store)} in (
+                {b"row"},
+                {b"row", b"ext"},
+                {b"row", b"other"},
+            )
