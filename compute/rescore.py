@@ -4,7 +4,7 @@
 
 Metric by metric, with s the float64 similarity:
 
-    metric  s           score (float32)       distance (float32)    ordered by
+    metric  s           score                 distance (float32)    ordered by
     cosine  cos, 0 for a zero vector          1 - score             score
     ip      dot         dot                   -score                score
     l2      -|q - x|^2  1 / (1 + distance)    sqrt(-s)              distance, hence score
@@ -12,8 +12,9 @@ Metric by metric, with s the float64 similarity:
 Invariants
     R1  A row's score depends on that row and the query alone: not on its position, on the rows
         beside it, or on how many there are. Identical rows therefore have identical scores.
-    R2  The order is (key descending, id ascending), where the key is the float32 score, or for l2
-        minus the float32 distance (a score near 1 cannot tell small distances apart).
+    R2  The order is (key descending, id ascending), where the key is the score, or for l2 minus the
+        distance. Scores are float32, those of l2 float64: near 1 float32 cannot tell small
+        distances apart, and equal scores would seem out of order.
     R3  Memory is bounded: candidates beyond CHUNK_VALUES are gathered and ranked chunk by chunk.
 """
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[Any]
     Vector = NDArray[np.float32]
+    Scores = NDArray[Any]  # float32, float64 for l2
     Doubles = NDArray[np.float64]
     Ids = NDArray[np.int64]
     Gather = Callable[[NDArray[np.int64]], Rows]
@@ -46,10 +48,10 @@ class Ranked(NamedTuple):
 
     positions: NDArray[np.intp]
     ids: Ids
-    scores: Vector
+    scores: Scores
     distances: Vector
 
-    def keys(self, metric: str) -> Vector:
+    def keys(self, metric: str) -> Scores:
         """What the order was made by (R2), for merging ranked parts."""
         return -self.distances if metric == "l2" else self.scores
 
@@ -79,12 +81,12 @@ def _products(left: Doubles, right: Doubles) -> Doubles:
     return out
 
 
-def present(similarity: Doubles, metric: str) -> tuple[Vector, Vector]:
-    """Score and distance as a statement shows them, in float32."""
+def present(similarity: Doubles, metric: str) -> tuple[Scores, Vector]:
+    """Score and distance as a statement shows them: float32, but float64 scores for l2."""
     if metric == "l2":
         with np.errstate(over="ignore"):
             distances = np.sqrt(-similarity).astype(np.float32)
-        return (1.0 / (1.0 + distances.astype(np.float64))).astype(np.float32), distances
+        return 1.0 / (1.0 + distances.astype(np.float64)), distances
     with np.errstate(over="ignore"):
         scores = similarity.astype(np.float32)
     return scores, np.float32(1.0 if metric == "cosine" else 0.0) - scores

@@ -8,7 +8,7 @@ import numpy as np
 
 from m2mdb.index import maintenance, secondary
 from m2mdb.index.catalog import CollectionEntry, remove_entry
-from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, check_name
 from m2mdb.index.segment import NamedPart, lay_out
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError, NotSupportedError, ProgrammingError
@@ -69,6 +69,7 @@ def create_index(
     write: WriteView, collection: str, info: IndexInfo, options: dict[str, Any]
 ) -> None:
     """Build an index over the rows that are there."""
+    check_name(info.name)
     view = write.collection(collection)
     column = view.schema.columns[view.schema.column(info.column)]
     if write.catalog.index_owner(info.name) is not None:

@@ -11,7 +11,7 @@ class Found:
     rowids     int64 (m,)
     parts      int64 (m,), the index into `CollectionView.parts()`
     ordinals   int64 (m,), the row's number in its part
-    scores     float32 (m,), higher is better
+    scores     float32 (m,), higher is better; float64 under l2
     distances  float32 (m,), or None for a text search
     """
 

@@ -154,8 +154,12 @@ def after_write(write: WriteView, view: CollectionView) -> None:
         or mirror.end - mirror.base >= 2 * FLUSH_ROWS
     ):
         flush(write, view)
-    while len(view.entry.records) >= TIER_FACTOR and merge_step(write, view):
-        pass
+    left = MERGE_BYTES
+    while len(view.entry.records) >= TIER_FACTOR and left > 0:
+        taken = merge_step(write, view, left)
+        if not taken:
+            break
+        left -= taken
 
 
 def flush(write: WriteView, view: CollectionView) -> None:
@@ -293,8 +297,8 @@ def tier_of(rows: int) -> int:
     return tier
 
 
-def due_merge(entry: CollectionEntry, page_size: int) -> list[int]:
-    """The ids of the segments that one step should merge; empty when none is due."""
+def due_merge(entry: CollectionEntry, page_size: int, most: int) -> tuple[list[int], int]:
+    """The segments, of `most` bytes together, that one step should merge: their ids and bytes."""
     tiers: dict[int, list[int]] = {}
     for id_ in sorted(entry.records):
         record = entry.records[id_]
@@ -304,25 +308,24 @@ def due_merge(entry: CollectionEntry, page_size: int) -> list[int]:
         if len(ids) < TIER_FACTOR:
             continue
         sizes = [_bytes_of(entry.records[id_], page_size) for id_ in ids]
-        if sum(sizes) <= MERGE_BYTES:
-            return ids
-    return []
+        if sum(sizes) <= most:
+            return ids, sum(sizes)
+    return [], 0
 
 
 def _bytes_of(record: SegmentRecord, page_size: int) -> int:
     return sum(extent.page_count for extent in record.extents) * page_size
 
 
-def merge_step(write: WriteView, view: CollectionView) -> bool:
-    """Merge the segments that are due, if any are."""
-    ids = due_merge(view.entry, write.transaction.page_size)
+def merge_step(write: WriteView, view: CollectionView, most: int) -> int:
+    """Merge the segments that are due, if any are; returns how many bytes they had."""
+    ids, size = due_merge(view.entry, write.transaction.page_size, most)
     if not ids:
-        return False
+        return 0
     flush(write, view)  # M1
-    if any(id_ not in view.entry.records for id_ in ids):
-        return True
-    merge(write, view, ids)
-    return True
+    if all(id_ in view.entry.records for id_ in ids):
+        merge(write, view, ids)
+    return size
 
 
 def merge(write: WriteView, view: CollectionView, ids: Sequence[int]) -> None:

@@ -31,6 +31,7 @@ METRICS = ("cosine", "l2", "ip")
 VECTOR_DTYPES = {"f32": "<f4", "f16": "<f2", "i8": "|i1"}
 COMPUTED = ("rowid", "score", "distance", "bm25", "energy", "confidence", "rank")
 MAX_DIMENSION = 65_536  # one vector of float32 then takes 256 KiB
+MAX_NAME_BYTES = 1_000  # far beyond any real name
 MAX_COLUMNS = 2_000  # SQLite's default limit
 MAX_TEXT_BYTES = 1_000_000_000  # SQLite's limit on a string or blob
 
@@ -214,6 +215,8 @@ class CollectionSchema:
 
     def column(self, name: str) -> int:
         """The index of a column by its name; ProgrammingError where there is none."""
+        if not isinstance(name, str):
+            raise ProgrammingError(f"{self.name}: a column's name is a str, not {name!r}")
         found = self._positions.get(name.lower())
         if found is None:
             raise ProgrammingError(f"no such column: {name} in {self.name}{self.hint(name)}")
@@ -244,6 +247,7 @@ class CollectionSchema:
 
 def check_columns(collection: str, columns: tuple[Column, ...]) -> None:
     """Raise ProgrammingError where the columns cannot form a collection (C2)."""
+    check_name(collection)
     if not columns:
         raise ProgrammingError(f"collection {collection} has no columns")
     if len(columns) > MAX_COLUMNS:
@@ -260,7 +264,21 @@ def check_columns(collection: str, columns: tuple[Column, ...]) -> None:
         raise ProgrammingError(f"collection {collection} has more than one primary key")
 
 
+def check_name(name: str) -> None:
+    """Raise ProgrammingError for a name that is empty, too long or not valid Unicode."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ProgrammingError(f"the name {name!r} is not valid Unicode") from None
+    if not 1 <= size <= MAX_NAME_BYTES or "\0" in name:
+        raise ProgrammingError(
+            f"the name {name[:40]!r} has {size} bytes; a name has 1 to {MAX_NAME_BYTES} bytes and "
+            "no null character"
+        )
+
+
 def _check_column(collection: str, column: Column) -> None:
+    check_name(column.name)
     where = f"column {column.name} of {collection}"
     if column.name.lower() in COMPUTED:
         raise ProgrammingError(f"{where}: {column.name} is a computed name and cannot be a column")

@@ -386,7 +386,7 @@ def vector_of(column: Column, value: Any, place: str) -> np.ndarray:
             array = array.astype(np.float64) if array.dtype == object else array
         if array.dtype.kind not in "fiu":
             raise TypeError
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, OverflowError) as problem:
         raise DataError(
             f"{place}: {type(value).__name__} {shown(value)} is not a vector of numbers"
         ) from problem
@@ -490,7 +490,8 @@ def check_query_vector(column: Column, value: Any, collection: str) -> np.ndarra
         as_float = column if column.dtype != "i8" else _float_twin(column, value)
         value = vector_of(as_float, value, place)
     query = np.ascontiguousarray(value, np.float32)
-    squared = float(np.dot(query, query))
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = float(np.dot(query, query))
     if not 1e-30 < squared < 1e36:
         _check_query_extremes(column, query, place)
     return query

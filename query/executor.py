@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
 from m2mdb.query import ddl
 from m2mdb.query.ast import (
     Begin,
@@ -136,6 +136,8 @@ def execute_many(
         raise ProgrammingError(
             "executemany() takes INSERT, UPDATE and DELETE without RETURNING only"
         )
+    if not isinstance(parameters, Iterable):
+        raise InterfaceError(f"executemany() takes rows of parameters, not {parameters!r}")
     try:
         given = list(parameters)
         with database.writing() as write:

@@ -146,7 +146,8 @@ def _rrf(
         (union.vector_places, options["vector"]),
         (union.text_places, options["text"]),
     ):
-        fused += np.where(places >= 0, weight / (options["k"] + 1.0 + places), 0.0)
+        ranks = options["k"] + 1.0 + np.maximum(places, 0)
+        fused += np.where(places >= 0, weight / ranks, 0.0)
     return fused
 
 

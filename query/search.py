@@ -232,7 +232,8 @@ def depth_of(request: SearchRequest) -> int:
     depth = request.fusion_options.get("depth")
     if depth is None:
         return max(LEAST_DEPTH, 4 * wanted)
-    return max(_whole("FUSION depth", int(depth) if depth == int(depth) else depth, 1), wanted)
+    is_whole = isinstance(depth, int) or float(depth).is_integer()
+    return max(_whole("FUSION depth", int(depth) if is_whole else depth, 1), wanted)
 
 
 def run_search(view: View, request: SearchRequest) -> SearchHits:
@@ -422,6 +423,8 @@ def returned_columns(
         sources: list[int | str] = [*schema.scalar_columns, "score"]
         return [*(schema.columns[index].name for index in schema.scalar_columns), "score"], sources
     found: list[int | str] = []
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise InterfaceError(f"returning is a list of names, not {names!r}")
     for name in names:
         found.append(_source(schema, name))
     return [

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_BYTES = 255  # as Lucene's; no word is longer, and a blob of base64 is no term
 _BATCH_BYTES = 8 << 20  # of text whose tokens exist as Python objects at one time
+# Putting a run of combining marks in order takes quadratic time; no word has so many (UAX #15).
+MARKS_KEPT = 30
+LONGEST_UNBOUNDED = 500  # characters; below, the time is bounded anyway
 _BETWEEN = b"\xff"  # between two texts: a byte that UTF-8 never has
 
 _WORD_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyz"
@@ -57,6 +60,7 @@ _CJK_CLASS = (
     "\uac00-\ud7a3\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003fffd]"
 )
 _cjk_run: re.Pattern[str] | None = None
+_long_run: re.Pattern[str] | None = None
 
 
 class _CodePointTable(dict[int, str]):
@@ -102,7 +106,11 @@ def fold(text: str) -> str:
     """
     import unicodedata
 
-    global _cjk_run
+    global _cjk_run, _long_run
+    if len(text) > LONGEST_UNBOUNDED:
+        if _long_run is None:
+            _long_run = re.compile(rf"([^\w\s]{{{MARKS_KEPT}}})[^\w\s]+")
+        text = _long_run.sub(r"\1", text)
     folded = unicodedata.normalize("NFKC", text).translate(_code_points)
     if folded.isascii():
         return folded

@@ -359,6 +359,8 @@ def test_a_dropped_collection_leaves_its_pages_free(reopen: Opener) -> None:
         ((), "has no columns"),
         ((Column("a", "TEXT"), Column("A", "TEXT")), "duplicate column name: A"),
         ((Column("score", "REAL"),), "computed name"),
+        ((Column("\udfff", "TEXT"),), "not valid Unicode"),
+        ((Column("a" * 1001, "TEXT"),), "1001 bytes"),
         ((Column("v", "VECTOR", dimension=0),), "dimension 0"),
         ((Column("v", "VECTOR", dimension=3, metric="dot"),), "metric dot"),
         ((Column("a", "INTEGER", fulltext={}),), "FULLTEXT needs TEXT or JSON"),

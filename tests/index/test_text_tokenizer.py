@@ -135,3 +135,13 @@ def test_text_of_ten_megabytes_is_cut_in_bounded_steps() -> None:
     assert len(token_terms) == len(words) + 1
     assert [terms[t].decode() for t in token_terms[:3].tolist()] == words[:3]
     assert np.array_equal(np.bincount(token_texts), [0, len(words), 1])
+
+
+def test_long_runs_of_combining_marks_take_linear_time_and_change_no_token() -> None:
+    from time import process_time
+
+    text = "one a" + "\u0301\u0327" * 200_000 + " two"
+
+    start = process_time()
+    assert tokenize(text) == ["one", "a", "two"]
+    assert process_time() - start < 5  # it took minutes when normalisation saw the whole run

@@ -139,6 +139,7 @@ def test_null_vectors_are_marked() -> None:
         ([[1, 2, 3], [0, 0, 0]], "row 1: a zero vector"),
         ([[1, 2, 3], [1, 1e39, 0]], "row 1: .* overflows float32"),
         ([[1, 2, 3], [2e38, 2e38, 1]], r"row 1: norm .*; under cosine the limit is 1e\+38"),
+        ([[1, 2, 3], [10**400, 1, 1]], "row 1: list .* is not a vector"),
         ([[1, 2, 3], "abc"], "row 1: str 'abc' is not a vector"),
         ([[1, 2, 3], b"1234"], "row 1: 4 bytes; a vector of 3 dimensions has 12 bytes"),
         ([[1, 2, 3]], "1 vectors for 2 rows"),
