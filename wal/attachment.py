@@ -14,10 +14,13 @@ Invariants
         frame is overwritten.
     AT3 Where the end is in the file, snapshots read no frame, and the log may be reset under them;
         until they end nothing newer is copied into the file (S10).
+    AT4 A sync that failed is never tried again: the system calls pages clean that it has lost, and
+        the second one succeeds (S11). `sync_is_open` outlives whatever stops the handling of it.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
@@ -57,6 +60,7 @@ class OpenTransaction(Protocol):
 
 
 _LOOKS_BEFORE_MENDING = 50
+_UNTIL_CLOSED = "; nothing is written until every connection has closed it"
 _LONGEST_PUBLICATION = 5.0  # seconds; it takes a microsecond unless its process is stopped
 
 
@@ -102,6 +106,7 @@ class Attachment:
         self.refusal = ""  # why nothing can be done any more: closed, forked
         self.checkpoint_error = ""  # why the last automatic checkpoint failed
         self.poisoned = ""  # why this connection refuses to write
+        self.sync_is_open = False  # a sync was begun, and how it ended is not known (AT4)
         self._raw = b""
         self._on_network: bool | None = None
 
@@ -325,6 +330,8 @@ class Attachment:
     def check_healthy(self) -> None:
         """Raise OperationalError after a failed sync, of whatever process (S11)."""
         if self.poisoned:
+        if self.sync_is_open:
+            self.poison(f"whether {self.path} was synced is unknown{_UNTIL_CLOSED}")
             raise OperationalError(f"{self.path}: {self.poisoned}")
         if self.shared is not None and self.shared.poisoned:
             raise OperationalError(
@@ -340,19 +347,28 @@ class Attachment:
 
     def sync_file(self) -> None:
         """Sync the main file; a failure poisons the database (S11)."""
-        try:
-            self.file.sync()
-        except OperationalError as error:
-            self.poison(f"{error}; nothing is written until every connection has closed it")
-            raise
+        self._sync(self.file)
 
     def sync_log(self) -> None:
         """Sync the log; a failure poisons the database (S11)."""
         assert self.log is not None
         try:
-            self.log.file.sync()
-        except OperationalError as error:
-            self.poison(f"{error}; nothing is written until every connection has closed it")
+        self._sync(self.log.file)
+
+    def _sync(self, file: File) -> None:
+        """AT4: an interrupt that takes the place of a failure does not hide it.
+
+        After an interrupt without a failure the bytes are durable, or wait for the next sync.
+        """
+        outer = sys.exception()
+            self.sync_is_open = True
+            file.sync()
+            self.sync_is_open = False
+        except BaseException as error:
+            failure = _failure_in(error, outer)
+            if failure is not None:
+                self.poison(f"{failure}{_UNTIL_CLOSED}")
+            self.sync_is_open = False
             raise
 
     # -- locks ---------------------------------------------------------------------------------
@@ -388,6 +404,16 @@ class Attachment:
 
 
 class _Refusing(dict[int, tuple[int, "Node"]]):
+def _failure_in(error: BaseException, outer: BaseException | None) -> BaseException | None:
+    """The I/O error that an exception is, or in whose place it came; `outer` is of long before."""
+    found: BaseException | None = error
+    while found is not None and found is not outer:
+        if isinstance(found, (OSError, OperationalError)):
+            return found
+        found = found.__context__
+    return None
+
+
     """What stands for the cached pages of a closed store: any look is an InterfaceError."""
 
     def __init__(self, reason: str) -> None:

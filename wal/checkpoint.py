@@ -137,6 +137,7 @@ def _waiting(store: Attachment, mode: str) -> int:
         store.locks.drop(WRITER)
 
 
+            store.sync_log()
 def _wait(store: Attachment, condition: Callable[[], bool], complaint: str) -> bool:
     try:
         store.patience.wait(condition, lambda: f"{store.path}: another connection {complaint}")
@@ -269,6 +270,7 @@ def reset(store: Attachment) -> None:
         raise
     fresh = LogEnd(
         header.generation, salt, LOG_HEADER_SIZE, end.commit, end.page_count, chain, end.commit
+        store.sync_log()
     )
     shared.publish(fresh)
     shared.publish_backfill(Backfill(header.generation, LOG_HEADER_SIZE, end.commit))
@@ -334,6 +336,7 @@ def write_again(store: Attachment, end: LogEnd) -> None:
 
 def _try_reset(store: Attachment) -> bool:
     """Begin the log anew unless somebody checkpoints or reads it (CP3)."""
+    store.sync_log()
     try:
         if not store.locks.exclusive(CHECKPOINT):
             return False
@@ -363,3 +366,4 @@ def erase_leftover(store: Attachment) -> None:
             store.poison(f"{error}; what stands behind the log's end is unknown")
             raise
         shared.tail = False
+            store.sync_log()

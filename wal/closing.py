@@ -46,8 +46,7 @@ def _leave_whole(store: Attachment) -> None:
     """Nobody else was there meanwhile: what this store knows holds."""
     shared = store.shared
     assert shared is not None
-    if store.poisoned or shared.poisoned:  # CL1
-        return
+    store.check_healthy()  # CL1
     store.refresh(writing=True)
     if store.read_only and (store.end.generation or _flag_is_needed(store)):
         store.vfs.unlink(store.shm_path)
@@ -75,7 +74,7 @@ def _flag_is_needed(store: Attachment) -> bool:
 
 def _leave_whole_again(store: Attachment) -> None:
     """Others may have come and gone since ATTACH was let go."""
-    if store.poisoned or not _has_its_name(store):
+    if store.poisoned or store.sync_is_open or not _has_its_name(store):
         return
     store.set_format(Header.decode(store.file.read_at(0, FLAG_OFFSET), store.path))
     flag = LogFlag.decode(store.file.read_at(FLAG_OFFSET, FLAG_SIZE), store.path)

@@ -127,6 +127,7 @@ def _finish(transaction: Transaction, plan: _Plan, end: LogEnd) -> None:
     assert store.shared is not None
     assert store.log is not None
     if not transaction.is_committed:
+        store.check_healthy()  # AT4: an interrupt may have come with a sync that failed
         if store.synchronous == "full":
             store.sync_log()  # S7
         store.shared.publish(end)
@@ -174,6 +175,7 @@ def _take_back(transaction: Transaction, plan: _Plan, error: BaseException) -> N
     assert store.shared is not None
     try:
         store.log.erase(plan.start.offset)
+        store.sync_log()
         store.shared.tail = False
     except BaseException as second:
         store.poison(f"{_UNKNOWN}: {second!r}")

@@ -103,31 +103,30 @@ class Log:
         return len(raw) == self.frame_size and continues(raw, salt, chain) is not None
 
     def erase(self, end: int) -> None:
-        """Make sure that nothing behind the end counts, durably (L2)."""
+        """Make sure that nothing behind the end counts, once the log is synced (L2)."""
         if self.file.size() > end:
             self.file.write_at(end, _NO_FRAME)
-        self.file.sync()
 
     def rewrite(self, end: int) -> None:
-        """Write what stands before the end once more, so that a sync brings it to the disk."""
+        """Write what stands before the end again, for the next sync to bring it to the disk."""
         for offset in range(0, end, len(_ZEROS)):
             size = min(len(_ZEROS), end - offset)
             self.file.write_at(offset, self.file.read_at(offset, size))
-        self.file.sync()
 
     # -- generations ---------------------------------------------------------------------------
 
     def restart(self, header: LogHeader) -> int:
-        """Begin a generation, durably; returns the checksum from which its chain goes on (L3)."""
+        """Begin a generation, durable once the log is synced (L3).
+
+        Returns the checksum from which its chain goes on.
+        """
         raw = header.encode()
         self.file.write_at(0, raw)
-        self.file.sync()
         return LogHeader.decode(raw, self.file.path).checksum
 
     def cut(self) -> None:
         """Give all space but the header's back; for a log without frames."""
         self.file.truncate(LOG_HEADER_SIZE)
-        self.file.sync()
         self.space = LOG_HEADER_SIZE
 
     # -- frames --------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def recover(store: Attachment, flag: LogFlag | None) -> None:
     salt = new_salt(store)
     header = LogHeader(store.page_size, end.generation + 1, salt, end.commit, store.uuid)
     chain = log.restart(header)
+    store.sync_log()
     fresh = LogEnd(
         header.generation, salt, LOG_HEADER_SIZE, end.commit, end.page_count, chain, end.commit
     )
@@ -133,7 +134,7 @@ def copy_all(store: Attachment, end: LogEnd) -> None:
     log = store.log
     assert log is not None
     if end.offset > LOG_HEADER_SIZE:
-        log.file.sync()
+        store.sync_log()
         last = FrameHeader.decode(log.read_frame(end.offset - log.frame_size)[0])
         write_pages(store, LOG_HEADER_SIZE, end.offset, last)
-    store.file.sync()
+    store.sync_file()

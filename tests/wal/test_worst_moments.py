@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from random import Random
+from types import FrameType
 
 import pytest
 
@@ -106,3 +108,61 @@ def test_the_commit_of_a_dead_writer_stays_dead_whoever_dies_next(second_dies: b
                 {b"row", b"ext"},
                 {b"row", b"other"},
             )
+
+
+@pytest.mark.parametrize("before", ["poison", "_failure_in", "_failure"])
+def test_a_sync_that_failed_is_not_tried_again_after_an_interrupt(before: str) -> None:
+    """S11: the second sync succeeds, and the disk has not what the first one lost."""
+    vfs = SimVfs(1)
+    vfs.failed_sync = "none"
+    store = open_store(vfs)
+    commit(store, {b"a": b"1"})
+    vfs.fail("sync", path_end="-wal")
+    struck = False
+
+    def strike(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal struck
+        name = "io_error" if before == "_failure" else before
+        if frame.f_code.co_name == name and not struck:
+            struck = True
+            raise KeyboardInterrupt
+
+    sys.settrace(strike)
+    try:
+        with pytest.raises((KeyboardInterrupt, OperationalError)):
+            commit(store, {b"b": b"2"})
+    finally:
+        sys.settrace(None)
+    assert struck
+    with pytest.raises(OperationalError):
+        commit(store, {b"c": b"3"})
+
+
+def test_an_interrupt_after_a_sync_poisons_nothing() -> None:
+    """S12: Ctrl-C while the disk is busy comes when the sync has ended; the commit has happened."""
+    vfs = SimVfs(1)
+    store = open_store(vfs)
+    commit(store, {b"a": b"1"})
+    transaction = store.begin_write()
+    change(transaction, {b"b": b"2"})
+    assert store.log is not None
+    file = store.log.file
+
+    class Interrupted:
+        def __getattr__(self, name: str) -> object:
+            return getattr(file, name)
+
+        def sync(self) -> None:
+            assert store.log is not None
+            store.log.file = file
+            file.sync()
+            raise KeyboardInterrupt
+
+    store.log.file = Interrupted()  # type: ignore[assignment]
+    try:
+        raise OSError("an error of the program that it handles with a commit")
+    except OSError:
+        with pytest.raises(KeyboardInterrupt):
+            transaction.commit_now()
+    assert contents(store) == {(b"a", b"1"), (b"b", b"2")}
+    commit(store, {b"c": b"3"})
