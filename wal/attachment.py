@@ -105,9 +105,9 @@ class Attachment:
         self.forgotten: list[int] = []  # slots of snapshots that were collected, not closed
         self.refusal = ""  # why nothing can be done any more: closed, forked
         self.checkpoint_error = ""  # why the last automatic checkpoint failed
-        self.poisoned = ""  # why this connection refuses to write
         self.sync_is_open = False  # a sync was begun, and how it ended is not known (AT4)
         self._raw = b""
+        self.poisoned = ""  # why this connection refuses to write
         self._on_network: bool | None = None
 
     # -- state ---------------------------------------------------------------------------------
@@ -264,12 +264,15 @@ class Attachment:
         return False
 
     def published(self, end: LogEnd) -> None:
-        """This store published an end of the generation that it knows."""
+        """This store published an end of the generation that it knows.
+
+        Where another one is newest by now, it is seen at the next look.
+        """
         assert self.shared is not None
-        self.end = end
         raw = self.shared.look()
         found = SharedState.decode(raw)
-        if found is not None:
+        if found is not None and found[0] == end:
+            self.end = end
             self.backfill = found[1]
             self._conclude()
             self._raw = raw
@@ -329,10 +332,10 @@ class Attachment:
 
     def check_healthy(self) -> None:
         """Raise OperationalError after a failed sync, of whatever process (S11)."""
-        if self.poisoned:
         if self.sync_is_open:
             self.poison(f"whether {self.path} was synced is unknown{_UNTIL_CLOSED}")
             raise OperationalError(f"{self.path}: {self.poisoned}")
+        if self.poisoned:
         if self.shared is not None and self.shared.poisoned:
             raise OperationalError(
                 f"{self.path}: a sync failed; nothing is written until every connection has "
@@ -352,7 +355,6 @@ class Attachment:
     def sync_log(self) -> None:
         """Sync the log; a failure poisons the database (S11)."""
         assert self.log is not None
-        try:
         self._sync(self.log.file)
 
     def _sync(self, file: File) -> None:
@@ -362,6 +364,7 @@ class Attachment:
         """
         outer = sys.exception()
             self.sync_is_open = True
+        try:
             file.sync()
             self.sync_is_open = False
         except BaseException as error:
@@ -403,7 +406,6 @@ class Attachment:
         shared.checkpointer = self.pid
 
 
-class _Refusing(dict[int, tuple[int, "Node"]]):
 def _failure_in(error: BaseException, outer: BaseException | None) -> BaseException | None:
     """The I/O error that an exception is, or in whose place it came; `outer` is of long before."""
     found: BaseException | None = error
@@ -415,6 +417,7 @@ def _failure_in(error: BaseException, outer: BaseException | None) -> BaseExcept
 
 
     """What stands for the cached pages of a closed store: any look is an InterfaceError."""
+class _Refusing(dict[int, tuple[int, "Node"]]):
 
     def __init__(self, reason: str) -> None:
         super().__init__()

@@ -13,6 +13,8 @@ Invariants
     CM1 Every step of `finish` may be repeated: an interrupt between any two loses nothing (S12).
     CM2 Whoever dies or gives up after `write` leaves frames that the next writer erases (S8):
         `tail` stands in -shm from before the first frame until all are published, or durably gone.
+    CM3 Once the transaction is closed another one may have committed: nothing is repeated but the
+        giving up of WRITER.
 """
 
 from __future__ import annotations
@@ -154,6 +156,8 @@ def _resolve(
     store = transaction.store
     if plan is None:
         transaction.rollback()
+    elif not transaction.is_open:
+        transaction.close()  # CM3
     elif not ends:
         _take_back(transaction, plan, error)
     elif isinstance(error, OperationalError) and not transaction.is_committed:

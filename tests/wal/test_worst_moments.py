@@ -13,6 +13,7 @@ from m2mdb.pager.sim_machine import ProcessKilledError
 from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.wal.shared import LogEnd, SharedState
 from m2mdb.wal.store import Store, StoreOptions
+from m2mdb.wal.transaction import Transaction
 from tests.sim.store_runs import PATH, change, check, contents, open_store, value
 
 
@@ -166,3 +167,33 @@ def test_an_interrupt_after_a_sync_poisons_nothing() -> None:
             transaction.commit_now()
     assert contents(store) == {(b"a", b"1"), (b"b", b"2")}
     commit(store, {b"c": b"3"})
+
+
+def test_an_interrupt_after_the_commit_goes_back_to_no_older_end() -> None:
+    """S10, S12: once WRITER is given up, another one's commit may be the newest."""
+    vfs = SimVfs(1)
+    first, second = open_store(vfs.fork_process()), open_store(vfs.fork_process())
+    commit(first, {b"a": b"1"})
+    transaction = first.begin_write()
+    change(transaction, {b"a": b"2"})
+    close = Transaction.close
+
+    def struck(ended: Transaction) -> None:
+        close(ended)
+        if ended is transaction:
+            patch.undo()
+            commit(second, {b"b": b"of the second"})
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Transaction, "close", struck)
+        transaction.commit_now()
+
+    expected = {(b"a", b"2"), (b"b", b"of the second")}
+    assert contents(first) == contents(second) == expected
+    commit(first, {b"c": b"3"})
+    expected.add((b"c", b"3"))
+    assert contents(first) == contents(second) == expected
+    first.close()
+    second.close()
+    assert contents(open_store(vfs.fork_process())) == expected
