@@ -359,8 +359,8 @@ def test_parsing_a_search_is_quick() -> None:
     )
     best = 1.0
     for i in range(50):
-        start = time.perf_counter()
+        start = time.process_time()
         parse(sql + str(i))
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
 
     assert best < 0.001

@@ -117,11 +117,11 @@ def test_a_statement_is_a_str(wrong: object) -> None:
 )
 def test_cutting_is_linear(sql: str) -> None:
     """L3: no text makes a pattern backtrack."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ProgrammingError):
         parse(sql)
 
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_error_position_in_a_script_is_the_script_s() -> None:

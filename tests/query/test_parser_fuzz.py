@@ -26,15 +26,20 @@ PIECES = [
 
 def outcome(sql: str) -> bool:
     """Whether it is a statement; any error but ours is raised."""
-    start = time.process_time()
-    try:
-        parse(sql)
-    except (ProgrammingError, NotSupportedError) as error:
-        assert str(error)
-        is_statement = False
-    else:
-        is_statement = True
-    assert time.process_time() - start < 0.1
+    taken = []
+    for _ in range(3):  # the collector of garbage may run in one of them
+        start = time.thread_time()
+        try:
+            parse(sql)
+        except (ProgrammingError, NotSupportedError) as error:
+            assert str(error)
+            is_statement = False
+        else:
+            is_statement = True
+        taken.append(time.thread_time() - start)
+        if taken[-1] < 0.1:
+            break
+    assert min(taken) < 0.1
     return is_statement
 
 
