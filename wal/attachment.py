@@ -102,12 +102,13 @@ class Attachment:
         self.extents: dict[tuple[int, int], Extent] = {}
         self.free_map: tuple[int, FreeMap] | None = None  # commit, and the runs as of it
         self.transaction: ref[OpenTransaction] | None = None
-        self.forgotten: list[int] = []  # slots of snapshots that were collected, not closed
+        self.forgotten: list[int] = []  # numbers of snapshots that were collected, not closed
+        self.unsettled = False  # a call that takes locks runs, or was interrupted
         self.refusal = ""  # why nothing can be done any more: closed, forked
         self.checkpoint_error = ""  # why the last automatic checkpoint failed
         self.sync_is_open = False  # a sync was begun, and how it ended is not known (AT4)
-        self._raw = b""
         self.poisoned = ""  # why this connection refuses to write
+        self._raw = b""
         self._on_network: bool | None = None
 
     # -- state ---------------------------------------------------------------------------------
@@ -334,8 +335,8 @@ class Attachment:
         """Raise OperationalError after a failed sync, of whatever process (S11)."""
         if self.sync_is_open:
             self.poison(f"whether {self.path} was synced is unknown{_UNTIL_CLOSED}")
-            raise OperationalError(f"{self.path}: {self.poisoned}")
         if self.poisoned:
+            raise OperationalError(f"{self.path}: {self.poisoned}")
         if self.shared is not None and self.shared.poisoned:
             raise OperationalError(
                 f"{self.path}: a sync failed; nothing is written until every connection has "
@@ -353,8 +354,13 @@ class Attachment:
         self._sync(self.file)
 
     def sync_log(self) -> None:
-        """Sync the log; a failure poisons the database (S11)."""
+        """Sync the log; a failure poisons the database (S11).
+
+        The frames of a commit under `off` become durable with it, so their extents go first (S7).
+        """
         assert self.log is not None
+        if self.shared is not None and self.shared.unsynced:
+            self.sync_file()
         self._sync(self.log.file)
 
     def _sync(self, file: File) -> None:
@@ -363,8 +369,8 @@ class Attachment:
         After an interrupt without a failure the bytes are durable, or wait for the next sync.
         """
         outer = sys.exception()
-            self.sync_is_open = True
         try:
+            self.sync_is_open = True
             file.sync()
             self.sync_is_open = False
         except BaseException as error:
@@ -416,8 +422,8 @@ def _failure_in(error: BaseException, outer: BaseException | None) -> BaseExcept
     return None
 
 
-    """What stands for the cached pages of a closed store: any look is an InterfaceError."""
 class _Refusing(dict[int, tuple[int, "Node"]]):
+    """What stands for the cached pages of a closed store: any look is an InterfaceError."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()

@@ -64,23 +64,28 @@ def checkpoint(store: Attachment, mode: str) -> Result:
         raise ProgrammingError(f"checkpoint mode {mode!r} is not one of {MODES}")
     store.unsettled = True
     try:
-        store.refresh()
-        if not store.end.generation:
-            return 0, 0, 0
-        if mode != "passive":
-            store.lock_checkpoint()
-        elif not store.locks.exclusive(CHECKPOINT):
-            return (1, *_counts(store))
-        store.check_healthy()
-        if store.shared is not None and store.shared.unrecovered:
-            return (1, *_counts(store))  # the first write recovers
-        busy = _passive(store) if mode == "passive" else _waiting(store, mode)
-        return (busy, *_counts(store))
+        result = _checkpoint(store, mode)
     except DatabaseBusyError:
-        return (1, *_counts(store))
+        result = (1, *_counts(store))
     finally:
         store.locks.drop(CHECKPOINT)
-        store.unsettled = False
+    store.unsettled = False
+    return result
+
+
+def _checkpoint(store: Attachment, mode: str) -> Result:
+    store.refresh()
+    if not store.end.generation:
+        return 0, 0, 0
+    if mode != "passive":
+        store.lock_checkpoint()
+    elif not store.locks.exclusive(CHECKPOINT):
+        return (1, *_counts(store))
+    store.check_healthy()
+    if store.shared is not None and store.shared.unrecovered:
+        return (1, *_counts(store))  # the first write recovers
+    busy = _passive(store) if mode == "passive" else _waiting(store, mode)
+    return (busy, *_counts(store))
 
 
 def autocheckpoint(store: Attachment) -> None:
@@ -98,7 +103,8 @@ def autocheckpoint(store: Attachment) -> None:
 
 def _counts(store: Attachment) -> tuple[int, int]:
     """Frames in the log, and how many of them are copied."""
-    assert store.log is not None
+    if store.log is None:
+        return 0, 0
     count = store.log.frame_count
     copied = store.backfill.offset if store.backfill.generation == store.end.generation else 0
     return count(store.end.offset), count(copied)
@@ -132,12 +138,12 @@ def _waiting(store: Attachment, mode: str) -> int:
         if mode == "truncate":
             assert store.log is not None
             store.log.cut()
+            store.sync_log()
         return 0
     finally:
         store.locks.drop(WRITER)
 
 
-            store.sync_log()
 def _wait(store: Attachment, condition: Callable[[], bool], complaint: str) -> bool:
     try:
         store.patience.wait(condition, lambda: f"{store.path}: another connection {complaint}")
@@ -265,12 +271,12 @@ def reset(store: Attachment) -> None:
     header = LogHeader(store.page_size, end.generation + 1, salt, end.commit, store.uuid)
     try:
         chain = log.restart(header)
+        store.sync_log()
     except OperationalError as error:
         store.poison(f"{error}; which generation the log has is unknown")
         raise
     fresh = LogEnd(
         header.generation, salt, LOG_HEADER_SIZE, end.commit, end.page_count, chain, end.commit
-        store.sync_log()
     )
     shared.publish(fresh)
     shared.publish_backfill(Backfill(header.generation, LOG_HEADER_SIZE, end.commit))
@@ -328,15 +334,19 @@ def _recover_late(store: Attachment) -> bool:
 
 
 def write_again(store: Attachment, end: LogEnd) -> None:
-    """Log and flag as they are, so that the next syncs bring them to the disk (RE4)."""
+    """Log and flag as they are, so that the next syncs bring them to the disk (RE4).
+
+    The extents that the log names go first, for some of its commits may be of `off` (S7).
+    """
     assert store.log is not None
+    store.sync_file()
     store.log.rewrite(end.offset)
+    store.sync_log()
     store.file.write_at(FLAG_OFFSET, LogFlag.needed_for(end.salt, end.generation).encode())
 
 
 def _try_reset(store: Attachment) -> bool:
     """Begin the log anew unless somebody checkpoints or reads it (CP3)."""
-    store.sync_log()
     try:
         if not store.locks.exclusive(CHECKPOINT):
             return False
@@ -362,8 +372,8 @@ def erase_leftover(store: Attachment) -> None:
         shared.tail = True
         try:
             log.erase(end.offset)
+            store.sync_log()
         except OperationalError as error:
             store.poison(f"{error}; what stands behind the log's end is unknown")
             raise
         shared.tail = False
-            store.sync_log()

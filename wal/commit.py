@@ -71,9 +71,7 @@ def _prepare(transaction: Transaction) -> _Plan | None:
     nodes = transaction.final_nodes()
     if not nodes:
         return None
-    if transaction.unsynced_extents and store.synchronous != "off":
-        store.sync_file()  # S7: before the frame that names them
-        transaction.unsynced_extents = False
+    _settle_extents(transaction)
     log = ensure_log(store)
     start = store.end
     end = start.offset + len(nodes) * log.frame_size
@@ -82,6 +80,22 @@ def _prepare(transaction: Transaction) -> _Plan | None:
         if store.synchronous == "full":
             store.sync_log()
     return _Plan(nodes, start, transaction.page_count)
+
+
+def _settle_extents(transaction: Transaction) -> None:
+    """S7: extents are durable before a frame that names them is; or -shm says that some are not.
+
+    What `off` has left so is made good by the first commit that is to be durable.
+    """
+    store = transaction.store
+    assert store.shared is not None
+    if store.synchronous == "off":
+        if transaction.unsynced_extents:
+            store.shared.unsynced = True
+    elif transaction.unsynced_extents or store.shared.unsynced:
+        store.sync_file()
+        store.shared.unsynced = False
+        transaction.unsynced_extents = False
 
 
 def _write(store: Attachment, plan: _Plan, ends: list[LogEnd]) -> None:

@@ -197,3 +197,33 @@ def test_an_interrupt_after_the_commit_goes_back_to_no_older_end() -> None:
     first.close()
     second.close()
     assert contents(open_store(vfs.fork_process())) == expected
+
+
+@pytest.mark.parametrize("then", ["full", "checkpoint", "normal", "recovery"])
+def test_what_off_left_unsynced_is_synced_before_it_becomes_durable(then: str) -> None:
+    """S7: of a durable commit, or a checkpoint, `off` before it must not take the extents away."""
+    vfs = SimVfs(1)
+    store = open_store(vfs, wal_autocheckpoint=0)
+    commit(store, {b"a": b"1"})
+    store.synchronous = "off"
+    commit(store, {b"big": value(1, 60000)})
+    start = vfs.io_points
+    if then == "recovery":
+        vfs = vfs.process_crash()
+        start = vfs.io_points
+        open_store(vfs).close()
+    elif then == "checkpoint":
+        store.checkpoint("full")
+    else:
+        store.synchronous = then
+        commit(store, {b"after": b"1"})
+        if then == "normal":
+            store.checkpoint("full")
+    for point in range(start + 1, vfs.io_points + 1):
+        for image in vfs.crash_images(point, Random(point), 4):
+            again = open_store(image.vfs())
+            found = {key for key, _ in contents(again)}
+            assert b"a" in found
+            if point == vfs.io_points:
+                assert b"big" in found
+            again.close()
