@@ -9,8 +9,9 @@ Invariants
     MK1 A mark changes only under its slot's exclusive lock (S2).
     MK2 After the mark is live the reader looks at the end again, and retries if it moved (S2):
         whoever looked for marks before saw an end that is not newer than the mark.
-    MK3 Within one store a slot is held once, and counted: its file's own locks do not exclude
-        each other.
+    MK3 Within one store a slot is held once, for all its snapshots of that mark: the locks of one
+        open file do not exclude each other.
+    MK4 Whatever an interrupt leaves, a slot that no living snapshot holds is found by `sweep`.
 """
 
 from __future__ import annotations
@@ -26,31 +27,30 @@ if TYPE_CHECKING:
 
 
 class Marks:
-    """The slots of one store."""
+    """The slots of one store; its snapshots are known by numbers."""
 
-    __slots__ = ("_counts", "_locks", "_preferred", "_shared", "held")
+    __slots__ = ("_held", "_locks", "_preferred", "_shared", "_slot_of")
 
     def __init__(self, shared: SharedState, locks: Locks, first: int) -> None:
         """`first` is the slot to try first; stores should differ in it."""
         self._shared = shared
         self._locks = locks
         self._preferred = first % SLOTS
-        self._counts: dict[int, int] = {}
-        self.held: dict[bytes, int] = {}  # mark -> slot that this store holds for it
+        self._slot_of: dict[int, int] = {}  # of each live snapshot of this store
+        self._held: dict[bytes, int] = {}  # mark -> slot that this store holds for it
 
-    def take(self, raw: bytes) -> int:
-        """Make a mark live; returns its slot. Raises DatabaseBusyError: all are taken, unfit."""
-        slot = self.held.get(raw)
+    def take(self, raw: bytes, snapshot: int) -> None:
+        """Make a mark live for a snapshot. Raises DatabaseBusyError: all are taken, unfit."""
+        slot = self._held.get(raw)
         if slot is None:
             slot = self._take_slot(raw)
-        self._counts[slot] = self._counts.get(slot, 0) + 1
-        return slot
+        self._slot_of[snapshot] = slot
 
     def _take_slot(self, raw: bytes) -> int:
         slot = self._preferred
-        if slot in self._counts or not self._take(slot, raw):
+        if slot in self._slot_of.values() or not self._take(slot, raw):
             slot = self._any_slot(raw)
-        self.held[raw] = slot
+        self._held[raw] = slot
         return slot
 
     def _take(self, slot: int, raw: bytes) -> bool:
@@ -71,9 +71,10 @@ class Marks:
         return False
 
     def _any_slot(self, raw: bytes) -> int:
+        own = self._slot_of.values()
         for step in range(1, SLOTS):
             slot = (self._preferred + step) % SLOTS
-            if slot not in self._counts and self._take(slot, raw):
+            if slot not in own and self._take(slot, raw):
                 self._preferred = slot
                 return slot
         return self._share(raw)
@@ -82,10 +83,11 @@ class Marks:
         """All slots are taken: join the oldest mark that protects at least as much (S1)."""
         shared, locks = self._shared, self._locks
         wanted = shared.decode_mark(raw)
+        own = self._slot_of.values()
         found = []
         for slot in range(SLOTS):
             mark = shared.decode_mark(shared.mark_bytes(slot))
-            if slot not in self._counts and protects(mark, wanted):
+            if slot not in own and protects(mark, wanted):
                 found.append((mark.commit, slot, mark))
         for _, slot, mark in sorted(found):
             if locks.shared(READER + slot):
@@ -94,17 +96,26 @@ class Marks:
                 locks.drop(READER + slot)
         raise DatabaseBusyError(f"all {SLOTS} reader marks are taken")
 
-    def drop(self, slot: int) -> None:
-        """A snapshot that held the slot ends."""
-        count = self._counts[slot] - 1
-        if count:
-            self._counts[slot] = count
-            return
-        for raw, held in list(self.held.items()):
-            if held == slot:
-                del self.held[raw]
-        del self._counts[slot]
-        self._locks.drop(READER + slot)
+    def drop(self, snapshot: int) -> None:
+        """A snapshot ends; one that has no mark is no error."""
+        slot = self._slot_of.pop(snapshot, None)
+        if slot is not None and slot not in self._slot_of.values():
+            self._forget(slot)
+            self._locks.drop(READER + slot)
+
+    def _forget(self, slot: int) -> None:
+        self._held = {raw: held for raw, held in self._held.items() if held != slot}
+
+    def sweep(self) -> None:
+        """Give up every slot that no snapshot of this store holds: an interrupt may have left one.
+
+        The lock of a slot is dropped after what says that it is held.
+        """
+        own = set(self._slot_of.values())
+        self._held = {raw: held for raw, held in self._held.items() if held in own}
+        for slot in range(SLOTS):
+            if slot not in own:
+                self._locks.drop(READER + slot)
 
     def live(self) -> list[Mark]:
         """The marks of all live snapshots, this store's too.
@@ -113,9 +124,10 @@ class Marks:
         emptied, so that the next look is cheap.
         """
         shared, locks = self._shared, self._locks
+        own = self._slot_of.values()
         found = []
         for slot in shared.used_slots():
-            if slot not in self._counts and locks.exclusive(READER + slot):
+            if slot not in own and locks.exclusive(READER + slot):
                 if slot != self._preferred:
                     shared.clear_mark(slot)
                 locks.drop(READER + slot)

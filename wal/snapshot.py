@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from m2mdb.pager.pages import Node
     from m2mdb.wal.attachment import Attachment
 
-NO_SLOT = -1
+NO_MARK = 0  # number of a snapshot that needs none
 _EXTENTS_KEPT = 16384  # open extents of a store
 
 
@@ -36,8 +36,8 @@ class Snapshot:
         "_frames",
         "_in_file",
         "_index",
+        "_number",
         "_older",
-        "_slot",
         "_versions",
         "commit",
         "is_open",
@@ -46,11 +46,12 @@ class Snapshot:
         "store",
     )
 
-    def __init__(self, store: Attachment, slot: int, *, in_file: bool) -> None:
-        """Of the newest end that the store has seen; `slot` holds its mark."""
+    def __init__(self, store: Attachment, number: int, *, in_file: bool) -> None:
+        """Of the newest end that the store has seen; its mark is known by `number`."""
         self.store = store
-        self._slot = slot
+        self._number = number
         self.is_open = True
+        self._older: dict[int, tuple[int, Node]] | None = None
         end = store.end
         self.commit = end.commit
         self.page_count = end.page_count
@@ -60,7 +61,6 @@ class Snapshot:
         self._frames = store.index.frames
         self._in_file = in_file
         self._versions = store.versions
-        self._older: dict[int, tuple[int, Node]] | None = None
 
     def get(self, page_number: int) -> Node:
         """The node as this snapshot sees it; shared, not to be mutated."""
@@ -136,14 +136,17 @@ class Snapshot:
     def close(self) -> None:
         """End the snapshot; a second call does nothing."""
         self.is_open = False
-        slot, self._slot = self._slot, NO_SLOT
-        if slot != NO_SLOT and not self.store.refusal:
-            assert self.store.marks is not None
-            self.store.marks.drop(slot)
+        store = self.store
+        if self._number and store.marks is not None and not store.refusal:
+            store.unsettled = True
+            store.marks.drop(self._number)
+            store.unsettled = False
+        self._number = NO_MARK
 
     def __del__(self) -> None:
-        if self._slot != NO_SLOT:
-            self.store.forgotten.append(self._slot)
+        number = getattr(self, "_number", NO_MARK)
+        if number:
+            self.store.forgotten.append(number)
 
     def __repr__(self) -> str:
         state = "" if self.is_open else " (closed)"

@@ -17,6 +17,7 @@ Invariants
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -25,10 +26,10 @@ from m2mdb.pager.os_fork import end_at_fork
 from m2mdb.wal.attachment import Attachment
 from m2mdb.wal.checkpoint import checkpoint, prepare_log
 from m2mdb.wal.closing import detach
-from m2mdb.wal.locks import WRITER, BusyHandler
+from m2mdb.wal.locks import CHECKPOINT, WRITER, BusyHandler
 from m2mdb.wal.opening import attach, open_attached, opened
 from m2mdb.wal.options import StoreOptions
-from m2mdb.wal.snapshot import NO_SLOT, Snapshot
+from m2mdb.wal.snapshot import NO_MARK, Snapshot
 from m2mdb.wal.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "StoreOptions"]
 
+_numbers = itertools.count(1)  # of the snapshots of this process
 _CLOSED = "the database is closed"
 _FORKED = "the database was opened before a fork; the child has to open it again"
 
@@ -82,23 +84,30 @@ class Store(Attachment):
 
     def begin_read(self) -> Snapshot:
         """The newest commit, kept readable until the snapshot is closed."""
-        if self.refusal or self.forgotten:
+        if self.refusal or self.forgotten or self.unsettled:
             self._ready()
         marks, shared = self.marks, self.shared
         if marks is None or shared is None:
-            return Snapshot(self, NO_SLOT, in_file=self.in_file)
+            return Snapshot(self, NO_MARK, in_file=self.in_file)
+        self.unsettled = True
         while True:
             raw = self.refresh()
-            slot = marks.take(self.mark)
+            number = next(_numbers)
+            # It is there before its mark: whatever interrupts this, its finaliser tells of it.
+            snapshot = Snapshot(self, number, in_file=self.in_file)
             try:
+                marks.take(self.mark, number)
                 if shared.look() == raw and (
                     self.index.end >= self.end.offset or self.extend_index_unprotected()
                 ):
-                    return Snapshot(self, slot, in_file=self.in_file)
+                    self.unsettled = False
+                    return snapshot
             except BaseException:
-                marks.drop(slot)
+                snapshot.close()
+                self.unsettled = True
                 raise
-            marks.drop(slot)
+            snapshot.close()
+            self.unsettled = True
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -112,15 +121,17 @@ class Store(Attachment):
         if self.open_transaction() is not None:
             raise InterfaceError(f"{self.path}: a transaction is open already")
         self.check_not_read_only()
+        self.unsettled = True
         try:
             self.patience.wait(self._take_writer, self.writer_complaint)
             transaction = Transaction(self)
             self.transaction = ref(transaction)
-            return transaction
         except BaseException:
             self.transaction = None
             self.locks.drop(WRITER)
             raise
+        self.unsettled = False
+        return transaction
 
     def _take_writer(self) -> bool:
         """Try to have WRITER, with the newest end and a log that can be written."""
@@ -257,10 +268,18 @@ class Store(Attachment):
     def _ready(self) -> None:
         """Refuse or go on; drop what a forgotten snapshot or an interrupt left (ST3)."""
         self.check_open()
-        while self.forgotten:
-            slot = self.forgotten.pop()
+        if self.unsettled and self.shared is not None:
+            self.locks.drop(CHECKPOINT)
+            if self.open_transaction() is None:
+                self.locks.drop(WRITER)
             if self.marks is not None:
-                self.marks.drop(slot)
+                self.marks.sweep()
+        self.unsettled = False
+        while self.forgotten:
+            number = self.forgotten[-1]
+            if self.marks is not None:
+                self.marks.drop(number)
+            self.forgotten.pop()
         if self.transaction is not None and self.open_transaction() is None:
             self.locks.drop(WRITER)
             self.transaction = None

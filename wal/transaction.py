@@ -27,7 +27,7 @@ from m2mdb.wal.checkpoint import autocheckpoint
 from m2mdb.wal.commit import commit
 from m2mdb.wal.layer import Layer
 from m2mdb.wal.locks import WRITER
-from m2mdb.wal.snapshot import NO_SLOT, Snapshot, open_extent
+from m2mdb.wal.snapshot import NO_MARK, Snapshot, open_extent
 
 if TYPE_CHECKING:
     from m2mdb.pager.extent import Extent
@@ -75,7 +75,7 @@ class Transaction:
     def __init__(self, store: Attachment) -> None:
         """At the newest end; the store holds WRITER and has extended its index."""
         self.store = store
-        self._base = Snapshot(store, NO_SLOT, in_file=False)
+        self._base = Snapshot(store, NO_MARK, in_file=False)
         self._allocator = Allocator(store, self._base)
         self._layer = Layer({}, (), self._base.page_count, 0)
         self._marks: list[Layer] = []  # by token; those from `_depth` on have ended

@@ -96,62 +96,80 @@ def raw_mark(commit: int, end: int = 0, generation: int = 1) -> bytes:
 
 def test_a_mark_lives_until_its_last_snapshot_ends() -> None:
     first, second = stores(2)
-    slot = first.take(raw_mark(5))
-    assert first.take(raw_mark(5)) == slot
+    first.take(raw_mark(5), 1)
+    first.take(raw_mark(5), 2)
 
     assert [mark.commit for mark in second.live()] == [5]
-    first.drop(slot)
+    first.drop(1)
     assert [mark.commit for mark in second.live()] == [5]
-    first.drop(slot)
+    first.drop(2)
+    first.drop(2)
     assert second.live() == []
 
 
 def test_marks_of_one_store_do_not_share_a_slot() -> None:
     first, second = stores(2)
 
-    slots = {first.take(raw_mark(commit)) for commit in (1, 2, 3)}
+    for commit in (1, 2, 3):
+        first.take(raw_mark(commit), commit)
 
-    assert len(slots) == 3
+    assert len(set(first._slot_of.values())) == 3
     assert sorted(mark.commit for mark in first.live()) == [1, 2, 3]
     assert sorted(mark.commit for mark in second.live()) == [1, 2, 3]
 
 
 def test_a_dead_mark_is_swept_away_by_others() -> None:
     first, second = stores(2)
-    first.drop(first.take(raw_mark(1)))
+    first.take(raw_mark(1), 1)
+    first.drop(1)
 
     assert second.live() == []
     assert second._shared.used_slots() == []
-    slot = first.take(raw_mark(1))
+    first.take(raw_mark(1), 2)
     assert [mark.commit for mark in second.live()] == [1]
-    first.drop(slot)
+
+
+def test_a_slot_that_no_snapshot_holds_is_given_up() -> None:
+    """MK4"""
+    first, second = stores(2)
+    first.take(raw_mark(1), 1)
+    first.take(raw_mark(2), 2)
+    del first._slot_of[1]
+    assert len(second.live()) == 2
+
+    first.sweep()
+
+    assert [mark.commit for mark in second.live()] == [2]
+    first.take(raw_mark(1), 3)
+    assert len(second.live()) == 2
 
 
 def test_when_all_slots_are_taken_the_oldest_fit_mark_is_shared() -> None:
     """S1"""
     holders = stores(SLOTS + 1)
     for number, holder in enumerate(holders[:-1]):
-        holder.take(raw_mark(10 + number, end=1000 + number))
+        holder.take(raw_mark(10 + number, end=1000 + number), 1)
     last = holders[-1]
 
-    slot = last.take(raw_mark(500, end=5000))
+    last.take(raw_mark(500, end=5000), 1)
 
+    slot = last._slot_of[1]
     assert last._shared.decode_mark(last._shared.mark_bytes(slot)).commit == 10
-    holders[0].drop(0)
+    holders[0].drop(1)
     assert any(mark.commit == 10 for mark in holders[1].live()), "it lives on by its sharer"
-    last.drop(slot)
+    last.drop(1)
     assert not any(mark.commit == 10 for mark in holders[1].live())
 
 
 def test_a_mark_that_protects_less_is_not_shared() -> None:
     holders = stores(SLOTS + 1)
     for holder in holders[:-1]:
-        holder.take(raw_mark(10, end=0))
+        holder.take(raw_mark(10, end=0), 1)
 
     with pytest.raises(DatabaseBusyError, match="126 reader marks"):
-        holders[-1].take(raw_mark(500, end=5000))
+        holders[-1].take(raw_mark(500, end=5000), 1)
     with pytest.raises(DatabaseBusyError):
-        holders[-1].take(raw_mark(9))
+        holders[-1].take(raw_mark(9), 1)
 
 
 @given(MARKS, MARKS)
