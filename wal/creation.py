@@ -8,6 +8,8 @@ first frame, so that a file whose newest commits stand in a log says so.
 
 Invariants
     CR1 Where the flag is clear a log that lies there is of no use: it is begun anew, from nothing.
+    CR2 A file becomes a database only where it is empty, or where creation was stopped in it: one
+        that begins with zeros and goes on in another way is somebody's.
 """
 
 from __future__ import annotations
@@ -19,12 +21,43 @@ from m2mdb.pager.header import CATALOG_ROOT, FLAG_OFFSET, FLAG_SIZE, FREE_ROOT, 
 from m2mdb.pager.page import Leaf
 from m2mdb.wal.frame import LOG_HEADER_SIZE, LogHeader
 from m2mdb.wal.log import Log
+from m2mdb.wal.options import PAGE_SIZES
 from m2mdb.wal.shared import LogEnd
 
 if TYPE_CHECKING:
     from m2mdb.wal.attachment import Attachment
 
 _PAGES_OF_A_NEW_FILE = 3
+
+
+def is_unborn(store: Attachment) -> bool:
+    """Whether a file without a first page holds nothing but what creation writes (CR2).
+
+    Creation may have been stopped anywhere, and may have had another page size. Where it was
+    stopped by a power failure, a file of just its length may hold anything behind page 1.
+    """
+    size = store.file.size()
+    lengths = [_PAGES_OF_A_NEW_FILE * page_size for page_size in PAGE_SIZES]
+    if size in lengths:
+        return True
+    if size > lengths[-1]:
+        return False
+    raw = store.file.read_at(0, size)
+    return any(_is_begun(raw, page_size) for page_size in PAGE_SIZES)
+
+
+def _is_begun(raw: bytes, page_size: int) -> bool:
+    """Whether bytes are zeros and, in their places, empty roots."""
+    for start in range(0, len(raw), page_size):
+        page = raw[start : start + page_size]
+        number = start // page_size + 1
+        if page.count(0) == len(page):
+            continue
+        if number not in (CATALOG_ROOT, FREE_ROOT):
+            return False
+        if page != Leaf([], []).encode(number, page_size)[: len(page)]:
+            return False
+    return True
 
 
 def create_database(store: Attachment) -> Header:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import CorruptDatabaseError, OperationalError
 from m2mdb.pager.header import FIRST_PAGE_SIZE, FLAG_OFFSET, HEADER_SIZE, Header, LogFlag
-from m2mdb.wal.creation import create_database
+from m2mdb.wal.creation import create_database, is_unborn
 from m2mdb.wal.frame import LOG_HEADER_SIZE
 from m2mdb.wal.locks import ATTACH, OPENING, Locks, Patience
 from m2mdb.wal.marks import Marks
@@ -106,8 +106,14 @@ def attach(store: Attachment, options: StoreOptions, *, alone: bool) -> None:
     _begin(store, options)
     if options.immutable:
         return
-    _begin_shared(store)
-    store.locks.shared(ATTACH)
+    try:
+        _begin_shared(store)
+        store.locks.shared(ATTACH)
+    except BaseException:
+        if store.shared is not None:  # O3
+            with contextlib.suppress(OperationalError):
+                store.vfs.unlink(store.shm_path)
+        raise
 
 
 def opened(store: Attachment) -> None:
@@ -146,6 +152,11 @@ def _begin(store: Attachment, options: StoreOptions) -> None:
 
 def _begin_new(store: Attachment, options: StoreOptions) -> None:
     """S4: an all-zero first page and no log."""
+    if not is_unborn(store):
+        raise CorruptDatabaseError(
+            f"{store.path} is not a database: its first page is empty, and among the "
+            f"{store.file.size()} bytes of the file are some that no new database has"
+        )
     if store.vfs.exists(store.log_path):
         raise CorruptDatabaseError(
             f"{store.path} is empty, but {store.log_path} is the log of a database that was there; "

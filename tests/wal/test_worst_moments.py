@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from random import Random
 from types import FrameType
 
 import pytest
 
-from m2mdb.pager.errors import OperationalError
+from m2mdb.pager.errors import CorruptDatabaseError, OperationalError
+from m2mdb.pager.os_vfs import OsVfs
 from m2mdb.pager.sim_machine import ProcessKilledError
 from m2mdb.pager.sim_vfs import SimVfs
+from m2mdb.wal.marks import Marks
 from m2mdb.wal.shared import LogEnd, SharedState
 from m2mdb.wal.store import Store, StoreOptions
 from m2mdb.wal.transaction import Transaction
@@ -227,3 +230,42 @@ def test_what_off_left_unsynced_is_synced_before_it_becomes_durable(then: str) -
             if point == vfs.io_points:
                 assert b"big" in found
             again.close()
+
+
+@pytest.mark.parametrize("at", [4096, 8192 + 5, 3 * 4096, 3 * 65536 - 1, 400_000])
+def test_a_file_that_only_begins_with_zeros_is_left_alone(tmp_path: Path, at: int) -> None:
+    """S4, S3: it is somebody's; refusing it changes no byte."""
+    path = tmp_path / "vectors.f32"
+    content = bytes(at) + b"precious" * 5
+    path.write_bytes(content)
+
+    with pytest.raises(CorruptDatabaseError, match="not a database"):
+        Store.open(OsVfs(), str(path), StoreOptions(create=True))
+
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("page_size", [4096, 65536])
+def test_a_creation_that_was_stopped_is_begun_again(page_size: int) -> None:
+    """S4: whatever of it reached the disk, and whatever page size the next one wants."""
+    vfs = SimVfs(1)
+    open_store(vfs, page_size=page_size).close()
+    for point in range(vfs.io_points + 1):
+        for image in vfs.crash_images(point, Random(point), 6):
+            store = open_store(image.vfs())
+            assert not contents(store)
+            store.close()
+
+
+def test_an_open_that_fails_leaves_no_shared_state(tmp_path: Path) -> None:
+    """S3: where filling -shm fails, it goes again."""
+    path = tmp_path / "notes.m2m"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OperationalError):
+
+        def fail(marks: Marks, *rest: object) -> None:
+            raise OperationalError("no")
+
+        patch.setattr(Marks, "__init__", fail)
+        Store.open(OsVfs(), str(path), StoreOptions(create=True))
+    assert [found.name for found in tmp_path.iterdir()] in ([], ["notes.m2m"])
