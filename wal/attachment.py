@@ -31,7 +31,7 @@ from m2mdb.pager.errors import (
     NotSupportedError,
     OperationalError,
 )
-from m2mdb.pager.header import Header
+from m2mdb.pager.header import HEADER_SIZE, Header
 from m2mdb.pager.page import decode_page
 from m2mdb.wal.frame import FRAME_HEADER_SIZE, LOG_HEADER_SIZE
 from m2mdb.wal.locks import CHECKPOINT, WRITER, Locks, Patience
@@ -60,6 +60,7 @@ class OpenTransaction(Protocol):
 
 
 _LOOKS_BEFORE_MENDING = 50
+_HEADER_READS = 20  # of a sector that is being overwritten
 _UNTIL_CLOSED = "; nothing is written until every connection has closed it"
 _LONGEST_PUBLICATION = 5.0  # seconds; it takes a microsecond unless its process is stopped
 
@@ -288,6 +289,8 @@ class Attachment:
     def read_node(self, page_number: int, place: int) -> Node:
         """Decode a page from a frame of the log, or from the file where `place` is 0."""
         size = self.page_size
+        if page_number == 1 and not place:
+            return self.read_header()
         if place:
             assert self.log is not None
             raw = self.log.file.read_at(place + FRAME_HEADER_SIZE, size)
@@ -298,6 +301,15 @@ class Attachment:
         if page_number == 1:
             return Header.decode(raw, where)
         return decode_page(raw, page_number, size, where)
+
+    def read_header(self) -> Header:
+        """The header's sector, which a checkpoint may be overwriting right now (CP6)."""
+        for _ in range(_HEADER_READS):
+            try:
+                return Header.decode(self.file.read_at(0, HEADER_SIZE), self.path)
+            except CorruptDatabaseError:
+                self.vfs.sleep(0.001)
+        return Header.decode(self.file.read_at(0, HEADER_SIZE), self.path)
 
     # -- refusals ------------------------------------------------------------------------------
 

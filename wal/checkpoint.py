@@ -18,6 +18,7 @@ Invariants
     CP4 Where a checkpoint fails, log and marks are as they were (S11).
     CP5 Between a new header and its publication anyone may die: the next writer compares the
         header with the end and begins the log once more.
+    CP6 The header's sector is written while others may read it; they read again where it is torn.
 """
 
 from __future__ import annotations

@@ -87,9 +87,11 @@ class Marks:
         found = []
         for slot in range(SLOTS):
             mark = shared.decode_mark(shared.mark_bytes(slot))
-            if slot not in own and protects(mark, wanted):
+            if protects(mark, wanted):
                 found.append((mark.commit, slot, mark))
         for _, slot, mark in sorted(found):
+            if slot in own:
+                return slot  # live already, and nobody changes it
             if locks.shared(READER + slot):
                 if shared.decode_mark(shared.mark_bytes(slot)) == mark:
                     return slot

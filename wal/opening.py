@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _FIRST_PAGE = 4096  # bytes of the smallest first page
 _REOPENINGS = 10  # how often a path may name another file before it is given up
-_HEADER_READS = 20  # of a joining connection while a checkpoint overwrites the sector
 
 _marks_begun = 0  # stores opened in this process: each begins with another slot
 
@@ -230,20 +229,10 @@ def _join(store: Attachment) -> None:
         raise OperationalError(
             f"cannot open {store.path}: {store.shm_path} belongs to another file"
         )
-    store.set_format(_read_header(store))
+    store.set_format(store.read_header())
     raw = store.shared.look()
     found = SharedState.decode(raw)
     if found is not None and not found[0].generation:
         store.settle(*found)
     _begin_marks(store)
     store.refresh()
-
-
-def _read_header(store: Attachment) -> Header:
-    """The header, which a checkpoint may be overwriting right now."""
-    for _ in range(_HEADER_READS):
-        try:
-            return Header.decode(store.file.read_at(0, HEADER_SIZE), store.path)
-        except CorruptDatabaseError:
-            store.vfs.sleep(0.001)
-    return Header.decode(store.file.read_at(0, HEADER_SIZE), store.path)

@@ -219,6 +219,31 @@ def test_cached_pages_survive_a_reset_only_where_they_are_still_right(place: Pla
     assert read(writer) == read(other) == expected
 
 
+def test_a_header_that_is_read_while_it_is_written_is_read_again(sim: Place) -> None:
+    """CP6: the system copies the sector without a lock that a reader would wait for."""
+    vfs = sim.vfs
+    assert isinstance(vfs, SimVfs)
+    store = sim.open(wal_autocheckpoint=0)
+    put(store, a="1")
+    whole = store.file.read_at(0, 512)
+    store.file.write_at(40, b"torn")
+    looks = 0
+
+    def finish_writing(call: Call) -> None:
+        nonlocal looks
+        looks += call.kind == "sleep"
+        if looks == 3:
+            looks += 1
+            store.file.write_at(0, whole)
+
+    vfs.on_call = finish_writing
+    snapshot = store.begin_read()
+    assert snapshot.header().uuid == store.uuid
+    joined = sim.open(vfs.fork_process())
+    assert read(joined) == {"a": "1"}
+    vfs.on_call = None
+
+
 # -- resets that somebody dies in --------------------------------------------------------------
 
 

@@ -9,10 +9,12 @@ from types import FrameType
 
 import pytest
 
+from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError, OperationalError
 from m2mdb.pager.os_vfs import OsVfs
 from m2mdb.pager.sim_machine import ProcessKilledError
 from m2mdb.pager.sim_vfs import SimVfs
+from m2mdb.wal.locks import SLOTS
 from m2mdb.wal.marks import Marks
 from m2mdb.wal.shared import LogEnd, SharedState
 from m2mdb.wal.store import Store, StoreOptions
@@ -269,3 +271,26 @@ def test_an_open_that_fails_leaves_no_shared_state(tmp_path: Path) -> None:
         patch.setattr(Marks, "__init__", fail)
         Store.open(OsVfs(), str(path), StoreOptions(create=True))
     assert [found.name for found in tmp_path.iterdir()] in ([], ["notes.m2m"])
+
+
+def test_one_connection_keeps_more_snapshots_than_there_are_slots() -> None:
+    """S1: where all slots are its own, a snapshot joins an older one that keeps as much."""
+    vfs = SimVfs(1)
+    writer = open_store(vfs.fork_process(), wal_autocheckpoint=0, timeout=0.0)
+    reader = open_store(vfs.fork_process())
+    commit(writer, {b"a": b"start"})
+    held = []
+    for number in range(SLOTS + 20):
+        commit(writer, {b"a": b"%d" % number})
+        held.append(reader.begin_read())
+    writer.checkpoint("passive")
+    for snapshot in held[: SLOTS + 5]:
+        snapshot.close()
+    writer.checkpoint("restart")
+    commit(writer, {b"a": b"newest"})
+
+    for number, snapshot in enumerate(held):
+        if number >= SLOTS + 5:
+            assert BTree(snapshot, 2).get(b"a") == b"v%d" % number
+            snapshot.close()
+    assert writer.checkpoint("restart")[0] == 0
