@@ -17,6 +17,7 @@ import os
 import stat
 import time
 import weakref
+from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import InterfaceError, OperationalError
 from m2mdb.pager.io_errors import io_error
@@ -32,6 +33,9 @@ from m2mdb.pager.os_platform import (
     try_lock,
 )
 from m2mdb.pager.vfs import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _pread = os.pread
 _preadv = os.preadv
@@ -197,11 +201,14 @@ class OsFile:
         if fd != _NO_DESCRIPTOR:
             os.close(fd)
 
-    def __del__(self) -> None:
+    def __del__(
+        self, _close: Callable[[int], None] = os.close, _none: int = _NO_DESCRIPTOR
+    ) -> None:
+        # Bound here: when the interpreter ends, the module's own names are gone before this runs.
         fd = self._fd
-        if fd != _NO_DESCRIPTOR:
-            self._fd = _NO_DESCRIPTOR
-            os.close(fd)
+        if fd != _none:
+            self._fd = _none
+            _close(fd)
 
     def __repr__(self) -> str:
         return f"<OsFile {self.path!r}{' (closed)' if self._fd == _NO_DESCRIPTOR else ''}>"

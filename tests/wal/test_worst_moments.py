@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -294,3 +295,17 @@ def test_one_connection_keeps_more_snapshots_than_there_are_slots() -> None:
             assert BTree(snapshot, 2).get(b"a") == b"v%d" % number
             snapshot.close()
     assert writer.checkpoint("restart")[0] == 0
+
+
+def test_a_store_that_outlives_the_interpreter_goes_without_a_word(tmp_path: Path) -> None:
+    """S5: a finaliser closes its descriptor, even when the modules are gone already."""
+    program = (
+        "import builtins, sys\n"
+        "from m2mdb.pager.os_vfs import OsVfs\n"
+        "from m2mdb.wal.store import Store, StoreOptions\n"
+        "store = Store.open(OsVfs(), sys.argv[1], StoreOptions(create=True))\n"
+        "builtins.kept = (store, store.begin_read())\n"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path / "notes.m2m")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
