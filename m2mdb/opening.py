@@ -125,7 +125,7 @@ def target(path: str | os.PathLike[str], *, uri: bool = True, read_only: bool = 
         return Target(name, "memory")
     if uri and name.startswith("file:"):
         return uri_target(name, mode)
-    return Target(os.path.abspath(name), mode)
+    return Target(os.path.realpath(name), mode)
 
 
 def uri_target(uri: str, mode: str) -> Target:
@@ -154,7 +154,7 @@ def uri_target(uri: str, mode: str) -> Target:
     elif not path:
         raise InterfaceError(f"{uri}: the path is empty")
     else:
-        found.path = os.path.abspath(path)
+        found.path = os.path.realpath(path)
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from m2mdb.opening import target
 from m2mdb.pager.errors import (
     CorruptDatabaseError,
     DatabaseBusyError,
@@ -649,3 +650,11 @@ def test_log_header_names_the_database(disk: Place) -> None:
 
     assert header.uuid == store.uuid
     assert (header.base_commit, header.generation) == (0, 1)
+
+
+def test_a_symbolic_link_means_the_file_that_it_leads_to(disk: Place) -> None:
+    """The log is named after the file: two names must not lead to two logs."""
+    link = disk.path + ".link"
+    os.symlink(disk.path, link)
+
+    assert target(link).path == target(disk.path).path == disk.path
