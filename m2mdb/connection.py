@@ -15,8 +15,10 @@ Invariants
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -83,6 +85,7 @@ class Connection:
         self.thread = thread
         self._inherited: Database | None = None
         self._pid = os.getpid()
+        self._warned = False
         _open.add(self)
 
     # The engine
@@ -256,17 +259,22 @@ class Connection:
         return False
 
     def __del__(self) -> None:
-        database = getattr(self, "database", None)
-        if database is not None and database.in_transaction:
-            import warnings
+        if getattr(self, "database", None) is not None:
+            self.warn_of_loss("was dropped")
 
-            warnings.warn(
-                f"the connection to {self.path} was dropped with an open transaction, which is "
-                "rolled back; call commit() or close()",
-                ResourceWarning,
-                source=self,
-                stacklevel=1,
-            )
+    def warn_of_loss(self, event: str) -> None:
+        """Warn, once, where a transaction is open that nothing will commit."""
+        database = self.database
+        if database is None or not database.in_transaction or self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"the connection to {self.path} {event} with an open transaction, which is "
+            "rolled back; call commit() or close()",
+            ResourceWarning,
+            source=self,
+            stacklevel=1,
+        )
 
     def __repr__(self) -> str:
         if self._inherited is not None:
@@ -339,5 +347,12 @@ def _after_fork_in_child() -> None:
         connection.disown()
 
 
+def _at_exit() -> None:
+    """Warn while warnings still work: a finalizer that runs later finds half of Python gone."""
+    for connection in list(_open):
+        connection.warn_of_loss("was left at exit")
+
+
+atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

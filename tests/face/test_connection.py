@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import m2mdb
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def count(con: m2mdb.Connection) -> int:
@@ -187,6 +191,36 @@ def test_a_dropped_connection_with_an_open_transaction_warns(
         warnings.simplefilter("error")
         del con
         gc.collect()
+
+
+KEEPERS = (
+    "pass",
+    "sys.kept = con",
+    "import builtins; builtins.kept = con",
+    "class Node: pass\nnode = Node(); node.self, node.con = node, con",
+    "m2mdb.cursor.kept = con",
+)
+
+
+@pytest.mark.parametrize("keeper", KEEPERS)
+def test_a_connection_left_open_at_the_end_of_the_program_warns(path: Path, keeper: str) -> None:
+    program = (
+        f"import sys; sys.path.append({str(ROOT)!r})\nimport m2mdb\n"
+        f"con = m2mdb.connect({str(path)!r}, compute='numpy')\n"
+        f"con.execute('CREATE COLLECTION t (a INTEGER)')\n{keeper}\n"
+    )
+
+    found = subprocess.run(
+        [sys.executable, "-W", "default", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert found.returncode == 0
+    assert found.stderr.count("ResourceWarning: the connection to ") == 1
+    assert "ImportError" not in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_repr_says_where_and_what(path: Path, con: m2mdb.Connection) -> None:
