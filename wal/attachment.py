@@ -21,7 +21,7 @@ Invariants
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import ref
 
 from m2mdb.pager.errors import (
@@ -41,6 +41,8 @@ from m2mdb.wal.shared import Backfill, LogEnd, Mark, SharedState
 from m2mdb.wal.versions import VersionCache
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from m2mdb.pager.extent import Extent
     from m2mdb.pager.freespace import FreeMap
     from m2mdb.pager.pages import Node
@@ -58,6 +60,8 @@ class OpenTransaction(Protocol):
         """Undo everything."""
         ...
 
+
+_Read = TypeVar("_Read")
 
 _LOOKS_BEFORE_MENDING = 50
 _HEADER_READS = 20  # of a sector that is being overwritten
@@ -212,7 +216,7 @@ class Attachment:
         """Go over to another generation of the log; False when that one is past already."""
         if self.log is None:
             self.log = Log(self.vfs.open(self.log_path, read_only=self.read_only), self.page_size)
-        header = self.log.header()
+        header = self._read_again(self.log.header)
         if header.uuid != self.uuid:
             raise CorruptDatabaseError(
                 f"{self.log_path} belongs to another database: uuid {header.uuid.hex()}, "
@@ -304,12 +308,16 @@ class Attachment:
 
     def read_header(self) -> Header:
         """The header's sector, which a checkpoint may be overwriting right now (CP6)."""
+        return self._read_again(lambda: Header.decode(self.file.read_at(0, HEADER_SIZE), self.path))
+
+    def _read_again(self, read: Callable[[], _Read]) -> _Read:
+        """Read what another process may be overwriting; damage is believed when it stays."""
         for _ in range(_HEADER_READS):
             try:
-                return Header.decode(self.file.read_at(0, HEADER_SIZE), self.path)
+                return read()
             except CorruptDatabaseError:
                 self.vfs.sleep(0.001)
-        return Header.decode(self.file.read_at(0, HEADER_SIZE), self.path)
+        return read()
 
     # -- refusals ------------------------------------------------------------------------------
 

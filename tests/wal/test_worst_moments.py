@@ -13,8 +13,9 @@ import pytest
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError, OperationalError
 from m2mdb.pager.os_vfs import OsVfs
-from m2mdb.pager.sim_machine import ProcessKilledError
+from m2mdb.pager.sim_machine import Call, ProcessKilledError
 from m2mdb.pager.sim_vfs import SimVfs
+from m2mdb.wal.frame import LOG_HEADER_SIZE
 from m2mdb.wal.locks import SLOTS
 from m2mdb.wal.marks import Marks
 from m2mdb.wal.shared import LogEnd, SharedState
@@ -309,3 +310,26 @@ def test_a_store_that_outlives_the_interpreter_goes_without_a_word(tmp_path: Pat
     arguments = [sys.executable, "-c", program, str(tmp_path / "notes.m2m")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_log_header_that_is_read_while_it_is_written_is_read_again() -> None:
+    """S10: the system copies the sector of a reset without a lock that a reader would wait for."""
+    vfs = SimVfs(1)
+    writer, reader = open_store(vfs.fork_process()), open_store(vfs.fork_process())
+    commit(writer, {b"a": b"1"})
+    assert writer.log is not None
+    file = writer.log.file
+    whole = file.read_at(0, LOG_HEADER_SIZE)
+    file.write_at(40, b"torn")
+    slept = 0
+
+    def finish_writing(call: Call) -> None:
+        nonlocal slept
+        slept += call.kind == "sleep"
+        if slept == 3:
+            slept += 1
+            file.write_at(0, whole)
+
+    vfs.on_call = finish_writing
+    assert contents(reader) == {(b"a", b"1")}
+    vfs.on_call = None
