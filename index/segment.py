@@ -490,6 +490,7 @@ class Segment:
         for start, chunk in extent.blocks(offset, count * dtype.itemsize, unit=width):
             rows = np.frombuffer(chunk, dtype).reshape(-1, column.dimension)
             yield (start - offset) // width, rows
+        self.matrix(column)  # all its blocks are verified: from now on the map is read
 
     # --------------------------------------------------------------- text
 

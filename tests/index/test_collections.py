@@ -434,3 +434,22 @@ def test_a_snapshot_does_not_see_what_comes_after(reopen: Opener) -> None:
     with other.reading() as view:
         assert view.collection("notes").count() == 799
     other.close()
+
+
+def test_only_the_first_scan_of_a_segment_goes_chunk_by_chunk(reopen: Opener) -> None:
+    database = reopen()
+    create(database, CollectionSchema("notes", EVERY_TYPE))
+    insert(database, "notes", [row_of(number) for number in range(0, 3600, 3)])
+    database = reopen()
+    with database.reading() as view:
+        notes = view.collection("notes")
+        (segment,) = notes.segments
+        column = notes.schema.columns[8]
+        query = np.ones(3, np.float32)
+        assert not segment.is_verified(column)
+
+        first = notes.nearest(8, query, 5, database.kernels)
+
+        assert segment.is_verified(column)
+        second = notes.nearest(8, query, 5, database.kernels)
+        assert first.rowids.tolist() == second.rowids.tolist()
