@@ -183,10 +183,10 @@ def parameter(text: str) -> Any:
     """A value of the command line: `@file.npy` is its array, JSON is its value, else a text."""
     import json
 
-    import numpy as np
-
     if text.startswith("@"):
-        return np.load(text[1:], allow_pickle=False)
+        from m2mdb.arrays import load_array
+
+        return load_array(text[1:], f"parameter {text}")
     try:
         value = json.loads(text, parse_constant=str)
     except ValueError:

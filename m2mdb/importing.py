@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.arrays import load_array
 from m2mdb.index.schema import COMPUTED
 from m2mdb.pager.errors import DataError, OperationalError, ProgrammingError
 from m2mdb.tables import Progress
@@ -235,12 +236,7 @@ class Import:
             return
         if self.options.encoder is not None:
             raise ProgrammingError("--vectors and --encoder exclude each other")
-        try:
-            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            raise OperationalError(f"{path}: {error.strerror or error}") from error
-        except ValueError as error:
-            raise DataError(f"{path}: {error}") from error
+        vectors = load_array(path, path, mmap_mode="r")
         if vectors.ndim != 2 or len(vectors) != self.documents:
             raise DataError(
                 f"{path}: shape {vectors.shape}, wanted is ({self.documents}, dimension): "

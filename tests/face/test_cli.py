@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,46 @@ def test_query_creates_a_file_for_create_only(path: Path, capsys: Capture) -> No
 )
 def test_parameters_are_json_or_text(text: str, value: object) -> None:
     assert parameter(text) == value
+
+
+BAD_ARRAYS: list[tuple[str, bytes | None, str]] = [
+    ("absent.npy", None, "No such file"),
+    ("text.txt", b"[1, 2]", "is no .npy file"),
+    ("empty.npy", b"", "is no .npy file"),
+    ("zip.npz", b"PK\x03\x04", "is no .npy file"),
+    ("pickle.npy", pickle.dumps([1, 2]), "is no .npy file"),
+    ("header.npy", b"\x93NUMPY\x01\x00", "damaged .npy file"),
+    ("version.npy", b"\x93NUMPY\x09\x00" + b"x" * 99, "damaged .npy file"),
+    ("garbage.npy", b"\x93NUMPY\x01\x00\x08\x00{{{{{{{{", "damaged .npy file"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "words"), BAD_ARRAYS)
+def test_a_parameter_that_is_no_array_is_one_line(
+    file: str, tmp_path: Path, capsys: Capture, name: str, content: bytes | None, words: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+
+    assert run(["query", file, "SELECT ?", "--param", f"@{tmp_path / name}"]) == 1
+
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"m2mdb: parameter @{tmp_path / name}: ")
+    assert words in printed
+    assert len(printed.splitlines()) == 1
+    assert "allow" not in printed
+
+
+def test_a_parameter_of_objects_or_texts_is_refused(
+    file: str, tmp_path: Path, capsys: Capture
+) -> None:
+    np.save(tmp_path / "objects.npy", np.array([None, 1]), allow_pickle=True)
+    np.save(tmp_path / "texts.npy", np.array(["a", "b"]))
+    for name, words in (("objects", "holds Python objects"), ("texts", "holds <U1")):
+        given = f"@{tmp_path / name}.npy"
+        assert run(["query", file, "SELECT ?", "--param", given]) == 1
+        printed = capsys.readouterr().err
+        assert printed == f"m2mdb: parameter {given}: {words}; wanted are numbers\n"
 
 
 def test_errors_exit_with_1_and_usage_with_2(file: str, capsys: Capture) -> None:
