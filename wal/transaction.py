@@ -237,13 +237,17 @@ class Transaction:
         """Make the changes durable as `synchronous` says; returns the newest commit's number.
 
         Without changes there is no commit. On any error before the commit frame is written the
-        transaction is rolled back.
+        transaction is rolled back; after one it has ended in any case (TX1).
         """
-        self._check_open()
-        if not self.changed:
+        try:
+            self._check_open()
+            if not self.changed:
+                self.rollback()
+                return self.commit
+            number = commit(self)
+        except BaseException:
             self.rollback()
-            return self.commit
-        number = commit(self)
+            raise
         autocheckpoint(self.store)
         return number
 
@@ -254,13 +258,15 @@ class Transaction:
 
     def close(self) -> None:
         """The transaction has ended, by commit or rollback: give WRITER up."""
+        store = self.store
+        unsettled, store.unsettled = store.unsettled, True  # ST3
         self.is_open = False
         # The nodes are shared from now on (P1): no change may find them here.
         self._layer = Layer({}, (), self._layer.page_count, 0)
-        store = self.store
         if not store.refusal:
             store.locks.drop(WRITER)
         store.transaction = None
+        store.unsettled = unsettled
 
     def _check_open(self) -> None:
         if not self.is_open:

@@ -22,6 +22,7 @@ from m2mdb.wal.shared import LogEnd, SharedState
 from m2mdb.wal.store import Store, StoreOptions
 from m2mdb.wal.transaction import Transaction
 from tests.sim.store_runs import PATH, change, check, contents, open_store, value
+from tests.wal.interrupts import interrupted
 
 
 def commit(store: Store, changes: dict[bytes, bytes | None]) -> None:
@@ -333,3 +334,28 @@ def test_a_log_header_that_is_read_while_it_is_written_is_read_again() -> None:
     vfs.on_call = finish_writing
     assert contents(reader) == {(b"a", b"1")}
     vfs.on_call = None
+
+
+@pytest.mark.parametrize("opcodes", [False, True])
+def test_an_interrupted_commit_locks_nobody_out(opcodes: bool) -> None:
+    """S12, ST3: whoever holds the transaction, WRITER is free when the store is used again."""
+    at, step = 1, 7 if opcodes else 1
+    while True:
+        vfs = SimVfs(1)
+        store, other = [open_store(vfs.fork_process(), timeout=0.0) for _ in range(2)]
+        commit(store, {b"a": b"1"})
+        transaction = store.begin_write()
+        change(transaction, {b"a": b"2"})
+        struck = interrupted(transaction.commit_now, at, opcodes=opcodes)
+        if not struck:
+            break
+        if transaction.is_open:
+            assert "commit_now" in struck, "it has not begun"
+        found = contents(store)
+        assert found in ({(b"a", b"1")}, {(b"a", b"2")}), struck
+        if not transaction.is_open:
+            commit(other, {b"b": b"3"})
+            assert contents(store) == contents(other) == {*found, (b"b", b"3")}, struck
+        transaction.rollback()
+        commit(store, {b"c": b"4"})
+        at += step
