@@ -63,14 +63,14 @@ def checkpoint(store: Attachment, mode: str) -> Result:
     """
     if mode not in MODES:
         raise ProgrammingError(f"checkpoint mode {mode!r} is not one of {MODES}")
-    store.unsettled = True
+    unsettled, store.unsettled = store.unsettled, True
     try:
         result = _checkpoint(store, mode)
     except DatabaseBusyError:
         result = (1, *_counts(store))
     finally:
         store.locks.drop(CHECKPOINT)
-    store.unsettled = False
+    store.unsettled = unsettled
     return result
 
 

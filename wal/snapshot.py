@@ -138,9 +138,9 @@ class Snapshot:
         self.is_open = False
         store = self.store
         if self._number and store.marks is not None and not store.refusal:
-            store.unsettled = True
+            unsettled, store.unsettled = store.unsettled, True
             store.marks.drop(self._number)
-            store.unsettled = False
+            store.unsettled = unsettled
         self._number = NO_MARK
 
     def __del__(self) -> None:
