@@ -12,25 +12,26 @@ a line is malformed, and once to add them, a transaction a batch.
 
 Invariants
     I1  Nothing is written before all documents, and the vectors' shape, were seen to fit.
-    I2  An interrupt keeps the committed batches whole and says how many rows they hold.
+    I2  An interrupt or a refused row keeps the committed batches whole and says how many rows
+        they hold.
+    I3  The collection is created in the first batch's transaction: no batch, no collection.
 """
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
-import math
+import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m2mdb.arrays import load_array
+from m2mdb.documents import Numbered, read_documents
 from m2mdb.index.schema import COMPUTED
-from m2mdb.pager.errors import DataError, OperationalError, ProgrammingError
+from m2mdb.pager.errors import DataError, Error, IntegrityError, ProgrammingError
 from m2mdb.tables import Progress
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from m2mdb.collection import Collection
     from m2mdb.connection import Connection
 
-Document = dict[str, Any]
 VECTOR_TYPES = {"float16": "f16", "float32": "f32", "float64": "f32", "int8": "i8"}
 LARGEST_EXACT = 2**53  # beyond it a float no longer holds every whole number
+ROW = re.compile(r", row (\d+)(?=: )| \(row (\d+)\)$")  # how the engine names a batch's row
 
 
 class Interrupted(Exception):
@@ -80,79 +81,6 @@ class ColumnFacts:
         return "TEXT"
 
 
-def read_documents(path: str) -> Iterator[Document]:
-    """The documents of a .jsonl or .csv file, packed with gzip or not.
-
-    Raises DataError naming the line that is malformed, OperationalError where there is no file.
-    """
-    name = path.removesuffix(".gz")
-    try:
-        with open_text(path) as file:
-            yield from (read_csv if name.endswith(".csv") else read_jsonl)(file, path)
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: {error}") from error
-    except OSError as error:
-        raise OperationalError(f"{path}: {error.strerror or error}") from error
-
-
-def open_text(path: str) -> IO[str]:
-    """The file as UTF-8 text."""
-    if path.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return Path(path).open(encoding="utf-8-sig", newline="")
-
-
-def read_jsonl(file: IO[str], path: str) -> Iterator[Document]:
-    """One JSON object a line; empty lines are passed over."""
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            document = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: {error}") from error
-        if not isinstance(document, dict):
-            raise DataError(
-                f"{path}, line {number}: {type(document).__name__}, wanted is an object"
-            )
-        yield document
-
-
-def read_csv(file: IO[str], path: str) -> Iterator[Document]:
-    """One record a line under a line of names; numbers become numbers, nothing becomes NULL."""
-    import csv
-
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(file)
-    try:
-        names = next(reader, [])
-        for record in reader:
-            if not record:
-                continue
-            if len(record) != len(names):
-                raise DataError(
-                    f"{path}, line {reader.line_num}: {len(record)} fields, "
-                    f"the first line names {len(names)}"
-                )
-            yield dict(zip(names, map(csv_value, record), strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
-
-
-def csv_value(text: str) -> Any:
-    """A field as a number where writing the number gives the same text back."""
-    if not text:
-        return None
-    if text[-1].isdigit() and text[0] in "-0123456789":
-        try:
-            number: int | float = float(text) if "." in text or "e" in text else int(text)
-        except ValueError:
-            return text
-        if str(number) == text and math.isfinite(number):
-            return number
-    return text
-
-
 class Import:
     """One run of `m2mdb import`."""
 
@@ -167,7 +95,7 @@ class Import:
         self.vectors: np.ndarray[Any, Any] | None = None
 
     def run(self) -> None:
-        """Look at everything, create the collection, add the batches (I1).
+        """Look at everything, then add the batches (I1, I3).
 
         Raises Interrupted at Ctrl-C once batches are being added (I2).
         """
@@ -177,20 +105,24 @@ class Import:
         if self.options.encoder is not None:
             self.source()
             self.encoder()
-        collection = self.create()
-        before = collection.count()
+        before = self.count()
         try:
-            self.add(collection)
+            self.add()
         except KeyboardInterrupt:
-            self.added = collection.count() - before
+            self.added = max(self.added, self.count() - before)  # it may have come in a commit
             raise Interrupted from None
         finally:
             self.seconds = time.perf_counter() - start
 
+    def count(self) -> int:
+        """The rows of the collection, 0 where there is none."""
+        wanted = self.options.collection.lower()
+        return sum(len(c) for c in self.connection.collections() if c.name.lower() == wanted)
+
     def survey(self) -> None:
         """The columns and their types, from all documents."""
         progress = Progress(f"reading {self.options.docs}:")
-        for document in read_documents(self.options.docs):
+        for _, document in read_documents(self.options.docs):
             self.documents += 1
             for key, value in document.items():
                 facts = self.facts.get(key)
@@ -246,16 +178,35 @@ class Import:
             raise DataError(f"{path}: {vectors.dtype}, wanted is one of {', '.join(VECTOR_TYPES)}")
         self.vectors = vectors
 
-    def create(self) -> Collection:
-        """The collection, new or, with --append, the existing one."""
-        names = [found.name.lower() for found in self.connection.collections()]
-        if self.options.collection.lower() in names:
-            if not self.options.append:
-                raise ProgrammingError(
-                    f"collection {self.options.collection} exists; --append adds to it"
-                )
-            return self.connection.collection(self.options.collection)
-        return self.connection.create_collection(self.options.collection, self.declarations())
+    def existing(self) -> Collection | None:
+        """The collection that --append adds to; None where it is to be created.
+
+        Raises ProgrammingError where it exists without --append, or where --on-conflict replace
+        would take the vectors from rows that have some.
+        """
+        options = self.options
+        names = {found.name.lower() for found in self.connection.collections()}
+        if options.collection.lower() not in names:
+            return None
+        if not options.append:
+            raise ProgrammingError(f"collection {options.collection} exists; --append adds to it")
+        collection = self.connection.collection(options.collection)
+        given = {facts.name.lower() for facts in self.facts.values()}
+        if self.vectors is not None or options.encoder is not None:
+            given.add(options.vector_column.lower())
+        left = [c for c in collection.schema.columns if c.name.lower() not in given]
+        vectors = ", ".join(column.name for column in left if column.is_vector)
+        if vectors and options.on_conflict == "replace":
+            raise ProgrammingError(
+                f"--on-conflict replace would delete the vectors in {vectors} of the rows that it "
+                "replaces; give --vectors or --encoder"
+            )
+        if vectors:
+            self.warnings.append(f"the added rows have no {vectors}: NEAR does not find them")
+        if left and options.on_conflict == "replace":
+            lost = ", ".join(column.name for column in left)
+            self.warnings.append(f"replaced rows lose {lost}, which the documents do not have")
+        return collection
 
     def declarations(self) -> dict[str, str]:
         """The columns with their types and constraints."""
@@ -293,36 +244,74 @@ class Import:
             return self.fact(self.options.fulltext[0])
         raise ProgrammingError("--encoder needs --encode NAME: which column holds the text")
 
-    def add(self, collection: Collection) -> None:
-        """Add all documents, a transaction a batch (I2)."""
-        types = {column.name: column.type for column in collection.schema.columns}
-        encoder = None if self.options.encoder is None else self.encoder()
-        source = None if encoder is None else self.source()
-        progress = Progress(f"adding to {collection.name}:", self.documents)
+    def add(self) -> None:
+        """Add all documents, a transaction a batch (I2, I3)."""
+        collection = self.existing()
+        progress = Progress(f"adding to {self.options.collection}:", self.documents)
         documents = read_documents(self.options.docs)
         position = 0
         while batch := list(itertools.islice(documents, self.options.batch)):
-            columns: dict[str, Any] = {
-                facts.name: [
-                    stored(document.get(key), types.get(facts.name, "")) for document in batch
-                ]
-                for key, facts in self.facts.items()
-            }
-            if self.vectors is not None:
-                chunk = self.vectors[position : position + len(batch)]
-                wide = chunk.dtype == np.float64
-                columns[self.options.vector_column] = np.asarray(
-                    chunk, np.float32 if wide else None
-                )
-            if encoder is not None and source is not None:
-                texts = [text or "" for text in columns[source.name]]
-                columns[self.options.vector_column] = encoder.encode(texts)
-            before = self.connection.total_changes
-            collection.add(columns, on_conflict=self.options.on_conflict)
-            self.added += self.connection.total_changes - before
+            try:
+                collection = self.add_batch(collection, batch, position)
+            except (DataError, IntegrityError) as error:
+                raise self.placed(error, batch) from error
             position += len(batch)
             progress.add(len(batch))
         progress.close()
+
+    def add_batch(
+        self, collection: Collection | None, batch: Sequence[Numbered], position: int
+    ) -> Collection:
+        """Add documents, and create the collection where there is none, all or nothing."""
+        connection = self.connection
+        before = connection.total_changes
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if collection is None:
+                options = self.options
+                collection = connection.create_collection(options.collection, self.declarations())
+            columns = self.columns(collection, batch, position)
+            collection.add(columns, on_conflict=self.options.on_conflict)
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+        self.added += connection.total_changes - before
+        return collection
+
+    def columns(
+        self, collection: Collection, batch: Sequence[Numbered], position: int
+    ) -> dict[str, Any]:
+        """The columns of the documents that begin at `position`, with their vectors."""
+        options = self.options
+        types = {column.name: column.type for column in collection.schema.columns}
+        columns: dict[str, Any] = {
+            facts.name: [
+                stored(document.get(key), types.get(facts.name, "")) for _, document in batch
+            ]
+            for key, facts in self.facts.items()
+        }
+        if self.vectors is not None:
+            chunk = self.vectors[position : position + len(batch)]
+            wide = chunk.dtype == np.float64
+            columns[options.vector_column] = np.asarray(chunk, np.float32 if wide else None)
+        if options.encoder is not None:
+            texts = [text or "" for text in columns[self.source().name]]
+            columns[options.vector_column] = self.encoder().encode(texts)
+        return columns
+
+    def placed(self, error: Error, batch: Sequence[Numbered]) -> Error:
+        """The error of a refused batch with the file, the line, and what is committed (I2)."""
+        text = str(error)
+        found = ROW.search(text)
+        row = int(found[1] or found[2]) if found is not None else len(batch)
+        if found is not None and row < len(batch):
+            place = f"line {batch[row][0]}"
+            text = text[: found.start()] + text[found.end() :]
+        else:
+            place = f"lines {batch[0][0]} to {batch[-1][0]}"
+        kept = f"; {self.added} rows before it are committed" if self.added else ""
+        return type(error)(f"{self.options.docs}, {place}: {text}{kept}")
 
     def summary(self) -> dict[str, Any]:
         """What was done, for --json."""

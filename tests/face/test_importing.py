@@ -13,7 +13,8 @@ import pytest
 import m2mdb
 from m2mdb.cli import run
 from m2mdb.collection import Collection
-from m2mdb.importing import ColumnFacts, csv_value
+from m2mdb.documents import csv_value
+from m2mdb.importing import ColumnFacts
 
 Capture = pytest.CaptureFixture[str]
 DOCS: list[dict[str, Any]] = [
@@ -231,3 +232,96 @@ def test_an_interrupt_keeps_committed_batches_and_says_how_many(
     con = opened(path)
     assert con.collection("t").count() == 6
     con.close()
+
+
+@pytest.mark.parametrize("fault", ["duplicate", "null", "vector"])
+@pytest.mark.parametrize("at", [2, 7])
+def test_a_refused_row_is_named_by_its_line(
+    path: Path, tmp_path: Path, capsys: Capture, fault: str, at: int
+) -> None:
+    rows: list[dict[str, Any]] = [{"id": i, "body": "x"} for i in range(10)]
+    vectors = np.ones((10, 2), np.float32)
+    if fault == "duplicate":
+        rows[at]["id"] = at - 1
+    elif fault == "null":
+        del rows[at]["id"]
+        rows[0]["id"] = "text"
+    else:
+        vectors[at] = 0
+    docs = write_jsonl(tmp_path / "docs.jsonl", rows)
+    np.save(tmp_path / "v.npy", vectors)
+
+    code = run(
+        ["import", str(path), "t", docs, "--vectors", str(tmp_path / "v.npy")]
+        + ["--key", "id", "--batch", "4"]
+    )
+
+    printed = capsys.readouterr()
+    assert code == 1
+    assert printed.err.startswith(f"m2mdb: {docs}, line {at + 1}: ")
+    assert "row " not in printed.err.replace("rows before", "")
+    assert printed.out == ""
+    con = opened(path)
+    if at < 4:
+        assert con.collections() == []
+    else:
+        assert "; 4 rows before it are committed" in printed.err
+        assert con.collection("t").count() == 4
+    con.close()
+
+
+def test_an_interrupted_first_batch_leaves_nothing(
+    path: Path, docs: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted_add(self: Collection, rows: Any, on_conflict: Any = "error") -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Collection, "add", interrupted_add)
+
+    assert run(["import", str(path), "t", docs]) == 1
+
+    assert "interrupted; 0 rows are committed" in capsys.readouterr().err
+    con = opened(path)
+    assert con.collections() == []
+    con.close()
+
+
+def test_a_csv_row_is_named_by_its_last_line(path: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "t.csv").write_text('id,name\n1,"two\nlines"\n1,x\n')
+
+    assert run(["import", str(path), "t", str(tmp_path / "t.csv"), "--key", "id"]) == 1
+
+    assert "t.csv, line 4: UNIQUE constraint failed" in capsys.readouterr().err
+
+
+def test_vectors_are_not_lost_without_a_word(
+    path: Path, docs: str, tmp_path: Path, capsys: Capture
+) -> None:
+    np.save(tmp_path / "v.npy", np.eye(3, 2, dtype=np.float32) + 1)
+    base = ["import", str(path), "t", docs, "--key", "id"]
+    assert run([*base, "--vectors", str(tmp_path / "v.npy")]) == 0
+    capsys.readouterr()
+
+    assert run([*base, "--append", "--on-conflict", "replace"]) == 1
+    assert "would delete the vectors in embedding" in capsys.readouterr().err
+    assert run([*base, "--append", "--on-conflict", "ignore"]) == 0
+    assert "have no embedding: NEAR does not find them" in capsys.readouterr().err
+
+    con = opened(path)
+    assert len(con.collection("t").search(near=[1, 0])) == 3
+    con.close()
+
+
+def test_columns_that_a_replacement_clears_are_named(
+    path: Path, docs: str, tmp_path: Path, capsys: Capture
+) -> None:
+    assert run(["import", str(path), "t", docs, "--key", "id"]) == 0
+    short = write_jsonl(tmp_path / "short.jsonl", [{"id": "a", "text": "new"}])
+    capsys.readouterr()
+
+    code = run(
+        ["import", str(path), "t", short, "--key", "id", "--append", "--on-conflict", "replace"]
+    )
+
+    assert code == 0
+    assert "replaced rows lose n, tags, x, score_2, ok" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""Documents: the objects of a JSON Lines file or the records of a CSV file, with their lines.
+
+A document's line is the one on which it ends: a CSV field may hold line breaks.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from m2mdb.pager.errors import DataError, OperationalError
+
+Document = dict[str, Any]
+Numbered = tuple[int, Document]
+
+
+def read_documents(path: str) -> Iterator[Numbered]:
+    """The documents of a .jsonl or .csv file, packed with gzip or not, with their lines.
+
+    Raises DataError naming the line that is malformed, OperationalError where there is no file.
+    """
+    name = path.removesuffix(".gz")
+    try:
+        with open_text(path) as file:
+            yield from (read_csv if name.endswith(".csv") else read_jsonl)(file, path)
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: {error}") from error
+    except OSError as error:
+        raise OperationalError(f"{path}: {error.strerror or error}") from error
+
+
+def open_text(path: str) -> IO[str]:
+    """The file as UTF-8 text."""
+    if path.endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return Path(path).open(encoding="utf-8-sig", newline="")
+
+
+def read_jsonl(file: IO[str], path: str) -> Iterator[Numbered]:
+    """One JSON object a line; empty lines are passed over."""
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+        if not isinstance(document, dict):
+            raise DataError(
+                f"{path}, line {number}: {type(document).__name__}, wanted is an object"
+            )
+        yield number, document
+
+
+def read_csv(file: IO[str], path: str) -> Iterator[Numbered]:
+    """One record a line under a line of names; numbers become numbers, nothing becomes NULL."""
+    import csv
+
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(file)
+    try:
+        names = next(reader, [])
+        for record in reader:
+            if not record:
+                continue
+            if len(record) != len(names):
+                raise DataError(
+                    f"{path}, line {reader.line_num}: {len(record)} fields, "
+                    f"the first line names {len(names)}"
+                )
+            yield reader.line_num, dict(zip(names, map(csv_value, record), strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def csv_value(text: str) -> Any:
+    """A field as a number where writing the number gives the same text back."""
+    if not text:
+        return None
+    if text[-1].isdigit() and text[0] in "-0123456789":
+        try:
+            number: int | float = float(text) if "." in text or "e" in text else int(text)
+        except ValueError:
+            return text
+        if str(number) == text and math.isfinite(number):
+            return number
+    return text
