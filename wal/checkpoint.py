@@ -69,6 +69,7 @@ def checkpoint(store: Attachment, mode: str) -> Result:
     except DatabaseBusyError:
         result = (1, *_counts(store))
     finally:
+        store.locks.drop(WRITER)  # once more: an interrupt may have stopped it
         store.locks.drop(CHECKPOINT)
     store.unsettled = unsettled
     return result

@@ -359,3 +359,18 @@ def test_an_interrupted_commit_locks_nobody_out(opcodes: bool) -> None:
         transaction.rollback()
         commit(store, {b"c": b"4"})
         at += step
+
+
+def test_an_interrupted_checkpoint_gives_writer_up_at_once() -> None:
+    """S12: without another use of the store, others can write."""
+    at = 1
+    while True:
+        vfs = SimVfs(1)
+        store, other = [open_store(vfs.fork_process(), timeout=0.0) for _ in range(2)]
+        commit(store, {b"a": b"1"})
+        struck = interrupted(lambda s=store: s.checkpoint("restart"), at)  # type: ignore[misc]
+        if not struck:
+            break
+        if not struck.startswith(("checkpoint:", "Store.checkpoint:", "Locks.drop:")):
+            commit(other, {b"b": b"2"})
+        at += 1
