@@ -114,5 +114,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """All public names, those that are loaded later too."""
-    return sorted({*globals(), *__all__})
+    """The public names, those that are loaded later too."""
+    return sorted(__all__)

@@ -70,6 +70,6 @@ def test_all_public_names_are_there() -> None:
 
     for name in m2mdb.__all__:
         assert getattr(m2mdb, name) is not None
-    assert set(m2mdb.__all__) <= set(dir(m2mdb))
+    assert dir(m2mdb) == sorted(m2mdb.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         _ = m2mdb.nothing
