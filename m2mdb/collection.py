@@ -16,7 +16,15 @@ from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, ProgrammingError
 from m2mdb.query.search import SearchRequest
 from m2mdb.row import Names, Row
-from m2mdb.searching import batch, condition, hits_of, queries_of
+from m2mdb.searching import (
+    batch,
+    check_where,
+    column_of,
+    condition,
+    hits_of,
+    only_row,
+    queries_of,
+)
 
 if TYPE_CHECKING:
     import datetime
@@ -125,6 +133,7 @@ class Collection:
         """
         if (ids is None) == (where is None):
             raise ProgrammingError('delete takes ids or where; where="true" deletes all rows')
+        check_where(where)
         if where is not None:
             statement = f"DELETE FROM {quoted(self.name)} WHERE {where}"
             return int(self.connection.run_whole(statement, params).rowcount)
@@ -143,6 +152,7 @@ class Collection:
 
     def count(self, where: str | None = None, params: Any = ()) -> int:
         """How many rows there are, or how many `where` holds for."""
+        check_where(where)
         if where is None:
             return self.connection.read(lambda view: view.collection(self.name).count())
         statement = f"SELECT count(*) FROM {quoted(self.name)} WHERE {where}"
@@ -155,7 +165,7 @@ class Collection:
         query: str | None = None,
         *,
         near: Any = None,
-        match: str | None = None,
+        match: str | Mapping[str, str] | None = None,
         where: str | None = None,
         params: Any = (),
         k: int = 10,
@@ -171,6 +181,8 @@ class Collection:
     ) -> Hits:
         """The best k rows for a vector (`near`), a text (`match`), or both.
 
+        near, match    what to search; `{"column": what}` names the column, which `near` needs
+                       where there are several; `match` without one searches all FULLTEXT columns
         where, params  a condition that rows must pass, and its parameters
         fusion         "rrf", "weighted", "vector_only" or "bm25_only"
         min_score      drop hits with a lower score
@@ -183,10 +195,14 @@ class Collection:
             raise NotSupportedError(
                 "search by a plain query (FOR) and as_of are not built yet; use near= and match="
             )
+        near_column, near = column_of("near", near)
+        match_column, match = column_of("match", match)
         request = SearchRequest(
             self.name,
-            near=near,
+            near=only_row(near),
+            near_column=near_column,
             match=match,
+            match_column=match_column,
             k=k,
             offset=offset,
             fusion=fusion,
@@ -205,7 +221,7 @@ class Collection:
     def search_batch(
         self,
         near: Any = None,
-        match: Sequence[str] | None = None,
+        match: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         *,
         where: str | None = None,
         params: Any = (),
@@ -215,11 +231,23 @@ class Collection:
     ) -> tuple[Array, Array]:
         """Keys and scores of many searches, of shape (queries, k).
 
-        `near` is a matrix or a list of vectors, `match` a list of texts. Where fewer than k rows
+        `near` is a matrix or a list of vectors, `match` a list of texts; `{"column": …}` names the
+        column. Where fewer than k rows
         match, keys are padded with -1 (None where they are no integers) and scores with NaN.
         """
+        near_column, near = column_of("near", near)
+        match_column, match = column_of("match", match)
         queries = queries_of(near, match)
-        pattern = SearchRequest(self.name, near=near, match=match, k=k, recall=recall, exact=exact)
+        pattern = SearchRequest(
+            self.name,
+            near=near,
+            near_column=near_column,
+            match=match,
+            match_column=match_column,
+            k=k,
+            recall=recall,
+            exact=exact,
+        )
 
         def run(view: View) -> tuple[Array, Array]:
             pattern.where = condition(self.connection, view, self.name, where, params)

@@ -313,7 +313,7 @@ class Connection:
         from m2mdb.collection import Collection, quoted
 
         if not isinstance(schema, str):
-            pairs = schema.items() if isinstance(schema, Mapping) else schema
+            pairs = declarations_of(name, schema)
             schema = ", ".join(f"{quoted(column)} {declared}" for column, declared in pairs)
         clause = "IF NOT EXISTS " if if_not_exists else ""
         self.run_whole(f"CREATE COLLECTION {clause}{quoted(name)} ({schema})")
@@ -335,6 +335,34 @@ class Connection:
                 f"encoder {name!r} has dimension {found.dimensions}, wanted is {dimensions}"
             )
         return found
+
+
+def declarations_of(name: str, schema: object) -> list[tuple[str, str]]:
+    """The columns of `create_collection` with their declarations.
+
+    Raises InterfaceError where they are no dict and no pairs, ProgrammingError where there are
+    none.
+    """
+    pairs = list(schema.items() if isinstance(schema, Mapping) else _items(name, schema))
+    for pair in pairs:
+        is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not is_pair or not all(isinstance(part, str) for part in pair):
+            raise errors.InterfaceError(
+                f"schema of {name}: {pair!r} is no column with its declaration; wanted is such as "
+                '{"id": "TEXT PRIMARY KEY", "body": "TEXT FULLTEXT"}'
+            )
+    if not pairs:
+        raise errors.ProgrammingError(f"schema of {name}: a collection needs a column")
+    return pairs
+
+
+def _items(name: str, schema: object) -> Iterable[Any]:
+    if not isinstance(schema, Iterable):
+        raise errors.InterfaceError(
+            f"schema of {name} is {type(schema).__name__}; wanted is a dict of column names and "
+            "declarations"
+        )
+    return schema
 
 
 def _writing(database: Database, action: Callable[[WriteView], T]) -> T:

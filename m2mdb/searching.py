@@ -19,17 +19,66 @@ from m2mdb.query.search import SearchRequest, returned_columns, run_search, vect
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
+    from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
     from m2mdb.query.search import Condition
 
 Array = np.ndarray[Any, Any]
 
 
+def column_of(clause: str, value: Any) -> tuple[str | None, Any]:
+    """What `near` or `match` searches: the column that a dict of one names, and the value.
+
+    Raises ProgrammingError where a dict holds none or several, InterfaceError for a key that is
+    no name, or for None.
+    """
+    if not isinstance(value, dict):
+        return None, value
+    if len(value) != 1:
+        names = ", ".join(map(str, value)) or "none"
+        raise ProgrammingError(f"{clause} names {len(value)} columns ({names}); wanted is one")
+    ((column, value),) = value.items()
+    if not isinstance(column, str):
+        raise InterfaceError(f"{clause}: column {column!r} is {type(column).__name__}, not a str")
+    if value is None:
+        raise InterfaceError(f"{clause}: there is nothing to search {column!r} for, but None")
+    return column, value
+
+
+def only_row(vector: Any) -> Any:
+    """An array of shape (1, d), an encoder's answer for one text, as its only row."""
+    if isinstance(vector, np.ndarray) and vector.ndim == 2 and len(vector) == 1:
+        return vector[0]
+    return vector
+
+
+def check_near(schema: CollectionSchema, request: SearchRequest) -> None:
+    """ProgrammingError where several columns could be meant: it says how to name one."""
+    if request.near is not None and request.near_column is None and len(schema.vector_columns) > 1:
+        names = [schema.columns[index].name for index in schema.vector_columns]
+        raise ProgrammingError(
+            f"{schema.name} has several VECTOR columns ({', '.join(names)}); "
+            f'name one: near={{"{names[0]}": vector}}, or NEAR {names[0]} ? in a statement'
+        )
+
+
+def check_where(where: object) -> None:
+    """InterfaceError where a condition is no text: it says what one looks like."""
+    if where is not None and not isinstance(where, str):
+        column = next(iter(where), "topic") if isinstance(where, dict) else "topic"
+        raise InterfaceError(
+            f"where is {type(where).__name__}; wanted is the text of a condition, such as "
+            f'where="{column} = ?", with its values in params=(…,)'
+        )
+
+
 def hits_of(view: View, request: SearchRequest, returning: str | Sequence[str] | None) -> Hits:
     """The hits of a request, with the columns that are wanted."""
     if isinstance(returning, str):
         returning = [name.strip() for name in returning.split(",")]
-    names, sources = returned_columns(view.collection(request.collection).schema, returning)
+    schema = view.collection(request.collection).schema
+    check_near(schema, request)
+    names, sources = returned_columns(schema, returning)
     found = run_search(view, request)
     return Hits(names, found.rows(sources), found.ids, found.scores)
 
@@ -40,6 +89,7 @@ def condition(
     """A bound WHERE, None where there is none."""
     if where is None:
         return None
+    check_where(where)
     from m2mdb.connection import language
 
     return language().condition(connection.conditions, view, collection, where, params)
@@ -50,6 +100,7 @@ def batch(
 ) -> tuple[Array, Array]:
     """Keys and scores of a request for each (vector, text), as matrices of k columns."""
     collection = view.collection(pattern.collection)
+    check_near(collection.schema, pattern)
     if pattern.match is None:
         ids, scores = batch_near(view, pattern, [vector for vector, _ in queries])
     else:

@@ -288,3 +288,92 @@ def test_what_is_not_built_yet_says_so(notes: m2mdb.Collection) -> None:
     ):
         with pytest.raises(m2mdb.NotSupportedError):
             call()
+
+
+@pytest.fixture
+def two(con: m2mdb.Connection) -> m2mdb.Collection:
+    """Three rows with two texts and two vectors each."""
+    collection = con.create_collection(
+        "two",
+        {
+            "id": "INTEGER PRIMARY KEY",
+            "title": "TEXT FULLTEXT",
+            "body": "TEXT FULLTEXT",
+            "v": "VECTOR(2)",
+            "w": "VECTOR(3)",
+        },
+    )
+    collection.add(
+        {
+            "id": [1, 2, 3],
+            "title": ["red", "green", "blue"],
+            "body": ["green", "blue", "red"],
+            "v": np.array([[1, 0], [0, 1], [1, 1]], np.float32),
+            "w": np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], np.float32),
+        }
+    )
+    return collection
+
+
+def test_a_dict_of_one_names_the_column(two: m2mdb.Collection) -> None:
+    assert two.search(near={"v": [0, 1]}, k=1).ids.tolist() == [2]
+    assert two.search(near={"W": [1, 0, 0]}, k=1).ids.tolist() == [3]
+    assert two.search(match={"title": "green"}).ids.tolist() == [2]
+    assert two.search(match={"body": "green"}).ids.tolist() == [1]
+    assert sorted(two.search(match="green").ids.tolist()) == [1, 2]
+    hits = two.search(near={"w": [0, 0, 1]}, match={"body": "red"}, where="id > ?", params=(1,))
+    assert hits.ids.tolist()[0] == 3
+    ids, _ = two.search_batch(near={"v": [[0, 1], [1, 0]]}, k=1)
+    assert ids.tolist() == [[2], [1]]
+    ids, _ = two.search_batch(match={"title": ["red", "blue"]}, k=1)
+    assert ids.tolist() == [[1], [3]]
+
+
+def test_a_column_that_cannot_be_searched_is_named(two: m2mdb.Collection) -> None:
+    wrong: list[tuple[dict[str, Any], type[m2mdb.Error], str]] = [
+        ({"near": [1, 0]}, m2mdb.ProgrammingError, r'several .*\(v, w\).*near={"v": vector}'),
+        ({"near": {"v": [1, 0], "w": [1, 0, 0]}}, m2mdb.ProgrammingError, r"2 columns \(v, w\)"),
+        ({"near": {}}, m2mdb.ProgrammingError, "0 columns"),
+        ({"near": {"x": [1, 0]}}, m2mdb.ProgrammingError, "x"),
+        ({"near": {"title": [1, 0]}}, m2mdb.ProgrammingError, "TEXT column is no VECTOR"),
+        ({"near": {1: [1, 0]}}, m2mdb.InterfaceError, "column 1 is int"),
+        ({"near": {"v": None}}, m2mdb.InterfaceError, "None"),
+        ({"near": {"w": [1, 0]}}, m2mdb.DataError, "NEAR w of two"),
+        ({"match": {"v": "red"}}, m2mdb.ProgrammingError, "not FULLTEXT"),
+        ({"match": {"title": "a", "body": "b"}}, m2mdb.ProgrammingError, "2 columns"),
+    ]
+    for arguments, error, words in wrong:
+        with pytest.raises(error, match=words):
+            two.search(**arguments)
+    with pytest.raises(m2mdb.ProgrammingError, match="near="):
+        two.search_batch(near=[[1, 0]])
+
+
+def test_a_matrix_of_one_row_is_a_query(notes: m2mdb.Collection) -> None:
+    assert notes.search(near=np.array([[0.0, 1.0]]), k=1).ids.tolist() == ["b"]
+    with pytest.raises(m2mdb.DataError, match=r"\(2, 2\)"):
+        notes.search(near=np.eye(2))
+
+
+def test_where_is_text(notes: m2mdb.Collection) -> None:
+    where: Any = {"topic": "fruit"}
+    for call in (
+        lambda: notes.search(match="red", where=where),
+        lambda: notes.search_batch(match=["red"], where=where),
+        lambda: notes.count(where=where),
+        lambda: notes.delete(where=where),
+    ):
+        with pytest.raises(
+            m2mdb.InterfaceError, match=r'where is dict.*where="topic = \?".*params'
+        ):
+            call()
+    assert notes.count() == 4
+
+
+@pytest.mark.parametrize("schema", [["id"], ["id TEXT"], [("id",)], {"id": str}, {"id": None}, 5])
+def test_a_schema_without_declarations_is_refused(con: m2mdb.Connection, schema: Any) -> None:
+    with pytest.raises(m2mdb.InterfaceError, match="schema of kw"):
+        con.create_collection("kw", schema)
+    with pytest.raises(m2mdb.ProgrammingError, match="needs a column"):
+        con.create_collection("kw", {})
+    assert con.collections() == []
