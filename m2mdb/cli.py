@@ -72,10 +72,44 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+QUERY_EXAMPLES = """\
+examples:
+  m2mdb query notes.m2m "SELECT id, topic FROM notes WHERE topic = ?" --param ui
+  m2mdb query notes.m2m "SEARCH notes NEAR ? MATCH ? K 3 RETURNING id, score" \\
+      --param @query.npy --param "dark mode"
+  m2mdb query notes.m2m "SELECT * FROM notes WHERE id = :id" --param id=n1 --json
+
+A statement commits when it succeeds. CREATE makes the file where there is none.
+A parameter is JSON (5, 1.5, true, null, "5", [0.1, 0.2]) or else text; @FILE.npy is the array of a
+file. Texts in a table are cut; --json prints them whole. docs/language.md has all statements.
+"""
+IMPORT_EXAMPLES = """\
+examples:
+  m2mdb import words.m2m glosses docs.jsonl.gz --vectors vectors.npy --key id --fulltext text
+  m2mdb import notes.m2m notes notes.csv --fulltext body --encoder hashing
+  m2mdb import notes.m2m notes more.csv --key id --append --on-conflict ignore
+
+Types come from all documents: BOOLEAN, INTEGER, REAL, TEXT, and JSON for lists and objects. Nothing
+is written before all of them were read. Then each batch is a transaction: a refused row ends the
+import and is named by its line, and the batches before it stay.
+"""
+
+
+def _add_command(commands: Any, name: str, help: str, examples: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help,
+        description=help[:1].upper() + help[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub.add_argument("file", metavar="FILE", help="the database file")
+    return sub
+
+
 def _add_query(commands: Any) -> None:
-    sub = commands.add_parser("query", help="run one statement and print its rows")
-    sub.add_argument("file", metavar="FILE")
-    sub.add_argument("statement", metavar="STATEMENT")
+    sub = _add_command(commands, "query", "run one statement and print its rows", QUERY_EXAMPLES)
+    sub.add_argument("statement", metavar="STATEMENT", help="one statement, as one argument")
     sub.add_argument(
         "--param",
         dest="parameters",
@@ -89,23 +123,26 @@ def _add_query(commands: Any) -> None:
 
 
 def _add_import(commands: Any) -> None:
-    sub = commands.add_parser("import", help="create a collection from JSON Lines or CSV")
-    sub.add_argument("file", metavar="FILE")
-    sub.add_argument("collection", metavar="COLLECTION")
-    sub.add_argument("docs", metavar="DOCS", help=".jsonl or .csv, also .gz")
-    sub.add_argument("--vectors", metavar="V.npy", help="row i is the vector of document i")
-    sub.add_argument("--vector-column", default="embedding", metavar="NAME")
-    sub.add_argument("--key", metavar="NAME", help="the column that is the primary key")
-    sub.add_argument(
-        "--fulltext", metavar="NAME", action="append", default=[], help="a column to index"
-    )
-    sub.add_argument("--metric", choices=("cosine", "l2", "ip"), default="cosine")
-    sub.add_argument("--encoder", metavar="NAME", help="encode the texts: hashing")
-    sub.add_argument("--encode", metavar="NAME", help="the column that --encoder reads")
-    sub.add_argument("--dimensions", type=int, metavar="N", help="of --encoder's vectors")
-    sub.add_argument("--append", action="store_true", help="add to an existing collection")
-    sub.add_argument("--on-conflict", choices=("error", "replace", "ignore"), default="error")
-    sub.add_argument("--batch", type=positive, default=10_000, metavar="ROWS", help="per commit")
+    what = "create a collection from JSON Lines or CSV"
+    sub = _add_command(commands, "import", what, IMPORT_EXAMPLES)
+    add = sub.add_argument
+    add("collection", metavar="COLLECTION", help="the collection to create")
+    add("docs", metavar="DOCS", help="a .jsonl or .csv file (UTF-8), also packed as .gz")
+    add("--vectors", metavar="V.npy", help="a matrix whose row i is the vector of document i")
+    add("--vector-column", default="embedding", metavar="NAME", help="default: embedding")
+    add("--key", metavar="NAME", help="the column that is the primary key")
+    text = "a column to index for MATCH; may be given several times"
+    add("--fulltext", metavar="NAME", action="append", default=[], help=text)
+    metrics = "of the vector column, default: cosine"
+    add("--metric", choices=("cosine", "l2", "ip"), default="cosine", help=metrics)
+    add("--encoder", metavar="NAME", help="make the vectors from texts; built in: hashing")
+    text = "the column that --encoder reads, default: the only --fulltext one"
+    add("--encode", metavar="NAME", help=text)
+    add("--dimensions", type=positive, metavar="N", help="how many --encoder's vectors have")
+    add("--append", action="store_true", help="add to the collection where it exists")
+    rule = "what a row does whose key exists: end the import (default), take its place, or nothing"
+    add("--on-conflict", choices=("error", "replace", "ignore"), default="error", help=rule)
+    add("--batch", type=positive, default=10_000, metavar="ROWS", help="per commit; default 10,000")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.set_defaults(command=import_)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -192,3 +193,16 @@ def test_the_module_runs_and_survives_a_closed_pipe(file: str) -> None:
 
     assert found.returncode == 0
     assert found.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["query", "import"])
+def test_help_explains_each_option_and_shows_examples(command: str, capsys: Capture) -> None:
+    assert run([command, "--help"]) == 0
+
+    printed = capsys.readouterr().out
+    assert f"  m2mdb {command} notes.m2m" in printed
+    options = re.findall(r"^  (--?\w[\w-]*|[A-Z]+)(.*)\n(.*)", printed, re.MULTILINE)
+    assert len(options) >= 3
+    for name, rest, following in options:
+        assert len(rest.split("  ")) > 1 or following.startswith(" " * 20), name
+    assert max(map(len, printed.splitlines())) <= 100
