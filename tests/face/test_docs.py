@@ -1,0 +1,85 @@
+"""The language page: its examples run in their order and print what stands under them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+import m2mdb
+from m2mdb.language import Language
+from m2mdb.tables import table
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "language.md"
+EXAMPLE = re.compile(r"```(sql|python)\n(.*?)```\n(?:```text\n(.*?)```\n)?", re.DOTALL)
+
+
+def shown(con: m2mdb.Connection, kind: str, code: str) -> str:
+    """What an example prints: Python's output, or the last statement's rows as a table."""
+    if kind == "python":
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, {"con": con, "m2mdb": m2mdb})
+        return printed.getvalue()
+    text = ""
+    for statement in Language().split(code):
+        cursor = con.execute(statement)
+        if cursor.description is not None:
+            text = table([column[0] for column in cursor.description], cursor.fetchall()) + "\n"
+    return text
+
+
+def test_the_examples_of_the_language_page_print_what_they_show() -> None:
+    con = m2mdb.connect(":memory:", compute="numpy")
+    examples = EXAMPLE.findall(PAGE.read_text("utf-8"))
+
+    found = [(code, shown(con, kind, code)) for kind, code, _ in examples]
+
+    assert len(examples) >= 15
+    for (code, printed), (_, _, expected) in zip(found, examples, strict=True):
+        assert printed == expected, code
+    con.close()
+
+
+def test_all_fences_of_the_language_page_are_examples() -> None:
+    text = PAGE.read_text("utf-8")
+
+    assert "```" not in EXAMPLE.sub("", text)
+
+
+def test_the_language_page_names_every_function_and_pragma() -> None:
+    from m2mdb.query.aggregates import AGGREGATES
+    from m2mdb.query.functions import FUNCTIONS
+    from m2mdb.query.pragma import _PRAGMAS
+
+    words = set(re.findall(r"\w+", PAGE.read_text("utf-8")))
+
+    assert set(FUNCTIONS) | set(AGGREGATES) | set(_PRAGMAS) <= words
+
+
+MATCHES = [
+    ("dark mode", ["n1", "n2", "n3"]),
+    ('"dark mode"', ["n1"]),
+    ("edit*", ["n1"]),
+    ("chocolat~1", ["n2"]),
+    ("+mode -night", ["n1"]),
+    ("dark^2 mode", ["n1", "n2", "n3"]),
+    ("body:dark", ["n1", "n2"]),
+]
+
+
+@pytest.mark.parametrize(("text", "ids"), MATCHES)
+def test_the_match_texts_of_the_page_find_what_it_says(text: str, ids: list[str]) -> None:
+    page = PAGE.read_text("utf-8")
+    con = m2mdb.connect(":memory:", compute="numpy")
+    for kind, code, _ in EXAMPLE.findall(page)[:3]:
+        shown(con, kind, code)
+
+    found = con.collection("notes").search(match=text).ids.tolist()
+
+    assert f"| `{text}` |" in page
+    assert sorted(found) == ids
+    con.close()
