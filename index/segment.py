@@ -54,6 +54,7 @@ ALIGNMENT = 64  # a cache line, and the widest vector register
 DTYPES = {b"<i8", b"<u8", b"<u4", b"<u2", b"|u1", b"|i1", b"<f8", b"<f4", b"<f2"}
 RECORD = struct.Struct("<IIQQqqQQ")  # see SegmentRecord
 VALUES_CACHED_BYTES = 64 << 20  # decoded Python values of one column kept per segment
+WHOLE_BLOB_BYTES = 1 << 20  # a column's bytes that are verified whole at the first value read
 TEXT_PREFIX = "t."
 
 NamedPart = tuple[str, int, np.ndarray]
@@ -369,7 +370,11 @@ class Segment:
         offsets = self.array("offsets", column.id)
         bounds = self.view("offsets", column.id, "I" if offsets.itemsize == 4 else "Q")
         extent, at, _, size = self._directory["blob", column.id]
-        read, is_text = extent.read, column.type != "BLOB"
+        read: Callable[[int, int], bytes] = extent.read
+        is_text = column.type != "BLOB"
+        if 0 < size <= WHOLE_BLOB_BYTES:
+            blob = self.array("blob", column.id).data
+            at, read = 0, lambda start, length: bytes(blob[start : start + length])
 
         def value(ordinal: int) -> str | bytes:
             start, stop = bounds[ordinal], bounds[ordinal + 1]
@@ -455,7 +460,7 @@ class Segment:
     def vector_rows(self, column: Column, ordinals: np.ndarray) -> np.ndarray:
         """Copies of some vectors, (n, dimension); reads only the blocks they stand in."""
         extent, offset, dtype, _count = self._vectors(column)
-        if extent.all_verified or len(ordinals) > 64:
+        if len(ordinals) > 64 or self.is_verified(column):
             return np.asarray(self.matrix(column)[ordinals])
         width = column.dimension * dtype.itemsize
         raw = b"".join(extent.read(offset + int(o) * width, width) for o in ordinals)
