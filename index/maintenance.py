@@ -307,13 +307,14 @@ def due_merge(entry: CollectionEntry, page_size: int, most: int) -> tuple[list[i
         ids = tiers[tier][:TIER_FACTOR]
         if len(ids) < TIER_FACTOR:
             continue
-        sizes = [_bytes_of(entry.records[id_], page_size) for id_ in ids]
+        sizes = [bytes_of(entry.records[id_], page_size) for id_ in ids]
         if sum(sizes) <= most:
             return ids, sum(sizes)
     return [], 0
 
 
-def _bytes_of(record: SegmentRecord, page_size: int) -> int:
+def bytes_of(record: SegmentRecord, page_size: int) -> int:
+    """What a segment's extents take in the file."""
     return sum(extent.page_count for extent in record.extents) * page_size
 
 

@@ -1,7 +1,8 @@
 """The tree of a statement: what the parser hands to the binder.
 
     Statement      CreateCollection DropCollection CreateIndex DropIndex Insert Update Delete
-                   Begin Commit Rollback Savepoint Release Explain Pragma Checkpoint Unbuilt
+                   Begin Commit Rollback Savepoint Release Explain Pragma Checkpoint Optimize
+                   Unbuilt
     +-- Query      Select Search Values Compound With
 
 The expressions and parts that they are made of stand in nodes.py and are handed on here; its
@@ -86,6 +87,7 @@ __all__ = [
     "Literal",
     "Node",
     "OnConflict",
+    "Optimize",
     "Option",
     "OrderItem",
     "Parameter",
@@ -415,6 +417,16 @@ class Checkpoint(Statement):
     def __init__(self, mode: str, position: int) -> None:
         super().__init__(position)
         self.mode = mode
+
+
+class Optimize(Statement):
+    """`OPTIMIZE [c]`; collection is None for all."""
+
+    __slots__ = ("collection",)
+
+    def __init__(self, collection: str | None, position: int) -> None:
+        super().__init__(position)
+        self.collection = collection
 
 
 class Unbuilt(Statement):

@@ -28,6 +28,7 @@ from m2mdb.query.ast import (
     DropIndex,
     Explain,
     Insert,
+    Optimize,
     Pragma,
     Query,
     Release,
@@ -260,6 +261,15 @@ def _checkpoint(database: Database, statement: Checkpoint) -> Result:
     return checkpoint(database, statement.mode)
 
 
+def _optimize(database: Database, statement: Optimize) -> Result:
+    from m2mdb.index.optimize import optimize
+
+    reports = optimize(database, statement.collection)
+    columns = ["collection", "segments_before", "segments_after", "rows"]
+    rows = [(r.collection, r.segments_before, r.segments_after, r.rows) for r in reports]
+    return Result(columns, rows)
+
+
 _OTHERS: dict[type[Statement], Callable[[Database, Any], Result | None]] = {
     Begin: _begin,
     Checkpoint: _checkpoint,
@@ -268,6 +278,7 @@ _OTHERS: dict[type[Statement], Callable[[Database, Any], Result | None]] = {
     CreateIndex: _ddl(ddl.create_index),
     DropCollection: _ddl(ddl.drop_collection),
     DropIndex: _ddl(ddl.drop_index),
+    Optimize: _optimize,
     Pragma: run_pragma,
     Release: _release,
     Rollback: _rollback,

@@ -6,7 +6,14 @@ constraints come as pairs of a field of ColumnDef and its value.
 
 from __future__ import annotations
 
-from m2mdb.query.ast import CreateCollection, CreateIndex, DropCollection, DropIndex, Unbuilt
+from m2mdb.query.ast import (
+    CreateCollection,
+    CreateIndex,
+    DropCollection,
+    DropIndex,
+    Optimize,
+    Unbuilt,
+)
 from m2mdb.query.nodes import ColumnDef, Expression, Literal, Node, Option
 from m2mdb.query.statement_actions import Clause
 from m2mdb.query.syntax import SyntaxFault, UnbuiltFault
@@ -340,9 +347,9 @@ def undo(start: int, collection: str, commit: Node) -> Unbuilt:
     return Unbuilt("UNDO", {"collection": collection, "commit": commit}, start)
 
 
-def optimize(start: int, name: str | None = None) -> Unbuilt:
+def optimize(start: int, name: str | None = None) -> Optimize:
     """`OPTIMIZE [c]`."""
-    return Unbuilt("OPTIMIZE", {"name": name}, start)
+    return Optimize(name, start)
 
 
 def forget(start: int, collection: str, condition: Expression | None) -> Unbuilt:

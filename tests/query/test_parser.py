@@ -327,7 +327,7 @@ def test_unbuilt_statements_name_themselves() -> None:
     }
 
     assert keywords == {
-        "ALTER COLLECTION", "FEEDBACK", "ENERGY", "EXPLORE", "CONSOLIDATE", "UNDO", "OPTIMIZE",
+        "ALTER COLLECTION", "FEEDBACK", "ENERGY", "EXPLORE", "CONSOLIDATE", "UNDO",
         "VACUUM", "ANALYZE", "REINDEX", "FORGET", "REEMBED", "COPY",
     }  # fmt: skip
 
