@@ -1,7 +1,7 @@
 """Files and shared memory of a simulated process.
 
 Invariants
-    SF1 A write that fails may have written any part of its data, in whole sectors (V2).
+    SF1 A write that fails may have written any part of its data, in whole sectors, or all (V2).
     SF2 A map shows every later write, as a real shared map does: an extent that is overwritten
         under a reader is seen to change.
 """
@@ -83,7 +83,7 @@ class SimFile:
         try:
             file = self._enter("write", offset, len(raw))
         except OSError as error:
-            done = self._machine.rng.randint(0, len(raw) // SECTOR) * SECTOR
+            done = self._machine.rng.randint(0, len(raw) // SECTOR + 1) * SECTOR
             if done and not self._read_only:
                 self._log("write", offset, data=raw[:done])
             raise io_error(error, "write", self.path) from error
@@ -144,7 +144,10 @@ class SimFile:
 
     def identity(self) -> Identity:
         """The identity of the open file, whatever its path names by now."""
-        self._enter("identity")
+        try:
+            self._enter("identity")
+        except OSError as error:
+            raise io_error(error, "identify", self.path) from error
         links = sum(inode == self.inode for inode in self._machine.disk.names.values())
         return Identity(DEVICE, self.inode, links)
 
@@ -168,6 +171,8 @@ class SimFile:
         try:
             self._enter("lock", offset, size)
         except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False  # so the system says that another holder is in the way
             raise io_error(error, "lock", self.path) from error
         if exclusive and self._read_only:
             cause = os_error(errno.EBADF, self.path)
@@ -177,7 +182,10 @@ class SimFile:
 
     def unlock(self, offset: int, size: int) -> None:
         """Give up this File's locks on the range."""
-        self._enter("unlock", offset, size)
+        try:
+            self._enter("unlock", offset, size)
+        except OSError as error:
+            raise io_error(error, "unlock", self.path) from error
         self._machine.locks_of(self.inode).unlock(self._owner, offset, size)
 
     def close(self) -> None:

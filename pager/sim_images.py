@@ -133,6 +133,9 @@ def _variants(state: DiskState, operation: Operation | None, rng: Random) -> lis
         _Variant("all kept", _kept, current, "stale"),
     ]
     changed = any(file.history or len(file.sizes) > 1 for file in state.files.values())
+    if operation is not None and operation.kind == "write":
+        variants += _torn_variants(operation, current, rng)
+    variants += _apart_variants(state)
     if state.pending_names:
         variants.append(_Variant("names lost, data kept", _kept, durable, "stale"))
         variants.append(_Variant("names kept, data lost", _lost, current, "garbage"))
@@ -144,6 +147,8 @@ def _variants(state: DiskState, operation: Operation | None, rng: Random) -> lis
         ("random sectors", _random_sectors(rng)),
         ("files apart", _files_apart(rng)),
         ("random prefix", _prefix(rng)),
+        ("one page lost", _one_page(state, rng, lost=True)),
+        ("one page alone", _one_page(state, rng, lost=False)),
     )
     for label, chooser in mixed:
         names = _some_names(state, rng)
@@ -151,9 +156,33 @@ def _variants(state: DiskState, operation: Operation | None, rng: Random) -> lis
     if any(len(file.sizes) > 1 for file in state.files.values()):
         variants.append(_Variant("grown, zeros", _grown(None), current, "zeros"))
         variants.append(_Variant("grown, garbage", _grown((rng, state)), current, "zeros"))
-    if operation is not None and operation.kind == "write":
-        variants += _torn_variants(operation, current, rng)
+        variants.append(_Variant("garbage tail", _garbage_tail(rng, state), current, "stale"))
     return variants
+
+
+def _apart_variants(state: DiskState) -> list[_Variant]:
+    """Each changed file lost while the others are kept, and kept while the others are lost.
+
+    Syncs of one file say nothing of another: a missing one shows here, and not by chance.
+    """
+    changed = [n for n, file in state.files.items() if file.history or len(file.sizes) > 1]
+    if len(changed) < 2:
+        return []
+    variants = []
+    paths = {number: path for path, number in state.names.items()}
+    for number in changed:
+        end = paths.get(number, f"file {number}")[-4:]
+        for label, one, others in (("lost", _lost, _kept), ("alone", _kept, _lost)):
+            chooser = _apart(number, one, others)
+            variants.append(_Variant(f"{end} {label}", chooser, state.names, "stale"))
+    return variants
+
+
+def _apart(which: int, one: Chooser, others: Chooser) -> Chooser:
+    def choose(number: int, file: DiskFile) -> Choice:
+        return (one if number == which else others)(number, file)
+
+    return choose
 
 
 def _torn_variants(operation: Operation, names: Names, rng: Random) -> list[_Variant]:
@@ -228,6 +257,22 @@ def _prefix(rng: Random) -> Chooser:
     return choose
 
 
+def _one_page(state: DiskState, rng: Random, *, lost: bool) -> Chooser:
+    """All is kept but for one changed page, or lost but for one: the least that goes wrong."""
+    changed = [(n, page) for n, file in state.files.items() for page in file.history]
+    which = rng.choice(changed) if changed else (0, 0)
+
+    def choose(number: int, file: DiskFile) -> Choice:
+        pages, size = (_kept if lost else _lost)(number, file)
+        if number == which[0]:
+            page = which[1]
+            pages[page] = file.history[page][0 if lost else -1]
+            size = file.size
+        return pages, size
+
+    return choose
+
+
 def _grown(garbage: tuple[Random, DiskState] | None) -> Chooser:
     """The new size is on the disk, the new content is not."""
 
@@ -238,6 +283,25 @@ def _grown(garbage: tuple[Random, DiskState] | None) -> Chooser:
                 if page * PAGE >= base:
                     pages[page] = _stale_page(*garbage)
         return pages, file.size
+
+    return choose
+
+
+def _garbage_tail(rng: Random, state: DiskState) -> Chooser:
+    """The file has grown; its new sectors hold what was written, zeros or noise, each by itself."""
+
+    def choose(number: int, file: DiskFile) -> Choice:
+        pages, size = _kept(number, file)
+        base = file.sizes[0]
+        for page, version in pages.items():
+            start = max(0, base - page * PAGE + SECTOR - 1) // SECTOR * SECTOR
+            if start >= PAGE or base >= size:
+                continue
+            whole = version or ZERO_PAGE
+            tail = (whole, ZERO_PAGE, _stale_page(rng, state))
+            rest = [rng.choice(tail)[at : at + SECTOR] for at in range(start, PAGE, SECTOR)]
+            pages[page] = whole[:start] + b"".join(rest)
+        return pages, size
 
     return choose
 

@@ -22,6 +22,7 @@ class History(Generic[State]):
         self.started = [0]
         self.acknowledged: list[int | None] = [0]
         self.floors: list[tuple[int, int]] = [(0, 0)]  # (I/O point, state durable from there on)
+        self.abandoned: dict[int, int] = {}  # state -> I/O point from which it never comes back
 
     def begin(self, state: State) -> None:
         """A commit that leads to `state` is about to be asked for."""
@@ -35,6 +36,12 @@ class History(Generic[State]):
         if durable:
             self.floor()
 
+    def abandon(self) -> None:
+        """The newest commit, if it was not acknowledged, can come back no more (S8)."""
+        last = len(self.states) - 1
+        if self.acknowledged[last] is None:
+            self.abandoned.setdefault(last, self.vfs.io_points)
+
     def floor(self) -> None:
         """All that was acknowledged so far is promised to outlive a power loss."""
         last = max(i for i, point in enumerate(self.acknowledged) if point is not None)
@@ -43,11 +50,14 @@ class History(Generic[State]):
     def after_crash(self, point: int) -> list[State]:
         """What a power loss during I/O point `point` may leave: a prefix, not below the floor."""
         floor = max(state for at, state in self.floors if at <= point)
-        newest = max(i for i, start in enumerate(self.started) if start <= point)
-        return self.states[floor : newest + 1]
+        return self._between(floor, point)
 
     def after_kill(self, point: int) -> list[State]:
         """What the death of the process before I/O point `point` may leave."""
         done = [i for i, at in enumerate(self.acknowledged) if at is not None and at <= point]
+        return self._between(max(done), point)
+
+    def _between(self, oldest: int, point: int) -> list[State]:
         newest = max(i for i, start in enumerate(self.started) if start <= point)
-        return self.states[max(done) : newest + 1]
+        gone = {i for i, at in self.abandoned.items() if at <= point}
+        return [self.states[i] for i in range(oldest, newest + 1) if i not in gone]

@@ -105,6 +105,7 @@ class StoreRun:
     def commit(self, changes: Changes) -> None:
         """One transaction."""
         transaction = self.store.begin_write()
+        self.history.abandon()  # what a dead writer left behind the end is durably erased (S8)
         try:
             change(transaction, changes)
             self.finish(transaction, changes)
