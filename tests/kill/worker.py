@@ -74,11 +74,16 @@ def check(store: Store) -> int:
         snapshot.close()
 
 
+def open_to_write(path: str, synchronous: str) -> Store:
+    """The store of a worker, made where there is none."""
+    options = StoreOptions(create=True, synchronous=synchronous, wal_autocheckpoint=40, timeout=60)
+    return Store.open(OsVfs(), path, options)
+
+
 def main() -> None:
     """Write until killed."""
     path, synchronous, mode = sys.argv[1:4]
-    options = StoreOptions(create=True, synchronous=synchronous, wal_autocheckpoint=40, timeout=60)
-    store = Store.open(OsVfs(), path, options)
+    store = open_to_write(path, synchronous)
     interrupts = 0
     while True:
         try:
@@ -91,7 +96,7 @@ def main() -> None:
                 raise
             if store.poisoned:
                 store.close()
-                store = Store.open(OsVfs(), path, options)
+                store = open_to_write(path, synchronous)
             check(store)
             os.write(1, b"interrupted\n")
 

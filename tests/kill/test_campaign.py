@@ -1,0 +1,81 @@
+"""A short round of the kill campaign, and faults that it must notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import m2mdb
+from tests.kill import notes, roles
+from tests.kill.campaign import campaign
+from tests.kill.processes import Board, Worker
+
+
+def test_processes_killed_at_any_moment_lose_nothing_acknowledged() -> None:
+    """S3, S4, S8, S10: five seconds of the campaign; M2M_KILL_ROUNDS does not change it."""
+    counts = campaign(5.0, 1)
+
+    assert counts["kills"] >= 10
+    assert counts["acknowledged_commits"] >= 10
+
+
+def lose_an_acknowledged_commit(con: m2mdb.Connection, place: roles.Workplace) -> None:
+    place.board.acknowledge(0, 8)
+
+
+def write_beside_the_model(con: m2mdb.Connection, place: roles.Workplace) -> None:
+    key = con.execute("SELECT id FROM notes LIMIT 1").fetchone()[0]
+    con.execute("UPDATE notes SET body = 'changed' WHERE id = ?", (key,))
+    con.commit()
+
+
+def commit_half_of_a_transaction(con: m2mdb.Connection, place: roles.Workplace) -> None:
+    con.execute("UPDATE progress SET done = done + 1 WHERE owner = 0")
+    con.commit()
+
+
+def bring_a_row_back(con: m2mdb.Connection, place: roles.Workplace) -> None:
+    con.execute("INSERT INTO notes VALUES (?, ?, ?, ?, ?, ?)", notes.row(0, 10_000, 3))
+    con.commit()
+
+
+def leave_a_file_behind(con: m2mdb.Connection, place: roles.Workplace) -> None:
+    Path(f"{place.path}-more").write_bytes(b"")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("plant", "said"),
+    [
+        (lose_an_acknowledged_commit, "8 operations acknowledged, 6 found"),
+        (write_beside_the_model, "different"),
+        (commit_half_of_a_transaction, "owner 0 after 7 operations"),
+        (bring_a_row_back, "owner 0 at operation 6"),
+        (leave_a_file_behind, "after the last close"),
+    ],
+)
+def test_a_planted_fault_is_found(
+    tmp_path: Path, plant: Callable[[m2mdb.Connection, roles.Workplace], None], said: str
+) -> None:
+    board = Board(tmp_path, 1, slots=1)
+    place = roles.Workplace(tmp_path / "notes.m2m", board, 5, "off")
+
+    def work() -> None:
+        con = place.connect(0)
+        notes.create(con, 1)
+        state = notes.State(5, 0)
+        for _ in range(6):
+            con.execute("BEGIN")
+            state.step(con)
+            con.commit()
+            board.acknowledge(0, state.done)
+        plant(con, place)
+        con.close()
+
+    Worker(board, 0, work, "planter").await_end()
+    with pytest.raises(AssertionError, match=said):
+        Worker(board, 0, lambda: roles.verify(place, 0, Random(1)), "verifier").await_end()
+    board.close()
