@@ -8,6 +8,7 @@ import numpy as np
 
 from m2mdb.index import maintenance, secondary
 from m2mdb.index.catalog import CollectionEntry, remove_entry
+from m2mdb.index.description import describe_segment, put_description
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, check_name
 from m2mdb.index.segment import NamedPart, lay_out
 from m2mdb.pager.btree import BTree
@@ -38,6 +39,7 @@ def create_collection(write: WriteView, schema: CollectionSchema) -> None:
     from m2mdb.index.catalog import put_entry
 
     put_entry(write.catalog_tree(), entry, described=True)
+    put_description(write.transaction, entry)
     write.set_catalog(write.catalog.replaced(entry, schema_changed=True))
 
 
@@ -146,8 +148,9 @@ def _add_text_index(
     records = []
     for segment in view.segments:
         parts: list[NamedPart] = maintenance.text_parts(column, segment.values(column))
-        buffers, size = lay_out(segment.rows, parts)
         record = entry.records[segment.id].copy()
+        description = describe_segment(entry, segment.id, record.commit)
+        buffers, size = lay_out(segment.rows, parts, description)
         record.extents = (*record.extents, write.transaction.write_extent(buffers, size))
         entry.records[segment.id] = record
         entry.segments.pop(segment.id, None)

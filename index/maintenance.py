@@ -9,12 +9,14 @@ amortised over a logarithmic number of rewrites.
 
 Invariants
     M1  A merge starts with an empty delta: no entry of the log names a segment that goes away.
-    M2  The rows of a merged segment are the live rows of its sources, rowids and bytes unchanged.
+    M2  The rows of a merged segment are the live rows of its sources, rowids and bytes unchanged;
+        ended ones that AS OF may still name move to a kept segment (`index.retention`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from m2mdb.index.collection import (
     encode_deletions,
 )
 from m2mdb.index.delta import FLUSH_BYTES, FLUSH_ROWS, DeltaMirror, indexable_text
+from m2mdb.index.description import describe_segment
 from m2mdb.index.schema import Column
 from m2mdb.index.segment import (
     TEXT_PREFIX,
@@ -76,11 +79,13 @@ def write_segment(
     *,
     commits: np.ndarray | None = None,
     texts: TextParts | None = None,
+    replaces: Sequence[int] = (),
 ) -> SegmentRecord:
     """Write rows, sorted by rowid, as a new segment of `entry`, which is the caller's to change.
 
     commits  u64 per row where they differ from this transaction's commit
     texts    gives the inverted lists of a column where they need not be built from its values
+    replaces segments that are merged into this one, for its description
     """
     rowids, stored = rows
     parts: list[NamedPart] = [("rowids", 0, rowids)]
@@ -95,13 +100,15 @@ def write_segment(
         if column.fulltext is not None:
             assert isinstance(values, list)
             parts.extend(texts(column) if texts else text_parts(column, values))
-    buffers, size = lay_out(len(rowids), parts)
+    commit = write.transaction.new_commit
+    description = describe_segment(entry, entry.next_segment, commit, replaces)
+    buffers, size = lay_out(len(rowids), parts, description)
     descriptor = write.transaction.write_extent(buffers, size)
     record = SegmentRecord(
         entry.next_segment,
         len(rowids),
         rowids=(int(rowids[0]), int(rowids[-1])),
-        commit=write.transaction.new_commit,
+        commit=commit,
     )
     record.extents = (descriptor,)
     entry.next_segment += 1
@@ -168,13 +175,16 @@ def flush(write: WriteView, view: CollectionView) -> None:
     if mirror.end == mirror.base:
         return
     entry = view.entry.copy()
+    keeps = _keeps_past(write, entry)
+    if keeps and mirror.ends:
+        retention().keep_from_delta(write, entry, mirror)
     written: list[SegmentRecord] = []
     live = mirror.live(len(mirror), view.end)
     rowids = mirror.rowids(len(mirror))
     chosen = np.flatnonzero(live)
     chosen = chosen[np.argsort(rowids[chosen], kind="stable")]
     if len(chosen):
-        stored = _delta_columns(mirror, chosen)
+        stored = delta_columns(mirror, chosen)
         commits = np.array(mirror.commits, np.uint64)[chosen]
         written.append(write_segment(write, entry, (rowids[chosen], stored), commits=commits))
     changed: set[int] = set()
@@ -185,11 +195,14 @@ def flush(write: WriteView, view: CollectionView) -> None:
     entry.base_sequence = mirror.end
     entry.next_rowid = max(mirror.next_rowid, entry.next_rowid)
     drop_empty(write, entry, changed)
+    if keeps:
+        retention().tidy(write, entry)
     records = written + [entry.records[i] for i in sorted(changed) if i in entry.records]
     write.replace_entry(view, entry, records)
 
 
-def _delta_columns(mirror: DeltaMirror, chosen: np.ndarray) -> list[StoredColumn]:
+def delta_columns(mirror: DeltaMirror, chosen: np.ndarray) -> list[StoredColumn]:
+    """The values of some versions of the delta, column by column."""
     stored: list[StoredColumn] = []
     picked = chosen.tolist()
     for index, column in enumerate(mirror.columns):
@@ -262,11 +275,25 @@ def end_places(
 
 
 def drop_empty(write: WriteView, entry: CollectionEntry, candidates: set[int]) -> None:
-    """Give up segments of which no row is left."""
+    """Give up segments of which no row is left, or keep them for AS OF."""
+    keeps = _keeps_past(write, entry)
     for segment in candidates:
         record = entry.records.get(segment)
         if record is not None and record.deleted == record.rows:
-            drop_segment(write, entry, segment)
+            if not keeps or not retention().keep_whole(write, entry, segment):
+                drop_segment(write, entry, segment)
+
+
+def _keeps_past(write: WriteView, entry: CollectionEntry) -> bool:
+    """Whether there is a past to take care of (S25)."""
+    return bool(write.catalog.keep_commits or entry.past)
+
+
+def retention() -> ModuleType:
+    """The module that keeps ended versions, loaded where they are kept alone."""
+    from m2mdb.index import retention
+
+    return retention
 
 
 def drop_segment(write: WriteView, entry: CollectionEntry, segment: int) -> None:
@@ -342,24 +369,34 @@ def merge(write: WriteView, view: CollectionView, ids: Sequence[int]) -> None:
     entry = view.entry.copy()
     written = []
     if len(order):
-        maps = _ordinal_maps(chosen, keep, order)
+        maps = ordinal_maps(chosen, keep, order)
 
         def texts(column: Column) -> list[NamedPart]:
-            return _merged_text(column, chosen, maps)
+            return merged_text(column, chosen, maps)
 
-        stored = [_merged_column(column, chosen, keep, order) for column in view.schema.columns]
-        commits = np.concatenate([_commits(s)[k] for s, k in zip(chosen, keep, strict=True)])
+        stored = [merged_column(column, chosen, keep, order) for column in view.schema.columns]
+        commits = np.concatenate([s.commits()[k] for s, k in zip(chosen, keep, strict=True)])
         written.append(
             write_segment(
-                write, entry, (rowids[order], stored), commits=commits[order], texts=texts
+                write,
+                entry,
+                (rowids[order], stored),
+                commits=commits[order],
+                texts=texts,
+                replaces=ids,
             )
         )
+    keeps = _keeps_past(write, entry)
+    if keeps:
+        retention().keep_from_segments(write, entry, chosen)
     for id_ in ids:
         drop_segment(write, entry, id_)
+    if keeps:
+        retention().tidy(write, entry)
     write.replace_entry(view, entry, written)
 
 
-def _ordinal_maps(
+def ordinal_maps(
     chosen: Sequence[Segment], keep: Sequence[np.ndarray], order: np.ndarray
 ) -> list[np.ndarray]:
     """For each source segment: new ordinal of each old one, -1 where the row is gone."""
@@ -374,15 +411,10 @@ def _ordinal_maps(
     return maps
 
 
-def _commits(segment: Segment) -> np.ndarray:
-    if segment.has("commits", 0):
-        return segment.per_row("commits", 0)
-    return np.full(segment.rows, segment.record.commit, np.uint64)
-
-
-def _merged_column(
+def merged_column(
     column: Column, chosen: Sequence[Segment], keep: Sequence[np.ndarray], order: np.ndarray
 ) -> StoredColumn:
+    """One column's values of the rows in `keep` of each segment, put in order."""
     if not column.is_vector:
         values: list[Any] = []
         for segment, kept in zip(chosen, keep, strict=True):
@@ -404,11 +436,12 @@ def _merged_column(
     return VectorData(matrix[order], norms[order], present)
 
 
-def _merged_text(
+def merged_text(
     column: Column,
     chosen: Sequence[Segment],
     maps: Sequence[np.ndarray],
 ) -> list[NamedPart]:
+    """The inverted lists of the rows that `maps` give a new ordinal."""
     from m2mdb.index.text import postings
 
     size = sum(int(np.count_nonzero(mapping >= 0)) for mapping in maps)

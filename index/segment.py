@@ -19,9 +19,11 @@ extent of the same form.
     hashes       c       u64 ascending: xxh3-64 of each key that is not NULL (int64 keys: the value)
     hash_rows    c       u32, the ordinals in that order
     t.*          c       the inverted lists of a FULLTEXT column, see `index.text.postings`
+    about        0       what the segment is, and the directory again, see `index.description`
 
 Invariants
-    G1  rowids ascend strictly; every per-row part has one item a row.
+    G1  rowids ascend, in a segment of rows that may be live strictly; in one of kept versions (see
+        `index.retention`) a rowid may repeat. Every per-row part has one item a row.
     G2  A part's bytes are verified before anything is made of them (S18).
 """
 
@@ -29,13 +31,14 @@ from __future__ import annotations
 
 import itertools
 import struct
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
+from m2mdb.index.description import ABOUT, about_part, about_size
 from m2mdb.index.schema import VECTOR_DTYPES, Column
 from m2mdb.index.values import VectorData
 from m2mdb.pager.errors import CorruptDatabaseError
@@ -63,7 +66,10 @@ NamedPart = tuple[str, int, np.ndarray]
 class SegmentRecord:
     """What the catalog keeps of a segment; replaced whole when rows of it end."""
 
-    __slots__ = ("commit", "deleted", "extents", "id", "max_rowid", "min_rowid", "rows", "version")
+    __slots__ = (
+        "commit", "deleted", "extents", "id", "max_rowid", "min_rowid", "newest_end", "rows",
+        "version",
+    )  # fmt: skip
 
     def __init__(self, id: int, rows: int, *, rowids: tuple[int, int], commit: int) -> None:
         self.id = id
@@ -72,6 +78,7 @@ class SegmentRecord:
         self.min_rowid, self.max_rowid = rowids
         self.commit = commit
         self.version = 0  # grows with every change of the deletions, so that caches notice
+        self.newest_end = 0  # of a kept segment: the commit that ended the last of its rows
         self.extents: tuple[ExtentDescriptor, ...] = ()
 
     def encode(self) -> bytes:
@@ -113,6 +120,7 @@ class SegmentRecord:
         )
         other.deleted = self.deleted
         other.version = self.version
+        other.newest_end = self.newest_end
         other.extents = self.extents
         return other
 
@@ -191,12 +199,16 @@ def hash_parts(column: Column, values: list[Any]) -> Iterator[NamedPart]:
     yield "hash_rows", column.id, rows[order]
 
 
-def lay_out(rows: int, parts: list[NamedPart]) -> tuple[list[Any], int]:
-    """The buffers of a segment's extent in order, and their size in bytes."""
-    directory = np.zeros(len(parts), PART)
+def lay_out(rows: int, parts: list[NamedPart], description: bytes) -> tuple[list[Any], int]:
+    """The buffers of a segment's extent in order, and their size in bytes.
+
+    The part `about` with the description is the last one.
+    """
+    directory = np.zeros(len(parts) + 1, PART)
     at = HEADER.size + directory.nbytes
+    about = np.zeros(about_size(description, at), np.uint8)
     body: list[Any] = []
-    for entry, (name, column, array) in zip(directory, parts, strict=True):
+    for entry, (name, column, array) in zip(directory, [*parts, (ABOUT, 0, about)], strict=True):
         padding = -at % ALIGNMENT
         entry["name"], entry["column"] = name.encode(), column
         entry["dtype"] = array.dtype.newbyteorder("<").str.encode()
@@ -207,8 +219,9 @@ def lay_out(rows: int, parts: list[NamedPart]) -> tuple[list[Any], int]:
         if len(array):
             body.append(np.ascontiguousarray(array).data.cast("B"))
         at += padding + array.nbytes
-    head = HEADER.pack(MAGIC, len(parts), 0, rows)
-    return [head, directory.tobytes(), *body], at
+    head = HEADER.pack(MAGIC, len(directory), 0, rows) + directory.tobytes()
+    body[-1] = about_part(description, head)
+    return [head, *body], at
 
 
 # ------------------------------------------------------------------------- reading
@@ -330,6 +343,17 @@ class Segment:
         view = self.view("rowids", 0, "q")
         at = bisect_left(view, rowid)
         return at if at < len(view) and view[at] == rowid else None
+
+    def commits(self) -> np.ndarray:
+        """u64 (rows,): the commit that wrote each version."""
+        if self.has("commits", 0):
+            return self.per_row("commits", 0)
+        return np.full(self.rows, self.record.commit, np.uint64)
+
+    def ordinals(self, rowid: int) -> range:
+        """The ordinals of all versions of a rowid, dead or alive."""
+        view = self.view("rowids", 0, "q")
+        return range(bisect_left(view, rowid), bisect_right(view, rowid))
 
     def candidates(self, column: int, hash_: int) -> list[int]:
         """Ordinals whose key has this hash."""

@@ -16,6 +16,7 @@ from m2mdb.index import ddl
 from m2mdb.index.catalog import Catalog, CollectionEntry, put_entry, put_segment, segment_key
 from m2mdb.index.collection import CollectionView, open_segments
 from m2mdb.index.delta import DeltaMirror
+from m2mdb.index.description import put_description
 from m2mdb.index.schema import CollectionSchema, IndexInfo
 from m2mdb.index.segment import SegmentRecord
 from m2mdb.index.writer import CollectionWriter
@@ -137,6 +138,8 @@ class WriteView(View):
         """Write a changed entry and make it the one that this transaction sees (A1, A2)."""
         tree = self.catalog_tree()
         put_entry(tree, entry, described=schema_changed)
+        if schema_changed:
+            put_description(self.transaction, entry)
         for record in records:
             put_segment(tree, entry.id, record)
         self.set_catalog(self.catalog.replaced(entry, schema_changed=schema_changed))
