@@ -17,7 +17,8 @@ PragmaValue = int | float | str | None
 CHECKPOINT_MODES = ("passive", "full", "restart", "truncate")
 SYNCHRONOUS = ("off", "normal", "full")
 _SYNCHRONOUS_NAMES = {"0": "off", "1": "normal", "2": "full", "3": "full", "extra": "full"}
-MAX_HEADER_VALUE = 2**32 - 1
+_SWITCH = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
+MAX_HEADER_VALUE = 2**31 - 1  # the header has a signed number of 32 bits
 
 
 def run_pragma(database: Database, statement: Pragma) -> Result:
@@ -94,6 +95,17 @@ def _busy_timeout(database: Database, value: PragmaValue) -> Result:
     return _one("timeout", round(database.store.timeout * 1000))
 
 
+def _wal_autocheckpoint(database: Database, value: PragmaValue) -> Result:
+    """Frames in the log after which a commit checkpoints; 0 never does."""
+    if value is not None:
+        if type(value) is not int or value < 0:
+            raise ProgrammingError(
+                f"PRAGMA wal_autocheckpoint = {value}: expected pages of the log, 0 or more"
+            )
+        database.store.wal_autocheckpoint = value
+    return _one("wal_autocheckpoint", database.store.wal_autocheckpoint)
+
+
 def _table_info(database: Database, value: PragmaValue) -> Result:
     names = ["cid", "name", "type", "notnull", "dflt_value", "pk"]
     if value is None:
@@ -129,6 +141,23 @@ def _header_value(name: str) -> Callable[[Database, PragmaValue], Result]:
     return run
 
 
+def _keep_commits(database: Database, value: PragmaValue) -> Result:
+    """Set it, and give the commits that AS OF can name: (keep_commits, oldest, newest)."""
+    if value is not None:
+        if type(value) is not int or value < 0:
+            raise ProgrammingError(
+                f"PRAGMA keep_commits = {value}: expected a number of commits, 0 or more"
+            )
+        with database.reading() as view:
+            unchanged = view.catalog.keep_commits == value
+        if not unchanged:
+            with database.writing() as write:
+                write.set_keep_commits(value)
+    with database.reading() as view:
+        row = (view.catalog.keep_commits, view.oldest_commit(), view.commit)
+    return Result(["keep_commits", "oldest_commit", "newest_commit"], [row])
+
+
 def _page_size(database: Database, value: PragmaValue) -> Result:
     size = database.store.page_size
     if value is not None and value != size:
@@ -146,15 +175,28 @@ def _compute(database: Database, value: PragmaValue) -> Result:
     return _one("compute", database.compute)
 
 
+def _secure_delete(database: Database, value: PragmaValue) -> Result:
+    """As SQLite's: of this connection; what it frees is zeroed at a checkpoint (S26)."""
+    if value is not None:
+        word = str(value).lower()
+        if word not in _SWITCH:
+            raise ProgrammingError(f"PRAGMA secure_delete = {value}: expected on or off (1 or 0)")
+        database.store.secure_delete = _SWITCH[word]
+    return _one("secure_delete", int(database.store.secure_delete))
+
+
 _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
     "application_id": _header_value("application_id"),
     "busy_timeout": _busy_timeout,
     "compute": _compute,
     "integrity_check": _integrity_check,
+    "keep_commits": _keep_commits,
     "page_size": _page_size,
     "quick_check": _quick_check,
+    "secure_delete": _secure_delete,
     "synchronous": _synchronous,
     "table_info": _table_info,
     "user_version": _header_value("user_version"),
+    "wal_autocheckpoint": _wal_autocheckpoint,
     "wal_checkpoint": _wal_checkpoint,
 }

@@ -113,10 +113,13 @@ class Driver:
                 workers[slot] = self._start(place, slot, cast[slot])
             if rng.random() < 0.3:
                 self._await_commits(place, begun)
-        finally:
-            rng.shuffle(workers)
+        except BaseException:
             for each in workers:
-                self.kills[each.kill()] += 1
+                each.discard()
+            raise
+        rng.shuffle(workers)
+        for each in workers:
+            self.kills[each.kill()] += 1
         place.catch_up()
         self._verify(place)
 

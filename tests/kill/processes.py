@@ -9,6 +9,7 @@ few milliseconds instead of a start of Python. Whatever a worker must not lose i
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import mmap
 import os
@@ -100,6 +101,12 @@ class Worker:
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         assert status == -signal.SIGKILL, self._complaint(status)
         return self.board.phase(self.slot)
+
+    def discard(self) -> None:
+        """Kill it, alive or not; for the end of a round that has failed already."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
     def await_end(self) -> None:
         """Wait until it ends by itself, well."""

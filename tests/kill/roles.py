@@ -102,7 +102,7 @@ def _pass_time(
         con.execute("OPTIMIZE notes")
     elif kind == 2:
         place.board.enter(slot, "changing")
-        con.execute("BEGIN")
+        con.execute("BEGIN IMMEDIATE")
         state.copy().step(con)
         con.rollback()
     elif kind == 3:
