@@ -167,7 +167,7 @@ def load_catalog(
     numbers  (catalog number, schema number) of the header
     """
     catalog = Catalog(*numbers)
-    items = list(tree.scan())
+    items = [*tree.scan(None, b"F"), *tree.scan(b"G")]  # between them: `index.receipts`
     for key, raw in items:
         if key[:1] == b"C":
             entry = _load_entry(_key_number(key, 1, where), raw, where, known)

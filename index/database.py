@@ -26,6 +26,7 @@ from m2mdb.compute import backend as compute_backend
 from m2mdb.index.catalog import Catalog, CollectionEntry, load_catalog
 from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.record import SEQUENCE
+from m2mdb.index.scrubbing import Scrubs, after_commit, at_checkpoint, at_close
 from m2mdb.index.view import View, WriteView
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import (
@@ -62,6 +63,7 @@ class Database:
         self._view: View | None = None
         self._interrupted = False
         self._reading = Reading(self)
+        self.scrubs = Scrubs()
         self.plans: dict[str, Any] = {}  # the query layer's prepared statements, by text
 
     @classmethod
@@ -94,6 +96,11 @@ class Database:
     def is_writing(self) -> bool:
         """Whether the open transaction holds the writer lock."""
         return self._transaction is not None
+
+    @property
+    def catalog_number(self) -> int:
+        """The number of the catalog that this connection knows; -1: none yet."""
+        return -1 if self._catalog is None else self._catalog.number
 
     @property
     def compute(self) -> str:
@@ -148,6 +155,7 @@ class Database:
             self.rollback()
             raise
         self._end()
+        after_commit(self)
 
     def rollback(self) -> None:
         """Undo the transaction; without one, nothing happens."""
@@ -386,7 +394,9 @@ class Database:
         """(busy, frames in the log, frames copied); OperationalError inside a transaction."""
         if self._transaction is not None:
             raise OperationalError("cannot checkpoint inside a transaction")
-        return self.store.checkpoint(mode)
+        result = self.store.checkpoint(mode)
+        at_checkpoint(self)
+        return result
 
     def close(self) -> None:
         """Roll back what is open and close the file."""
@@ -412,6 +422,7 @@ class Reading:
     def __enter__(self) -> View:
         self.depth += 1
         try:
+                at_close(self)
             view, self._snapshot = self._database.current_view()
         except BaseException:
             self.depth -= 1

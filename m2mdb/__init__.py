@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from m2mdb.collection import Collection
     from m2mdb.encoders import HashingEncoder
     from m2mdb.hits import Hit, Hits
+    from m2mdb.index.receipts import Receipt
 
 __all__ = [
     "BINARY",
@@ -81,6 +82,7 @@ __all__ = [
     "NotSupportedError",
     "OperationalError",
     "ProgrammingError",
+    "Receipt",
     "Row",
     "StatementInterruptedError",
     "Time",
@@ -100,6 +102,7 @@ _LATER = {
     "HashingEncoder": "m2mdb.encoders",
     "Hit": "m2mdb.hits",
     "Hits": "m2mdb.hits",
+    "Receipt": "m2mdb.index.receipts",
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from m2mdb.hits import Hits
+from m2mdb.index import scrubbing
 from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, ProgrammingError
 from m2mdb.query.search import SearchRequest
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
+    from m2mdb.index.receipts import Receipt
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
 
@@ -149,6 +151,40 @@ class Collection:
         deleted = view.delete(self.name, sorted(rowids))
         self.connection.total_changes += deleted
         return deleted
+
+    def forget(self, ids: Any = None, where: str | None = None, params: Any = ()) -> Receipt:
+        """Delete rows with every trace of them in file and log; the receipt says how far it is.
+
+        Raises ProgrammingError where neither or both are given: `where="true"` means all rows.
+        """
+        if (ids is None) == (where is None):
+            raise ProgrammingError('forget takes ids or where; where="true" forgets all rows')
+        check_where(where)
+        if where is not None:
+            statement = f"FORGET FROM {quoted(self.name)} WHERE {where}"
+            number = int(self.connection.run_whole(statement, params).rows[0][-1])
+        else:
+            wanted = list(ids) if isinstance(ids, LIST_TYPES) else [ids]
+            number = self.connection.write(lambda view: self._forget(view, wanted))
+        return self.connection.read(lambda view: scrubbing.receipt(view, number))
+
+    def _forget(self, view: WriteView, ids: Sequence[Any]) -> int:
+        collection = view.collection(self.name)
+        found = {find(collection, key) for key in ids}
+        rowids = [r for r in found if r is not None and collection.place(r) is not None]
+        self.connection.total_changes += len(rowids)
+        return view.forget(self.name, rowids)
+
+    def has_forgotten(self, receipt: Receipt, ids: Any) -> bool:
+        """Whether the receipt's rows had these ids, all of them and no others (by its digest)."""
+        wanted = list(ids) if isinstance(ids, LIST_TYPES) else [ids]
+        return self.connection.read(lambda view: self._has_forgotten(view, receipt, wanted))
+
+    def _has_forgotten(self, view: View, receipt: Receipt, ids: Sequence[Any]) -> bool:
+        schema = view.collection(self.name).schema
+        has_key = schema.primary_key is not None and schema.primary_key != schema.rowid_alias
+        keys = stored_keys(schema, ids) if has_key else [int(key) for key in ids]
+        return scrubbing.has_forgotten(view, receipt, keys)
 
     def count(self, where: str | None = None, params: Any = ()) -> int:
         """How many rows there are, or how many `where` holds for."""

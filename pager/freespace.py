@@ -4,7 +4,8 @@ A run is a row of neighbouring free pages that were freed by one commit. On disk
 B+tree at the header's `free_root`:
 
     key    u64 start page, big-endian (so that keys ascend as pages do)
-    value  u32 length in pages, u64 number of the commit that freed them (little-endian)
+    value  u32 length in pages, u64 number of the commit that freed them (little-endian); its top
+           bit says that the pages are to be scrubbed: nobody uses them before they are zeros
 
 In memory they are a dict and a sorted list of starts, loaded once and kept from commit to commit.
 
@@ -20,6 +21,8 @@ Invariants
         map wherever an exception struck (S12).
     FM5 The tree of the free map takes its own pages from the end of the file only; what it frees
         is given to this map while it is flushed, and flushed in a further round.
+    FM6 A run with the SCRUB bit was freed by a commit beyond all commits, so that no `usable` ever
+        allows it; `end_scrub` alone makes it an ordinary run (S26).
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 Usable = Callable[[int, int, int], bool]  # of a run: start page, length in pages, freeing commit
 
+SCRUB = 1 << 63  # in the commit of a run: its pages are zeroed before anything else (FM6)
 _KEY = Struct(">Q")
 _VALUE = Struct("<IQ")
 _SMALL_RUN = 8  # pages; single pages come from such runs first and leave long ones to extents
@@ -62,16 +66,31 @@ def decode_run(key: bytes, value: bytes) -> tuple[int, int, int]:
     return start, length, commit
 
 
+def scrub_pages(run: tuple[int, int] | None) -> int:
+    """How many pages of a run (length, commit) are to be scrubbed."""
+    return run[0] if run is not None and run[1] & SCRUB else 0
+
+
 class FreeMap:
     """The free runs as of the newest commit, with the changes of the open transaction.
 
     Not for two transactions at a time: there is one writer.
     """
 
-    __slots__ = ("_flushed", "_hint", "_journal", "_runs", "_starts", "_usable", "page_count")
+    __slots__ = (
+        "_flushed",
+        "_hint",
+        "_journal",
+        "_runs",
+        "_starts",
+        "_usable",
+        "page_count",
+        "scrub_count",
+    )
 
     def __init__(self) -> None:
         self.page_count = 0  # of free pages
+        self.scrub_count = 0  # of those, pages that are to be scrubbed
         self._runs: dict[int, tuple[int, int]] = {}  # start -> length, commit
         self._starts: list[int] = []
         self._journal: list[tuple[int, tuple[int, int] | None]] = []
@@ -94,6 +113,7 @@ class FreeMap:
             end = start + length
             found._runs[start] = (length, commit)
             found.page_count += length
+            found.scrub_count += scrub_pages((length, commit))
         found._starts = list(found._runs)
         return found
 
@@ -238,6 +258,13 @@ class FreeMap:
         del self._journal[mark:]
 
     def settle(self) -> None:
+    def end_scrub(self, commit: int) -> None:
+        """The pages that were to be scrubbed are zeros: they are free as of a commit (FM6)."""
+        for start, length, freed in self:
+            if freed & SCRUB:
+                self._set(start, None)
+                self.give(start, length, commit)
+
         """The transaction is committed, flushed before: its changes cannot be undone any more."""
         assert self._flushed == len(self._journal), "FM1: a commit without its free pages"
         self._journal.clear()
@@ -249,6 +276,7 @@ class FreeMap:
         """Whether the tree has every change."""
         return self._flushed == len(self._journal)
 
+        self.scrub_count += scrub_pages(run) - scrub_pages(old)
     def flush(self, tree: BTree) -> None:
         """Write the changes to the tree, and those that writing makes, until there are none (FM5).
 
@@ -270,5 +298,6 @@ class FreeMap:
             tree.delete(key)
             return
         value = _VALUE.pack(*run)
+        self.scrub_count = sum(map(scrub_pages, runs.values()))
         if tree.get(key) != value:
             tree.put(key, value)

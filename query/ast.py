@@ -2,7 +2,7 @@
 
     Statement      CreateCollection DropCollection CreateIndex DropIndex Insert Update Delete
                    Begin Commit Rollback Savepoint Release Explain Pragma Checkpoint Optimize
-                   Unbuilt
+                   Forget Unbuilt
     +-- Query      Select Search Values Compound With
 
 The expressions and parts that they are made of stand in nodes.py and are handed on here; its
@@ -76,6 +76,7 @@ __all__ = [
     "DropIndex",
     "Explain",
     "Expression",
+    "Forget",
     "FunctionCall",
     "Fusion",
     "In",
@@ -230,6 +231,17 @@ class Delete(Statement):
         self.collection = collection
         self.where = where
         self.returning = returning
+
+
+class Forget(Statement):
+    """`FORGET FROM collection WHERE …`."""
+
+    __slots__ = ("collection", "where")
+
+    def __init__(self, collection: str, where: Expression, position: int) -> None:
+        super().__init__(position)
+        self.collection = collection
+        self.where = where
 
 
 class Select(Query):

@@ -27,6 +27,7 @@ from m2mdb.query.ast import (
     DropCollection,
     DropIndex,
     Explain,
+    Forget,
     Insert,
     Optimize,
     Pragma,
@@ -43,6 +44,7 @@ from m2mdb.query.ast import (
 from m2mdb.query.binding import Parameters, bind
 from m2mdb.query.dml import DeletePlan, UpdatePlan
 from m2mdb.query.explain import explained
+from m2mdb.query.forget import ForgetPlan, receipt_result
 from m2mdb.query.insert import InsertPlan
 from m2mdb.query.plan import Plan
 from m2mdb.query.pragma import checkpoint, run_pragma
@@ -77,6 +79,8 @@ def plan_statement(statement: Statement, view: View, count: int) -> Plan:
         return InsertPlan(statement, view, count, plan_query)
     if isinstance(statement, Update):
         return UpdatePlan(statement, view, count, plan_query)
+    if isinstance(statement, Forget):
+        return ForgetPlan(statement, view, count, plan_query)
     assert isinstance(statement, Delete), statement
     return DeletePlan(statement, view, count, plan_query)
 
@@ -89,7 +93,7 @@ class Prepared:
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
         self.is_query = isinstance(statement, Query)
-        self.is_write = isinstance(statement, Insert | Update | Delete)
+        self.is_write = isinstance(statement, Insert | Update | Delete | Forget)
         self._plan: Plan | None = None
 
     def plan(self, view: View) -> Plan:
@@ -117,7 +121,9 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
                 return prepared.plan(view).run(view, bindings)
         if prepared.is_write:
             with database.writing() as view:
-                return prepared.plan(view).run(view, bindings)
+                result = prepared.plan(view).run(view, bindings)
+            is_forget = isinstance(prepared.statement, Forget)
+            return receipt_result(database, result) if is_forget else result
         return _run_other(database, prepared.statement)
     except RecursionError:
         raise ProgrammingError(_TOO_DEEP) from None
@@ -211,7 +217,9 @@ def _run_other(database: Database, statement: Statement) -> Result:
 def _explain(database: Database, statement: Explain, parameters: Parameters) -> Result:
     """EXPLAIN plans and tells, and needs no values; with ANALYZE it also runs."""
     inner = statement.statement
-    is_write = isinstance(inner, Insert | Update | Delete)
+    if isinstance(inner, Forget) and statement.analyze:
+        raise ProgrammingError("EXPLAIN ANALYZE runs its statement: FORGET is not explained so")
+    is_write = isinstance(inner, Insert | Update | Delete | Forget)
     if not is_write and not isinstance(inner, Query):
         return explained([(0, type(inner).__name__)], None)
     bindings = bind(statement, parameters) if statement.analyze or parameters else None

@@ -11,6 +11,7 @@ from m2mdb.query.ast import (
     CreateIndex,
     DropCollection,
     DropIndex,
+    Forget,
     Optimize,
     Unbuilt,
 )
@@ -352,9 +353,11 @@ def optimize(start: int, name: str | None = None) -> Optimize:
     return Optimize(name, start)
 
 
-def forget(start: int, collection: str, condition: Expression | None) -> Unbuilt:
+def forget(start: int, collection: str, condition: Expression | None) -> Forget:
     """`FORGET FROM c WHERE …`."""
-    return Unbuilt("FORGET", {"collection": collection, "where": condition}, start)
+    if condition is None:
+        raise SyntaxFault("FORGET needs WHERE; WHERE true forgets every row", start)
+    return Forget(collection, condition, start)
 
 
 def reembed(start: int, collection: str, encoder: Literal) -> Unbuilt:

@@ -5,6 +5,7 @@ m2m_columns       collection, position, name, type, primary_key, unique_key, not
                   default_value, metric, fulltext
 m2m_indexes       name, collection, column_name, kind, is_unique
 m2m_segments      collection, part, rows, live
+m2m_receipts      receipt, collection, rows, commit, digest, status, holders: of FORGET
 """
 
 from __future__ import annotations
@@ -102,8 +103,31 @@ def system_schema(name: str) -> ListSchema | None:
     return None if found is None else found[0]
 
 
+_RECEIPTS = ListSchema(
+    "m2m_receipts",
+    (
+        ("receipt", _INTEGER), ("collection", _TEXT), ("rows", _INTEGER), ("commit", _INTEGER),
+        ("digest", _TEXT), ("status", _TEXT), ("holders", _TEXT),
+    ),
+)  # fmt: skip
+
+
+def _receipts(view: View) -> Rows:
+    from m2mdb.index.scrubbing import receipts
+
+    for each in receipts(view):
+        yield (
+            each.number, each.collection, each.rows, each.commit, each.digest, each.status,
+            each.holders,
+        )  # fmt: skip
+
+
 def system_view(view: View, name: str) -> ListView:
     """The rows of a system table at a view's snapshot."""
+    if name.lower() == _RECEIPTS.name:
+        return _RECEIPTS
     schema, rows_of = _TABLES[name.lower()]
     rows = [row for each in view.names() for row in rows_of(view.collection(each))]
     return ListView(schema, rows)
+    if name.lower() == _RECEIPTS.name:
+        return ListView(_RECEIPTS, list(_receipts(view)))

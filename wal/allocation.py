@@ -15,6 +15,10 @@ Invariants
     AL2 Pages of an extent that was undone stay unused until the transaction ends (S14): its bytes
         were written in place, and somebody may hold a view of them.
     AL3 The free map's own tree allocates at the end of the file only.
+    AL4 The last pages are given back only where an extent might use them: what is behind the last
+        page may be taken by anyone, so it obeys S9 like a free run.
+    AL5 What is freed while `scrub` is set, or under secure_delete, is used by nobody before it is
+        zeros (S26): see `wal.scrub`.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import OperationalError
-from m2mdb.pager.freespace import FreeMap
+from m2mdb.pager.freespace import SCRUB, FreeMap
 
 if TYPE_CHECKING:
     from m2mdb.pager.freespace import Usable
@@ -47,6 +51,7 @@ class Allocator:
         "_limit",
         "_map",
         "_store",
+        "scrub",
     )
 
     def __init__(self, store: Attachment, base: Snapshot) -> None:
@@ -54,6 +59,7 @@ class Allocator:
         self._base = base
         self._commit = base.commit + 1
         self._map: FreeMap | None = None
+        self.scrub = False  # what is freed from now on is to be scrubbed (AL5)
         self._limit = -1  # the newest commit whose freed pages may be used; -1: not known yet
         self._burned: list[tuple[int, int]] = []  # stretches that extents were given (AL2)
         self._floor = 0  # the last page at the file's end that an extent was given (AL2)
@@ -160,5 +166,12 @@ class Allocator:
     def give(self, layer: Layer, start: int, count: int) -> None:
         """Pages are free as of this transaction's commit."""
         free = self.free_map(layer)
-        free.give(start, count, self._commit)
+        scrub = SCRUB if self.scrub or self._store.secure_delete else 0
+        free.give(start, count, self._commit | scrub)
+        layer.free_mark = free.mark()
+
+    def end_scrub(self, layer: Layer) -> None:
+        """All pages that were to be scrubbed are zeros: free as of this transaction's commit."""
+        free = self.free_map(layer)
+        free.end_scrub(self._commit)
         layer.free_mark = free.mark()

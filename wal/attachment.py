@@ -87,6 +87,7 @@ class Attachment:
         self.patience = Patience(vfs, options.timeout)
         self.synchronous = options.synchronous
         self.wal_autocheckpoint = options.wal_autocheckpoint
+        self.secure_delete = False  # what this connection frees is scrubbed at a checkpoint (S26)
         self.read_only = options.read_only
         self.immutable = options.immutable
         self.no_lock = options.no_lock

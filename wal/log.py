@@ -124,6 +124,10 @@ class Log:
         self.file.write_at(0, raw)
         return LogHeader.decode(raw, self.file.path).checksum
 
+    def wipe(self) -> None:
+        """Overwrite what older generations have left; for a log without frames."""
+        self._write_zeros(LOG_HEADER_SIZE, max(self.file.size(), LOG_HEADER_SIZE))
+
     def cut(self) -> None:
         """Give all space but the header's back; for a log without frames."""
         self.file.truncate(LOG_HEADER_SIZE)

@@ -119,8 +119,8 @@ class Marks:
             if slot not in own:
                 self._locks.drop(READER + slot)
 
-    def live(self) -> list[Mark]:
-        """The marks of all live snapshots, this store's too.
+    def live(self, *, others: bool = False) -> list[Mark]:
+        """The marks of all live snapshots, this store's too unless only `others` are asked for.
 
         A slot is taken exclusively to find out whether it is dead; a dead one of another store is
         emptied, so that the next look is cheap.
@@ -133,6 +133,8 @@ class Marks:
                 if slot != self._preferred:
                     shared.clear_mark(slot)
                 locks.drop(READER + slot)
+                continue
+            if others and slot in own:
                 continue
             found.append(shared.decode_mark(shared.mark_bytes(slot)))
         return found

@@ -21,7 +21,7 @@ import itertools
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from m2mdb.pager.errors import InterfaceError, OperationalError
+from m2mdb.pager.errors import DatabaseBusyError, InterfaceError, OperationalError
 from m2mdb.pager.os_fork import end_at_fork
 from m2mdb.wal.attachment import Attachment
 from m2mdb.wal.checkpoint import checkpoint, prepare_log
@@ -111,11 +111,11 @@ class Store(Attachment):
 
     # -- writing -------------------------------------------------------------------------------
 
-    def begin_write(self) -> Transaction:
-        """A transaction on the newest commit; waits for another writer (S13).
+    def begin_write(self, *, wait: bool = True) -> Transaction:
+        """A transaction on the newest commit; waits for another writer (S13), or does not.
 
-        Raises DatabaseBusyError after the timeout; OperationalError where the file must not be
-        written.
+        Raises DatabaseBusyError after the timeout, or at once; OperationalError where the file must
+        not be written.
         """
         self._ready()
         if self.open_transaction() is not None:
@@ -123,7 +123,10 @@ class Store(Attachment):
         self.check_not_read_only()
         self.unsettled = True
         try:
-            self.patience.wait(self._take_writer, self.writer_complaint)
+            if wait:
+                self.patience.wait(self._take_writer, self.writer_complaint)
+            elif not self._take_writer():
+                raise DatabaseBusyError(self.writer_complaint())
             transaction = Transaction(self)
             self.transaction = ref(transaction)
         except BaseException:

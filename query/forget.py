@@ -1,0 +1,67 @@
+"""FORGET: rows go with every trace of them, and a receipt says so (S26).
+
+plan --run, in the statement--> receipt's number --statement ended--> one row, the receipt
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m2mdb.query.ast import Forget
+from m2mdb.query.dml import WritePlan
+from m2mdb.query.functions import Bindings
+from m2mdb.query.plan import Explained, QueryPlanner
+from m2mdb.query.planner import plan_access
+from m2mdb.query.result import Result
+from m2mdb.query.scope import ROWID, Subqueries
+from m2mdb.query.select import refuse_aggregates
+
+if TYPE_CHECKING:
+    from m2mdb.index.database import Database
+    from m2mdb.index.view import View, WriteView
+
+COLUMNS = ["rows", "commit", "digest", "status", "holders", "receipt"]
+TYPES: list[str | None] = ["INTEGER", "INTEGER", "TEXT", "TEXT", "TEXT", "INTEGER"]
+
+
+class ForgetPlan(WritePlan):
+    """FORGET: finds rows as DELETE does."""
+
+    __slots__ = ("_access",)
+
+    def __init__(self, statement: Forget, view: View, count: int, planner: QueryPlanner) -> None:
+        subqueries = Subqueries(count)
+        super().__init__(statement.collection, None, view, subqueries)
+        refuse_aggregates(statement.where, "WHERE")
+        self._access = plan_access(statement.where, self.scope)
+        self.prepare_inner(subqueries, view, planner)
+
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """The receipt's."""
+        return COLUMNS, TYPES
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Forget inside a writing statement; the result is completed by `receipt_result`."""
+        write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
+        bindings = self.bind_inner(view, bindings)
+        collection = view.collection(self.name)
+        rows = self._access.select(collection, bindings, view.database.check_interrupted)
+        number = write.forget(self.name, rows.column(ROWID))
+        return Result(lastrowid=number)
+
+    def explain(self, view: View) -> Explained:
+        """How the rows are found."""
+        name = self.schema.name
+        described = self._access.describe(name)
+        return [(0, f"FORGET FROM {name}"), (1, described), *self.explain_inner(view)]
+
+
+def receipt_result(database: Database, result: Result) -> Result:
+    """The receipt as it stands once the statement has ended, and maybe its transaction."""
+    from m2mdb.index.scrubbing import receipt
+
+    assert result.lastrowid is not None, "FORGET gives its receipt's number"
+    with database.reading() as view:
+        found = receipt(view, result.lastrowid)
+    row = (found.rows, found.commit, found.digest, found.status, found.holders, found.number)
+    return Result(COLUMNS, [row], rowcount=found.rows, types=TYPES)
