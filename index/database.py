@@ -403,6 +403,7 @@ class Database:
         try:
             if not self.store.closed:
                 self.rollback()
+                at_close(self)
         finally:
             self._mirrors.clear()
             self._view = self._catalog = None
@@ -422,7 +423,6 @@ class Reading:
     def __enter__(self) -> View:
         self.depth += 1
         try:
-                at_close(self)
             view, self._snapshot = self._database.current_view()
         except BaseException:
             self.depth -= 1

@@ -96,6 +96,12 @@ class WriteView(View):
         """End rows; returns how many there were."""
         return CollectionWriter(self, name).delete(rowids)
 
+    def forget(self, name: str, rowids: Sequence[int]) -> int:
+        """Forget rows with every trace of them; returns the receipt's number (S26)."""
+        from m2mdb.index.forgetting import forget
+
+        return forget(self, name, rowids)
+
     # --------------------------------------------------------------- schema
 
     def create_collection(self, schema: CollectionSchema) -> None:
@@ -131,12 +137,6 @@ class WriteView(View):
         self,
         view: CollectionView,
         entry: CollectionEntry,
-    def forget(self, name: str, rowids: Sequence[int]) -> int:
-        """Forget rows with every trace of them; returns the receipt's number (S26)."""
-        from m2mdb.index.forgetting import forget
-
-        return forget(self, name, rowids)
-
         records: Sequence[SegmentRecord] = (),
         *,
         schema_changed: bool = False,

@@ -222,6 +222,13 @@ class FreeMap:
             else:
                 previous = (start, length, commit)
 
+    def end_scrub(self, commit: int) -> None:
+        """The pages that were to be scrubbed are zeros: they are free as of a commit (FM6)."""
+        for start, length, freed in self:
+            if freed & SCRUB:
+                self._set(start, None)
+                self.give(start, length, commit)
+
     def _set(self, start: int, run: tuple[int, int] | None) -> None:
         old = self._runs.get(start)
         self._journal.append((start, old))
@@ -233,6 +240,7 @@ class FreeMap:
                 insort(self._starts, start)
             self._runs[start] = run
         self.page_count += (run[0] if run else 0) - (old[0] if old else 0)
+        self.scrub_count += scrub_pages(run) - scrub_pages(old)
 
     # -------------------------------------------------------------------------- transactions
 
@@ -254,17 +262,11 @@ class FreeMap:
         self._starts = sorted(runs)
         self._runs = runs
         self.page_count = sum([length for length, _ in runs.values()])
+        self.scrub_count = sum(map(scrub_pages, runs.values()))
         self._hint = 0
         del self._journal[mark:]
 
     def settle(self) -> None:
-    def end_scrub(self, commit: int) -> None:
-        """The pages that were to be scrubbed are zeros: they are free as of a commit (FM6)."""
-        for start, length, freed in self:
-            if freed & SCRUB:
-                self._set(start, None)
-                self.give(start, length, commit)
-
         """The transaction is committed, flushed before: its changes cannot be undone any more."""
         assert self._flushed == len(self._journal), "FM1: a commit without its free pages"
         self._journal.clear()
@@ -276,7 +278,6 @@ class FreeMap:
         """Whether the tree has every change."""
         return self._flushed == len(self._journal)
 
-        self.scrub_count += scrub_pages(run) - scrub_pages(old)
     def flush(self, tree: BTree) -> None:
         """Write the changes to the tree, and those that writing makes, until there are none (FM5).
 
@@ -298,6 +299,5 @@ class FreeMap:
             tree.delete(key)
             return
         value = _VALUE.pack(*run)
-        self.scrub_count = sum(map(scrub_pages, runs.values()))
         if tree.get(key) != value:
             tree.put(key, value)

@@ -97,12 +97,6 @@ _TABLES: dict[str, tuple[ListSchema, Callable[[CollectionView], Rows]]] = {
 }  # fmt: skip
 
 
-def system_schema(name: str) -> ListSchema | None:
-    """The columns of a system table; None where the name is none's."""
-    found = _TABLES.get(name.lower())
-    return None if found is None else found[0]
-
-
 _RECEIPTS = ListSchema(
     "m2m_receipts",
     (
@@ -122,12 +116,18 @@ def _receipts(view: View) -> Rows:
         )  # fmt: skip
 
 
+def system_schema(name: str) -> ListSchema | None:
+    """The columns of a system table; None where the name is none's."""
+    if name.lower() == _RECEIPTS.name:
+        return _RECEIPTS
+    found = _TABLES.get(name.lower())
+    return None if found is None else found[0]
+
+
 def system_view(view: View, name: str) -> ListView:
     """The rows of a system table at a view's snapshot."""
     if name.lower() == _RECEIPTS.name:
-        return _RECEIPTS
+        return ListView(_RECEIPTS, list(_receipts(view)))
     schema, rows_of = _TABLES[name.lower()]
     rows = [row for each in view.names() for row in rows_of(view.collection(each))]
     return ListView(schema, rows)
-    if name.lower() == _RECEIPTS.name:
-        return ListView(_RECEIPTS, list(_receipts(view)))

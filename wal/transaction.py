@@ -290,6 +290,15 @@ class Transaction:
         """The free runs (start, length, commit) as of now; the tree hears of them at the commit."""
         return list(self._allocator.free_map(self._layer))
 
+    def scrub_freed(self) -> None:
+        """What this transaction frees from now on is used by nobody before it is zeros (S26)."""
+        self._allocator.scrub = True
+
+    def end_scrub(self) -> None:
+        """The pages to be scrubbed are zeros, durably: they are free as of this commit."""
+        self._check_open()
+        self._allocator.end_scrub(self._layer)
+
     def own_extents(self) -> dict[int, Extent]:
         """The extents that this transaction has written and opened."""
         return self._extents
@@ -321,15 +330,6 @@ class _FreeTreePages:
         self.get = transaction.get
         self.change = transaction.change
         self.put = transaction.put
-    def scrub_freed(self) -> None:
-        """What this transaction frees from now on is used by nobody before it is zeros (S26)."""
-        self._allocator.scrub = True
-
-    def end_scrub(self) -> None:
-        """The pages to be scrubbed are zeros, durably: they are free as of this commit."""
-        self._check_open()
-        self._allocator.end_scrub(self._layer)
-
         self.free = transaction.free
         self._transaction = transaction
 
