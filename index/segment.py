@@ -39,6 +39,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from m2mdb.index.description import ABOUT, about_part, about_size
+from m2mdb.index.parts import check_directory, check_offsets, check_part, check_values
 from m2mdb.index.schema import VECTOR_DTYPES, Column
 from m2mdb.index.values import VectorData
 from m2mdb.pager.errors import CorruptDatabaseError
@@ -253,6 +254,7 @@ class Segment:
         self._directory: dict[tuple[str, int], tuple[Extent, int, np.dtype[Any], int]] = {}
         for extent in extents:
             self._read_directory(extent, f"{where}, segment {record.id}")
+        check_directory(self._directory, record.rows, f"{where}, segment {record.id}")
 
     def _read_directory(self, extent: Extent, where: str) -> None:
         size = extent.descriptor.size
@@ -269,7 +271,9 @@ class Segment:
             kind = np.dtype(dtype.decode())
             if offset < end or offset + items * kind.itemsize > size:
                 raise CorruptDatabaseError(f"{where}: part {name!r} lies outside its extent")
-            self._directory[name.decode("ascii", "replace"), column] = (extent, offset, kind, items)
+            part = name.decode("ascii", "replace")
+            check_part(part, kind, offset, items, rows, where)
+            self._directory[part, column] = (extent, offset, kind, items)
 
     @property
     def id(self) -> int:
@@ -304,6 +308,7 @@ class Segment:
                 )
             extent, offset, dtype, count = self._directory[name, column]
             found = extent.array(offset, dtype, count)
+            check_values(name, found, self.rows, f"segment {self.id}, column {column}")
             self._arrays[name, column] = found
         return found
 
@@ -470,6 +475,7 @@ class Segment:
             raise CorruptDatabaseError(
                 f"segment {self.id}: offsets of {column.name} do not match its bytes"
             )
+        check_offsets(offsets, f"segment {self.id}: offsets of {column.name}")
         bounds = offsets.tolist()
         pairs = itertools.pairwise(bounds)
         if column.type == "BLOB":
@@ -529,11 +535,11 @@ class Segment:
         if found is None:
             from m2mdb.index.text.segment import TextSegment
 
-            parts = {
+            lists = {
                 name[len(TEXT_PREFIX) :]: self.array(name, column.id)
                 for name, id_ in self._directory
                 if id_ == column.id and name.startswith(TEXT_PREFIX)
             }
-            found = TextSegment(parts, f"segment {self.id}, text of {column.name}")
+            found = TextSegment(lists, f"segment {self.id}, text of {column.name}", self.rows)
             self._texts[column.id] = found
         return found

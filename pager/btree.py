@@ -19,6 +19,7 @@ Invariants
         into an empty leaf; else in an overflow chain that is freed with the cell.
     T5  Every page that a change allocates is reachable from the root, or was freed.
     T6  Whatever the file holds, a call ends: descents are bounded, and a scan's separators ascend.
+    T7  A scan gives no more than the file holds: no key twice, and no overflow page twice.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from m2mdb.pager.btree_shape import (
     split_leaf,
 )
 from m2mdb.pager.btree_walk import check_tree, tree_pages
-from m2mdb.pager.errors import DataError
+from m2mdb.pager.errors import CorruptDatabaseError, DataError
 from m2mdb.pager.overflow import free_chain, read_chain, write_chain
 from m2mdb.pager.page import CELL_SIZE, PAGE_HEADER_SIZE, Branch, Leaf, OverflowReference
 
@@ -130,16 +131,19 @@ class BTree:
 
     def _runs_forward(self, start: bytes, stop: bytes | None) -> Iterator[Run]:
         key: bytes | None = start
+        seen: set[int] = set()
         while key is not None:
             leaf, following = self._leaf_and_following(key)
             keys = leaf.keys
             first = bisect_left(keys, key)
             end = len(keys)
+            if following is not None and end and keys[-1] >= following:
+                raise self._disorder(keys[-1], following)
             if stop is not None and (following is None or following >= stop):
                 end = bisect_left(keys, stop)
                 following = None
             if first < end:
-                yield keys[first:end], self._values(leaf, first, end)
+                yield keys[first:end], self._values(leaf, first, end, seen)
             key = following
 
     def _leaf_and_following(self, key: bytes) -> tuple[Leaf, bytes | None]:
@@ -159,13 +163,16 @@ class BTree:
         raise depth_error(self.root, number)
 
     def _runs_backward(self, start: bytes | None, stop: bytes | None) -> Iterator[Run]:
+        seen: set[int] = set()
         while True:
             leaf, beginning = self._leaf_before(stop)
             keys = leaf.keys
+            if beginning is not None and keys and keys[0] < beginning:
+                raise self._disorder(keys[0], beginning)
             end = len(keys) if stop is None else bisect_left(keys, stop)
             first = 0 if start is None else bisect_left(keys, start)
             if first < end:
-                values = self._values(leaf, first, end)
+                values = self._values(leaf, first, end, seen)
                 values.reverse()
                 yield keys[first:end][::-1], values
             if beginning is None or (start is not None and beginning <= start):
@@ -188,15 +195,22 @@ class BTree:
             return node, beginning
         raise depth_error(self.root, number)
 
-    def _values(self, leaf: Leaf, first: int, end: int) -> list[bytes]:
+    def _values(self, leaf: Leaf, first: int, end: int, seen: set[int]) -> list[bytes]:
         values = leaf.values[first:end]
         if leaf.has_references:
-            return [v if type(v) is bytes else self._long_value(v) for v in values]
+            return [v if type(v) is bytes else self._long_value(v, seen) for v in values]
         return values
 
-    def _long_value(self, reference: bytes) -> bytes:
+    def _long_value(self, reference: bytes, seen: set[int] | None = None) -> bytes:
         assert type(reference) is OverflowReference, "a value is bytes or a reference"
-        return read_chain(self._pages, reference)
+        return read_chain(self._pages, reference, seen)
+
+    def _disorder(self, key: bytes, bound: bytes) -> CorruptDatabaseError:
+        """T7: a leaf whose keys lie outside of the separators that led to it."""
+        return CorruptDatabaseError(
+            f"tree at page {self.root}: key {key[:32]!r} of a leaf is on the wrong side of "
+            f"separator {bound[:32]!r}"
+        )
 
     # -------------------------------------------------------------------------- changing
 

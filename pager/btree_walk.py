@@ -25,6 +25,7 @@ Report = Callable[[str], None]
 def tree_pages(pages: Pages, root: int) -> Iterator[int]:
     """The numbers of all pages of a tree; raises CorruptDatabaseError where it is damaged."""
     seen: set[int] = set()
+    pieces: set[int] = set()
     waiting = [(root, 1)]
     while waiting:
         number, depth = waiting.pop()
@@ -36,16 +37,16 @@ def tree_pages(pages: Pages, root: int) -> Iterator[int]:
         if type(node) is Branch:
             waiting += [(child, depth + 1) for child in reversed(node.children)]
         elif type(node) is Leaf:
-            yield from _chain_pages(pages, node)
+            yield from _chain_pages(pages, node, pieces)
         else:
             raise CorruptDatabaseError(f"tree at page {root}: page {number} is no leaf or branch")
 
 
-def _chain_pages(pages: Pages, leaf: Leaf) -> Iterator[int]:
+def _chain_pages(pages: Pages, leaf: Leaf, seen: set[int]) -> Iterator[int]:
     if leaf.has_references:
         for value in leaf.values:
             if type(value) is OverflowReference:
-                yield from [number for number, _ in chain(pages, value)]
+                yield from [number for number, _ in chain(pages, value, seen)]
 
 
 def check_tree(pages: Pages, root: int, report: Report, seen: set[int]) -> int:
@@ -136,6 +137,7 @@ class _Check:
             for piece_number, _ in chain(self.pages, reference):
                 if piece_number in self.seen:
                     self.fault(piece_number, "overflow page", "it is used twice")
+                    return  # the rest of the chain was walked before
                 self.seen.add(piece_number)
         except CorruptDatabaseError as error:
             self.fault(number, "leaf", str(error))

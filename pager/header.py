@@ -67,6 +67,7 @@ FLAG_SIZE = 512
 FIRST_PAGE_SIZE = HEADER_SIZE + FLAG_SIZE  # bytes of page 1 that have a meaning
 SMALLEST_PAGE_SIZE = 4096
 LARGEST_PAGE_SIZE = 65536
+LARGEST_NUMBER = 2**62  # of a commit, a generation, a schema: there is always a next one
 CATALOG_ROOT = 2
 FREE_ROOT = 3
 
@@ -199,6 +200,11 @@ class Header:
         if min(self.catalog_root, self.free_root) < 2 or self.catalog_root == self.free_root:
             raise CorruptDatabaseError(
                 f"header of {where}: roots at pages {self.catalog_root} and {self.free_root}"
+            )
+        if max(self.commit, self.schema_number, self.catalog_number) > LARGEST_NUMBER:
+            raise CorruptDatabaseError(
+                f"header of {where}: commit {self.commit}, schema {self.schema_number}, catalog "
+                f"{self.catalog_number}, expected at most {LARGEST_NUMBER}"
             )
 
 

@@ -8,7 +8,8 @@ each full but the last:
 Invariants
     O1  Reading takes no more memory than the pages that the file really has: a chain that comes
         back to one of its pages, or is longer or shorter than its reference says, is damage.
-    O2  A chain belongs to one cell, and is freed with it.
+    O2  A chain belongs to one cell, and is freed with it; whoever reads many values passes the
+        pages that were seen, so that all of them together take no more than the file has.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def write_chain(pages: MutablePages, value: bytes) -> OverflowReference:
     return OverflowReference.of(numbers[0], len(value))
 
 
-def read_chain(pages: Pages, reference: OverflowReference) -> bytes:
-    """The value that a reference stands for; CorruptDatabaseError by O1."""
-    return b"".join([piece.data for _, piece in chain(pages, reference)])
+def read_chain(pages: Pages, reference: OverflowReference, seen: set[int] | None = None) -> bytes:
+    """The value that a reference stands for; CorruptDatabaseError by O1 and O2."""
+    return b"".join([piece.data for _, piece in chain(pages, reference, seen)])
 
 
 def free_chain(pages: MutablePages, reference: OverflowReference) -> None:
@@ -45,17 +46,26 @@ def free_chain(pages: MutablePages, reference: OverflowReference) -> None:
         pages.free(number)
 
 
-def chain(pages: Pages, reference: OverflowReference) -> Iterator[tuple[int, OverflowPage]]:
-    """The pages of a chain in order, each checked; raises CorruptDatabaseError by O1."""
+def chain(
+    pages: Pages, reference: OverflowReference, seen: set[int] | None = None
+) -> Iterator[tuple[int, OverflowPage]]:
+    """The pages of a chain in order, each checked; raises CorruptDatabaseError by O1 and O2.
+
+    `seen` holds the pages of other chains, and gets those of this one.
+    """
     capacity = pages.page_size - PAGE_HEADER_SIZE
     missing = reference.length
     number = reference.first_page
-    seen: set[int] = set()
+    own: set[int] = set()
     while missing:
-        if not number or number in seen:
+        if not number or number in own:
             problem = "comes back to it" if number else "ends too early"
             raise _chain_error(number, reference, f"{problem}, {missing} bytes are missing")
-        seen.add(number)
+        own.add(number)
+        if seen is not None:
+            if number in seen:
+                raise _chain_error(number, reference, "is in another chain too")
+            seen.add(number)
         piece = pages.get(number)
         if type(piece) is not OverflowPage:
             raise _chain_error(number, reference, "is no overflow page")

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from xxhash import xxh3_64_intdigest
 
 from m2mdb.pager.errors import CorruptDatabaseError
+from m2mdb.pager.header import LARGEST_NUMBER
 
 if TYPE_CHECKING:
     from m2mdb.pager.vfs import File
@@ -93,6 +94,11 @@ class LogHeader(NamedTuple):
         if found != stored:
             raise CorruptDatabaseError(
                 f"header of log {where}: checksum {found:#018x}, expected {stored:#018x}"
+            )
+        if max(generation, base_commit) > LARGEST_NUMBER:
+            raise CorruptDatabaseError(
+                f"header of log {where}: generation {generation}, base commit {base_commit}, "
+                f"expected at most {LARGEST_NUMBER}"
             )
         return cls(page_size, generation, salt, base_commit, uuid, stored)
 

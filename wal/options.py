@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from m2mdb.pager.errors import ProgrammingError
+from m2mdb.pager.limits import FORMAT, UNTRUSTED, Limits
 
 SYNCHRONOUS = ("full", "normal", "off")
 PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
@@ -23,6 +24,7 @@ class StoreOptions:
     synchronous         "full" (durable at commit), "normal" (at checkpoints) or "off" (S7)
     wal_autocheckpoint  frames in the log after which a commit checkpoints; 0 never does
     cache_bytes         decoded pages that are kept, about
+    untrusted           the file came from someone else: no map, tighter limits; it must be there
     """
 
     __slots__ = (
@@ -34,6 +36,7 @@ class StoreOptions:
         "read_only",
         "synchronous",
         "timeout",
+        "untrusted",
         "wal_autocheckpoint",
     )
 
@@ -49,13 +52,15 @@ class StoreOptions:
         synchronous: str = "full",
         wal_autocheckpoint: int = AUTOCHECKPOINT,
         cache_bytes: int = CACHE_BYTES,
+        untrusted: bool = False,
     ) -> None:
         if synchronous not in SYNCHRONOUS:
             raise ProgrammingError(f"synchronous {synchronous!r} is not one of {SYNCHRONOUS}")
         if page_size not in PAGE_SIZES:
             raise ProgrammingError(f"page_size {page_size!r} is not one of {PAGE_SIZES}")
         self.read_only = read_only or immutable
-        self.create = create and not self.read_only
+        self.create = create and not self.read_only and not untrusted
+        self.untrusted = untrusted
         self.immutable = immutable
         self.no_lock = no_lock
         self.page_size = page_size
@@ -63,3 +68,8 @@ class StoreOptions:
         self.synchronous = synchronous
         self.wal_autocheckpoint = wal_autocheckpoint
         self.cache_bytes = cache_bytes
+
+    @property
+    def limits(self) -> Limits:
+        """What the file, and statements on it, may ask for."""
+        return UNTRUSTED if self.untrusted else FORMAT

@@ -14,6 +14,8 @@ Invariants
     RE3 Nothing is written unless RE1 and RE2 hold.
     RE4 What recovery relies on is written again before it is synced: after a failed sync the
         system shows bytes that the disk has not, and calls them clean (S11).
+    RE5 A commit has no more pages than stand in the file and in the log, and some that were taken
+        and given back (`Limits.log_gap`): what a log says cannot fill the disk.
 """
 
 from __future__ import annotations
@@ -83,6 +85,7 @@ def apply_log(store: Attachment, flag: LogFlag | None) -> LogEnd:
             index.add(numbers, index.end, store.log.frame_size, frame.commit)
             page_count, chain = frame.page_count, frame.checksum
             numbers = []
+    _check_page_count(store, page_count, len(index.frames))
     if index.commit < store.header.commit:
         raise CorruptDatabaseError(
             f"{store.log_path} ends with commit {index.commit}, but {store.path} already holds "
@@ -126,6 +129,16 @@ def _check_belongs(store: Attachment, log: LogHeader, flag: LogFlag | None) -> N
         raise CorruptDatabaseError(
             f"{store.path} is truncated: {size} bytes, expected {wanted} for its "
             f"{header.page_count} pages"
+        )
+
+
+def _check_page_count(store: Attachment, page_count: int, logged: int) -> None:
+    """RE5."""
+    pages = store.file.size() // store.page_size + logged
+    if page_count > pages + store.options.limits.log_gap:
+        raise CorruptDatabaseError(
+            f"{store.log_path}: its last commit is of {page_count} pages, but file and log have "
+            f"no more than {pages}"
         )
 
 

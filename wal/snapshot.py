@@ -155,4 +155,5 @@ class Snapshot:
 
 def open_extent(store: Attachment, descriptor: ExtentDescriptor) -> Extent:
     """An extent of the store's file; raises CorruptDatabaseError unless it lies in it (S18)."""
-    return Extent(store.file, descriptor, store.page_size, store.path)
+    mapped = not store.options.untrusted
+    return Extent(store.file, descriptor, store.page_size, store.path, mapped)

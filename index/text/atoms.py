@@ -22,7 +22,7 @@ import numpy as np
 
 from m2mdb.index.text.match_query import FUZZY, PHRASE, PREFIX, TERM
 from m2mdb.index.text.tokenizer import tokenize_bytes
-from m2mdb.pager.errors import ProgrammingError
+from m2mdb.pager.errors import CorruptDatabaseError, ProgrammingError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -131,6 +131,11 @@ def _weight(column: TextColumn, document_frequency: int) -> float:
     """The weight of a term, 0 if no row has it."""
     if not document_frequency:
         return 0.0
+    if document_frequency > column.statistics.document_count:  # of a prefix, in a damaged file
+        raise CorruptDatabaseError(
+            f"text of {column.name}: {document_frequency} rows have a term, of "
+            f"{column.statistics.document_count} with a text"
+        )
     return column.variant.weight(column.statistics, document_frequency)
 
 

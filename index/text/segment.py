@@ -44,8 +44,10 @@ class TextSegment:
         "total_length", "where",
     )  # fmt: skip
 
-    def __init__(self, parts: Mapping[str, Buffer], where: str = "text index") -> None:
-        """Take the parts; `where` names the place in errors.
+    def __init__(
+        self, parts: Mapping[str, Buffer], where: str = "text index", rows: int | None = None
+    ) -> None:
+        """Take the parts; `where` names the place in errors, `rows` is how many there are to be.
 
         Raises CorruptDatabaseError where parts are missing or their sizes disagree.
         """
@@ -71,8 +73,19 @@ class TextSegment:
             raise CorruptDatabaseError(
                 f"{where}: lists span {starts[0]}..{starts[-1]}, expected 0..{posting_count}"
             )
+        self._check_statistics(rows)
         self._bounds: dict[bytes, tuple[int, int]] = {}
         self._norms: tuple[tuple[float, float], NDArray[np.float64]] | None = None
+
+    def _check_statistics(self, rows: int | None) -> None:
+        """T4, and that no ratio of the statistics is impossible."""
+        if rows is not None and self.size != rows:
+            raise CorruptDatabaseError(f"{self.where}: lists of {self.size} rows, expected {rows}")
+        documents, total = self.document_count, self.total_length
+        if documents > self.size or total > documents * NULL_LENGTH:
+            raise CorruptDatabaseError(
+                f"{self.where}: {documents} texts of {total} tokens in {self.size} rows"
+            )
 
     def _part(
         self, parts: Mapping[str, Buffer], name: str, count: int | None = None
@@ -120,6 +133,8 @@ class TextSegment:
         """All terms, ascending."""
         blob = bytes(self._terms)
         offsets = self._term_offsets.tolist()
+        if offsets != sorted(offsets) or offsets[-1] > len(blob):
+            raise CorruptDatabaseError(f"{self.where}: the offsets of terms do not ascend")
         return [blob[start:stop] for start, stop in pairwise(offsets)]
 
     def _first_at_least(self, term: bytes) -> int:
@@ -172,6 +187,8 @@ class TextSegment:
         frequencies = starts[1:] - starts[:-1]
         if self.term_count and frequencies.min() < 0:
             raise CorruptDatabaseError(f"{self.where}: the starts of lists do not ascend")
+        if self.term_count and frequencies.max() > self.document_count:
+            raise CorruptDatabaseError(f"{self.where}: a list is longer than there are texts")
         return frequencies
 
     def norms(self, base: float, slope: float) -> NDArray[np.float64]:
@@ -193,6 +210,8 @@ class TextSegment:
             self._check_ordinals(docs)
             if (docs[1:] <= docs[:-1]).any():
                 raise CorruptDatabaseError(f"{self.where}: ordinals of {term!r} do not ascend")
+            if stop - start > self.document_count or not self._freqs[start:stop].all():
+                raise CorruptDatabaseError(f"{self.where}: the list of {term!r} cannot be")
         if len(self._bounds) >= _REMEMBERED_TERMS:
             self._bounds.clear()
         self._bounds[term] = start, stop

@@ -26,7 +26,9 @@ WORDS = st.integers(0, (1 << 64) - 1)
 
 @st.composite
 def headers(draw: st.DrawFn) -> LogHeader:
-    return LogHeader(PAGE, draw(WORDS), draw(WORDS), draw(st.integers(0, 1 << 40)), b"u" * 16)
+    return LogHeader(
+        PAGE, draw(st.integers(0, 1 << 62)), draw(WORDS), draw(st.integers(0, 1 << 40)), b"u" * 16
+    )
 
 
 @given(headers())
