@@ -6,6 +6,9 @@ A B-tree at `header.catalog_root`. Numbers inside keys are big-endian u32:
     "C" collection               JSON: name, columns, indexes, roots of the delta and the deletions
     "H" collection               HEAD: base sequence, next rowid, next segment, next column id
     "S" collection segment       SegmentRecord
+    "P" collection segment       newest ending commit u64, SegmentRecord: versions that are kept
+    "A" collection               LIMITS: commits of the last schema change and the last FORGET
+    "K"                          KEPT: keep_commits, the oldest commit that it reaches back to
 
 `catalog_number` in the header grows with every change here, `schema_number` with those that
 change a schema; by them a reader knows whether what it holds is still true.
@@ -14,6 +17,8 @@ Invariants
     A1  A Catalog object is never changed: a change makes another one, so that undoing a statement
         is putting the old reference back (S12).
     A2  Every change of the tree raises `catalog_number` in the same transaction.
+    A3  Without "K", "A" and "P" nothing of the past is kept: a file that never asked for it has
+        none of them.
 """
 
 from __future__ import annotations
@@ -30,6 +35,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 HEAD = struct.Struct("<QQII")
+LIMITS = struct.Struct("<QQ")
+KEPT = struct.Struct("<QQ")
+NEWEST_END = struct.Struct("<Q")
+_WRONG = (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, ProgrammingError)
 _ID = struct.Struct(">I")
 _SEGMENT_ID = struct.Struct(">II")
 
@@ -42,14 +51,18 @@ class CollectionEntry:
         "dead",
         "deletes_root",
         "delta_root",
+        "forget_commit",
         "id",
         "next_column",
         "next_rowid",
         "next_segment",
         "opened",
+        "past",
+        "past_opened",
         "raw",
         "records",
         "schema",
+        "schema_commit",
         "segments",
     )
 
@@ -67,6 +80,10 @@ class CollectionEntry:
         self.segments: dict[int, Segment] = {}  # opened ones; immutable once here
         self.opened: tuple[Segment, ...] | None = None  # all segments in the order of their ids
         self.dead: dict[int, np.ndarray] = {}  # bool masks of the deletions tree, by segment
+        self.past: dict[int, SegmentRecord] = {}  # segments of ended versions alone, kept (S25)
+        self.past_opened: tuple[Segment, ...] | None = None
+        self.schema_commit = 0  # AS OF cannot go before these two
+        self.forget_commit = 0
 
     def copy(self) -> CollectionEntry:
         """A copy to change; opened segments and masks come along."""
@@ -117,12 +134,16 @@ class CollectionEntry:
 class Catalog:
     """All collections at one catalog number."""
 
-    __slots__ = ("by_id", "by_name", "next_id", "number", "schema_number")
+    __slots__ = (
+        "by_id", "by_name", "keep_commits", "kept_from", "next_id", "number", "schema_number",
+    )  # fmt: skip
 
     def __init__(self, number: int, schema_number: int) -> None:
         self.number = number
         self.schema_number = schema_number
         self.next_id = 1
+        self.keep_commits = 0
+        self.kept_from = 0  # nothing was kept for AS OF before this commit
         self.by_id: dict[int, CollectionEntry] = {}
         self.by_name: dict[str, CollectionEntry] = {}
 
@@ -137,6 +158,17 @@ class Catalog:
             raise ProgrammingError(f"no such collection: {name}{hint}")
         return found
 
+    def oldest_commit(self, entry: CollectionEntry | None, newest: int) -> int:
+        """The oldest commit that AS OF can name where `newest` is the newest one (S25).
+
+        Versions that ended at that commit or before are of no use to anybody. Without an entry:
+        as far as `keep_commits` goes; a collection's own past may begin later.
+        """
+        oldest = max(newest - self.keep_commits, self.kept_from)
+        if entry is None:
+            return oldest
+        return max(oldest, entry.schema_commit, entry.forget_commit)
+
     def index_owner(self, name: str) -> CollectionEntry | None:
         """The collection that has an index of this name."""
         for entry in self.by_id.values():
@@ -150,6 +182,7 @@ class Catalog:
         """This catalog with one entry put or removed, one number on (A1)."""
         other = Catalog(self.number + 1, self.schema_number + schema_changed)
         other.next_id = self.next_id
+        other.keep_commits, other.kept_from = self.keep_commits, self.kept_from
         other.by_id = dict(self.by_id)
         other.by_id.pop(removed, None)
         if entry is not None:
@@ -173,16 +206,22 @@ def load_catalog(
             entry = _load_entry(_key_number(key, 1, where), raw, where, known)
             catalog.by_id[entry.id] = entry
         elif key == b"N":
-            (catalog.next_id,) = _ID.unpack(raw)
+            (catalog.next_id,) = _unpacked(_ID, raw, key, where)
+        elif key == b"K":
+            catalog.keep_commits, catalog.kept_from = _unpacked(KEPT, raw, key, where)
     for key, raw in items:
         kind = key[:1]
-        if kind == b"C" or key == b"N":
+        if kind == b"C" or key in (b"N", b"K"):
             continue
         owner = catalog.by_id.get(_key_number(key, 1, where))
-        if owner is None or kind not in (b"H", b"S"):
+        if owner is None or kind not in (b"H", b"S", b"P", b"A"):
             raise CorruptDatabaseError(f"{where}: catalog key {key!r} belongs to no collection")
         if kind == b"H":
             _load_head(owner, raw, where)
+        elif kind == b"A":
+            owner.schema_commit, owner.forget_commit = _unpacked(LIMITS, raw, key, where)
+        elif kind == b"P":
+            _load_past(owner, raw, where, known)
         else:
             _load_segment(owner, raw, where, known)
     catalog.by_name = {entry.schema.name.lower(): entry for entry in catalog.by_id.values()}
@@ -193,6 +232,12 @@ def _key_number(key: bytes, at: int, where: str) -> int:
     if len(key) < at + _ID.size:
         raise CorruptDatabaseError(f"{where}: catalog key {key!r} is too short")
     return int(_ID.unpack_from(key, at)[0])
+
+
+def _unpacked(layout: struct.Struct, raw: bytes, key: bytes, where: str) -> tuple[Any, ...]:
+    if len(raw) != layout.size:
+        raise CorruptDatabaseError(f"{where}: catalog key {key!r} has a value of {len(raw)} bytes")
+    return layout.unpack(raw)
 
 
 def _load_entry(id: int, raw: bytes, where: str, known: Catalog | None) -> CollectionEntry:
@@ -223,6 +268,25 @@ def _load_segment(entry: CollectionEntry, raw: bytes, where: str, known: Catalog
         entry.segments[record.id] = old.segments[record.id]
     if record.id in old.dead and before.encode() == raw:
         entry.dead[record.id] = old.dead[record.id]
+
+
+def _load_past(entry: CollectionEntry, raw: bytes, where: str, known: Catalog | None) -> None:
+    if len(raw) < NEWEST_END.size:
+        raise CorruptDatabaseError(f"{where}: a kept segment has a record of {len(raw)} bytes")
+    record = SegmentRecord.decode(raw[NEWEST_END.size :], where)
+    (record.newest_end,) = NEWEST_END.unpack_from(raw)
+    if record.deleted != record.rows:
+        raise CorruptDatabaseError(
+            f"{where}: kept segment {record.id} has {record.rows} rows, of which "
+            f"{record.deleted} ended"
+        )
+    entry.past[record.id] = record
+    old = known.by_id.get(entry.id) if known is not None else None
+    if old is None or record.id not in old.segments:
+        return
+    before = old.past.get(record.id) or old.records.get(record.id)
+    if before is not None and (before.commit, before.extents) == (record.commit, record.extents):
+        entry.segments[record.id] = old.segments[record.id]
 
 
 # ------------------------------------------------------------------------- changing
@@ -258,10 +322,35 @@ def put_segment(tree: BTree, collection: int, record: SegmentRecord) -> None:
     tree.put(segment_key(collection, record.id), record.encode())
 
 
+def past_key(collection: int, segment: int) -> bytes:
+    """The key of a kept segment's record."""
+    return b"P" + _SEGMENT_ID.pack(collection, segment)
+
+
+def put_past(tree: BTree, collection: int, record: SegmentRecord) -> None:
+    """Write one kept segment's record."""
+    tree.put(past_key(collection, record.id), NEWEST_END.pack(record.newest_end) + record.encode())
+
+
+def put_limits(tree: BTree, entry: CollectionEntry) -> None:
+    """Write how far back the past of a collection can go."""
+    limits = LIMITS.pack(entry.schema_commit, entry.forget_commit)
+    tree.put(collection_key(b"A", entry.id), limits)
+
+
+def put_kept(tree: BTree, catalog: Catalog) -> None:
+    """Write how many commits are kept."""
+    tree.put(b"K", KEPT.pack(catalog.keep_commits, catalog.kept_from))
+
+
 def remove_entry(tree: BTree, entry: CollectionEntry) -> None:
     """Remove everything the catalog says of a collection."""
     for record in entry.records:
         tree.delete(segment_key(entry.id, record))
+    for record in entry.past:
+        tree.delete(past_key(entry.id, record))
+    if entry.schema_commit or entry.forget_commit:
+        tree.delete(collection_key(b"A", entry.id))
     tree.delete(collection_key(b"H", entry.id))
     tree.delete(collection_key(b"C", entry.id))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from m2mdb.index.found import Found
     from m2mdb.index.text.delta_postings import DeltaPostings
     from m2mdb.index.text.match_query import TextQuery
+    from m2mdb.index.text.source import Source
     from m2mdb.wal.snapshot import Snapshot
     from m2mdb.wal.transaction import Transaction
 
@@ -421,6 +422,10 @@ class CollectionView:
 
         return match(self, query, k, column_index=column_index, masks=masks)
 
+    def text_source(self, part: int, source: Source) -> Source:
+        """What a text search reads of a part: dead rows count until they are merged (S24)."""
+        return source
+
     def live_rowids(self) -> Iterator[np.ndarray]:
         """The live rowids of each part."""
         for part in self.parts():
@@ -460,6 +465,18 @@ def open_segments(pages: Pages, entry: CollectionEntry) -> tuple[Segment, ...]:
                 entry.segments[id_] = Segment(record, extents, where)
         entry.opened = tuple(entry.segments[id_] for id_ in sorted(entry.records))
     return entry.opened
+
+
+def open_past(pages: Pages, entry: CollectionEntry) -> tuple[Segment, ...]:
+    """The kept segments of a collection in the order of their ids, opened once per entry (S25)."""
+    if entry.past_opened is None:
+        for id_, record in entry.past.items():
+            if id_ not in entry.segments:
+                where = f"collection {entry.schema.name}, past"
+                extents = [pages.extent(descriptor) for descriptor in record.extents]
+                entry.segments[id_] = Segment(record, extents, where)
+        entry.past_opened = tuple(entry.segments[id_] for id_ in sorted(entry.past))
+    return entry.past_opened
 
 
 # ------------------------------------------------------------------------- deletions

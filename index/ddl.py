@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import maintenance, secondary
+from m2mdb.index import maintenance, retention, secondary
 from m2mdb.index.catalog import CollectionEntry, remove_entry
 from m2mdb.index.description import describe_segment, put_description
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, check_name
@@ -39,6 +39,7 @@ def create_collection(write: WriteView, schema: CollectionSchema) -> None:
     from m2mdb.index.catalog import put_entry
 
     put_entry(write.catalog_tree(), entry, described=True)
+    retention.end_past(write, entry)
     put_description(write.transaction, entry)
     write.set_catalog(write.catalog.replaced(entry, schema_changed=True))
 
@@ -54,7 +55,7 @@ def drop_collection(write: WriteView, name: str) -> None:
     """Free everything that a collection holds."""
     view = write.collection(name)
     entry = view.entry
-    for record in entry.records.values():
+    for record in (*entry.records.values(), *entry.past.values()):
         for descriptor in record.extents:
             write.transaction.free_extent(descriptor)
     for root in (entry.delta_root, entry.deletes_root):
@@ -145,6 +146,7 @@ def _add_text_index(
     check_text_options(options)
     changed = {column.name: options}
     entry = _with_index(view, (*view.schema.indexes, info), changed)
+    retention.end_past(write, entry)
     records = []
     for segment in view.segments:
         parts: list[NamedPart] = maintenance.text_parts(column, segment.values(column))
@@ -174,5 +176,6 @@ def drop_index(write: WriteView, name: str) -> None:
         entry = _with_index(view, left)
     else:
         entry = _with_index(view, left, {info.column: None})
+        retention.end_past(write, entry)
     write.replace_entry(view, entry, schema_changed=True)
     write.forget_views()

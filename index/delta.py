@@ -14,6 +14,8 @@ Invariants
     D1  A mirror holds the entries base <= sequence < end of one log generation, in order.
     D2  A mirror that may hold entries of a transaction that was undone is dropped, not mended.
     D3  A version ended by the entry of sequence s is live for ends <= s and dead for ends > s.
+    D4  A version written by commit a and ended by commit e was live after the commits a <= n < e;
+        what a transaction has not committed yet bears the commit it will have, beyond every n.
 """
 
 from __future__ import annotations
@@ -104,6 +106,7 @@ class DeltaMirror:
         "commit",
         "commits",
         "end",
+        "ends",
         "intact",
         "kills",
         "next_rowid",
@@ -136,6 +139,7 @@ class DeltaMirror:
         self._keys: dict[int, dict[Any, int]] = {i: {} for i in schema.key_columns}
         self._postings: dict[int, DeltaPostings] = {}
         self.commits: list[int] = []  # the commit that wrote each version
+        self.ends: dict[int, int] = {}  # the commit that ended a version, of those that ended
         self.kills: dict[int, dict[int, tuple[int, int]]] = {}  # segment, ordinal: when ended
 
     def __len__(self) -> int:
@@ -184,6 +188,7 @@ class DeltaMirror:
         previous = self._latest.get(rowid, -1)
         if previous >= 0 and self._ended[previous] == FOREVER:
             self._ended[previous] = sequence
+            self.ends[previous] = commit
         if ended[0]:
             self.kills.setdefault(ended[0], {}).setdefault(ended[1], when)
         for column, value in zip(self.columns, values, strict=True):
@@ -212,6 +217,7 @@ class DeltaMirror:
                 entry = self._latest.get(rowid, -1)
                 if entry >= 0 and self._ended[entry] == FOREVER:
                     self._ended[entry] = sequence
+                    self.ends[entry] = when[1]
         self.end = sequence + 1
 
     # --------------------------------------------------------------- reading
@@ -232,6 +238,32 @@ class DeltaMirror:
         if entry < 0 or self._ended[entry] < end:
             return None
         return entry
+
+    def visible(self, entry: int, commit: int) -> bool:
+        """Whether a version was live right after a commit (D4)."""
+        return self.commits[entry] <= commit < self.ends.get(entry, FOREVER)
+
+    def visible_mask(self, count: int, commit: int) -> np.ndarray:
+        """bool (count,): which versions were live right after a commit (D4)."""
+        mask: np.ndarray = np.array(self.commits[:count], np.int64) <= commit
+        mask[[entry for entry, ended in self.ends.items() if ended <= commit and entry < count]] = (
+            False
+        )
+        return mask
+
+    def entry_as_of(self, rowid: int, commit: int) -> int | None:
+        """The version of a row that was live right after a commit, or None."""
+        entry = self._latest.get(rowid, -1)
+        while entry >= 0 and not self.visible(entry, commit):
+            entry = self._previous[entry]
+        return entry if entry >= 0 else None
+
+    def find_as_of(self, column: int, value: Any, commit: int) -> int | None:
+        """The rowid of the row whose key column had this value right after a commit."""
+        for entry, found in enumerate(self.columns[column]):
+            if found == value and self.visible(entry, commit):
+                return self._rowids[entry]
+        return None
 
     def find(self, column: int, value: Any, end: int) -> int | None:
         """The rowid of the live row before `end` whose key column has this value."""

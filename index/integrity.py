@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index import maintenance
-from m2mdb.index.collection import CollectionView
+from m2mdb.index.collection import CollectionView, open_past
 from m2mdb.index.keys import index_key
+from m2mdb.index.retention import load_ends
 from m2mdb.index.schema import Column
-from m2mdb.index.segment import TEXT_PREFIX, Segment, hash_parts
+from m2mdb.index.segment import TEXT_PREFIX, Segment, SegmentRecord, hash_parts
 from m2mdb.index.values import norms_of
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import DatabaseError
@@ -67,7 +68,7 @@ def _check_pages(view: View, report: Report) -> None:
     for what, root in _trees(view):
         is_whole &= _check_tree(BTree(pages, root), what, owners, report)
     for entry in view.catalog.by_id.values():
-        for record in entry.records.values():
+        for record in (*entry.records.values(), *entry.past.values()):
             for extent in record.extents:
                 what = f"segment {record.id} of {entry.schema.name}"
                 _claim(owners, extent.start_page, extent.page_count, what, report)
@@ -137,6 +138,7 @@ def _check_collection(view: View, name: str, report: Report, *, quick: bool) -> 
             _check_segment(collection, segment, where, report, quick=quick)
         except DatabaseError as problem:
             report(f"{where}: {problem}")
+    _check_past(collection, report, quick=quick)
     if quick:
         return
     try:
@@ -147,17 +149,50 @@ def _check_collection(view: View, name: str, report: Report, *, quick: bool) -> 
         report(f"collection {name}: {problem}")
 
 
+def _check_past(collection: CollectionView, report: Report, *, quick: bool) -> None:
+    """Kept segments: as living ones, and every row ended behind the commit that wrote it (H2)."""
+    entry, pages = collection.entry, collection.view.pages
+    for id_, record in entry.past.items():
+        where = f"collection {entry.schema.name}, kept segment {id_}"
+        try:
+            (segment,) = (each for each in open_past(pages, entry) if each.id == id_)
+            for extent in segment.extents:
+                extent.verify_all()
+            _check_rows(collection, segment, record, where, report, quick=quick)
+            ends = load_ends(pages, entry, record)
+            if int(ends.max()) != record.newest_end:
+                report(f"{where}: ended by {ends.max()}, the record says {record.newest_end}")
+            if (segment.commits() > ends).any():
+                report(f"{where}: a row ended before it was written")
+        except DatabaseError as problem:
+            report(f"{where}: {problem}")
+
+
 def _check_segment(
     collection: CollectionView, segment: Segment, where: str, report: Report, *, quick: bool
 ) -> None:
-    rowids = segment.rowids
     record = collection.entry.records[segment.id]
-    if (np.diff(rowids) <= 0).any():
+    if (np.diff(segment.rowids) == 0).any():
+        report(f"{where}: a rowid stands there twice")
+    collection.dead(segment.id)
+    _check_rows(collection, segment, record, where, report, quick=quick)
+
+
+def _check_rows(
+    collection: CollectionView,
+    segment: Segment,
+    record: SegmentRecord,
+    where: str,
+    report: Report,
+    *,
+    quick: bool,
+) -> None:
+    rowids = segment.rowids
+    if (np.diff(rowids) < 0).any():
         report(f"{where}: rowids do not ascend")
     if (int(rowids[0]), int(rowids[-1])) != (record.min_rowid, record.max_rowid):
         report(f"{where}: rowids {rowids[0]}..{rowids[-1]}, the record says "
                f"{record.min_rowid}..{record.max_rowid}")  # fmt: skip
-    collection.dead(segment.id)
     if quick:
         return
     for index, column in enumerate(collection.schema.columns):

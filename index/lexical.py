@@ -27,6 +27,7 @@ def text_columns(view: CollectionView, columns: Sequence[int]) -> list[TextColum
         size = view.parts()[0].size
         sources: list[Source] = [view.mirror.postings(index).view(size)]
         sources.extend(segment.text(column) for segment in view.segments)
+        sources = [view.text_source(part, source) for part, source in enumerate(sources)]
         options = parse_options(column.fulltext)
         found.append(TextColumn(column.name, sources, options.variant, options.weight))
     return found

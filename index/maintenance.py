@@ -16,7 +16,6 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,8 +175,10 @@ def flush(write: WriteView, view: CollectionView) -> None:
         return
     entry = view.entry.copy()
     keeps = _keeps_past(write, entry)
-    if keeps and mirror.ends:
-        retention().keep_from_delta(write, entry, mirror)
+    if keeps:
+        from m2mdb.index import retention
+
+        retention.keep_from_delta(write, entry, mirror)
     written: list[SegmentRecord] = []
     live = mirror.live(len(mirror), view.end)
     rowids = mirror.rowids(len(mirror))
@@ -196,7 +197,7 @@ def flush(write: WriteView, view: CollectionView) -> None:
     entry.next_rowid = max(mirror.next_rowid, entry.next_rowid)
     drop_empty(write, entry, changed)
     if keeps:
-        retention().tidy(write, entry)
+        retention.tidy(write, entry)
     records = written + [entry.records[i] for i in sorted(changed) if i in entry.records]
     write.replace_entry(view, entry, records)
 
@@ -276,24 +277,21 @@ def end_places(
 
 def drop_empty(write: WriteView, entry: CollectionEntry, candidates: set[int]) -> None:
     """Give up segments of which no row is left, or keep them for AS OF."""
-    keeps = _keeps_past(write, entry)
     for segment in candidates:
         record = entry.records.get(segment)
-        if record is not None and record.deleted == record.rows:
-            if not keeps or not retention().keep_whole(write, entry, segment):
-                drop_segment(write, entry, segment)
+        if record is None or record.deleted != record.rows:
+            continue
+        if _keeps_past(write, entry):
+            from m2mdb.index import retention
+
+            if retention.keep_whole(write, entry, segment):
+                continue
+        drop_segment(write, entry, segment)
 
 
 def _keeps_past(write: WriteView, entry: CollectionEntry) -> bool:
     """Whether there is a past to take care of (S25)."""
     return bool(write.catalog.keep_commits or entry.past)
-
-
-def retention() -> ModuleType:
-    """The module that keeps ended versions, loaded where they are kept alone."""
-    from m2mdb.index import retention
-
-    return retention
 
 
 def drop_segment(write: WriteView, entry: CollectionEntry, segment: int) -> None:
@@ -388,11 +386,13 @@ def merge(write: WriteView, view: CollectionView, ids: Sequence[int]) -> None:
         )
     keeps = _keeps_past(write, entry)
     if keeps:
-        retention().keep_from_segments(write, entry, chosen)
+        from m2mdb.index import retention
+
+        retention.keep_from_segments(write, entry, chosen)
     for id_ in ids:
         drop_segment(write, entry, id_)
     if keeps:
-        retention().tidy(write, entry)
+        retention.tidy(write, entry)
     write.replace_entry(view, entry, written)
 
 

@@ -21,9 +21,11 @@ from m2mdb.index.schema import CollectionSchema, IndexInfo
 from m2mdb.index.segment import SegmentRecord
 from m2mdb.index.writer import CollectionWriter
 from m2mdb.pager.btree import BTree
+from m2mdb.pager.errors import ProgrammingError
 
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
+    from m2mdb.index.past import PastView
     from m2mdb.pager.header import Header
     from m2mdb.wal.snapshot import Snapshot
     from m2mdb.wal.transaction import Transaction
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 class View:
     """All collections at one commit."""
 
-    __slots__ = ("_collections", "catalog", "commit", "database", "pages")
+    __slots__ = ("_collections", "_past", "catalog", "commit", "database", "pages")
 
     def __init__(self, database: Database, pages: Snapshot | Transaction, catalog: Catalog) -> None:
         self.database = database
@@ -40,6 +42,7 @@ class View:
         self.catalog = catalog
         self.commit = pages.commit
         self._collections: dict[str, CollectionView] = {}
+        self._past: dict[str, PastView] | None = None  # the last one of each collection
 
     @property
     def schema_number(self) -> int:
@@ -64,6 +67,26 @@ class View:
             self._collections[name] = found
         return found
 
+    def collection_as_of(self, name: str, commit: Any) -> PastView:
+        """A collection as it stood right after a commit; errors as `index.past` raises them."""
+        from m2mdb.index.past import check_reach, commit_number, past_view
+
+        number = commit_number(commit)
+        known = (self._past or {}).get(name)
+        if known is not None and known.as_of == number:
+            check_reach(self, known, number)
+            return known
+        found = past_view(self, name, number)
+        self._past = {**(self._past or {}), name: found}
+        return found
+
+    def oldest_commit(self, name: str | None = None) -> int:
+        """The oldest commit that AS OF can name, of one collection or as `keep_commits` goes."""
+        from m2mdb.index.past import newest_commit
+
+        entry = None if name is None else self.catalog.entry(name)
+        return self.catalog.oldest_commit(entry, newest_commit(self))
+
 
 class WriteView(View):
     """A statement that writes; everything it does is undone together."""
@@ -73,6 +96,18 @@ class WriteView(View):
     def __init__(self, database: Database, transaction: Transaction, catalog: Catalog) -> None:
         super().__init__(database, transaction, catalog)
         self.transaction = transaction
+
+    def collection_as_of(self, name: str, commit: Any) -> PastView:
+        """Raises ProgrammingError: a statement that writes reads the present."""
+        raise ProgrammingError(
+            f"{name} AS OF {commit}: a statement that writes cannot read the past; read first"
+        )
+
+    def set_keep_commits(self, count: int) -> None:
+        """Keep the row versions that end within the next `count` commits."""
+        from m2mdb.index.retention import set_keep_commits
+
+        set_keep_commits(self, count)
 
     # --------------------------------------------------------------- rows
 
@@ -170,4 +205,5 @@ class WriteView(View):
 
     def forget_views(self) -> None:
         """Build the collections' views again when they are asked for next."""
+        self._past = None
         self._collections.clear()

@@ -222,14 +222,16 @@ class Collection:
         where, params  a condition that rows must pass, and its parameters
         fusion         "rrf", "weighted", "vector_only" or "bm25_only"
         min_score      drop hits with a lower score
+        as_of          search the rows as they stood right after this commit, see
+                       `PRAGMA keep_commits`
         returning      columns of the hits; without it all but vectors, and `score`
 
-        `query` (a text that an encoder turns into a vector), `as_of` and score "splat" are not
-        built yet and raise NotSupportedError.
+        `query` (a text that an encoder turns into a vector) and score "splat" are not built yet
+        and raise NotSupportedError.
         """
-        if query is not None or as_of is not None:
+        if query is not None:
             raise NotSupportedError(
-                "search by a plain query (FOR) and as_of are not built yet; use near= and match="
+                "search by a plain query (FOR) is not built yet; use near= and match="
             )
         near_column, near = column_of("near", near)
         match_column, match = column_of("match", match)
@@ -247,6 +249,7 @@ class Collection:
             exact=exact,
             min_score=min_score,
             score=score,
+            as_of=as_of,
         )
         connection = self.connection
         with connection.lock, connection.engine().reading() as view:

@@ -234,6 +234,13 @@ class Connection:
         return self.engine().in_transaction
 
     @property
+    def commit_number(self) -> int:
+        """The newest commit that a read sees now, as `AS OF` names it; inside a transaction the
+        one that it began from.
+        """
+        return self.read(lambda view: view.commit)
+
+    @property
     def autocommit(self) -> bool:
         """Whether each statement commits itself; setting True commits what is open."""
         return self.engine().autocommit

@@ -390,14 +390,15 @@ class OrderItem(Node):
 
 
 class TableName(Node):
-    """A collection in FROM."""
+    """A collection in FROM; as_of: the value of AS OF, or None."""
 
-    __slots__ = ("alias", "name")
+    __slots__ = ("alias", "as_of", "name")
 
     def __init__(self, name: str, alias: str | None, position: int) -> None:
         self.position = position
         self.name = name
         self.alias = alias
+        self.as_of: Expression | None = None
 
 
 class TableParameter(Node):

@@ -23,8 +23,8 @@ from m2mdb.query.scope import ROWID, RowScope
 Comparison = tuple[int, str, Evaluator]
 
 
-def plan_access(where: Expression | None, scope: RowScope) -> Access:
-    """The way to the rows for which `where` holds.
+def plan_access(where: Expression | None, scope: RowScope, *, with_indexes: bool = True) -> Access:
+    """The way to the rows for which `where` holds; without indexes where the past is read.
 
     Raises ProgrammingError: an unknown column or function, a misused aggregate.
     """
@@ -44,7 +44,8 @@ def plan_access(where: Expression | None, scope: RowScope) -> Access:
         if found is not None:
             column, values = found
             return KeyAccess(predicate, column, values, f"{_key_label(column, scope)} IN (…))")
-    return _index_access(comparisons, scope, predicate) or Access(predicate)
+    found_index = _index_access(comparisons, scope, predicate) if with_indexes else None
+    return found_index or Access(predicate)
 
 
 def _single(constant: Evaluator) -> Callable[[Bindings], list[Value]]:

@@ -24,6 +24,7 @@ import numpy as np
 from m2mdb.index.schema import CollectionSchema
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
+from m2mdb.query.limits import check_count
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView, Part
@@ -56,10 +57,11 @@ class SearchRequest:
     where            a bound condition
     fusion_options   of FUSION: k, depth, vector, text
     recall, probes   how much an approximate index must find; exact search satisfies any
+    as_of            the number of the commit to search; the present where it is None
     """
 
     __slots__ = (
-        "collection", "exact", "fusion", "fusion_options", "k", "match", "match_column",
+        "as_of", "collection", "exact", "fusion", "fusion_options", "k", "match", "match_column",
         "min_score", "near", "near_column", "offset", "probes", "recall", "score", "where",
     )  # fmt: skip
 
@@ -85,6 +87,7 @@ class SearchRequest:
         self.probes: int | None = take("probes", None)
         self.min_score: float | None = take("min_score", None)
         self.score: str = take("score", None) or "similarity"
+        self.as_of: Any = take("as_of", None)
         if clauses:
             raise ProgrammingError(f"unknown clause of a search: {', '.join(clauses)}")
         self._check()
@@ -127,13 +130,20 @@ def _real(clause: str, value: Any) -> float:
     raise ProgrammingError(f"{clause} is {value!r}; expected a number")
 
 
+def searched(view: View, request: SearchRequest) -> CollectionView:
+    """The collection that a request searches, as of its commit where it names one."""
+    if request.as_of is None:
+        return view.collection(request.collection)
+    return view.collection_as_of(request.collection, request.as_of)
+
+
 class _Work:
     """A request resolved against a collection: what each side searches, and for what."""
 
     __slots__ = ("backend", "collection", "masks", "near_column", "query", "text", "text_column")
 
     def __init__(self, view: View, request: SearchRequest) -> None:
-        collection = self.collection = view.collection(request.collection)
+        collection = self.collection = searched(view, request)
         schema = collection.schema
         self.backend = view.database.kernels
         self.near_column = -1
@@ -245,6 +255,7 @@ def run_search(view: View, request: SearchRequest) -> SearchHits:
     method = fusion_of(request)
     work = _Work(view, request)
     rows = sum([part.size for part in work.collection.parts()])
+    check_count(view.database, request.k + request.offset)
     wanted = min(request.k + request.offset, rows)
     if not wanted:
         return SearchHits.nothing(work, request)

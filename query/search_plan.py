@@ -28,6 +28,7 @@ from m2mdb.query.search import (
     depth_of,
     fusion_of,
     run_search,
+    searched,
     text_column,
     vector_column,
 )
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
 
 QueryPlanner = Callable[[Query, "View", int], Plan]
 _UNBUILT = {
-    "for_": "FOR", "as_of": "AS OF", "decay": "DECAY", "temperature": "TEMPERATURE",
+    "for_": "FOR", "decay": "DECAY", "temperature": "TEMPERATURE",
     "seed": "SEED", "diversity": "DIVERSITY",
 }  # fmt: skip
-_VALUES = ("near", "match", "k", "offset", "recall", "probes", "min_score")
+_VALUES = ("near", "match", "k", "offset", "recall", "probes", "min_score", "as_of")
 
 
 class SearchPlan(Plan):
@@ -99,7 +100,7 @@ class SearchPlan(Plan):
         clauses: dict[str, Any] = {
             name: evaluate((), bindings) for name, evaluate in self._values.items()
         }
-        for name in ("near", "match"):
+        for name in ("near", "match", "as_of"):
             if name in clauses and clauses[name] is None:
                 self._refuse_null(name)
         if self._fusion_options:
@@ -120,13 +121,16 @@ class SearchPlan(Plan):
 
     def _refuse_null(self, clause: str) -> None:
         """NULL stands for no clause in a request, but not in a statement."""
+        if clause == "as_of":
+            raise ProgrammingError("AS OF is None; expected the number of a commit")
         wanted = "a vector" if clause == "near" else "a text"
         raise DataError(f"{clause.upper()} of {self._schema.name} is NULL; expected {wanted}")
 
     def explain(self, view: View) -> Explained:
         """The sides, the filter and the fusion."""
         statement, schema = self._statement, self._schema
-        lines: Explained = [(0, f"SEARCH {schema.name}")]
+        past = "" if statement.as_of is None else " AS OF A COMMIT"
+        lines: Explained = [(0, f"SEARCH {schema.name}{past}")]
         if statement.near is not None:
             column = schema.columns[vector_column(schema, statement.near_column)]
             rows = view.collection(schema.name).count()
@@ -159,7 +163,7 @@ class SearchPlan(Plan):
     def details(self, view: View, bindings: Bindings) -> list[str]:
         """What a run has worked with, for EXPLAIN ANALYZE."""
         request = self.request(bindings)
-        collection = view.collection(request.collection)
+        collection = searched(view, request)
         parts = collection.parts()
         rows = collection.count()
         found = [f"{rows} rows in {len(parts)} parts"]

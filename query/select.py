@@ -70,7 +70,7 @@ class SelectPlan(Plan):
     """A SELECT, compiled."""
 
     __slots__ = (
-        "_access", "_counts_all", "_distinct", "_grouped", "_limits", "_open", "_order",
+        "_access", "_as_of", "_counts_all", "_distinct", "_grouped", "_limits", "_open", "_order",
         "_projection", "_scope", "_source_plan", "_title",
     )  # fmt: skip
 
@@ -78,17 +78,20 @@ class SelectPlan(Plan):
         super().__init__(count)
         self._source_plan: Plan | None = None
         subqueries = Subqueries(count)
-        self._open, schema = self._source(statement.source, view, planner)
+        self._as_of: Expression | None = getattr(statement.source, "as_of", None)
+        self._open, schema = self._source(statement.source, view, planner, subqueries)
         alias = getattr(statement.source, "alias", None)
         self._scope = RowScope(schema, subqueries, name=alias)
         self._title = (alias or schema.name) if statement.source is not None else "CONSTANT ROW"
+        if self._as_of is not None:
+            self._title += " AS OF A COMMIT"
         outputs = outputs_of(statement.items, self._scope)
         aliases = aliases_of(statement.items)
         where = statement.where
         if where is not None:
             where = without_aliases(where, aliases, self._scope)
             refuse_aggregates(where, "WHERE")
-        self._access = plan_access(where, self._scope)
+        self._access = plan_access(where, self._scope, with_indexes=self._as_of is None)
         keys = [
             group_expression(node, outputs, aliases, self._scope) for node in statement.group_by
         ]
@@ -118,12 +121,14 @@ class SelectPlan(Plan):
         self.prepare_inner(subqueries, view, planner)
 
     def _source(
-        self, source: Source | None, view: View, planner: QueryPlanner
+        self, source: Source | None, view: View, planner: QueryPlanner, subqueries: Subqueries
     ) -> tuple[Opener, Any]:
         """What opens the source, and its schema."""
         if source is None:
             return (lambda view, bindings: ListView(NO_TABLE, [()])), NO_TABLE
         if isinstance(source, TableName):
+            if source.as_of is not None:
+                return self._past(source.name, source.as_of, view, subqueries)
             return self._table(source.name, view)
         if isinstance(source, DerivedTable):
             return self._derived(source, view, planner)
@@ -137,6 +142,17 @@ class SelectPlan(Plan):
         lower = name.lower()
         self.tables.append((lower, schema))
         return (lambda view, bindings: view.collection(lower)), schema
+
+    def _past(
+        self, name: str, as_of: Expression, view: View, subqueries: Subqueries
+    ) -> tuple[Opener, Any]:
+        """A collection AS OF a commit: its schema is the present one, or it cannot be read."""
+        if system_schema(name) is not None:
+            raise ProgrammingError(f"{name} AS OF: a system table shows the present alone")
+        schema = self._table(name, view)[1]
+        commit = compile_expression(as_of, RowScope(None, subqueries))
+        lower = name.lower()
+        return (lambda view, bindings: view.collection_as_of(lower, commit((), bindings))), schema
 
     def _derived(
         self, source: DerivedTable, view: View, planner: QueryPlanner
@@ -175,6 +191,8 @@ class SelectPlan(Plan):
         if type(access) is not KeyAccess or not access.is_exact or projection is None:
             return None
         if self._order or self._distinct or self._limits or self.inner or not self.tables:
+            return None
+        if self._as_of is not None:
             return None
         sources = projection.plain_sources
         return None if sources is None else PointPlan(self, access, sources)

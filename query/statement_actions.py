@@ -232,6 +232,13 @@ def table(start: int, name: str, alias: str | None = None) -> Source:
     return TableName(name, alias, start)
 
 
+def table_as_of(start: int, name: str, commit: Expression, alias: str | None = None) -> Source:
+    """A collection as it stood right after a commit."""
+    source = TableName(name, alias, start)
+    source.as_of = commit
+    return source
+
+
 def table_parameter(start: int, parameter: Parameter, alias: str | None = None) -> Source:
     """An Arrow object bound as a table."""
     return TableParameter(parameter, alias, start)

@@ -1,6 +1,6 @@
 """The system's tables: the state of the database as rows.
 
-m2m_collections   name, rows, columns, segments
+m2m_collections   name, rows, columns, segments, oldest_commit (that AS OF can name)
 m2m_columns       collection, position, name, type, primary_key, unique_key, not_null,
                   default_value, metric, fulltext
 m2m_indexes       name, collection, column_name, kind, is_unique
@@ -24,13 +24,14 @@ Rows = Iterator[tuple[Any, ...]]
 _TEXT, _INTEGER, _BOOLEAN = "TEXT", "INTEGER", "BOOLEAN"
 
 
-def _collections(collection: CollectionView) -> Rows:
+def _collections(view: View, collection: CollectionView) -> Rows:
     schema = collection.schema
     segments = len(collection.parts()) - 1
-    yield schema.name, collection.count(), len(schema.columns), segments
+    oldest = view.oldest_commit(schema.name)
+    yield schema.name, collection.count(), len(schema.columns), segments, oldest
 
 
-def _columns(collection: CollectionView) -> Rows:
+def _columns(view: View, collection: CollectionView) -> Rows:
     quote = FUNCTIONS["quote"][0]
     for position, column in enumerate(collection.schema.columns):
         yield (
@@ -47,22 +48,27 @@ def _columns(collection: CollectionView) -> Rows:
         )
 
 
-def _indexes(collection: CollectionView) -> Rows:
+def _indexes(view: View, collection: CollectionView) -> Rows:
     schema = collection.schema
     for info in schema.indexes:
         yield info.name, schema.name, info.column, info.kind, info.unique
 
 
-def _segments(collection: CollectionView) -> Rows:
+def _segments(view: View, collection: CollectionView) -> Rows:
     for part in collection.parts():
         yield collection.schema.name, part.name, part.size, part.live_count
+    for record in collection.entry.past.values():
+        yield collection.schema.name, f"kept segment {record.id}", record.rows, 0
 
 
-_TABLES: dict[str, tuple[ListSchema, Callable[[CollectionView], Rows]]] = {
+_TABLES: dict[str, tuple[ListSchema, Callable[[View, CollectionView], Rows]]] = {
     "m2m_collections": (
         ListSchema(
             "m2m_collections",
-            (("name", _TEXT), ("rows", _INTEGER), ("columns", _INTEGER), ("segments", _INTEGER)),
+            (
+                ("name", _TEXT), ("rows", _INTEGER), ("columns", _INTEGER), ("segments", _INTEGER),
+                ("oldest_commit", _INTEGER),
+            ),
         ),
         _collections,
     ),
@@ -129,5 +135,5 @@ def system_view(view: View, name: str) -> ListView:
     if name.lower() == _RECEIPTS.name:
         return ListView(_RECEIPTS, list(_receipts(view)))
     schema, rows_of = _TABLES[name.lower()]
-    rows = [row for each in view.names() for row in rows_of(view.collection(each))]
+    rows = [row for each in view.names() for row in rows_of(view, view.collection(each))]
     return ListView(schema, rows)

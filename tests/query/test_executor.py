@@ -430,7 +430,7 @@ def test_pragmas(notes: Run, database: Database) -> None:
 def test_system_tables_show_the_state(notes: Run) -> None:
     notes("CREATE UNIQUE INDEX notes_n ON notes (n)")
 
-    assert notes("SELECT * FROM m2m_collections") == [("notes", 2, 9, 0)]
+    assert notes("SELECT * FROM m2m_collections") == [("notes", 2, 9, 0, 3)]
     assert notes("SELECT name, metric FROM m2m_columns WHERE type LIKE 'vector%'") == [("v", "l2")]
     assert notes("SELECT * FROM m2m_indexes") == [("notes_n", "notes", "n", "btree", True)]
     assert notes("SELECT part, rows FROM m2m_segments") == [("delta", 2)]

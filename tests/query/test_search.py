@@ -359,7 +359,7 @@ REFUSED: list[tuple[str, tuple[Any, ...], type[Exception], str]] = [
     ("SEARCH t NEAR ? RETURNING count(*)", ([1, 0],), ProgrammingError, "aggregate"),
     ("SEARCH t NEAR ? SCORE splat", ([1, 0],), NotSupportedError, "splat"),
     ("SEARCH t FOR 'x'", (), NotSupportedError, "FOR"),
-    ("SEARCH t NEAR ? AS OF 3", ([1, 0],), NotSupportedError, "AS OF"),
+    ("SEARCH t NEAR ? AS OF 300", ([1, 0],), ProgrammingError, "no such commit yet"),
     ("SEARCH t NEAR ? TEMPERATURE 0.2", ([1, 0],), NotSupportedError, "TEMPERATURE"),
     ("SEARCH t NEAR ? DIVERSITY 0.5", ([1, 0],), NotSupportedError, "DIVERSITY"),
     ("SEARCH t", (), ProgrammingError, ""),
