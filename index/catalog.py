@@ -26,6 +26,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.catalog_check import check_catalog, check_description, check_fields
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
 from m2mdb.index.segment import Segment, SegmentRecord
 from m2mdb.pager.btree import BTree
@@ -118,12 +119,14 @@ class CollectionEntry:
 
         try:
             fields = json.loads(raw)
+            check_fields(fields["columns"])
             columns = tuple(Column.decode(column) for column in fields["columns"])
             indexes = tuple(IndexInfo.decode(index) for index in fields["indexes"])
             entry = cls(id, CollectionSchema(str(fields["name"]), columns, indexes))
-            entry.delta_root = int(fields["delta_root"])
-            entry.deletes_root = int(fields["deletes_root"])
-        except (ValueError, KeyError, TypeError, ProgrammingError, RecursionError) as problem:
+            check_description(entry.schema, (fields["delta_root"], fields["deletes_root"]))
+            entry.delta_root = fields["delta_root"]
+            entry.deletes_root = fields["deletes_root"]
+        except (LookupError, *_WRONG) as problem:
             raise CorruptDatabaseError(
                 f"{where}: collection {id} has a damaged description: {problem}"
             ) from problem
@@ -225,6 +228,7 @@ def load_catalog(
         else:
             _load_segment(owner, raw, where, known)
     catalog.by_name = {entry.schema.name.lower(): entry for entry in catalog.by_id.values()}
+    check_catalog(catalog, where)
     return catalog
 
 

@@ -70,9 +70,17 @@ class SegmentPart:
                 return None
             live = np.ones(self.size, bool) if dead is None else ~dead
             if killed:
+                self._check_ordinal(max(killed))
                 live[killed] = False
             self._live = live
         return self._live
+
+    def _check_ordinal(self, ordinal: int) -> None:
+        if ordinal >= self.size:
+            raise CorruptDatabaseError(
+                f"delta of {self._view.schema.name}: it ends row {ordinal} of segment "
+                f"{self.segment.id}, which has {self.size} rows"
+            )
 
     @property
     def live_count(self) -> int:

@@ -30,6 +30,7 @@ from m2mdb.index.record import (
     ROW,
     SEQUENCE,
     Place,
+    RowTypes,
     decode_removal,
     decode_row,
     sequence_key,
@@ -38,6 +39,7 @@ from m2mdb.index.schema import VECTOR_DTYPES, CollectionSchema
 from m2mdb.index.values import norms_of
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError
+from m2mdb.pager.header import LARGEST_NUMBER
 
 if TYPE_CHECKING:
     from m2mdb.index.text.delta_postings import DeltaPostings
@@ -66,19 +68,21 @@ class GrowingVectors:
         """Set the vector of row number `row`, the next one."""
         if row >= self._capacity:
             self._grow(row)
-        if vector is None:
-            self.matrix[row] = 0
-            self.present[row] = False
-        else:
+        if vector is not None:
             self.matrix[row] = vector
             self.present[row] = True
 
     def _grow(self, row: int) -> None:
+        """More room, zero: what no vector was written to takes no memory of the machine's."""
         capacity = max(64, 2 * self._capacity)
+        there = self.present[:row]
         for name in ("matrix", "_norms", "present"):
             old = getattr(self, name)
-            new = np.empty((capacity, *old.shape[1:]), old.dtype)
-            new[:row] = old[:row]
+            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
+            if there.all():
+                new[:row] = old[:row]
+            else:
+                new[np.flatnonzero(there)] = old[np.flatnonzero(there)]
             setattr(self, name, new)
         self._capacity = capacity
 
@@ -100,6 +104,7 @@ class DeltaMirror:
         "_postings",
         "_previous",
         "_rowids",
+        "_types",
         "base",
         "bytes_used",
         "columns",
@@ -132,6 +137,7 @@ class DeltaMirror:
         for i in schema.vector_columns:
             column = schema.columns[i]
             self.vectors[i] = GrowingVectors(column.dimension, VECTOR_DTYPES[column.dtype])
+        self._types = RowTypes(schema.columns)
         self._rowids: list[int] = []
         self._ended: list[int] = []
         self._previous: list[int] = []
@@ -152,15 +158,14 @@ class DeltaMirror:
         self.intact = False
         for key, raw in tree.scan(sequence_key(self.end)):
             (sequence,) = SEQUENCE.unpack(key) if len(key) == SEQUENCE.size else (-1,)
-            if sequence < self.end or len(raw) < HEAD.size:
+            if not self.end <= sequence < LARGEST_NUMBER or len(raw) < HEAD.size:
                 raise CorruptDatabaseError(f"{where}: delta entry {sequence} is out of order")
             kind, commit, next_rowid = HEAD.unpack_from(raw)
+            if commit > LARGEST_NUMBER or next_rowid > FOREVER:
+                raise CorruptDatabaseError(f"{where}: delta entry {sequence} is of commit {commit}")
             if kind == ROW:
                 rowid, ended, values = decode_row(raw, where)
-                if len(values) != len(self.columns):
-                    raise CorruptDatabaseError(
-                        f"{where}: delta entry {sequence} has {len(values)} columns"
-                    )
+                self._types.check(values, where)
                 self._decode_vectors(values, where)
                 self.add_row((sequence, commit), rowid, ended, values)
             elif kind == REMOVAL:
@@ -325,7 +330,10 @@ def indexable_text(type_: str, value: str | None) -> str | None:
     import json
 
     found: list[str] = []
-    stack = [json.loads(value)]
+    try:
+        stack = [json.loads(value)]
+    except (ValueError, RecursionError) as problem:
+        raise CorruptDatabaseError(f"a JSON value is damaged: {problem}") from problem
     while stack:
         item = stack.pop()
         if isinstance(item, str):

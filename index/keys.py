@@ -22,6 +22,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from m2mdb.pager.errors import CorruptDatabaseError
+
 PREFIX_SIZE = 80  # a 512-byte test page still holds several keys; most values are shorter
 _NUMBER = struct.Struct(">BQ")
 _ROWID = struct.Struct(">Q")
@@ -36,8 +38,11 @@ def encode_rowid(rowid: int) -> bytes:
 
 
 def decode_rowid(key: bytes) -> int:
-    """The rowid at the end of an index key."""
-    (number,) = _ROWID.unpack_from(key, len(key) - 8)
+    """The rowid at the end of an index key; CorruptDatabaseError where it is too short."""
+    try:
+        (number,) = _ROWID.unpack_from(key, len(key) - 8)
+    except struct.error:
+        raise CorruptDatabaseError(f"index: a key of {len(key)} bytes has no rowid") from None
     return int(number) - SIGN
 
 

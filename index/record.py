@@ -25,17 +25,21 @@ Invariants
     R1  Sequence numbers only grow; an entry is never changed, only the whole log is emptied.
     R2  A segment's row that an entry ends is named by its place, never by its rowid alone: a
         primary key may be given again.
+    R3  A version's values are of the types that its columns store, or NULL.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m2mdb.pager.errors import CorruptDatabaseError
+
+if TYPE_CHECKING:
+    from m2mdb.index.schema import Column
 
 ROW, REMOVAL = 1, 2
 HEAD = struct.Struct("<BQQ")
@@ -46,6 +50,12 @@ SEQUENCE = struct.Struct(">Q")
 NULL, INTEGER, REAL, FALSE, TRUE, TEXT, BYTES, VECTOR = range(8)
 _CODES = {INTEGER: "q", REAL: "d", TEXT: "I", BYTES: "I", VECTOR: "I"}
 _layouts: dict[bytes, struct.Struct] = {}
+
+_STORED = {
+    "INTEGER": int, "TIMESTAMP": int, "REAL": float, "TEXT": str, "JSON": str, "BLOB": bytes,
+    "BOOLEAN": bool, "VECTOR": bytes,
+}  # fmt: skip
+_KNOWN_SHAPES = 1024
 
 Place = tuple[int, int]  # segment id (0 = the delta or none), ordinal
 
@@ -134,6 +144,32 @@ def decode_row(raw: bytes, where: str) -> tuple[int, Place, list[Any]]:
     if at != len(raw) or len(values) != count:
         raise CorruptDatabaseError(f"{where}: a row version of {len(raw)} bytes describes {at}")
     return rowid, (segment, ordinal), values
+
+
+class RowTypes:
+    """The types that a collection's columns store, and which rows have been found to have them."""
+
+    __slots__ = ("_known", "_names", "_wanted")
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._names = [column.name for column in columns]
+        self._wanted = [(type(None), _STORED[column.type]) for column in columns]
+        self._known: set[tuple[type, ...]] = set()
+
+    def check(self, values: Sequence[Any], where: str) -> None:
+        """Raise CorruptDatabaseError where a value is of another type than its column (R3)."""
+        shape = tuple(map(type, values))
+        if shape in self._known:
+            return
+        if len(shape) != len(self._wanted):
+            raise CorruptDatabaseError(
+                f"{where}: a row version has {len(shape)} columns, expected {len(self._wanted)}"
+            )
+        for name, found, wanted in zip(self._names, shape, self._wanted, strict=True):
+            if found not in wanted:
+                raise CorruptDatabaseError(f"{where}: {name} of a row version is {found.__name__}")
+        if len(self._known) < _KNOWN_SHAPES:
+            self._known.add(shape)
 
 
 def encode_removal(commit: int, next_rowid: int, rows: Sequence[tuple[int, Place]]) -> bytes:

@@ -13,6 +13,7 @@ from m2mdb.pager.errors import InterfaceError, ProgrammingError
 from m2mdb.query.ast import Delete
 from m2mdb.query.binding import bind
 from m2mdb.query.executor import execute, execute_many, plan_query
+from m2mdb.query.limits import check_statement
 from m2mdb.query.parser import iterate_script, parse
 from m2mdb.query.plan import Plan
 from m2mdb.query.predicate import Filter, compile_predicate
@@ -78,6 +79,7 @@ class ConditionPlan(Plan):
     def __init__(self, view: View, collection: str, where: str) -> None:
         """Raises ProgrammingError where the text is no condition, or more than one."""
         statement = parse(f"DELETE FROM c WHERE {where}")
+        check_statement(view.database, statement)
         if not isinstance(statement, Delete) or statement.where is None or statement.returning:
             raise ProgrammingError(f"where is {where!r}, which is not one condition")
         super().__init__(statement.parameter_count)

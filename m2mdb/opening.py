@@ -14,6 +14,7 @@ from m2mdb.connection import Connection
 from m2mdb.pager.errors import InterfaceError, ProgrammingError
 
 if TYPE_CHECKING:
+    from m2mdb.index.database import Database
     from m2mdb.index.encoder import Encoder
     from m2mdb.pager.vfs import Vfs
 
@@ -34,6 +35,7 @@ def connect(
     compute: str = "auto",
     encoders: Mapping[str, Encoder] | None = None,
     synchronous: Literal["full", "normal", "off"] = "full",
+    untrusted: bool = False,
 ) -> Connection:
     """Open a database file, made where there is none, or `:memory:`.
 
@@ -46,6 +48,8 @@ def connect(
     compute            kernels: "auto", "numpy" or "numba"
     encoders           encoders by name; "hashing" is always there
     synchronous        "full" (durable at each commit), "normal" (at checkpoints) or "off"
+    untrusted          the file came from someone else: it must be there, is read without a map,
+                       kept within tighter limits, and checked whole before the first row is read
 
     Raises InterfaceError for a wrong argument, OperationalError where the file cannot be opened,
     CorruptDatabaseError where it is no database, NotSupportedError for a newer format.
@@ -63,12 +67,26 @@ def connect(
         page_size=page_size,
         timeout=float(timeout),
         synchronous=synchronous,
+        untrusted=bool(untrusted) and wanted.mode != "memory",
     )
     database = Database.open(
         vfs_of(wanted), wanted.path, options, compute=compute, autocommit=bool(autocommit)
     )
+    if options.untrusted:
+        admit(database)
     thread = threading.get_ident() if check_same_thread else None
     return Connection(database, wanted.path, encoders=encoders, thread=thread)
+
+
+def admit(database: Database) -> None:
+    """Check an untrusted file whole; one that is refused is closed."""
+    from m2mdb.index.untrusted import admit as check
+
+    try:
+        check(database)
+    except BaseException:
+        database.close()
+        raise
 
 
 def check_options(timeout: float, page_size: int, synchronous: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from m2mdb.hits import Hits
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
+from m2mdb.query.limits import check_count
 from m2mdb.query.search import SearchRequest, returned_columns, run_search, vector_column
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def batch(
     """Keys and scores of a request for each (vector, text), as matrices of k columns."""
     collection = view.collection(pattern.collection)
     check_near(collection.schema, pattern)
+    check_count(view.database, pattern.k)
     if pattern.match is None:
         ids, scores = batch_near(view, pattern, [vector for vector, _ in queries])
     else:
