@@ -75,8 +75,8 @@ def find_conflicts(
     """
     conflicts = Conflicts()
     alias = view.schema.rowid_alias
-    if alias is not None and any(rowid is not None for rowid in given):
-        column = view.schema.columns[alias]
+    if any(rowid is not None for rowid in given):
+        column = Column("rowid", "INTEGER") if alias is None else view.schema.columns[alias]
         found = _existing_rowids(view, given)
         _judge(view, column, given, found, (mode, spared), conflicts)
     for index in view.schema.key_columns:

@@ -303,6 +303,25 @@ class Database:
     def _view_at(self, snapshot: Snapshot) -> View:
         view = self._view
         if view is not None and view.commit == snapshot.commit:
+
+    def lasting_view(self) -> tuple[View, Snapshot | None]:
+        """A view for longer than a statement, and its snapshot, which the caller closes.
+
+        Without a snapshot it is the open transaction's, and ends with it.
+        """
+        self.settle()
+        if self._transaction is not None:
+            return View(self, self._transaction, self._catalog_of(self._transaction)), None
+        snapshot = self._snapshot or self.store.begin_read()
+        own: Snapshot | None = snapshot
+        if self._explicit:
+            self._snapshot, own = snapshot, None
+        try:
+            return View(self, snapshot, self._catalog_at(snapshot)), own
+        except BaseException:
+            if own is not None:
+                own.close()
+            raise
             view.pages = snapshot
             return view
         view = View(self, snapshot, self._catalog_at(snapshot))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 INDEX_KINDS = ("btree", "bm25", "hrm2")
 
 
-def create_collection(write: WriteView, schema: CollectionSchema) -> None:
+def create_collection(write: WriteView, schema: CollectionSchema, next_rowid: int = 1) -> None:
     """Write a new, empty collection to the catalog."""
     if schema.name.lower() in write.catalog.by_name:
         raise ProgrammingError(f"collection {schema.name} already exists")
@@ -34,6 +34,7 @@ def create_collection(write: WriteView, schema: CollectionSchema) -> None:
     for number, column in enumerate(schema.columns, 1):
         column.id = number
     entry.next_column = len(schema.columns) + 1
+    entry.next_rowid = next_rowid
     entry.delta_root = BTree.create(write.transaction)
     entry.deletes_root = BTree.create(write.transaction)
     from m2mdb.index.catalog import put_entry

@@ -139,9 +139,12 @@ class WriteView(View):
 
     # --------------------------------------------------------------- schema
 
-    def create_collection(self, schema: CollectionSchema) -> None:
-        """A new collection; ProgrammingError where the name is taken."""
-        ddl.create_collection(self, schema)
+    def create_collection(self, schema: CollectionSchema, next_rowid: int = 1) -> None:
+        """A new collection; ProgrammingError where the name is taken.
+
+        next_rowid  the first rowid that is given out; those before it were another file's
+        """
+        ddl.create_collection(self, schema, next_rowid)
 
     def drop_collection(self, name: str) -> None:
         """Remove a collection with its rows and indexes."""

@@ -21,6 +21,7 @@ from m2mdb.index import maintenance, secondary
 from m2mdb.index.collection import CollectionView, Place
 from m2mdb.index.constraints import check_not_null, find_conflicts
 from m2mdb.index.record import encode_removal, encode_row, sequence_key
+from m2mdb.index.schema import Column
 from m2mdb.index.values import (
     INT64_MAX,
     StoredColumn,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 SEGMENT_ROWS = 512  # below, an entry a row costs less than an extent and its sync
 REMOVAL_BATCH = 128  # rows named by one removal entry: 2 KiB
 NOWHERE: Place = (0, 0)
+ROWID = Column("rowid", "INTEGER")  # the name under which a batch gives its rowids
 
 
 class CollectionWriter:
@@ -53,10 +55,18 @@ class CollectionWriter:
     # --------------------------------------------------------------- INSERT
 
     def insert(self, columns: dict[str, Any], count: int, on_conflict: str) -> np.ndarray:
-        """Add `count` rows given as columns; returns their rowids, -1 where one was ignored."""
+        """Add `count` rows given as columns; returns their rowids, -1 where one was ignored.
+
+        A column "rowid" names the rows, as loading a dump does; NULL is assigned.
+        """
+        named: list[int | None] | None = None
+        key = next((name for name in columns if name.lower() == ROWID.name), None)
+        if key is not None:
+            columns = dict(columns)
+            named = self._named_rowids(columns, columns.pop(key), count)
         stored = self._store(columns, count)
         check_not_null(self.view, stored)
-        rowids, given, next_rowid = self._assign_rowids(stored, count)
+        rowids, given, next_rowid = self._assign_rowids(stored, count, named)
         conflicts = find_conflicts(self.view, stored, given, on_conflict)
         if conflicts.replaced:
             self.delete(sorted(conflicts.replaced))
@@ -67,6 +77,21 @@ class CollectionWriter:
         else:
             self._store_rows(rowids, stored, next_rowid)
         return rowids
+
+    def _named_rowids(
+        self, columns: dict[str, Any], values: Any, count: int
+    ) -> list[int | None] | None:
+        """The rowids given as such; an INTEGER PRIMARY KEY, which is the rowid, takes them."""
+        schema = self.view.schema
+        if schema.rowid_alias is None:
+            named = store_column(ROWID, values, count, self.name)
+            assert isinstance(named, list)
+            return named
+        alias = schema.columns[schema.rowid_alias].name
+        if any(name.lower() == alias.lower() for name in columns):
+            raise DataError(f"{self.name}: rowid and {alias}, which is the rowid, are both given")
+        columns[alias] = values
+        return None
 
     def _store(self, columns: dict[str, Any], count: int) -> list[StoredColumn]:
         """All columns in stored form, absent ones filled with their default or NULL."""
@@ -88,15 +113,15 @@ class CollectionWriter:
         return stored
 
     def _assign_rowids(
-        self, stored: list[StoredColumn], count: int
+        self, stored: list[StoredColumn], count: int, named: list[int | None] | None = None
     ) -> tuple[np.ndarray, Sequence[int | None], int]:
         """(rowids, those that were given, the next free rowid)."""
         alias = self.view.schema.rowid_alias
         first = self.next_rowid()
-        if alias is None:
+        if alias is None and named is None:
             self._check_rowids_left(first + count - 1)
             return np.arange(first, first + count, dtype=np.int64), (), first + count
-        given = stored[alias]
+        given = stored[alias] if alias is not None else named
         assert isinstance(given, list)
         rowids: list[int] = []
         for rowid in given:
@@ -107,7 +132,8 @@ class CollectionWriter:
             else:
                 rowids.append(rowid)
                 first = max(first, min(rowid + 1, INT64_MAX))
-        stored[alias] = rowids
+        if alias is not None:
+            stored[alias] = rowids
         return np.array(rowids, np.int64), given, first
 
     def _check_rowids_left(self, last: int) -> None:

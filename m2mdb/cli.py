@@ -1,4 +1,4 @@
-"""The command line: `m2mdb query | info | import | check | demo | warmup`.
+"""The command line: `m2mdb query | info | import | check | dump | load | recover | demo | warmup`.
 
 Exit codes: 0 done, 1 something is wrong (an error, a fault found), 2 wrong usage.
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.pager.errors import Error, InterfaceError, OperationalError
+from m2mdb.tools import add_tools
 from m2mdb.version import VERSION
 
 if TYPE_CHECKING:
@@ -58,14 +59,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _add_query(commands)
     _add_import(commands)
-    for name, help, command in (
-        ("info", "what a database file holds", info),
-        ("check", "check every byte and every index of a database file", check),
-    ):
-        sub = commands.add_parser(name, help=help, description=help)
-        sub.add_argument("file", metavar="FILE")
-        sub.add_argument("--json", action="store_true", help="print JSON")
-        sub.set_defaults(command=command)
+    sub = _add_command(commands, "info", "what a database file holds", "")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.set_defaults(command=info)
+    add_tools(commands, _add_command)
     _add_demo(commands)
     sub = commands.add_parser("warmup", help="compile and cache the search kernels")
     sub.set_defaults(command=warmup)
@@ -245,22 +242,6 @@ def info(options: argparse.Namespace) -> int:
         con.close()
     print(as_json(found) if options.json else report(found))
     return OK
-
-
-def check(options: argparse.Namespace) -> int:
-    """`m2mdb check`: exit code 1 where a fault is found."""
-    from m2mdb.tables import as_json
-
-    con = opened(options.file)
-    try:
-        faults = [row[0] for row in con.execute("PRAGMA integrity_check") if row[0] != "ok"]
-    finally:
-        con.close()
-    if options.json:
-        print(as_json({"file": options.file, "ok": not faults, "faults": faults}))
-    else:
-        print("\n".join(faults) if faults else f"{options.file}: ok")
-    return WRONG if faults else OK
 
 
 def import_(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from m2mdb.cursor import Cursor, Parameters, RowFactory
@@ -201,6 +201,16 @@ class Connection:
             database = self.engine()
             if database.in_transaction:
                 database.rollback()
+    def iterdump(self, *, filter: str | None = None) -> Iterator[str]:
+        """The statements that build an equal database, one after the other, as sqlite3's.
+
+        They show the database as it is when the first one is asked for. `filter` is a LIKE
+        pattern of the collections wanted.
+        """
+        from m2mdb.dumping import iterate
+
+        return iterate(self, filter)
+
 
     def close(self) -> None:
         """Roll back what is open and close the file (N3).

@@ -27,14 +27,20 @@ def create_collection(write: WriteView, statement: CreateCollection) -> None:
     """
     if statement.if_not_exists and statement.name.lower() in write.catalog.by_name:
         return
-    if statement.options:
-        raise NotSupportedError(f"WITH ({statement.options[0].name} = …) is not built yet")
+    options = option_values(statement.options, f"collection {statement.name}")
+    first = options.pop("next_rowid", 1)
+    if options:
+        raise NotSupportedError(f"WITH ({next(iter(options))} = …) is not built yet")
+    if type(first) is not int or not 1 <= first < 2**63:
+        raise ProgrammingError(
+            f"collection {statement.name}: next_rowid = {first!r}: expected an integer above 0"
+        )
     columns = tuple(_column(definition, statement.name) for definition in statement.columns)
     schema = CollectionSchema(statement.name, columns)
     for column in columns:
         if column.has_default:
             store_scalar(column, column.default, schema.name)
-    write.create_collection(schema)
+    write.create_collection(schema, first)
 
 
 def _column(definition: ColumnDef, collection: str) -> Column:

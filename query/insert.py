@@ -149,7 +149,11 @@ def _column_names(schema: CollectionSchema, names: Sequence[str] | None) -> list
     """
     if names is None:
         return [column.name for column in schema.columns]
-    found = [schema.columns[schema.column(name)].name for name in names]
+    alias = "rowid" if schema.rowid_alias is None else schema.columns[schema.rowid_alias].name
+    found = [
+        alias if name.lower() == "rowid" else schema.columns[schema.column(name)].name
+        for name in names
+    ]
     for name in found:
         if found.count(name) > 1:
             raise ProgrammingError(f"column {name} of {schema.name} is named twice")

@@ -14,6 +14,7 @@ Invariants
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from m2mdb.pager.errors import InterfaceError, ProgrammingError
@@ -24,7 +25,8 @@ from m2mdb.query.lexer import INTEGER_LIMIT, Lexer, Tokens
 from m2mdb.query.nodes import Literal, Node
 from m2mdb.query.syntax import SyntaxFault, placed
 
-MAX_LENGTH = 1_000_000  # characters of a statement; SQLite's default limit
+MAX_LENGTH = 1_000_000  # characters of a statement, without those of long texts and blobs
+LONG_LITERAL = 256  # characters; a value is limited by its column, not by MAX_LENGTH
 CACHED = 256  # trees that are kept, of texts of no more than MAX_CACHED_LENGTH characters
 MAX_CACHED_LENGTH = 10_000
 MAX_DEPTH = 200  # nodes; the binder and its closures take some three frames a node
@@ -47,8 +49,8 @@ def parse(sql: str) -> Statement:
 
 def _parse_one(sql: str) -> Statement:
     _check_type(sql)
-    if len(sql) > MAX_LENGTH:
-        raise ProgrammingError(_too_long(len(sql)))
+    if len(sql) > MAX_LENGTH and (length := len(sql) - _literal_length(sql)) > MAX_LENGTH:
+        raise ProgrammingError(_too_long(length))
     parser = _parser()
     statement, next_start = parser.statement(sql, 0)
     if statement is None:
@@ -128,7 +130,9 @@ class Parser:
     def _tree(self, text: str, tokens: Tokens) -> Statement:
         position, end = tokens.starts[0], tokens.ends[-2]
         if end - position > MAX_LENGTH:
-            raise SyntaxFault(_too_long(end - position), position)
+            length = end - position - _long_tokens(tokens)
+            if length > MAX_LENGTH:
+                raise SyntaxFault(_too_long(length), position)
         try:
             statement = self._driver.run(text, tokens)
         except UnexpectedToken as unexpected:
@@ -154,6 +158,7 @@ class Parser:
         return placed(message, text, start)
 
 
+_QUOTED = re.compile(r"'(?:[^']++|'')*+'")
 _made: list[Parser] = []
 _cache: dict[str, Statement] = {}
 
@@ -170,7 +175,19 @@ def _check_type(sql: object) -> None:
 
 
 def _too_long(length: int) -> str:
-    return f"statement of {length:,} characters: {MAX_LENGTH:,} is the limit"
+    return f"statement of {length:,} characters beside its values: {MAX_LENGTH:,} is the limit"
+
+
+def _literal_length(sql: str) -> int:
+    """Characters of long texts and blobs, before anything is cut into tokens."""
+    lengths = [found.end() - found.start() for found in _QUOTED.finditer(sql)]
+    return sum(length for length in lengths if length >= LONG_LITERAL)
+
+
+def _long_tokens(tokens: Tokens) -> int:
+    spans = zip(tokens.kinds, tokens.starts, tokens.ends, strict=True)
+    lengths = [end - start for kind, start, end in spans if kind in ("STRING", "BLOB")]
+    return sum(length for length in lengths if length >= LONG_LITERAL)
 
 
 def _check_depth(statement: Statement) -> None:

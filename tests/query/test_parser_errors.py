@@ -79,11 +79,16 @@ def test_message(sql: str) -> None:
 
 
 def test_a_statement_has_a_limit() -> None:
-    parse("SELECT '" + "x" * (MAX_LENGTH - 20) + "'")
+    parse("SELECT 1" + " " * (MAX_LENGTH - 10))
     with pytest.raises(ProgrammingError, match="1,000,000 is the limit"):
-        parse("SELECT '" + "x" * MAX_LENGTH + "'")
+        parse("SELECT 1," + " " * MAX_LENGTH + "2")
     with pytest.raises(ProgrammingError, match="1,000,000 is the limit"):
-        parse_script("SELECT 1; SELECT '" + "x" * MAX_LENGTH + "'")
+        parse_script("SELECT 1; SELECT 1," + " " * MAX_LENGTH + "2")
+    with pytest.raises(ProgrammingError, match="1,000,000 is the limit"):
+        parse("SELECT " + "'x', " * MAX_LENGTH + "2")
+    long = "it''s" * MAX_LENGTH
+    assert parse(f"SELECT '{long}', x'{'ab' * MAX_LENGTH}'")
+    assert parse_script(f"SELECT 1; SELECT '{long}'")
 
 
 def test_a_script_may_be_longer_than_a_statement() -> None:
