@@ -112,6 +112,10 @@ class Database:
         self.kernels = compute_backend.choose(name)
         self._compute = name
 
+    def keeps(self, pages: object) -> bool:
+        """Whether an open transaction reads these pages, not a statement alone."""
+        return pages is self._snapshot or pages is self._transaction
+
     def interrupt(self) -> None:
         """Stop the running statement at its next check; from any thread."""
         self._interrupted = True
@@ -300,10 +304,6 @@ class Database:
             snapshot.close()
             raise
 
-    def _view_at(self, snapshot: Snapshot) -> View:
-        view = self._view
-        if view is not None and view.commit == snapshot.commit:
-
     def lasting_view(self) -> tuple[View, Snapshot | None]:
         """A view for longer than a statement, and its snapshot, which the caller closes.
 
@@ -322,6 +322,10 @@ class Database:
             if own is not None:
                 own.close()
             raise
+
+    def _view_at(self, snapshot: Snapshot) -> View:
+        view = self._view
+        if view is not None and view.commit == snapshot.commit:
             view.pages = snapshot
             return view
         view = View(self, snapshot, self._catalog_at(snapshot))
