@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from m2mdb.index import maintenance
+from m2mdb.index import maintenance, retention
 from m2mdb.index.receipts import (
     DIGEST_SIZE,
     ForgetState,
@@ -63,6 +63,15 @@ class Forgetful(Protocol):
         ...
 
 
+class _KeptVersions:
+    """Versions that AS OF may be asked for: its past begins with this commit (S25)."""
+
+    name = "kept versions"
+
+    def forget(self, write: WriteView, view: CollectionView, rows: Forgotten) -> None:
+        retention.forget_past(write, view)
+
+
 class _Delta:
     """Row versions and removals: all that is live moves into a segment, the log is emptied."""
 
@@ -94,7 +103,7 @@ class _Separators:
                 renew_separators(write.transaction, info.root)
 
 
-STRUCTURES: tuple[Forgetful, ...] = (_Delta(), _Segments(), _Separators())
+STRUCTURES: tuple[Forgetful, ...] = (_KeptVersions(), _Delta(), _Segments(), _Separators())
 
 
 def forget(write: WriteView, name: str, rowids: Sequence[int]) -> int:

@@ -138,6 +138,14 @@ def load_receipts(pages: Pages, catalog_root: int, where: str) -> list[StoredRec
     return [StoredReceipt.decode(key, raw, where) for key, raw in items]
 
 
+def load_receipt(tree: BTree, number: int, where: str) -> StoredReceipt:
+    """One receipt; CorruptDatabaseError where there is none of this number."""
+    raw = tree.get(receipt_key(number))
+    if raw is None:
+        raise CorruptDatabaseError(f"{where}: receipt {number} is missing")
+    return StoredReceipt.decode(receipt_key(number), raw, where)
+
+
 def add_receipt(tree: BTree, state: ForgetState, receipt: StoredReceipt, where: str) -> None:
     """Write a new, pending receipt, whose number is the state's next one."""
     assert receipt.number == state.next_number, f"{where}: receipts are numbered in order"

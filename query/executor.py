@@ -219,9 +219,7 @@ def _run_other(database: Database, statement: Statement) -> Result:
 def _explain(database: Database, statement: Explain, parameters: Parameters) -> Result:
     """EXPLAIN plans and tells, and needs no values; with ANALYZE it also runs."""
     inner = statement.statement
-    if isinstance(inner, Forget) and statement.analyze:
-        raise ProgrammingError("EXPLAIN ANALYZE runs its statement: FORGET is not explained so")
-    is_write = isinstance(inner, Insert | Update | Delete | Forget)
+    is_write = isinstance(inner, Insert | Update | Delete)
     if not is_write and not isinstance(inner, Query):
         return explained([(0, type(inner).__name__)], None)
     bindings = bind(statement, parameters) if statement.analyze or parameters else None
