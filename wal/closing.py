@@ -13,6 +13,8 @@ Invariants
     CL2 What fails here loses nothing: flag and log stay until all of the log is in the file.
     CL3 A first write that was stopped between setting the flag and publishing its log has left a
         whole file that calls for a log: the flag is cleared before that log is removed.
+    CL4 A flag that reads as clear may not be so on the disk, where the sync after clearing it has
+        failed: as long as a log lies there it is written and synced once more before that goes.
 """
 
 from __future__ import annotations
@@ -61,6 +63,8 @@ def _leave_whole(store: Attachment) -> None:
         _clear(store)
     elif _flag_is_needed(store):  # CL3
         _clear(store)
+    else:
+        _clear_again(store)
     _remove(store)
 
 
@@ -85,6 +89,8 @@ def _leave_whole_again(store: Attachment) -> None:
         write_again(store, end)
         copy_all(store, end)
         _clear(store)
+    else:
+        _clear_again(store)
     _remove(store)
 
 
@@ -96,6 +102,13 @@ def _has_its_name(store: Attachment) -> bool:
 def _clear(store: Attachment) -> None:
     """The file is whole: say so, durably."""
     set_flag(store, LogFlag(False, store.end.salt, store.end.generation))
+
+
+def _clear_again(store: Attachment) -> None:
+    """CL4: a log beside a clear flag was left by a close whose last sync may have failed."""
+    if store.vfs.exists(store.log_path):
+        flag = LogFlag.decode(store.file.read_at(FLAG_OFFSET, FLAG_SIZE), store.path)
+        set_flag(store, flag)
 
 
 def _remove(store: Attachment) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from m2mdb.pager.btree import BTree
-from m2mdb.pager.errors import CorruptDatabaseError, InterfaceError
+from m2mdb.pager.errors import CorruptDatabaseError, InterfaceError, OperationalError
 from m2mdb.pager.extent import ExtentDescriptor, extent_page_count
 from m2mdb.pager.extent_writer import write_extent
 from m2mdb.wal.allocation import Allocator
@@ -264,7 +264,10 @@ class Transaction:
         # The nodes are shared from now on (P1): no change may find them here.
         self._layer = Layer({}, (), self._layer.page_count, 0)
         if not store.refusal:
-            store.locks.drop(WRITER)
+            try:
+                store.locks.drop(WRITER)
+            except OperationalError:
+                unsettled = True  # ST3: a commit that is published has not failed for that
         store.transaction = None
         store.unsettled = unsettled
 

@@ -7,6 +7,7 @@ writer left behind the end, a commit that was taken back.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable
 from random import Random
@@ -62,13 +63,16 @@ def _die_in_commit(run: StoreRun, changes: Changes) -> None:
     after = dict(run.model)
     after.update({key: text for key, text in changes.items() if text is not None})
     run.history.begin(frozenset(after.items()))
-    victim.kill_at_call(1, "sync").path_end = "-wal"
+    doom = victim.kill_at_call(1, "sync")
+    doom.path_end = "-wal"
     try:
         transaction.commit_now()
     except (ProcessKilledError, ValueError):
         return  # ValueError: the dead process's shared memory is gone under its handlers
     run.model = after  # without a sync at commit nothing kills it
     run.history.acknowledge(durable=run.durable)
+    run.vfs.machine.faults.remove(doom)
+    store.close()
 
 
 def refused(run: StoreRun) -> None:
@@ -77,11 +81,9 @@ def refused(run: StoreRun) -> None:
     for number in range(4):
         fault = run.vfs.fail("write", error=errno.ENOSPC if number % 2 else errno.EIO)
         fault.path_end = "-wal"
-        try:
+        with contextlib.suppress(OperationalError):
             run.commit({b"a": b"refused", b"long": value(number, 9000)})
-        except OperationalError:
-            run.history.abandon()
-        run.vfs.clear_faults()
+        run.vfs.machine.faults.remove(fault)
         run.commit({b"after%d" % number: value(number, 400), b"e1": value(number, 25_000)})
     run.checkpoint("full")
 
@@ -121,7 +123,7 @@ def random_script(seed: int) -> Script:
 def _reopened(run: StoreRun, stores: list[Store], rng: Random) -> list[Store]:
     for store in rng.sample(stores, 2):
         store.close()
-    run.history.floor()
+    run.closed()
     faces = [run.vfs, run.vfs.fork_process()]
     return [open_store(face, **run.options) for face in faces]
 
