@@ -9,8 +9,8 @@ and each collection's deletions tree has, under a key that no segment can have, 
 "C" value of the catalog with its id. So a damaged catalog page costs no name and no type, and a
 segment whose first block is damaged keeps the rows of the other blocks.
 
-    JSON of a segment     id, name, columns, delta_root, deletes_root of the collection; segment,
-                          commit, replaces (segments whose rows it took over in a merge)
+    JSON of a segment     id, name, columns of the collection; segment, commit, kept (only for
+                          AS OF), replaces (segments whose rows it took over in a merge)
     JSON of a collection  id, and what the "C" value of the catalog says
 
 Invariants
@@ -38,17 +38,21 @@ DESCRIPTION_KEY = b"\xff\xff\xff\xffabout"  # behind the chunks of all segments
 
 
 def describe_segment(
-    entry: CollectionEntry, segment: int, commit: int, replaces: Sequence[int] = ()
+    entry: CollectionEntry,
+    segment: int,
+    commit: int,
+    replaces: Sequence[int] = (),
+    *,
+    kept: bool = False,
 ) -> bytes:
     """The JSON of a segment."""
     fields = {
         "id": entry.id,
         "name": entry.schema.name,
         "columns": [column.encode() for column in entry.schema.columns],
-        "delta_root": entry.delta_root,
-        "deletes_root": entry.deletes_root,
         "segment": segment,
         "commit": commit,
+        "kept": kept,
         "replaces": list(replaces),
     }
     return json.dumps(fields, separators=(",", ":")).encode()
@@ -73,8 +77,12 @@ def decode_fields(raw: bytes) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
+def describe_collection(entry: CollectionEntry) -> bytes:
+    """The JSON of a collection whose "C" value is made."""
+    fields = {"id": entry.id, **json.loads(entry.raw)}
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
 def put_description(pages: MutablePages, entry: CollectionEntry) -> None:
     """Write a collection's description beside its deletions (DE2)."""
-    fields = {"id": entry.id, **json.loads(entry.raw)}
-    raw = json.dumps(fields, separators=(",", ":")).encode()
-    BTree(pages, entry.deletes_root).put(DESCRIPTION_KEY, raw)
+    BTree(pages, entry.deletes_root).put(DESCRIPTION_KEY, describe_collection(entry))

@@ -79,12 +79,14 @@ def write_segment(
     commits: np.ndarray | None = None,
     texts: TextParts | None = None,
     replaces: Sequence[int] = (),
+    kept: bool = False,
 ) -> SegmentRecord:
     """Write rows, sorted by rowid, as a new segment of `entry`, which is the caller's to change.
 
     commits  u64 per row where they differ from this transaction's commit
     texts    gives the inverted lists of a column where they need not be built from its values
     replaces segments that are merged into this one, for its description
+    kept     whether all rows have ended, for its description
     """
     rowids, stored = rows
     parts: list[NamedPart] = [("rowids", 0, rowids)]
@@ -100,7 +102,7 @@ def write_segment(
             assert isinstance(values, list)
             parts.extend(texts(column) if texts else text_parts(column, values))
     commit = write.transaction.new_commit
-    description = describe_segment(entry, entry.next_segment, commit, replaces)
+    description = describe_segment(entry, entry.next_segment, commit, replaces, kept=kept)
     buffers, size = lay_out(len(rowids), parts, description)
     descriptor = write.transaction.write_extent(buffers, size)
     record = SegmentRecord(

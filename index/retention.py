@@ -137,7 +137,7 @@ def _write_kept(
     texts: maintenance.TextParts | None = None,
 ) -> None:
     """A new kept segment of versions sorted by (rowid, commit)."""
-    record = maintenance.write_segment(write, entry, rows, commits=commits, texts=texts)
+    record = maintenance.write_segment(write, entry, rows, commits=commits, texts=texts, kept=True)
     tree = BTree(write.transaction, entry.deletes_root)
     for start in range(0, record.rows, CHUNK_ROWS):
         some = enumerate(ends[start : start + CHUNK_ROWS].tolist(), start)
