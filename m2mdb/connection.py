@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -27,6 +28,8 @@ from m2mdb.cursor import Cursor, Parameters, RowFactory
 from m2mdb.pager import errors
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from m2mdb.collection import Collection
     from m2mdb.index.database import Database
     from m2mdb.index.encoder import Encoder
@@ -133,6 +136,8 @@ class Connection:
             if result.rowcount > 0:
                 self.total_changes += result.rowcount
             return result
+            if database.store.held_back:
+                self._tell_who_holds_back(database)
 
     def run_whole(self, statement: str, parameters: Parameters = ()) -> Result:
         """As `run`, and committed at once outside a transaction."""
@@ -166,8 +171,15 @@ class Connection:
                     database.rollback()
                 raise
             return result
+            if database.store.held_back:
+                self._tell_who_holds_back(database)
 
     # PEP 249 and sqlite3
+    def _tell_who_holds_back(self, database: Database) -> None:
+        """Warn of a snapshot that keeps the log from being copied (S28)."""
+        text, database.store.held_back = database.store.held_back, ""
+        warnings.warn(text, errors.LongReaderWarning, stacklevel=_outside())
+
 
     def cursor(self, factory: Callable[[Connection], Cursor] = Cursor) -> Cursor:
         """A new cursor."""
@@ -205,6 +217,8 @@ class Connection:
         """The statements that build an equal database, one after the other, as sqlite3's.
 
         They show the database as it is when the first one is asked for. `filter` is a LIKE
+            if database.store.held_back:
+                self._tell_who_holds_back(database)
         pattern of the collections wanted.
         """
         from m2mdb.dumping import iterate
@@ -228,6 +242,18 @@ class Connection:
                 database.close()
 
     def interrupt(self) -> None:
+    def set_busy_handler(self, handler: Callable[[int], bool] | None) -> None:
+        """Ask `handler` instead of waiting for the timeout where another connection has a lock.
+
+        It gets how often it was asked for this lock before, and does the waiting itself; where it
+        returns a false value, `DatabaseBusyError` names the process that holds the lock. None: the
+        timeout counts again. Setting the timeout (`PRAGMA busy_timeout`) leaves the handler.
+        """
+        if handler is not None and not callable(handler):
+            raise errors.InterfaceError(f"the busy handler {handler!r} is not callable")
+        with self.lock:
+            self.engine().store.busy_handler = handler
+
         """Stop the statement that another thread is running; it raises and changes nothing.
 
         Where no statement runs, nothing happens.
@@ -401,3 +427,13 @@ def _at_exit() -> None:
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+def _outside() -> int:
+    """The `stacklevel` of whoever called this package, for a warning given by the caller."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 0
+    while frame is not None and frame.f_globals.get("__package__", "") == __package__:
+        frame = frame.f_back
+        level += 1
+    return level + 1
+
+

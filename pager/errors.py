@@ -1,6 +1,7 @@
 """Errors: PEP 249's hierarchy, the one place that defines them.
 
 Warning
++-- LongReaderWarning            a snapshot keeps the log from being copied, and so it grows
 Error
 +-- InterfaceError               wrong use of the API: closed, used after fork, wrong argument type
 +-- DatabaseError
@@ -25,6 +26,10 @@ import builtins
 
 class Warning(builtins.Warning):
     """Something of importance that is not an error (PEP 249)."""
+
+
+class LongReaderWarning(Warning):
+    """A snapshot that lasts keeps the log from being copied into the file: the log grows (S28)."""
 
 
 class Error(Exception):

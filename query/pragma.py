@@ -96,6 +96,15 @@ def _busy_timeout(database: Database, value: PragmaValue) -> Result:
 
 
 def _wal_autocheckpoint(database: Database, value: PragmaValue) -> Result:
+def _journal_size_limit(database: Database, value: PragmaValue) -> Result:
+    """Bytes that the log keeps when it is begun anew; -1: all that it has."""
+    if value is not None:
+        if type(value) is not int:
+            raise ProgrammingError(f"PRAGMA journal_size_limit = {value}: expected bytes, or -1")
+        database.store.journal_size_limit = max(-1, value)
+    return _one("journal_size_limit", database.store.journal_size_limit)
+
+
     """Frames in the log after which a commit checkpoints; 0 never does."""
     if value is not None:
         if type(value) is not int or value < 0:
@@ -200,3 +209,4 @@ _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
     "wal_autocheckpoint": _wal_autocheckpoint,
     "wal_checkpoint": _wal_checkpoint,
 }
+    "journal_size_limit": _journal_size_limit,

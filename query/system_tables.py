@@ -5,6 +5,7 @@ m2m_columns       collection, position, name, type, primary_key, unique_key, not
                   default_value, metric, fulltext
 m2m_indexes       name, collection, column_name, kind, is_unique
 m2m_segments      collection, part, rows, live
+m2m_stats         one row of figures: query.statistics
 m2m_receipts      receipt, collection, rows, commit, digest, status, holders: of FORGET
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2mdb.query.functions import FUNCTIONS
 from m2mdb.query.lists import ListSchema, ListView
+from m2mdb.query.statistics import STATS, stats_row
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
@@ -126,6 +128,8 @@ def system_schema(name: str) -> ListSchema | None:
     """The columns of a system table; None where the name is none's."""
     if name.lower() == _RECEIPTS.name:
         return _RECEIPTS
+    if name.lower() == STATS.name:
+        return STATS
     found = _TABLES.get(name.lower())
     return None if found is None else found[0]
 
@@ -134,6 +138,8 @@ def system_view(view: View, name: str) -> ListView:
     """The rows of a system table at a view's snapshot."""
     if name.lower() == _RECEIPTS.name:
         return ListView(_RECEIPTS, list(_receipts(view)))
+    if name.lower() == STATS.name:
+        return ListView(STATS, [stats_row(view)])
     schema, rows_of = _TABLES[name.lower()]
     rows = [row for each in view.names() for row in rows_of(view, view.collection(each))]
     return ListView(schema, rows)

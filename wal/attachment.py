@@ -112,6 +112,9 @@ class Attachment:
         self.unsettled = False  # a call that takes locks runs, or was interrupted
         self.refusal = ""  # why nothing can be done any more: closed, forked
         self.checkpoint_error = ""  # why the last automatic checkpoint failed
+        self.journal_size_limit = -1  # bytes that a log begun anew keeps; -1: all
+        self.held_back = ""  # who keeps the log from being copied; whoever tells of it clears it
+        self.frames_told = 0  # that were not copied when `held_back` was set last
         self.sync_is_open = False  # a sync was begun, and how it ended is not known (AT4)
         self.poisoned = ""  # why this connection refuses to write
         self._raw = b""
@@ -335,6 +338,20 @@ class Attachment:
             raise NotSupportedError(
                 f"{self.path} has write format {self.header.format_write}; this build reads it only"
             )
+        self.check_named()
+        if self._on_network is None:
+            self._on_network = self.vfs.is_network(self.path)
+        if self._on_network and not self.no_lock:
+            raise OperationalError(
+                f"{self.path} lies on a network file system, whose locks are not to be trusted; "
+                f"it is not written unless it is opened with nolock=1"
+            )
+
+    def check_named(self) -> None:
+        """Raise OperationalError unless file and log have their names, and the file no other.
+
+        Who opens the file by another name finds another log beside it, or none (S29).
+        """
         found = self.vfs.identity(self.path)
         if found is None or found[:2] != self.identity[:2]:
             raise OperationalError(
@@ -344,13 +361,13 @@ class Attachment:
             raise OperationalError(
                 f"{self.path} has {found.links} hard links; a file of several names is not written"
             )
-        if self._on_network is None:
-            self._on_network = self.vfs.is_network(self.path)
-        if self._on_network and not self.no_lock:
-            raise OperationalError(
-                f"{self.path} lies on a network file system, whose locks are not to be trusted; "
-                f"it is not written unless it is opened with nolock=1"
-            )
+        if self.log is not None and self.end.generation:
+            log = self.vfs.identity(self.log_path)
+            if log is None or log[:2] != self.log.file.identity()[:2]:
+                raise OperationalError(
+                    f"{self.log_path} was moved, removed or replaced while it was open; "
+                    f"{self.path} is not written until all connections have closed it"
+                )
 
     def check_healthy(self) -> None:
         """Raise OperationalError after a failed sync, of whatever process (S11)."""

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from m2mdb.wal.attachment import Attachment
 
 MODES = ("passive", "full", "restart", "truncate")
+_HELD_BACK = 10  # times the limit of an automatic checkpoint until a reader is named (S28)
 _COPIED_AT_ONCE = 1 << 20  # bytes of neighbouring pages that one write takes
 
 Result = tuple[int, int, int]  # busy, frames in the log, frames copied
@@ -99,6 +100,7 @@ def autocheckpoint(store: Attachment) -> None:
     try:
         checkpoint(store, "passive")
         store.checkpoint_error = ""
+        _name_reader(store, _HELD_BACK * limit)
     except DatabaseError as error:  # CP4: nothing is lost, and the next one tries again
         store.checkpoint_error = str(error)
 
@@ -302,6 +304,10 @@ def prepare_log(store: Attachment) -> bool:
         if _copied(store) != end.offset:
             raise CorruptDatabaseError(
                 f"header of log {store.log_path}: not of generation {end.generation}, whose frames "
+    if store.journal_size_limit >= 0:
+        # Behind the durable header all is of older generations. Others see the new length when
+        # they see the generation.
+        log.shorten(store.journal_size_limit)
                 f"up to offset {end.offset} are not copied"
             )
         return _try_reset(store)

@@ -71,6 +71,7 @@ def _prepare(transaction: Transaction) -> _Plan | None:
     nodes = transaction.final_nodes()
     if not nodes:
         return None
+    store.check_named()  # S29: since the transaction began
     _settle_extents(transaction)
     log = ensure_log(store)
     start = store.end

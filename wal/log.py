@@ -128,6 +128,17 @@ class Log:
         """Overwrite what older generations have left; for a log without frames."""
         self._write_zeros(LOG_HEADER_SIZE, max(self.file.size(), LOG_HEADER_SIZE))
 
+    def shorten(self, size: int) -> None:
+        """Give the space behind `size` bytes back; for a log without frames.
+
+        Where the system refuses, the log stays as long as it is.
+        """
+        size = max(size, LOG_HEADER_SIZE)
+        if self.file.size() > size:
+            with contextlib.suppress(OperationalError):
+                self.file.truncate(size)
+        self.space = self.file.size()
+
     def cut(self) -> None:
         """Give all space but the header's back; for a log without frames."""
         self.file.truncate(LOG_HEADER_SIZE)

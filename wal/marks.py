@@ -119,11 +119,12 @@ class Marks:
             if slot not in own:
                 self._locks.drop(READER + slot)
 
-    def live(self, *, others: bool = False) -> list[Mark]:
+    def live(self, *, others: bool = False, without: int = 0) -> list[Mark]:
         """The marks of all live snapshots, this store's too unless only `others` are asked for.
 
-        A slot is taken exclusively to find out whether it is dead; a dead one of another store is
-        emptied, so that the next look is cheap.
+        One that only this store's snapshot of number `without` needs does not count. A slot is
+        taken exclusively to find out whether it is dead; a dead one of another store is emptied,
+        so that the next look is cheap.
         """
         shared, locks = self._shared, self._locks
         own = self._slot_of.values()
@@ -134,10 +135,14 @@ class Marks:
                     shared.clear_mark(slot)
                 locks.drop(READER + slot)
                 continue
-            if others and slot in own:
+            if slot in own and (others or not self._is_needed(slot, without)):
                 continue
             found.append(shared.decode_mark(shared.mark_bytes(slot)))
         return found
+
+    def _is_needed(self, slot: int, without: int) -> bool:
+        """Whether another snapshot of this store lives by a slot."""
+        return any(at == slot for number, at in self._slot_of.items() if number != without)
 
 
 def protects(mark: Mark, wanted: Mark) -> bool:

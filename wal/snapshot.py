@@ -62,6 +62,11 @@ class Snapshot:
         self._in_file = in_file
         self._versions = store.versions
 
+    @property
+    def number(self) -> int:
+        """By which the store knows its mark; NO_MARK where it needs none."""
+        return self._number
+
     def get(self, page_number: int) -> Node:
         """The node as this snapshot sees it; shared, not to be mutated."""
         offsets = self._frames.get(page_number)

@@ -221,10 +221,16 @@ class Store(Attachment):
             self.refresh()
         return self.log.file.size() if self.log is not None and self.end.generation else 0
 
-    def stats(self) -> dict[str, int]:
-        """Figures for PRAGMAs and tests; marks are looked for under their locks."""
+    def stats(self, *, without: object = None) -> dict[str, int]:
+        """Figures for PRAGMAs and tests; marks are looked for under their locks.
+
+        without  a snapshot that does not count as a reader
+        """
         commit = self.last_commit
-        marks = self.marks.live() if self.marks is not None else []
+        number = without.number if isinstance(without, Snapshot) else NO_MARK
+        self.unsettled = True
+        marks = self.marks.live(without=number) if self.marks is not None else []
+        self.unsettled = False
         log = self.log
         copied = self.backfill.generation == self.end.generation and log is not None
         oldest = min(marks, key=lambda mark: mark.commit, default=None)
