@@ -105,6 +105,25 @@ def autocheckpoint(store: Attachment) -> None:
         store.checkpoint_error = str(error)
 
 
+def _name_reader(store: Attachment, bound: int) -> None:
+    """Say who keeps the log from being copied, once it is long, and again when it has doubled."""
+    frames, copied = _counts(store)
+    left = frames - copied
+    if left < bound:
+        store.frames_told = 0
+        return
+    assert store.marks is not None
+    older = [mark for mark in store.marks.live() if mark.commit < store.end.commit]
+    if left < 2 * store.frames_told or not older:
+        return
+    oldest = min(older, key=lambda mark: mark.commit)
+    store.frames_told = left
+    store.held_back = (
+        f"{store.path}: process {oldest.pid} reads commit {oldest.commit}, {store.end.commit} is "
+        f"the newest: {left} pages of {store.log_path} wait to be copied until it ends"
+    )
+
+
 def _counts(store: Attachment) -> tuple[int, int]:
     """Frames in the log, and how many of them are copied."""
     if store.log is None:
