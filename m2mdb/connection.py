@@ -135,9 +135,9 @@ class Connection:
             result = (_language or language()).run(self.engine(), statement, parameters)
             if result.rowcount > 0:
                 self.total_changes += result.rowcount
-            return result
             if database.store.held_back:
                 self._tell_who_holds_back(database)
+            return result
 
     def run_whole(self, statement: str, parameters: Parameters = ()) -> Result:
         """As `run`, and committed at once outside a transaction."""
@@ -170,16 +170,16 @@ class Connection:
                 if database.in_transaction:
                     database.rollback()
                 raise
-            return result
             if database.store.held_back:
                 self._tell_who_holds_back(database)
+            return result
 
-    # PEP 249 and sqlite3
     def _tell_who_holds_back(self, database: Database) -> None:
         """Warn of a snapshot that keeps the log from being copied (S28)."""
         text, database.store.held_back = database.store.held_back, ""
         warnings.warn(text, errors.LongReaderWarning, stacklevel=_outside())
 
+    # PEP 249 and sqlite3
 
     def cursor(self, factory: Callable[[Connection], Cursor] = Cursor) -> Cursor:
         """A new cursor."""
@@ -206,6 +206,8 @@ class Connection:
             database = self.engine()
             if database.in_transaction:
                 database.commit()
+            if database.store.held_back:
+                self._tell_who_holds_back(database)
 
     def rollback(self) -> None:
         """End the open transaction and undo its changes; without one, do nothing."""
@@ -217,8 +219,6 @@ class Connection:
         """The statements that build an equal database, one after the other, as sqlite3's.
 
         They show the database as it is when the first one is asked for. `filter` is a LIKE
-            if database.store.held_back:
-                self._tell_who_holds_back(database)
         pattern of the collections wanted.
         """
         from m2mdb.dumping import iterate
@@ -241,7 +241,6 @@ class Connection:
                 _open.discard(self)
                 database.close()
 
-    def interrupt(self) -> None:
     def set_busy_handler(self, handler: Callable[[int], bool] | None) -> None:
         """Ask `handler` instead of waiting for the timeout where another connection has a lock.
 
@@ -254,6 +253,7 @@ class Connection:
         with self.lock:
             self.engine().store.busy_handler = handler
 
+    def interrupt(self) -> None:
         """Stop the statement that another thread is running; it raises and changes nothing.
 
         Where no statement runs, nothing happens.
@@ -408,6 +408,16 @@ def _items(name: str, schema: object) -> Iterable[Any]:
     return schema
 
 
+def _outside() -> int:
+    """The `stacklevel` of whoever called this package, for a warning given by the caller."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 0
+    while frame is not None and frame.f_globals.get("__package__", "") == __package__:
+        frame = frame.f_back
+        level += 1
+    return level + 1
+
+
 def _writing(database: Database, action: Callable[[WriteView], T]) -> T:
     with database.writing() as view:
         return action(view)
@@ -427,13 +437,3 @@ def _at_exit() -> None:
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-def _outside() -> int:
-    """The `stacklevel` of whoever called this package, for a warning given by the caller."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 0
-    while frame is not None and frame.f_globals.get("__package__", "") == __package__:
-        frame = frame.f_back
-        level += 1
-    return level + 1
-
-

@@ -95,7 +95,6 @@ def _busy_timeout(database: Database, value: PragmaValue) -> Result:
     return _one("timeout", round(database.store.timeout * 1000))
 
 
-def _wal_autocheckpoint(database: Database, value: PragmaValue) -> Result:
 def _journal_size_limit(database: Database, value: PragmaValue) -> Result:
     """Bytes that the log keeps when it is begun anew; -1: all that it has."""
     if value is not None:
@@ -105,6 +104,7 @@ def _journal_size_limit(database: Database, value: PragmaValue) -> Result:
     return _one("journal_size_limit", database.store.journal_size_limit)
 
 
+def _wal_autocheckpoint(database: Database, value: PragmaValue) -> Result:
     """Frames in the log after which a commit checkpoints; 0 never does."""
     if value is not None:
         if type(value) is not int or value < 0:
@@ -199,6 +199,7 @@ _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
     "busy_timeout": _busy_timeout,
     "compute": _compute,
     "integrity_check": _integrity_check,
+    "journal_size_limit": _journal_size_limit,
     "keep_commits": _keep_commits,
     "page_size": _page_size,
     "quick_check": _quick_check,
@@ -209,4 +210,3 @@ _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
     "wal_autocheckpoint": _wal_autocheckpoint,
     "wal_checkpoint": _wal_checkpoint,
 }
-    "journal_size_limit": _journal_size_limit,

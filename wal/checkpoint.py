@@ -298,6 +298,10 @@ def reset(store: Attachment) -> None:
     except OperationalError as error:
         store.poison(f"{error}; which generation the log has is unknown")
         raise
+    if store.journal_size_limit >= 0:
+        # Behind the durable header all is of older generations. Others see the new length when
+        # they see the generation.
+        log.shorten(store.journal_size_limit)
     fresh = LogEnd(
         header.generation, salt, LOG_HEADER_SIZE, end.commit, end.page_count, chain, end.commit
     )
@@ -323,10 +327,6 @@ def prepare_log(store: Attachment) -> bool:
         if _copied(store) != end.offset:
             raise CorruptDatabaseError(
                 f"header of log {store.log_path}: not of generation {end.generation}, whose frames "
-    if store.journal_size_limit >= 0:
-        # Behind the durable header all is of older generations. Others see the new length when
-        # they see the generation.
-        log.shorten(store.journal_size_limit)
                 f"up to offset {end.offset} are not copied"
             )
         return _try_reset(store)
