@@ -15,9 +15,7 @@ Invariants
     AL2 Pages of an extent that was undone stay unused until the transaction ends (S14): its bytes
         were written in place, and somebody may hold a view of them.
     AL3 The free map's own tree allocates at the end of the file only.
-    AL4 The last pages are given back only where an extent might use them: what is behind the last
-        page may be taken by anyone, so it obeys S9 like a free run.
-    AL5 What is freed while `scrub` is set, or under secure_delete, is used by nobody before it is
+    AL4 What is freed while `scrub` is set, or under secure_delete, is used by nobody before it is
         zeros (S26): see `wal.scrub`.
 """
 
@@ -59,7 +57,7 @@ class Allocator:
         self._base = base
         self._commit = base.commit + 1
         self._map: FreeMap | None = None
-        self.scrub = False  # what is freed from now on is to be scrubbed (AL5)
+        self.scrub = False  # what is freed from now on is to be scrubbed (AL4)
         self._limit = -1  # the newest commit whose freed pages may be used; -1: not known yet
         self._burned: list[tuple[int, int]] = []  # stretches that extents were given (AL2)
         self._floor = 0  # the last page at the file's end that an extent was given (AL2)
