@@ -298,6 +298,11 @@ class Segment:
         _, _, dtype, count = self._directory[name, column]
         return dtype.itemsize * count
 
+    def range_of(self, name: str, column: int) -> tuple[Extent, int, int]:
+        """Where a part lies that is there: its extent, offset and bytes."""
+        extent, offset, dtype, count = self._directory[name, column]
+        return extent, offset, count * dtype.itemsize
+
     def array(self, name: str, column: int) -> np.ndarray:
         """A part as a verified read-only array; KeyError-free: a missing part is corruption."""
         found = self._arrays.get((name, column))

@@ -184,6 +184,42 @@ class FreeMap:
                 self._set(end, (after - end, commit))
             start = after
 
+    def claim(self, first: int, count: int) -> None:
+        """Take exactly these pages, of one run or of several that touch.
+
+        Raises InternalError when one of them is not free.
+        """
+        starts = self._starts
+        index = bisect_right(starts, first) - 1
+        end = first + count
+        while index >= 0 and index < len(starts) and starts[index] <= first < end:
+            start = starts[index]
+            after = start + self._runs[start][0]
+            if after <= first:
+                break
+            if after >= end:
+                self._claim(start, first, end)
+                return
+            self._claim(start, first, after)
+            first = after
+            index = bisect_right(starts, first) - 1
+        raise InternalError(f"page {first} is claimed, which is not free")
+
+    def _claim(self, start: int, first: int, end: int) -> None:
+        """Take pages out of one run."""
+        length, commit = self._runs[start]
+        after = start + length
+        self._set(start, (first - start, commit) if start < first else None)
+        if after > end:
+            self._set(end, (after - end, commit))
+
+    def last(self) -> tuple[int, int, int] | None:
+        """The run with the highest pages: start, length, freeing commit."""
+        if not self._starts:
+            return None
+        start = self._starts[-1]
+        return (start, *self._runs[start])
+
     def give(self, start: int, length: int, commit: int) -> None:
         """Pages become free as of a commit.
 

@@ -2,7 +2,7 @@
 
     Statement      CreateCollection DropCollection CreateIndex DropIndex Insert Update Delete
                    Begin Commit Rollback Savepoint Release Explain Pragma Checkpoint Optimize
-                   Forget Unbuilt
+                   Forget Vacuum Unbuilt
     +-- Query      Select Search Values Compound With
 
 The expressions and parts that they are made of stand in nodes.py and are handed on here; its
@@ -110,6 +110,7 @@ __all__ = [
     "Unary",
     "Unbuilt",
     "Update",
+    "Vacuum",
     "Values",
     "VectorLiteral",
     "With",
@@ -439,6 +440,16 @@ class Optimize(Statement):
     def __init__(self, collection: str | None, position: int) -> None:
         super().__init__(position)
         self.collection = collection
+
+
+class Vacuum(Statement):
+    """`VACUUM [INTO target]`; target is a Literal with a text, a Parameter, or None."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: Literal | Parameter | None, position: int) -> None:
+        super().__init__(position)
+        self.target = target
 
 
 class Unbuilt(Statement):

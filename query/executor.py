@@ -40,6 +40,7 @@ from m2mdb.query.ast import (
     Statement,
     Unbuilt,
     Update,
+    Vacuum,
 )
 from m2mdb.query.binding import Parameters, bind
 from m2mdb.query.dml import DeletePlan, UpdatePlan
@@ -52,6 +53,7 @@ from m2mdb.query.pragma import checkpoint, run_pragma
 from m2mdb.query.result import Result
 from m2mdb.query.search_plan import SearchPlan
 from m2mdb.query.select import plan_select
+from m2mdb.query.vacuum import run_vacuum
 
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
@@ -125,6 +127,8 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
                 result = prepared.plan(view).run(view, bindings)
             is_forget = isinstance(prepared.statement, Forget)
             return receipt_result(database, result) if is_forget else result
+        if isinstance(prepared.statement, Vacuum):
+            return run_vacuum(database, prepared.statement, bindings)
         return _run_other(database, prepared.statement)
     except RecursionError:
         raise ProgrammingError(_TOO_DEEP) from None

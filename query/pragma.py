@@ -9,6 +9,7 @@ from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 from m2mdb.query.ast import Pragma
 from m2mdb.query.functions import FUNCTIONS
 from m2mdb.query.result import Result
+from m2mdb.query.vacuum import freelist_count, incremental_vacuum, page_count
 
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
@@ -177,6 +178,17 @@ def _page_size(database: Database, value: PragmaValue) -> Result:
     return _one("page_size", size)
 
 
+def _counted(
+    name: str, count: Callable[[Database], int]
+) -> Callable[[Database, PragmaValue], Result]:
+    def run(database: Database, value: PragmaValue) -> Result:
+        if value is not None:
+            raise ProgrammingError(f"PRAGMA {name} = {value}: it is counted and cannot be set")
+        return _one(name, count(database))
+
+    return run
+
+
 def _compute(database: Database, value: PragmaValue) -> Result:
     if value is not None:
         database.compute = str(value).lower()
@@ -198,9 +210,12 @@ _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
     "application_id": _header_value("application_id"),
     "busy_timeout": _busy_timeout,
     "compute": _compute,
+    "freelist_count": _counted("freelist_count", freelist_count),
+    "incremental_vacuum": incremental_vacuum,
     "integrity_check": _integrity_check,
     "journal_size_limit": _journal_size_limit,
     "keep_commits": _keep_commits,
+    "page_count": _counted("page_count", page_count),
     "page_size": _page_size,
     "quick_check": _quick_check,
     "secure_delete": _secure_delete,

@@ -14,8 +14,9 @@ from m2mdb.query.ast import (
     Forget,
     Optimize,
     Unbuilt,
+    Vacuum,
 )
-from m2mdb.query.nodes import ColumnDef, Expression, Literal, Node, Option
+from m2mdb.query.nodes import ColumnDef, Expression, Literal, Node, Option, Parameter
 from m2mdb.query.statement_actions import Clause
 from m2mdb.query.syntax import SyntaxFault, UnbuiltFault
 
@@ -288,9 +289,9 @@ def reindex(start: int, name: str | None = None) -> Unbuilt:
     return Unbuilt("REINDEX", {"name": name}, start)
 
 
-def vacuum(start: int, target: Node | None = None) -> Unbuilt:
+def vacuum(start: int, target: Literal | Parameter | None = None) -> Vacuum:
     """`VACUUM [INTO target]`."""
-    return Unbuilt("VACUUM", {"target": target}, start)
+    return Vacuum(target, start)
 
 
 def analyze(start: int, name: str | None = None) -> Unbuilt:

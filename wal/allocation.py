@@ -17,6 +17,8 @@ Invariants
     AL3 The free map's own tree allocates at the end of the file only.
     AL4 What is freed while `scrub` is set, or under secure_delete, is used by nobody before it is
         zeros (S26): see `wal.scrub`.
+    AL5 The last pages are given back only where an extent might use them: what is behind the last
+        page may be taken by anyone, so it obeys S9 like a free run.
 """
 
 from __future__ import annotations
@@ -117,7 +119,50 @@ class Allocator:
             return not any(page in frames for page in range(start, start + length))
         return not any(start <= page < start + length for page in frames)
 
+    def usable_runs(self, layer: Layer) -> list[tuple[int, int, bool]]:
+        """The free runs that may be used now: start, length, and whether an extent may lie there.
+
+        Runs that touch and are alike are given as one.
+        """
+        found: list[tuple[int, int, bool]] = []
+        for start, length, commit in self.free_map(layer):
+            if not self.usable_for_page(start, length, commit):
+                continue
+            for_extent = self.usable_for_extent(start, length, commit)
+            if found and sum(found[-1][:2]) == start and found[-1][2] == for_extent:
+                found[-1] = (found[-1][0], found[-1][1] + length, for_extent)
+            else:
+                found.append((start, length, for_extent))
+        return found
+
     # -- taking and giving ---------------------------------------------------------------------
+
+    def claim(self, layer: Layer, start: int, count: int, *, for_extent: bool) -> None:
+        """Take exactly these pages, which `usable_runs` has named."""
+        free = self.free_map(layer)
+        free.claim(start, count)
+        if for_extent:
+            self._burned.append((start, start + count))
+        layer.free_mark = free.mark()
+
+    def shrink(self, layer: Layer, most: int) -> int:
+        """Give up to `most` usable free pages at the file's end back; returns how many (AL5)."""
+        if self._floor:
+            return 0
+        free = self.free_map(layer)
+        before = layer.page_count
+        while most > before - layer.page_count and (run := free.last()) is not None:
+            start, length, commit = run
+            if start + length - 1 != layer.page_count:
+                break
+            frames = [page for page in self._store.index.frames if page >= start]
+            first = max(start, max(frames, default=0) + 1, before - most + 1)
+            if first > layer.page_count or not self.usable_for_page(first, 1, commit):
+                break
+            free.claim(first, start + length - first)
+            layer.page_count = first - 1
+        layer.free_mark = free.mark()
+        return before - layer.page_count
 
     def page(self, layer: Layer) -> int:
         """A page for a tree."""

@@ -216,13 +216,19 @@ def copy_frames(store: Attachment, limit: int) -> None:
     store.refresh()
 
 
+def copy_all_frames(store: Attachment) -> bool:
+    """Copy the whole log; False where a snapshot prevents it. CHECKPOINT and WRITER are held."""
+    copy_frames(store, _limit(store))
+    return _copied(store) >= store.end.offset
+
+
 def write_pages(store: Attachment, start: int, limit: int, last: FrameHeader) -> None:
     """Write the newest version before `limit` of each page with a frame from `start` on."""
     index = store.index
     places = {}
     for page_number in index.frames:
         place = index.place(page_number, limit)
-        if place >= start:
+        if place >= start and page_number <= last.page_count:  # others were given back (S27)
             places[page_number] = place
     _make_room(store, last.page_count)
     places.pop(1, None)

@@ -1,7 +1,7 @@
 """Closing: the last connection leaves one file that is whole by itself (S4).
 
-    ATTACH exclusive -> copy the log -> sync -> clear the flag -> sync -> unlink -wal, -shm
-        -> sync the folder
+    ATTACH exclusive -> copy the log -> sync -> cut what is behind the last page
+        -> clear the flag -> sync -> unlink -wal, -shm -> sync the folder
 
 Who cannot get ATTACH exclusively is not the last one and just goes. Two that leave at once may
 both fail to convert their shared lock: each then lets go of it and tries once more, so that one
@@ -28,6 +28,7 @@ from m2mdb.wal.checkpoint import write_again
 from m2mdb.wal.creation import set_flag
 from m2mdb.wal.locks import ATTACH
 from m2mdb.wal.recovery import apply_log, copy_all
+from m2mdb.wal.truncation import cut
 
 if TYPE_CHECKING:
     from m2mdb.wal.attachment import Attachment
@@ -60,6 +61,7 @@ def _leave_whole(store: Attachment) -> None:
         if not store.in_file:
             store.extend_index()
             copy_all(store, store.end)
+        cut(store)
         _clear(store)
     elif _flag_is_needed(store):  # CL3
         _clear(store)
@@ -88,6 +90,7 @@ def _leave_whole_again(store: Attachment) -> None:
         end = apply_log(store, flag)
         write_again(store, end)
         copy_all(store, end)
+        cut(store)
         _clear(store)
     else:
         _clear_again(store)

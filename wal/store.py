@@ -26,11 +26,12 @@ from m2mdb.pager.os_fork import end_at_fork
 from m2mdb.wal.attachment import Attachment
 from m2mdb.wal.checkpoint import checkpoint, prepare_log
 from m2mdb.wal.closing import detach
-from m2mdb.wal.locks import CHECKPOINT, WRITER, BusyHandler
+from m2mdb.wal.locks import ATTACH, CHECKPOINT, WRITER, BusyHandler
 from m2mdb.wal.opening import attach, open_attached, opened
 from m2mdb.wal.options import StoreOptions
 from m2mdb.wal.snapshot import NO_MARK, Snapshot
 from m2mdb.wal.transaction import Transaction
+from m2mdb.wal.truncation import cut_file
 
 if TYPE_CHECKING:
     from typing import Self
@@ -180,6 +181,15 @@ class Store(Attachment):
         self.check_not_read_only()
         return checkpoint(self, mode)
 
+    def cut(self) -> tuple[int, str]:
+        """Give back what stands behind the last page: bytes, and why not more (S18, S27)."""
+        self._ready()
+        if self.open_transaction() is not None:
+            raise OperationalError(f"{self.path}: the file is not cut inside a transaction")
+        self.check_not_read_only()
+        self.refresh()
+        return cut_file(self)
+
     # -- settings and figures ------------------------------------------------------------------
 
     @property
@@ -281,6 +291,7 @@ class Store(Attachment):
             self.locks.drop(CHECKPOINT)
             if self.open_transaction() is None:
                 self.locks.drop(WRITER)
+                self.locks.shared(ATTACH)  # a cut of the file was interrupted
             if self.marks is not None:
                 self.marks.sweep()
         self.unsettled = False

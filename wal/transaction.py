@@ -174,17 +174,43 @@ class Transaction:
         store.file.allocate((start - 1) * self.page_size, count * self.page_size)
         return start
 
-    def write_extent(self, parts: Iterable[Part], size: int) -> ExtentDescriptor:
-        """Write bytes in place, on pages that nothing uses; synced before the commit (S7)."""
-        start = self.allocate_extent(size)
+    def write_extent(self, parts: Iterable[Part], size: int, *, at: int = 0) -> ExtentDescriptor:
+        """Write bytes in place, on pages that nothing uses; synced before the commit (S7).
+
+        `at`: the first of free pages that `usable_runs` has named for it.
+        """
+        start = self._claim_extent(size, at) if at else self.allocate_extent(size)
         self.unsynced_extents = True
         self._extents.pop(start, None)
         return write_extent(self.store.file, self.page_size, start, self.new_commit, size, parts)
+
+    def _claim_extent(self, size: int, start: int) -> int:
+        self._check_open()
+        count = extent_page_count(size, self.page_size)
+        self._allocator.claim(self._layer, start, count, for_extent=True)
+        self.store.file.allocate((start - 1) * self.page_size, count * self.page_size)
+        return start
 
     def free_extent(self, descriptor: ExtentDescriptor) -> None:
         """End the life of an extent as of this transaction's commit."""
         self._check_open()
         self._allocator.give(self._layer, descriptor.start_page, descriptor.page_count)
+
+    # -- for vacuum ----------------------------------------------------------------------------
+
+    def usable_runs(self) -> list[tuple[int, int, bool]]:
+        """Free runs that may be used now: start, length, whether an extent may lie there (S9)."""
+        return self._allocator.usable_runs(self._layer)
+
+    def allocate_at(self, page_number: int) -> None:
+        """Take one page that `usable_runs` has named; the caller must `put` it."""
+        self._check_open()
+        self._allocator.claim(self._layer, page_number, 1, for_extent=False)
+
+    def shrink(self, most: int) -> int:
+        """Give up to `most` free pages at the file's end back; returns how many (S27)."""
+        self._check_open()
+        return self._allocator.shrink(self._layer, most)
 
     # -- statements and savepoints -------------------------------------------------------------
 

@@ -80,7 +80,6 @@ def test_the_differences_from_sqlite3(con: m2mdb.Connection) -> None:
         "SELECT x FROM t UNION SELECT x FROM t",
         "WITH c AS (SELECT x FROM t) SELECT x FROM c",
         "ALTER COLLECTION t RENAME TO u",
-        "VACUUM",
         "CREATE COLLECTION d (w TIMESTAMP DEFAULT CURRENT_TIMESTAMP)",
         "SEARCH t FOR 'words'",
     ],

@@ -264,7 +264,7 @@ REFUSED: list[tuple[str, type[Exception], str]] = [
     ("ROLLBACK", ProgrammingError, "no transaction is active"),
     ("RELEASE nope", ProgrammingError, "no such savepoint: nope"),
     ("FEEDBACK notes NEAR [1, 2] RELEVANT ('a')", NotSupportedError, "FEEDBACK"),
-    ("VACUUM", NotSupportedError, "VACUUM"),
+    ("VACUUM INTO ''", ProgrammingError, "path"),
     ("SELECT a.id FROM notes AS a, notes AS b", NotSupportedError, ""),
     ("SELEC 1", ProgrammingError, ""),
     ("", ProgrammingError, ""),
