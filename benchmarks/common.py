@@ -62,13 +62,20 @@ class Data:
 
 
 def arguments(description: str, count: int, rounds: int) -> argparse.Namespace:
+    """The options that all benchmarks take, as they were given."""
+    return parser(description, count, rounds).parse_args()
+
+
+def parser(description: str, count: int, rounds: int) -> argparse.ArgumentParser:
     """The options that all benchmarks take."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default=os.environ.get("M2M_DATA"), help="folder of wordnet")
     parser.add_argument("--count", type=int, default=count, help="rows")
     parser.add_argument("--rounds", type=int, default=rounds, help="turns; medians are shown")
     parser.add_argument("--folder", default=None, help="where the files are made")
-    return parser.parse_args()
+    return parser
 
 
 @contextmanager

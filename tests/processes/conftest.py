@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import m2mdb
-from tests.processes.peers import Peer
+from tests.processes.peers import Nursery, Peer
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """The process that peers are forked from."""
+    found = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield found
+    found.close()
 
 
 @pytest.fixture
@@ -33,8 +41,22 @@ def con(path: Path) -> Iterator[m2mdb.Connection]:
 
 
 @pytest.fixture
-def peer(path: Path) -> Iterator[Peer]:
+def new_peer(nursery: Nursery) -> Iterator[Callable[..., Peer]]:
+    """Starts another process for a path; all of them end with the test."""
+    peers: list[Peer] = []
+
+    def start(path: Path, *, as_nobody: bool = False) -> Peer:
+        peers.append(nursery.peer(path, as_nobody=as_nobody))
+        return peers[-1]
+
+    yield start
+    for each in peers:
+        each.__exit__(None, None, None)
+
+
+@pytest.fixture
+def peer(path: Path, new_peer: Callable[..., Peer]) -> Peer:
     """Another process with an open connection `con` that waits for nobody."""
-    with Peer(path) as found:
-        found.run("con = m2mdb.connect(path, timeout=0)")
-        yield found
+    found = new_peer(path)
+    found.run("con = m2mdb.connect(path, timeout=0, compute='numpy')")
+    return found

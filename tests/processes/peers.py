@@ -1,16 +1,20 @@
-"""Another process that does what a test tells it, one thing at a time.
+"""Other processes that do what a test tells them, one thing at a time.
 
-A test starts a `Peer`, which is this module run as a program, and asks it to run Python lines;
-each is answered by what `answer` was set to, or by the exception's class and text. So a test says
-itself how two processes interleave.
+A test gets a `Peer` from the `Nursery`, a process that has everything imported, no database open,
+and forks one for each connection to its socket. The peer runs Python lines; each message is
+answered by what `answer` was set to, or by the exception's class and text. So a test says itself
+how two processes interleave.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -24,27 +28,50 @@ class PeerError(Exception):
     """What the peer's lines raised: class and text."""
 
 
-class Peer:
-    """A process with names of its own; `m2mdb` is imported, `path` is the test's file."""
+class Nursery:
+    """The process that peers are forked from."""
 
-    def __init__(self, path: Path, *, as_nobody: bool = False) -> None:
-        command = [sys.executable, "-m", "tests.processes.peers", str(path), str(int(as_nobody))]
-        self.process = subprocess.Popen(
-            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    def __init__(self, folder: Path) -> None:
+        self._path = str(folder / "nursery")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.processes.peers", self._path],
+            cwd=_ROOT,
+            stdout=subprocess.PIPE,
         )
-        self.pid = self.process.pid
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def peer(self, path: Path, *, as_nobody: bool = False) -> Peer:
+        """A new process, of another user on demand."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self._path)
+        return Peer(connection, path, as_nobody)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+class Peer:
+    """A process with names of its own; `m2mdb` and `os` are imported, `path` is the test's file."""
+
+    def __init__(self, connection: socket.socket, path: Path, as_nobody: bool) -> None:
+        self._connection = connection
+        self._stream = connection.makefile("rw", encoding="utf-8")
+        self.tell(json.dumps([str(path), as_nobody]))
+        self.pid = int(self.hear())
 
     def tell(self, lines: str) -> None:
         """Let it run lines, and do not wait."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(lines) + "\n")
-        self.process.stdin.flush()
+        self._stream.write(json.dumps(lines) + "\n")
+        self._stream.flush()
 
     def hear(self) -> Any:
         """What the lines gave; raises PeerError with what they raised."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"the peer has ended: {self.process.wait()}"
+        line = self._stream.readline()
+        assert line, f"the peer {self.pid} has ended"
         answer, error = json.loads(line)
         if error is not None:
             raise PeerError(error)
@@ -56,8 +83,13 @@ class Peer:
         return self.hear()
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """SIGKILL, and wait until nothing is left of it."""
+        try:
+            while True:
+                os.kill(self.pid, signal.SIGKILL)
+                time.sleep(0.0005)
+        except ProcessLookupError:
+            return
 
     def __enter__(self) -> Peer:
         return self
@@ -69,35 +101,67 @@ class Peer:
         trace: TracebackType | None,
     ) -> None:
         self.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self._stream.close()
+        self._connection.close()
 
 
-def main() -> None:
-    """Run what comes on standard input."""
-    path, as_nobody = sys.argv[1:]
+def serve(path: str) -> None:
+    """Fork a peer for each connection."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead vanish at once
+    print("ready", flush=True)
+    while True:
+        connection, _ = server.accept()
+        if not os.fork():
+            server.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            obey(connection)
+            os._exit(0)
+        connection.close()
+
+
+def obey(connection: socket.socket) -> None:
+    """In a peer: run what comes."""
     import m2mdb
 
-    with TemporaryDirectory() as folder:  # what is loaded later could not be read by nobody
-        con = m2mdb.connect(Path(folder) / "warm.m2m")
-        con.execute("CREATE TABLE t (x INTEGER)")
-        con.execute("SELECT x FROM t").fetchall()
-        con.close()
-    if int(as_nobody):
+    stream = connection.makefile("rw", encoding="utf-8")
+    path, as_nobody = json.loads(json.loads(stream.readline()))
+    if as_nobody:
         os.setgroups([])
         os.setgid(_NOBODY)
         os.setuid(_NOBODY)
-    names: dict[str, Any] = {"m2mdb": m2mdb, "path": path, "os": os}
-    for line in sys.stdin:
-        names["answer"] = None
-        error = None
+    names: dict[str, Any] = {"m2mdb": m2mdb, "path": path, "os": os, "answer": os.getpid()}
+    error = None
+    while True:
+        stream.write(json.dumps([names["answer"], error]) + "\n")
+        stream.flush()
+        line = stream.readline()
+        if not line:
+            return
+        names["answer"] = error = None
         try:
             exec(json.loads(line), names)
         except Exception as raised:
             error = f"{type(raised).__name__}: {raised}"
-        print(json.dumps([names["answer"], error]), flush=True)
+
+
+def warm() -> None:
+    """Load what a peer needs: nobody could not read it later."""
+    import m2mdb
+
+    with TemporaryDirectory() as folder:
+        con = m2mdb.connect(Path(folder) / "warm.m2m", compute="numpy")
+        con.execute("CREATE TABLE t (x INTEGER PRIMARY KEY, body TEXT FULLTEXT)")
+        con.execute("INSERT INTO t VALUES (1, 'one')")
+        con.commit()
+        con.execute("SELECT x, body FROM t").fetchall()
+        con.execute("SELECT * FROM m2m_stats").fetchall()
+        con.execute("CHECKPOINT truncate")
+        con.close()
 
 
 if __name__ == "__main__":
-    main()
+    warm()
+    serve(sys.argv[1])

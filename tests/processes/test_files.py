@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,21 +45,19 @@ def test_s03_the_next_to_open_recovers_what_a_killed_process_has_acknowledged(
     assert beside(path) == ["notes.m2m"]
 
 
-def test_s03_several_open_at_once_what_has_to_be_recovered(path: Path, peer: Peer) -> None:
+def test_s03_several_open_at_once_what_has_to_be_recovered(
+    path: Path, peer: Peer, new_peer: Callable[..., Peer]
+) -> None:
     peer.run("con.execute('INSERT INTO t VALUES (4, NULL)'); con.commit()")
     peer.kill()
     open_and_read = (
         "con = m2mdb.connect(path); "
         "answer = [x for (x,) in con.execute('SELECT x FROM t').fetchall()]; con.close()"
     )
-    peers = [Peer(path) for _ in range(4)]
-    try:
-        for each in peers:
-            each.tell(open_and_read)
-        assert [sorted(each.hear()) for each in peers] == [[*ROWS, 4]] * 4
-    finally:
-        for each in peers:
-            each.__exit__(None, None, None)
+    peers = [new_peer(path) for _ in range(4)]
+    for each in peers:
+        each.tell(open_and_read)
+    assert [sorted(each.hear()) for each in peers] == [[*ROWS, 4]] * 4
     assert beside(path) == ["notes.m2m"]
 
 
@@ -101,31 +100,32 @@ def test_s04_a_file_copied_without_its_log_is_refused(path: Path, con: m2mdb.Con
 @pytest.mark.skipif(os.getuid() != 0, reason="needs to become another user")
 @pytest.mark.parametrize("log_left", [False, True])
 def test_s06_a_reader_that_cannot_leave_a_mark_is_sent_to_immutable(
-    tmp_path: Path, log_left: bool
+    new_peer: Callable[..., Peer], log_left: bool
 ) -> None:
     folder = Path("/tmp") / f"m2m-s06-{os.getpid()}-{log_left}"  # that nobody can enter
     folder.mkdir(mode=0o755)
     path = folder / "notes.m2m"
     try:
-        with Peer(path) as writer:
-            writer.run(
-                "con = m2mdb.connect(path); con.execute('CREATE TABLE t (x INTEGER)'); "
-                "con.execute('INSERT INTO t VALUES (1)'); con.commit()"
-            )
-            if not log_left:
-                writer.run("con.close()")
+        writer = new_peer(path)
+        writer.run(
+            "con = m2mdb.connect(path); con.execute('CREATE TABLE t (x INTEGER)'); "
+            "con.execute('INSERT INTO t VALUES (1)'); con.commit()"
+        )
+        if not log_left:
+            writer.run("con.close()")
+        writer.kill()
         for file in folder.iterdir():
             file.chmod(0o644)
         before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
-        with Peer(path, as_nobody=True) as reader:
-            with pytest.raises(PeerError, match=r"OperationalError: .*immutable=1"):
-                reader.run("m2mdb.connect(f'file:{path}?mode=ro')")
-            found = reader.run(
-                "con = m2mdb.connect(f'file:{path}?immutable=1'); "
-                "answer = con.execute('SELECT x FROM t').fetchone()[0]; con.close()"
-            )
-            assert found == 1
+        reader = new_peer(path, as_nobody=True)
+        with pytest.raises(PeerError, match=r"OperationalError: .*immutable=1"):
+            reader.run("m2mdb.connect(f'file:{path}?mode=ro')")
+        found = reader.run(
+            "con = m2mdb.connect(f'file:{path}?immutable=1', compute='numpy'); "
+            "answer = con.execute('SELECT x FROM t').fetchone()[0]; con.close()"
+        )
+        assert found == 1
 
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     finally:
@@ -169,10 +169,9 @@ def replace(path: Path) -> None:
 @pytest.mark.parametrize("side", ["", "-wal"])
 @pytest.mark.parametrize("amid", [False, True])
 def test_s29_a_file_that_has_lost_its_name_is_not_written(
-    path: Path, con: m2mdb.Connection, harm: object, side: str, amid: bool
+    path: Path, con: m2mdb.Connection, harm: Callable[[Path], None], side: str, amid: bool
 ) -> None:
     """Neither the next transaction nor the one that is open: it would commit what nobody finds."""
-    assert callable(harm)
     add(con, 4)
     reader = m2mdb.connect(path)
     reader.execute("BEGIN")
