@@ -91,7 +91,8 @@ class StoredReceipt(NamedTuple):
             name = raw[_RECEIPT.size :].decode()
         except UnicodeDecodeError as problem:
             raise CorruptDatabaseError(f"{where}: receipt {number}: {problem}") from problem
-        return cls(number, *_RECEIPT.unpack_from(raw), name)
+        commit, rows, done, collection_id, digest = _RECEIPT.unpack_from(raw)
+        return cls(number, commit, rows, done, collection_id, digest, name)
 
 
 @dataclass(frozen=True, slots=True)
