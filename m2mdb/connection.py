@@ -327,6 +327,53 @@ class Connection:
         state = "in a transaction" if self.database.in_transaction else "idle"
         return f"<m2mdb.Connection {self.path!r} {state}>"
 
+    # Copies
+
+    def backup(
+        self,
+        target: Connection | str | os.PathLike[str],
+        *,
+        pages: int = -1,
+        progress: Callable[[int, int, int], object] | None = None,
+        name: str = "main",
+        sleep: float = 0.250,
+    ) -> None:
+        """Copy the database, as its newest commit left it, to another connection or a file.
+
+        target    a Connection, whose content is replaced by one transaction; or a path
+        pages     after so many pages `progress` is called; below 1: once, at the end
+        progress  called with (status, pages that remain, pages in all): status 0, at the end 101
+        name      "main"
+        sleep     as in sqlite3, and without effect: one snapshot is held, nothing is tried again
+
+        Raises OperationalError: either connection is in a transaction, or the target cannot be
+        written; ProgrammingError: the target is the source.
+        """
+        from m2mdb import backup
+
+        backup.check_arguments(pages, progress, name, sleep)
+        if isinstance(target, Connection):
+            backup.to_connection(self, target, pages, progress)
+        else:
+            backup.to_path(self, target, pages, progress)
+
+    def serialize(self, *, name: str = "main") -> bytes:
+        """The bytes of a file that holds the database as its newest commit left it."""
+        from m2mdb import backup
+
+        backup.check_name(name)
+        return backup.serialize(self)
+
+    def deserialize(self, data: bytes | bytearray | memoryview, /, *, name: str = "main") -> None:
+        """Leave the database, and go on with one in memory that holds these bytes.
+
+        Raises CorruptDatabaseError where they are no database; then nothing has changed.
+        """
+        from m2mdb import backup
+
+        backup.check_name(name)
+        backup.deserialize(self, data)
+
     # Collections
 
     def collection(self, name: str) -> Collection:

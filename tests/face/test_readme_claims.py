@@ -64,7 +64,7 @@ def test_the_differences_from_sqlite3(con: m2mdb.Connection) -> None:
     with pytest.raises(m2mdb.ProgrammingError, match="no such collection: nothing"):
         con.execute("SELECT * FROM nothing")
     assert con.execute("SELECT 1 = 1").fetchone()[0] is True
-    for name in ("isolation_level", "backup", "iterdump", "create_function"):
+    for name in ("isolation_level", "create_function"):
         assert not hasattr(con, name)
         assert f"`{name}`" in README
     con.close()
