@@ -83,7 +83,8 @@ class SimFile:
         try:
             file = self._enter("write", offset, len(raw))
         except OSError as error:
-            done = self._machine.rng.randint(0, len(raw) // SECTOR + 1) * SECTOR
+            rng = self._machine.rng
+            done = rng.choice((len(raw), rng.randint(0, len(raw) // SECTOR) * SECTOR))
             if done and not self._read_only:
                 self._log("write", offset, data=raw[:done])
             raise io_error(error, "write", self.path) from error

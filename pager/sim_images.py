@@ -315,18 +315,22 @@ def _stale_page(rng: Random, state: DiskState) -> bytes:
 
 
 def _last_only(operation: Operation) -> Chooser:
-    """The last write has overtaken all others."""
-    first = operation.offset // PAGE
-    last = (operation.offset + len(operation.data) - 1) // PAGE
+    """The last write has overtaken all others, also those to other sectors of its pages."""
+    begin = operation.offset // SECTOR * SECTOR
+    end = operation.offset + len(operation.data)
+    end += -end % SECTOR
 
     def choose(number: int, file: DiskFile) -> Choice:
         pages, size = _lost(number, file)
-        if number == operation.inode:
-            size = file.size
-            for page in range(first, last + 1):
-                if page in file.history:
-                    pages[page] = file.history[page][-1]
-        return pages, size
+        if number != operation.inode:
+            return pages, size
+        for page in range(begin // PAGE, (end + PAGE - 1) // PAGE):
+            if page in file.history:
+                first, last = max(begin - page * PAGE, 0), min(end - page * PAGE, PAGE)
+                before = file.history[page][0] or ZERO_PAGE
+                after = file.history[page][-1] or ZERO_PAGE
+                pages[page] = before[:first] + after[first:last] + before[last:]
+        return pages, file.size
 
     return choose
 

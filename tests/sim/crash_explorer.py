@@ -209,7 +209,8 @@ class Explorer(Generic[State]):
         points = range(last + 1) if everywhere else range(last, last + rng.randint(0, 1))
         for point in points:
             allowed = history.after_crash(point)
-            for second in machine.crash_images(point, rng, self.double_images):
+            seconds = machine.crash_images(point, rng, ALL_KINDS)
+            for second in rng.sample(seconds, min(len(seconds), self.double_images)):
                 self.counts.double_crash_images += 1
                 self.recover(second.vfs(), allowed, f"{where}, then {second}")
 

@@ -159,7 +159,19 @@ class Injector:
             allowed = after  # what a failed sync dropped may be a commit that waited for it
         if handle is not None and rng.random() < 0.5:
             store.close()
+        self._only_opened(vfs.kill_image(vfs.io_points), allowed, rng, where)
         self._go_on(kill_all(vfs), allowed, rng, where)
+
+    def _only_opened(self, vfs: SimVfs, allowed: list[Any], rng: Random, where: str) -> None:
+        """In a new process: open, look, close; power may be lost at any point of that."""
+        where = f"{where}, then opened"
+        handle, found = self._explorer.recover(vfs, allowed, where)
+        self.level.store(handle).close()
+        points = range(vfs.io_points)
+        for point in (*rng.sample(points, min(len(points), 4)), vfs.io_points):
+            for image in vfs.crash_images(point, rng, 2):
+                after = [found] if point == vfs.io_points else allowed
+                self._explorer.recover(image.vfs(), after, f"{where}, {image}")
 
     def _look(self, handle: Any, run: Any, fault: Injection, newest: Any) -> Any:
         """What the connection shows.

@@ -96,6 +96,19 @@ def small_log(run: StoreRun) -> None:
         run.commit({b"k%d" % (number % 2): None})
 
 
+def freed_pages(run: StoreRun) -> None:
+    """Pages of extents and of trees are freed, and soon wanted by an extent (S9)."""
+    run.commit({b"e1": value(1, 30_000)})
+    run.checkpoint("restart")
+    run.commit({b"e1": None})
+    run.commit({b"e2": value(2, 30_000)})
+    run.commit({b"k%03d" % i: value(i, 900) for i in range(60)})
+    run.commit({b"k%03d" % i: None for i in range(60)})
+    run.commit({b"e3": value(3, 40_000)})
+    run.commit({b"e2": None, b"e3": None})
+    run.commit({b"e4": value(4, 60_000)})
+
+
 def random_script(seed: int) -> Script:
     """A workload drawn from a seed: two processes that commit, undo, checkpoint and reopen."""
 
@@ -175,4 +188,5 @@ STORE_SCRIPTS: dict[str, Script] = {
     "dead_writer": dead_writer,
     "refused": refused,
     "small_log": small_log,
+    "freed_pages": freed_pages,
 }

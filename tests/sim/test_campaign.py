@@ -17,17 +17,17 @@ from tests.sim.io_faults import ERRORS, Injector, injections
 from tests.sim.store_scripts import STORE_SCRIPTS
 
 LEVELS: dict[str, Level[Any]] = {"store": StoreLevel(), "database": DatabaseLevel()}
-CASES = [("store", script, 5) for script in STORE_SCRIPTS]
-CASES += [("database", script, 31) for script in DATABASE_SCRIPTS]
-FAULT_CASES = [("store", script, 53) for script in STORE_SCRIPTS]
-FAULT_CASES += [("database", script, 499) for script in ("statements", "checkpoints", "upkeep")]
+CASES = [("store", script, 11) for script in STORE_SCRIPTS]
+CASES += [("database", script, 61) for script in DATABASE_SCRIPTS]
+FAULT_CASES = [("store", script, 97) for script in STORE_SCRIPTS]
+FAULT_CASES += [("database", script, 997) for script in ("statements", "checkpoints", "upkeep")]
 
 
 @pytest.mark.parametrize("synchronous", ["full", "normal"])
 @pytest.mark.parametrize(("level", "script", "step"), CASES)
 def test_crashes_of_a_workload(level: str, script: str, step: int, synchronous: str) -> None:
     """S3, S4, S7, S8, S14: every acknowledged commit, no half transaction, no wrong index."""
-    explorer = Explorer(LEVELS[level], images=10, double=0.1, one_everywhere=False)
+    explorer = Explorer(LEVELS[level], images=8, double=0.03, one_everywhere=False)
     for _ in explorer.points(script, len(script), synchronous, step=max(1, step // ROUNDS)):
         pass
     assert explorer.counts.crash_images > 0
