@@ -47,8 +47,8 @@ from m2mdb.query.dml import DeletePlan, UpdatePlan
 from m2mdb.query.explain import explained
 from m2mdb.query.forget import ForgetPlan, receipt_result
 from m2mdb.query.insert import InsertPlan
-from m2mdb.query.plan import Plan
 from m2mdb.query.limits import check_statement
+from m2mdb.query.plan import Plan
 from m2mdb.query.pragma import checkpoint, run_pragma
 from m2mdb.query.result import Result
 from m2mdb.query.search_plan import SearchPlan
@@ -201,11 +201,11 @@ def _prepared(database: Database, statement: str | Statement) -> Prepared:
             from m2mdb.query.parser import parse
 
             statement = parse(statement)
+        check_statement(database, statement)
         found = Prepared(statement)
         if not text:
             return found
         while len(plans) >= KEPT_STATEMENTS:
-        check_statement(database, statement)
             del plans[next(iter(plans))]
     plans[text] = found
     return found
