@@ -132,7 +132,8 @@ class Connection:
     def run(self, statement: str, parameters: Parameters = ()) -> Result:
         """The result of one statement."""
         with self.lock:
-            result = (_language or language()).run(self.engine(), statement, parameters)
+            database = self.engine()
+            result = (_language or language()).run(database, statement, parameters)
             if result.rowcount > 0:
                 self.total_changes += result.rowcount
             if database.store.held_back:
@@ -200,6 +201,16 @@ class Connection:
         """A new cursor on which the statements of the script have run."""
         return Cursor(self).executescript(script)
 
+    def iterdump(self, *, filter: str | None = None) -> Iterator[str]:
+        """The statements that build an equal database, one after the other, as sqlite3's.
+
+        They show the database as it is when the first one is asked for. `filter` is a LIKE
+        pattern of the collections wanted.
+        """
+        from m2mdb.dumping import iterate
+
+        return iterate(self, filter)
+
     def commit(self) -> None:
         """End the open transaction and keep its changes; without one, do nothing."""
         with self.lock:
@@ -215,16 +226,6 @@ class Connection:
             database = self.engine()
             if database.in_transaction:
                 database.rollback()
-    def iterdump(self, *, filter: str | None = None) -> Iterator[str]:
-        """The statements that build an equal database, one after the other, as sqlite3's.
-
-        They show the database as it is when the first one is asked for. `filter` is a LIKE
-        pattern of the collections wanted.
-        """
-        from m2mdb.dumping import iterate
-
-        return iterate(self, filter)
-
 
     def close(self) -> None:
         """Roll back what is open and close the file (N3).
