@@ -1,1 +1,1 @@
-"""Fuzzing: `python -m fuzz`."""
+"""Fuzzing: changed bytes into every decoder, parser and opener; no part of the product."""

@@ -13,7 +13,7 @@ Two sets. FORMAT is what any file may have; UNTRUSTED is for files that came fro
     value_bytes     1,000,000,000        1,000,000   a TEXT, BLOB or JSON value
     null_vector_bytes   2**63 - 1      256,000,000   what NULL vectors of the delta take in memory
     tree_depth                 40               12   pages from the root of a tree to its leaf
-    log_gap                 2**20           16,384   pages that a log's commit has beyond those that
+    log_gap                 2**18           16,384   pages that a log's commit has beyond those that
                                                      stand in the file and in the log
     statement_length    1,000,000          100,000   characters of a statement
     expression_depth          200               50   nodes of a statement's tree, one in the other
@@ -47,7 +47,7 @@ class Limits(NamedTuple):
     value_bytes: int = 1_000_000_000
     null_vector_bytes: int = _ENDLESS
     tree_depth: int = 40
-    log_gap: int = 2**20
+    log_gap: int = 2**18
     statement_length: int = 1_000_000
     expression_depth: int = 200
     parameters: int = 32_766

@@ -148,6 +148,14 @@ def to_text(value: Value) -> str | None:
     raise DataError(f"{type_name(value)} {shown(value)} is not a text")
 
 
+def utf8(text: str) -> bytes:
+    """A text as bytes; DataError where it has surrogates, which no file can hold."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as problem:
+        raise DataError(f"text {shown(text)} is not valid Unicode: {problem}") from None
+
+
 def time_text(value: datetime.datetime) -> str:
     """A moment in ISO 8601, in UTC, without the offset: it sorts as the moments do."""
     return value.astimezone(datetime.UTC).replace(tzinfo=None).isoformat(" ")
@@ -313,7 +321,7 @@ def _cast_blob(value: Value) -> bytes:
         return value
     if hasattr(value, "tobytes"):
         return bytes(value.tobytes())
-    return (to_text(value) or "").encode()
+    return utf8(to_text(value) or "")
 
 
 def _cast_time(value: Value) -> datetime.datetime | None:

@@ -22,6 +22,7 @@ from m2mdb.query.affinity import (
     to_number,
     to_text,
     type_name,
+    utf8,
 )
 from m2mdb.query.comparison import compare, rank
 from m2mdb.query.formatting import printf
@@ -125,6 +126,8 @@ def _round(value: Value, digits: Value = 0) -> Value:
     if places == 0:
         return float(int(number + (0.5 if number >= 0 else -0.5)))
     exact = Decimal(real_text(number))
+    if exact.as_tuple().exponent >= -places:  # type: ignore[operator]  # a number has one
+        return float(exact)
     return float(exact.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
 
 
@@ -164,7 +167,7 @@ def _instr(value: Value, part: Value) -> Value:
 def _hex(value: Value) -> Value:
     if type(value) is bytes:
         return value.hex().upper()
-    return (to_text(value) or "").encode().hex().upper()
+    return utf8(to_text(value) or "").hex().upper()
 
 
 def _quote(value: Value) -> Value:

@@ -169,7 +169,7 @@ def _valued(group: int, content: str, position: int, parameters: Parameters) -> 
         return "QUOTED", content.replace('""', '"')
     if group == _VECTOR:
         components = content.split(",") if content else []
-        return "VECTOR", VectorLiteral([float(part) for part in components], position)
+        return "VECTOR", VectorLiteral([float(part.strip()) for part in components], position)
     if group == _BLOB:
         return "BLOB", Literal(_blob(content, position), position)
     raise SyntaxFault(_unrecognized(content), position)

@@ -54,7 +54,7 @@ class Selection:
         """The rows from `start` to before `stop`."""
         if start == 0 and stop >= len(self):
             return self
-        return self.reordered(np.arange(start, min(stop, len(self))))
+        return self.reordered(np.arange(min(start, len(self)), min(stop, len(self))))
 
     def column(self, source: int) -> list[Any]:
         """The values of a column, or of ROWID, of all rows in order."""

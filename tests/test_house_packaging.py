@@ -101,7 +101,7 @@ def third_party(folders: list[Path]) -> set[str]:
                 found.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - {"m2mdb", "tests"}
+    return found - sys.stdlib_module_names - {"m2mdb", "tests", "fuzz"}
 
 
 def built(folder: Path) -> tuple[Path, Path]:
