@@ -21,6 +21,7 @@ from m2mdb.index.database import Database
 from m2mdb.index.integrity import check as integrity_check
 from m2mdb.pager.errors import OperationalError, ProgrammingError
 from m2mdb.pager.memory_vfs import MemoryVfs
+from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.pager.vfs import Vfs
 from m2mdb.query.executor import execute
 from m2mdb.wal.store import StoreOptions
@@ -58,6 +59,7 @@ class History:
         self.database = self.open()
         self.keep = keep
         self.known: dict[int, Rows] = {}
+        self.acknowledged: list[tuple[int, int]] = []  # I/O points, and the commit that they keep
         self.rows: Rows = {}
         self.done = "create"
         self.sql(
@@ -66,12 +68,27 @@ class History:
         )
         self.sql("CREATE INDEX by_n ON notes (n)")
         self.sql(f"PRAGMA keep_commits = {keep}")
-        self.first = self.commit  # nothing was kept before it
+        self.floors = [self.commit]  # nothing before these is known when they are there
         self.note()
+
+    def moved_to(self, vfs: Vfs) -> History:
+        """The same history, going on with what a crash has left on another machine."""
+        other = object.__new__(History)
+        other.__dict__.update(self.__dict__)
+        other.random = np.random.default_rng(self.seed + 1)
+        other.vfs = vfs
+        other.done = "crash"
+        other.database = other.open()
+        newest = other.commit
+        other.floors = [commit for commit in self.floors if commit <= newest]
+        other.acknowledged = []
+        other.known = {number: rows for number, rows in self.known.items() if number <= newest}
+        other.rows = dict(other.expected(newest))
+        return other
 
     def open(self) -> Database:
         options = StoreOptions(create=True)
-        return Database.open(self.vfs, "h.m2m", options, compute="numpy", autocommit=True)
+        return Database.open(self.vfs, "d/h.m2m", options, compute="numpy", autocommit=True)
 
     def sql(self, statement: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         return execute(self.database, statement, parameters).rows
@@ -87,8 +104,10 @@ class History:
             return view.oldest_commit("notes")
 
     def note(self) -> None:
-        """The rows are these from the newest commit on."""
+        """The rows are these from the newest commit on; a crash from here on keeps it."""
         self.known[self.commit] = dict(self.rows)
+        if isinstance(self.vfs, SimVfs):
+            self.acknowledged.append((self.vfs.io_points, self.commit))
 
     def expected(self, commit: int) -> Rows:
         """The rows right after a commit; upkeep commits too, and changes none."""
@@ -160,8 +179,8 @@ class History:
 
     def step(self) -> None:
         """One transaction or one piece of upkeep, committed."""
-        steps = (self.one, self.several, self.undone, self.upkeep)
-        chosen = steps[self.random.choice(len(steps), p=[0.6, 0.15, 0.1, 0.15])]
+        steps = (self.one, self.several, self.undone, self.upkeep, self.forget)
+        chosen = steps[self.random.choice(len(steps), p=[0.58, 0.15, 0.1, 0.15, 0.02])]
         self.done = chosen.__name__
         chosen()
         self.note()
@@ -194,8 +213,19 @@ class History:
         self.sql("ROLLBACK")
         self.rows = before
 
+    def forget(self) -> None:
+        """Rows go for ever, and so does what was before."""
+        keys = self.some_keys(3)
+        before = self.commit
+        self.sql("FORGET FROM notes WHERE id IN ?", (keys,))
+        for key in keys:
+            del self.rows[key]
+        self.known[before + 1] = dict(self.rows)
+        if self.keep:
+            self.floors.append(before + 1)
+
     def upkeep(self) -> None:
-        what = self.random.choice(["OPTIMIZE", "CHECKPOINT truncate", "reopen", "flush"])
+        what = self.random.choice(["OPTIMIZE", "CHECKPOINT truncate", "reopen", "flush", "VACUUM"])
         self.done = str(what)
         if what == "reopen":
             self.database.close()
@@ -211,7 +241,8 @@ class History:
     def check(self) -> None:
         """Every commit that is kept, those just out of reach, the present and the file."""
         newest, oldest = self.commit, self.oldest
-        assert oldest == max(newest - self.keep, self.first), self.why(newest)
+        floors = [commit for commit in self.floors if commit <= newest]
+        assert oldest == max(newest - self.keep, *floors), self.why(newest)
         for commit in range(oldest, newest + 1):
             self.compare(commit, self.expected(commit))
         for commit, error in ((oldest - 1, OperationalError), (newest + 1, ProgrammingError)):
