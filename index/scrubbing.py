@@ -175,7 +175,7 @@ def has_forgotten(view: View, wanted: Receipt, ids: Sequence[Any]) -> bool:
         return False
     stored = load_receipt(tree, wanted.number, where)
     digest = digest_of(state.digest_key, stored.collection_id, ids)
-    return digest == stored.digest == bytes.fromhex(wanted.digest)
+    return digest == stored.digest and stored.digest.hex() == wanted.digest
 
 
 def _shown(stored: StoredReceipt, who: str | None) -> Receipt:

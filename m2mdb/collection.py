@@ -182,9 +182,13 @@ class Collection:
 
     def _has_forgotten(self, view: View, receipt: Receipt, ids: Sequence[Any]) -> bool:
         schema = view.collection(self.name).schema
-        has_key = schema.primary_key is not None and schema.primary_key != schema.rowid_alias
-        keys = stored_keys(schema, ids) if has_key else [int(key) for key in ids]
-        return scrubbing.has_forgotten(view, receipt, keys)
+        key = schema.primary_key
+        keys = [plain(each) for each in ids]
+        if key is not None and key != schema.rowid_alias:
+            keys = [store_scalar(schema.columns[key], each, schema.name) for each in keys]
+        elif not all(isinstance(each, int) for each in keys):
+            raise DataError(f"ids of {schema.name} are integers")
+        return None not in keys and scrubbing.has_forgotten(view, receipt, keys)
 
     def count(self, where: str | None = None, params: Any = ()) -> int:
         """How many rows there are, or how many `where` holds for."""

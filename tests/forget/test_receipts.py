@@ -198,6 +198,58 @@ def test_s26_a_collection_forgets_by_ids_and_by_where(
     assert_gone(files_at(path), rows[0].needles() | rows[1].needles())
 
 
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        ("INTEGER", 3, 4),
+        ("REAL", 1.5, 2.5),
+        ("TEXT", "a", "ab"),
+        ("BLOB", b"a", b"ab"),
+        ("TIMESTAMP", "2024-05-06 07:08:09", "2024-05-06 07:08:10"),
+    ],
+)
+def test_s26_digests_are_over_keys_of_every_type(
+    connect: Connect, kind: str, first: object, second: object
+) -> None:
+    con = connect()
+    con.execute(f"CREATE COLLECTION c (id {kind} PRIMARY KEY)")
+    con.executemany("INSERT INTO c VALUES (?)", [(first,), (second,)])
+    keys = [row[0] for row in con.execute("SELECT id FROM c ORDER BY id").fetchall()]
+    collection = con.collection("c")
+
+    receipt = collection.forget(keys[:1])
+
+    assert receipt.rows == 1
+    assert collection.has_forgotten(receipt, keys[:1])
+    assert not collection.has_forgotten(receipt, keys)
+    assert not collection.has_forgotten(receipt, keys[1:])
+    for wrong in ([object()], ["x", object()]):
+        with pytest.raises(m2mdb.DataError):
+            collection.has_forgotten(receipt, wrong)
+
+
+def test_s26_an_untrusted_file_may_have_receipts_and_pages_to_be_scrubbed(
+    con: m2mdb.Connection, connect: Connect, rows: list[Row]
+) -> None:
+    reader = connect()
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM notes").fetchall()
+    forget(con, rows[0])
+    assert con.database is not None
+    con.database.store.wal_autocheckpoint = 0
+    reader.rollback()
+    for connection in (reader, con):
+        assert connection.database is not None
+        connection.database.store.close()  # as it is, without the scrub
+        connection.database = None
+
+    stranger = connect(untrusted=True)
+
+    assert stranger.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    stranger.execute("INSERT INTO notes (id) VALUES ('x')")
+    assert receipts(stranger) == [(1, 1, "done", None)]
+
+
 def test_s26_rowids_are_the_ids_where_there_is_no_key(connect: Connect) -> None:
     con = connect()
     con.execute("CREATE COLLECTION c (body TEXT)")

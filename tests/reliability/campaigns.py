@@ -34,7 +34,7 @@ CAMPAIGNS = (
     Entry("schedules", "tests.sim.schedules", 0.2, "processes interleaved step by step"),
     Entry("kill", "tests.kill.campaign", 0.2, "real processes killed at random moments"),
     Entry("isolation", "tests.isolation.campaign", 0.1, "every read is one commit's state"),
-    Entry("forget", "tests.forget.campaign", 0.05, "FORGET stopped anywhere: not done, or all gone"),
+    Entry("forget", "tests.forget.campaign", 0.05, "FORGET stopped anywhere: undone, or all gone"),
     Entry("model", "tests.model.campaign", 0.05, "the database against a dict"),
     Entry("fuzz", "fuzz.campaign", 0.1, "damaged bytes and text into every decoder"),
     Entry("flips", "tests.hostile.campaign", 0.1, "single bits flipped in a closed file"),
