@@ -27,7 +27,6 @@ import common  # sets the number of threads before NumPy loads
 import numpy as np
 
 import m2mdb
-from m2mdb.connection import language
 from m2mdb.pager.os_vfs import OsFile, OsVfs
 
 GIGABYTE = 1 << 30
@@ -304,13 +303,26 @@ def beside_each_other(table: common.Table, path: str, data: common.Data, seconds
     table.add("processors used by all five", used, f"of {os.cpu_count()} cores, which are shared")
 
 
+def warm() -> None:
+    """Import all that a process will need, before it is forked; no database stays open."""
+    con = m2mdb.connect(":memory:", compute="numba")
+    con.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT FULLTEXT, v VECTOR(4))")
+    con.execute("INSERT INTO t VALUES (1, 'one', ?)", ([1.0, 2, 3, 4],))
+    con.commit()
+    con.execute("SELECT max(id) FROM t WHERE id = ?", (1,)).fetchone()
+    con.execute("UPDATE t SET body = 'two' WHERE id = 1")
+    con.execute("SEARCH t NEAR ? K 1", ([1.0, 2, 3, 4],)).fetchall()
+    con.commit()
+    con.close()
+
+
 def main() -> int:
     """Run the turns and print the tables."""
     parser = common.parser(__doc__ or "", GIGABYTE // ROW_BYTES, 3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--only", choices=("reopen", "together"), help="one half")
     options = parser.parse_args()
-    language()  # no child shall load it again
+    warm()
     good = True
     with common.workplace(options.folder or os.environ.get("TMPDIR")) as folder:
         if options.only != "together":

@@ -17,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 from random import Random
 
+import m2mdb
 from tests.isolation import clients
 from tests.isolation.checker import check
 from tests.isolation.history import load
@@ -64,6 +66,7 @@ def one_round(folder: Path, rng: Random, seconds: float) -> int:
 
 def warm() -> None:
     """Load all that a client needs, so that a fork has it."""
+    warnings.simplefilter("ignore", m2mdb.LongReaderWarning)  # readers are slow here
     with tempfile.TemporaryDirectory(prefix="m2m-isolation-") as name:
         folder = Path(name)
         clients.create(folder / "warm.m2m")

@@ -21,12 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
 
+import m2mdb
 from tests.kill import notes, roles, worker
 from tests.kill.processes import Board, Worker
 
@@ -39,6 +41,8 @@ TARGETS = (
     "committing",
     "checkpointing",
     "optimizing",
+    "vacuuming",
+    "copying",
     "closing",
 )
 SYNCHRONOUS = ("full", "normal", "off")
@@ -207,8 +211,7 @@ def store_verifier(board: Board, path: str) -> None:
 
 def warm() -> None:
     """Load and run once all that a worker will need, so that a fork has it."""
-    import m2mdb
-
+    warnings.simplefilter("ignore", m2mdb.LongReaderWarning)  # readers are slow here
     con = m2mdb.connect(":memory:", compute="numpy")
     notes.create(con, 1)
     state = notes.State(1, 0)
@@ -217,7 +220,10 @@ def warm() -> None:
         state.step(con)
         con.commit()
     con.execute("OPTIMIZE notes")
+    con.execute("VACUUM")
     con.execute("PRAGMA wal_checkpoint(passive)")
+    con.serialize()
+    notes.check_past(con, Random(1))
     notes.check_sums(con, notes.progress(con))
     notes.check_own(con, state)
     notes.check_indexes(con, [state], Random(1))

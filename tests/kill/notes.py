@@ -20,6 +20,7 @@ BULK = 600  # rows; beyond the bound from which a batch is a segment of its own
 MOST_ROWS = 1500  # of one owner; then a bulk delete comes
 WORDS = 40
 NUMBERS = 50
+KEPT = 20  # commits that AS OF can read
 
 SCHEMA = (
     "CREATE COLLECTION notes (id TEXT PRIMARY KEY, owner INTEGER, number INTEGER, "
@@ -36,6 +37,7 @@ _KINDS = {
     "update": 20,
     "upsert": 6,
     "delete": 10,
+    "forget": 4,
     "sweep": 3,
     "mixed": 8,
     "side": 4,
@@ -172,6 +174,14 @@ class State:
             deleted = con.collection("notes").delete([f"{self.owner}-{key}" for key in keys])
             assert deleted == len(keys), (keys, deleted)
 
+    def _forget(self, con: m2mdb.Connection | None, rng: Random) -> None:
+        keys = self.some(rng, 4)
+        for key in keys:
+            del self.rows[key]
+        if con is not None and keys:
+            receipt = con.collection("notes").forget([f"{self.owner}-{key}" for key in keys])
+            assert receipt.rows == len(keys), (keys, receipt)
+
     def _sweep(self, con: m2mdb.Connection | None, rng: Random) -> None:
         bound = rng.randint(1, NUMBERS)
         gone = [key for key, version in self.rows.items() if number(key, version) < bound]
@@ -232,23 +242,26 @@ def create(con: m2mdb.Connection, owners: int) -> None:
     if not is_there(con):
         for statement in SCHEMA:
             con.execute(statement)
+        con.execute(f"PRAGMA keep_commits = {KEPT}")
         for owner in range(owners):
             con.execute("INSERT INTO progress VALUES (?, 0, 0, 0)", (owner,))
     con.commit()
 
 
-def progress(con: m2mdb.Connection) -> dict[int, tuple[int, int, int]]:
+def progress(con: m2mdb.Connection, as_of: str = "") -> dict[int, tuple[int, int, int]]:
     """(operations done, rows, sum of marks) of each owner."""
     if not is_there(con):
         return {}
-    rows = con.execute("SELECT owner, done, rows, marks FROM progress").fetchall()
+    rows = con.execute(f"SELECT owner, done, rows, marks FROM progress {as_of}").fetchall()
     return {owner: rest for owner, *rest in map(tuple, rows)}  # type: ignore[misc]
 
 
-def check_sums(con: m2mdb.Connection, said: dict[int, tuple[int, int, int]]) -> None:
+def check_sums(
+    con: m2mdb.Connection, said: dict[int, tuple[int, int, int]], as_of: str = ""
+) -> None:
     """Rows agree with what the same snapshot says of them: no half transaction, none twice."""
     found = {owner: [0, 0] for owner in said}
-    for owner, tag in con.execute("SELECT owner, tag FROM notes").fetchall():
+    for owner, tag in con.execute(f"SELECT owner, tag FROM notes {as_of}").fetchall():
         _, key, version = tag[1:].split("-")
         found[owner][0] += 1
         found[owner][1] += mark(owner, int(key), int(version))
@@ -258,6 +271,20 @@ def check_sums(con: m2mdb.Connection, said: dict[int, tuple[int, int, int]]) -> 
             f"owner {owner} at operation {done}: {count} rows, expected {rows}; marks "
             f"{sum_ % (1 << 62)}, expected {marks}"
         )
+
+
+def check_past(con: m2mdb.Connection, rng: Random) -> None:
+    """A commit that is kept can be read whole (S25); FORGET ends what was before it (S26)."""
+    newest = con.commit_number
+    oldest = max(
+        number
+        for (number,) in con.execute(
+            "SELECT oldest_commit FROM m2m_collections WHERE name IN ('notes', 'progress')"
+        ).fetchall()
+    )
+    assert 0 <= newest - oldest <= KEPT, (oldest, newest)
+    as_of = f"AS OF {rng.randint(oldest, newest)}"
+    check_sums(con, progress(con, as_of), as_of)
 
 
 def check_own(con: m2mdb.Connection, state: State) -> None:

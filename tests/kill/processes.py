@@ -31,6 +31,8 @@ PHASES = (
     "reading",
     "checkpointing",
     "optimizing",
+    "vacuuming",
+    "copying",
     "closing",
 )
 _PHASE = {name: number for number, name in enumerate(PHASES)}

@@ -23,6 +23,8 @@ class Workplace:
 
     def __init__(self, path: Path, board: Board, seed: int, synchronous: str) -> None:
         self.path = path
+        self.copies = path.parent / "copies"
+        self.copies.mkdir()
         self.board = board
         self.seed = seed
         self.synchronous = synchronous
@@ -93,7 +95,7 @@ def _pass_time(
     con: m2mdb.Connection, place: Workplace, slot: int, state: notes.State, rng: Random
 ) -> None:
     """What leaves the rows as they are."""
-    kind = rng.randrange(6)
+    kind = rng.randrange(9)
     if kind == 0:
         place.board.enter(slot, "checkpointing")
         con.execute(f"PRAGMA wal_checkpoint({rng.choice(CHECKPOINTS)})").fetchall()
@@ -109,9 +111,35 @@ def _pass_time(
         con.execute(f"PRAGMA synchronous = {rng.choice(('full', 'normal', 'off'))}")
     elif kind == 4:
         _be_refused(con, state)
+    elif kind == 5:
+        place.board.enter(slot, "vacuuming")
+        con.execute(rng.choice(("VACUUM", "PRAGMA incremental_vacuum(20)"))).fetchall()
+    elif kind == 6:
+        place.board.enter(slot, "copying")
+        _copy(con, place, slot, state, rng)
+    elif kind == 7:
+        con.execute(f"PRAGMA secure_delete = {rng.randrange(2)}")
+        con.execute(f"PRAGMA journal_size_limit = {rng.choice((-1, 0, 100_000))}")
+        con.execute(f"PRAGMA wal_autocheckpoint = {rng.choice((5, 50, 1000))}")
     else:
         place.board.enter(slot, "reading")
         notes.check_own(con, state)
+
+
+def _copy(
+    con: m2mdb.Connection, place: Workplace, slot: int, state: notes.State, rng: Random
+) -> None:
+    """A copy made while others write is whole, or is not there."""
+    path = place.copies / f"copy{slot}.m2m"
+    path.unlink(missing_ok=True)
+    if rng.random() < 0.5:
+        con.execute("VACUUM INTO ?", (str(path),))
+    else:
+        con.backup(path)
+    copy = m2mdb.connect(path, compute="numpy", timeout=TIMEOUT)
+    notes.check_sums(copy, notes.progress(copy))
+    notes.check_own(copy, state)
+    copy.close()
 
 
 def _be_refused(con: m2mdb.Connection, state: notes.State) -> None:
@@ -152,6 +180,8 @@ def read(place: Workplace, slot: int, rng: Random) -> None:
                 assert least <= done <= after[owner] + 1, (owner, least, done, after[owner])
                 last[owner] = done
             notes.check_sums(con, said)
+            if rng.random() < 0.3:
+                notes.check_past(con, rng)
             assert notes.progress(con) == said, "the snapshot changed"
         con.commit()
         if rng.random() < 0.1:
