@@ -22,6 +22,7 @@ from m2mdb.index.values import norms_of
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import DatabaseError
 from m2mdb.pager.freespace import decode_run
+from m2mdb.pager.header import FIRST_PAGE_SIZE
 from m2mdb.wal.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def check(view: View, *, quick: bool = False) -> list[str]:
             raise _Full
 
     try:
+        _check_first_page(view, report)
         _check_pages(view, report)
         for name in view.names():
             _check_collection(view, name, report, quick=quick)
@@ -57,6 +59,13 @@ def check(view: View, *, quick: bool = False) -> list[str]:
 
 
 # ------------------------------------------------------------------------- pages
+
+
+def _check_first_page(view: View, report: Report) -> None:
+    """Behind its two sectors, which have checksums, page 1 is zero."""
+    file, size = view.database.store.file, view.pages.page_size - FIRST_PAGE_SIZE
+    if file.read_at(FIRST_PAGE_SIZE, size) != bytes(size):
+        report(f"page 1: bytes {FIRST_PAGE_SIZE} to {FIRST_PAGE_SIZE + size} are not zero")
 
 
 def _check_pages(view: View, report: Report) -> None:

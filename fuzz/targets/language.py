@@ -83,9 +83,15 @@ def text_seeds() -> list[bytes]:
     return [statement.encode() for statement in STATEMENTS]
 
 
+def sentence_seeds() -> list[bytes]:
+    """Statements; the grammar is read before the time of a round begins."""
+    grammar()
+    return text_seeds()
+
+
 TARGETS = [
     Target("text", run_text, text_seeds, share=3.0),
-    Target("sentence", run_sentence, text_seeds, share=2.0, make=make_sentence),
-    Target("statement", run_statement, text_seeds, share=2.0, make=make_sentence),
+    Target("sentence", run_sentence, sentence_seeds, share=2.0, make=make_sentence),
+    Target("statement", run_statement, sentence_seeds, share=2.0, make=make_sentence),
     Target("match", run_match, lambda: [b"red +apple"], share=1.0, make=make_match),
 ]
