@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Place = tuple[int, int]
 _DELETION = np.dtype([("ordinal", "<u4"), ("commit", "<u8")])
+DELETION_SIZE = _DELETION.itemsize
 
 
 class SegmentPart:

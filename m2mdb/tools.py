@@ -46,6 +46,16 @@ made. NEW must not exist.
 """
 
 
+RECOVER_EXAMPLES = """\
+examples:
+  m2mdb recover damaged.m2m saved.m2m
+
+Saves every row whose bytes verify, and says what is lost. DAMAGED (and its -wal, where it is there)
+is only read; close all connections to it first. NEW must not exist. The exit code is 0 where
+nothing was damaged, 1 where something was: NEW is there then too. docs/tools.md has the details.
+"""
+
+
 def add_tools(commands: Any, add: Add) -> None:
     """Add the commands; `add` makes one with a FILE."""
     what = "check every byte and every index of a database file"
@@ -65,6 +75,11 @@ def add_tools(commands: Any, add: Add) -> None:
     sub.add_argument("--page-size", type=int, choices=PAGE_SIZES, default=4096, help=size)
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.set_defaults(command=load)
+
+    sub = add(commands, "recover", "save the rows of a damaged file", RECOVER_EXAMPLES)
+    sub.add_argument("new", metavar="NEW", help="the file to make")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.set_defaults(command=recover)
 
 
 def reading(path: str) -> Connection:
@@ -132,3 +147,13 @@ def load(options: argparse.Namespace) -> int:
         text = f"{made['statements']:,} statements, {made['rows']:,} rows"
         print(f"{options.file}: {text} in {made['seconds']:.1f} s", file=sys.stderr)
     return OK
+
+
+def recover(options: argparse.Namespace) -> int:
+    """`m2mdb recover`: what can be read of a damaged file, in a new one."""
+    from m2mdb import recovering
+    from m2mdb.tables import as_json
+
+    report = recovering.recover(options.file, options.new)
+    print(as_json(report) if options.json else recovering.text(report))
+    return OK if report["complete"] and not report["damage"] else WRONG

@@ -258,6 +258,12 @@ class LogFlag:
         return cls(state == _NEEDED, salt, generation)
 
 
+def is_newer_format(raw: bytes) -> bool:
+    """Whether a header that `decode` refuses is whole, and of a later format, not damaged."""
+    found = xxh3_64_intdigest(raw[:_CHECKED]) == _CHECKSUM.unpack_from(raw, _CHECKED)[0]
+    return raw.startswith(_MAGIC_OF_ALL_FORMATS) and found
+
+
 def _seal(fields: bytes) -> bytes:
     checked = fields.ljust(_CHECKED, b"\0")
     return checked + _CHECKSUM.pack(xxh3_64_intdigest(checked))
