@@ -25,7 +25,7 @@ def go_on(history: History, vfs: SimVfs, point: int) -> None:
     found = history.moved_to(vfs)
     assert found.commit >= acknowledged, f"{found.why(found.commit)}, crash at point {point}"
     found.check()
-    for _ in range(4):
+    for _ in range(3):
         found.step()
     found.check()
     found.database.close()
@@ -40,7 +40,7 @@ def test_s25_a_crash_takes_nothing_of_the_past(seed: int) -> None:
         history.step()
     rng = Random(seed)
 
-    for point in rng.sample(range(started, machine.io_points), 8):
+    for point in rng.sample(range(started, machine.io_points), 5):
         for image in machine.crash_images(point, rng, 2):
             go_on(history, image.vfs(), point)
     for point in rng.sample(range(started, machine.io_points), 3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -405,7 +406,31 @@ def test_integrity_check_finds_damage_in_what_is_kept(
     assert "the record says" in fault
 
 
-def test_collection_search_as_of_and_the_commit_number(tmp_path: Any) -> None:
+@pytest.mark.parametrize("way", ["VACUUM INTO", "VACUUM", "backup"])
+def test_the_past_goes_where_the_file_goes(tmp_path: Path, way: str) -> None:
+    con = m2mdb.connect(tmp_path / "here.m2m", compute="numpy", autocommit=True)
+    con.execute(CREATE)
+    con.execute("PRAGMA keep_commits = 500")
+    known = {}
+    for number in range(40):
+        con.execute("INSERT OR REPLACE INTO t (id, n) VALUES (?, ?)", (f"k{number % 7}", number))
+        known[con.commit_number] = con.execute("SELECT id, n FROM t ORDER BY id").fetchall()
+    there = tmp_path / ("here.m2m" if way == "VACUUM" else "there.m2m")
+    if way == "backup":
+        con.backup(there)
+    else:
+        con.execute(way if way == "VACUUM" else f"VACUUM INTO '{there}'")
+    con.close()
+
+    copy = m2mdb.connect(there, compute="numpy")
+    for commit, rows in known.items():
+        found = copy.execute("SELECT id, n FROM t AS OF ? ORDER BY id", (commit,)).fetchall()
+        assert found == rows, commit
+    assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    copy.close()
+
+
+def test_collection_search_as_of_and_the_commit_number(tmp_path: Path) -> None:
     con = m2mdb.connect(tmp_path / "past.m2m", compute="numpy")
     notes = con.create_collection(
         "notes", {"id": "TEXT PRIMARY KEY", "body": "TEXT FULLTEXT", "e": "VECTOR(2)"}

@@ -36,6 +36,7 @@ CAMPAIGNS = (
     Entry("isolation", "tests.isolation.campaign", 0.1, "every read is one commit's state"),
     Entry("forget", "tests.forget.campaign", 0.05, "FORGET stopped anywhere: undone, or all gone"),
     Entry("model", "tests.model.campaign", 0.05, "the database against a dict"),
+    Entry("past", "tests.past.campaign", 0.05, "AS OF reads each kept commit as it stood"),
     Entry("fuzz", "fuzz.campaign", 0.1, "damaged bytes and text into every decoder"),
     Entry("flips", "tests.hostile.campaign", 0.1, "single bits flipped in a closed file"),
 )
