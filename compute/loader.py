@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 KERNELS = "m2mdb.compute.numba_kernels"
+SOURCES = ("numba_kernels.py", "hrm2/kernels.py", "hrm2/simd.py")  # that compiled code is made of
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way
 CHILD_SECONDS = 600.0  # a compiling child is given up after this
@@ -201,8 +202,10 @@ def _folder_name() -> str:
 
     binding = import_module("llvmlite.binding")
     here = os.path.abspath(__file__)
-    with open(os.path.join(os.path.dirname(here), "numba_kernels.py"), "rb") as file:
-        source = file.read()
+    source = b""
+    for name in SOURCES:
+        with open(os.path.join(os.path.dirname(here), name), "rb") as file:
+            source += file.read()
     parts = [
         here,
         binding.get_host_cpu_name(),

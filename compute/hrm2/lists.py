@@ -1,0 +1,191 @@
+"""Lists: the arrays of one set of coded vectors, and how they are made.
+
+    rows --rotate--> --assign to one or two lists--> 1-bit codes of the residuals, with factors
+                     --primary list order----------> 8-bit codes
+
+All coordinates are rotated ones, padded with zeros to `width`, a multiple of 64. A *position*
+numbers the rows in the order of their first lists; a row that stands in a second list too has two
+1-bit codes and one position. With r = x - c the residual to the list's centroid c, u = r / |r|, and
+b the signs of u over sqrt(width) (RaBitQ: Gao and Long, SIGMOD 2024):
+
+    <r, q - c>  is estimated by  |r| / <b, u> * (<b, q> - <b, c>)
+    |q - x|^2   =  |q - c|^2 + |r|^2 - 2 <r, q - c>  ~  D + h - f * <b, q>,  error ~ e * sqrt(D)
+    h = |r|^2 + f <b, c>,   f = 2 |r| / <b, u>,
+    e = 2 |r| sqrt(1 - <b, u>^2) / <b, u> / sqrt(width - 1),   D = |q - c|^2
+
+For inner product the sought value is -2 <x, q> and D = -2 <c, q>, h = 0, the error ~ e |q|.
+
+Layout, which does not depend on the processor:
+
+    codes      a block is 32 codes: for each group of 4 dimensions 16 bytes, byte i with code i in
+               its low and code i + 16 in its high nibble; bit j of a nibble is dimension 4 g + j
+    factors    a block is 32 h, 32 f, 32 e; value s belongs to the code SLOTS[s]
+    positions  a block is 32 numbers in the order of factors, -1 where there is no code (h is inf)
+
+Invariants
+    L1  Every row has one position, and stands in one or two different lists.
+    L2  A list begins with a block of its own: starts[l] .. starts[l + 1] are its blocks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Bytes = NDArray[np.uint8]
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.int32]
+    Longs = NDArray[np.int64]
+
+BLOCK = 32  # codes
+WIDTH_STEP = 64  # dimensions are padded to a multiple of this
+CHUNK_ROWS = 8192
+SLOTS = np.concatenate([np.r_[0:16:2, 1:16:2], np.r_[16:32:2, 17:32:2]])
+_SLOT_OF = np.argsort(SLOTS)
+_BITS = np.array([1, 2, 4, 8], np.uint8)
+
+
+class Lists(NamedTuple):
+    """What a search reads; arrays may be maps of the file.
+
+    centers         uint8[lists * width]    centroids: byte = round(value / scale) + 128
+    center_scales   float32[lists]
+    center_squares  float32[lists]          |c|^2
+    starts          int64[lists + 1]        first block of each list (L2)
+    codes           uint8[blocks * 4 * width]
+    factors         float32[blocks, 96]
+    positions       int32[blocks, 32]
+    bytes8          uint8[rows * width]     as centers, by position
+    scales          float32[rows]
+    squares         float32[rows]           |x|^2 of the vector that is searched
+    ordinals        int32[rows]             of each position
+    """
+
+    centers: Bytes
+    center_scales: Floats
+    center_squares: Floats
+    starts: Longs
+    codes: Bytes
+    factors: Floats
+    positions: Ints
+    bytes8: Bytes
+    scales: Floats
+    squares: Floats
+    ordinals: Ints
+
+    @property
+    def width(self) -> int:
+        """Padded dimensions."""
+        return int(self.codes.shape[0] // max(1, 4 * self.positions.shape[0]))
+
+
+def padded(dimensions: int) -> int:
+    """The width of vectors of so many dimensions."""
+    return -(-dimensions // WIDTH_STEP) * WIDTH_STEP
+
+
+def to_bytes(rows: Floats) -> tuple[Bytes, Floats]:
+    """8-bit codes of rows with a scale each: value ~ (byte - 128) * scale."""
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    scales = (np.maximum(largest, np.float32(1e-30)) / np.float32(127)).astype(np.float32)
+    codes = np.rint(rows / scales[:, None]) + np.float32(128)
+    return codes.astype(np.uint8), scales
+
+
+def build(
+    rows: Floats, ordinals: Ints, centers: Floats, first: Ints, second: Ints | None, metric: str
+) -> Lists:
+    """Code rows for their lists.
+
+    rows      float32[n, width], rotated; of length 1 under cosine
+    ordinals  int32[n], what the caller calls the rows
+    centers   float32[lists, width], rotated
+    first     int32[n], each row's list; second: another list, or -1, or None for all
+    """
+    count, width = rows.shape
+    lists = centers.shape[0]
+    order = np.argsort(first, kind="stable").astype(np.int32)
+    position = np.empty(count, np.int32)
+    position[order] = np.arange(count, dtype=np.int32)
+    labels, members = first, np.arange(count, dtype=np.int32)
+    if second is not None:
+        spilled = np.flatnonzero(second >= 0).astype(np.int32)
+        labels = np.concatenate((labels, second[spilled]))
+        members = np.concatenate((members, spilled))
+    by_list = np.argsort(labels, kind="stable")
+    labels, members = labels[by_list], members[by_list]
+    sizes = np.bincount(labels, minlength=lists)
+    blocks = -(-sizes // BLOCK)
+    starts = np.zeros(lists + 1, np.int64)
+    np.cumsum(blocks, out=starts[1:])
+    within = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    places = (starts[labels] + within // BLOCK, within % BLOCK)
+    codes, factors, positions = _coded(
+        rows, centers, (labels, members, *places), position, int(starts[-1]), metric
+    )
+    bytes8 = np.empty((count, width), np.uint8)
+    scales = np.empty(count, np.float32)
+    for start in range(0, count, CHUNK_ROWS):
+        some = slice(start, start + CHUNK_ROWS)
+        bytes8[some], scales[some] = to_bytes(rows[order[some]])
+    center_bytes, center_scales = to_bytes(centers)
+    return Lists(
+        center_bytes.ravel(),
+        center_scales,
+        np.einsum("ij,ij->i", centers, centers),
+        starts,
+        codes.ravel(),
+        factors.reshape(-1, 3 * BLOCK),
+        positions,
+        bytes8.ravel(),
+        scales,
+        np.einsum("ij,ij->i", rows, rows)[order],
+        ordinals[order],
+    )
+
+
+def _coded(
+    rows: Floats,
+    centers: Floats,
+    codes_of: tuple[NDArray[Any], ...],
+    position: Ints,
+    blocks: int,
+    metric: str,
+) -> tuple[Bytes, Floats, Ints]:
+    """1-bit codes, their factors and positions, block by block."""
+    labels, members, block_of, lane_of = codes_of
+    width = rows.shape[1]
+    codes = np.zeros((blocks, width // 4, 16), np.uint8)
+    factors = np.zeros((blocks, 3, BLOCK), np.float32)
+    factors[:, 0, :] = np.inf
+    positions = np.full((blocks, BLOCK), -1, np.int32)
+    root = np.float32(1 / np.sqrt(width))
+    for start in range(0, len(labels), CHUNK_ROWS):
+        some = slice(start, start + CHUNK_ROWS)
+        label, member, block, lane = labels[some], members[some], block_of[some], lane_of[some]
+        residual = rows[member] - centers[label]
+        length = np.maximum(np.sqrt(np.einsum("ij,ij->i", residual, residual)), np.float32(1e-20))
+        signs = residual > 0
+        along = np.maximum(np.abs(residual).sum(axis=1) * root / length, np.float32(1e-6))
+        f = 2 * length / along
+        e = f * np.sqrt(np.maximum(0, 1 - along * along)) / np.float32(np.sqrt(width - 1))
+        if metric == "ip":
+            h = np.zeros_like(f)
+        else:
+            center = np.where(signs, centers[label], -centers[label]).sum(axis=1) * root
+            h = length * length + f * center
+        nibbles = (signs.reshape(len(label), width // 4, 4) * _BITS).sum(axis=2, dtype=np.uint8)
+        low = lane < 16
+        codes[block[low], :, lane[low]] |= nibbles[low]
+        codes[block[~low], :, lane[~low] - 16] |= nibbles[~low] << 4
+        slot = _SLOT_OF[lane]
+        for index, values in enumerate((h, f, e)):
+            factors[block, index, slot] = values
+        positions[block, slot] = position[member]
+    return codes, factors, positions

@@ -1,0 +1,192 @@
+"""Training: centroids of lists in two levels, and the lists that each row stands in.
+
+    sample --k-means--> super-clusters --k-means in each--> lists, by share of the sample
+    rows --nearest super--> candidates: lists of the supers near it --> first list, second list
+
+Comparing a row with the lists of the NEIGHBOURS supers next to its own, instead of with all of
+them, is what makes a build of many lists cheap; each comparison is a BLAS product over the rows
+of one super. The second list of a row (spilling) minimises |x - c|^2 + <x - c, u>^2 with u the
+direction of the residual to the first list (SOAR: Sun et al., NeurIPS 2023), so that a query for
+which the first residual is unlucky finds the second.
+
+Invariants
+    T1  The result depends on rows, sizes and seed alone.
+    T2  Every list has a centroid; lists may be empty of rows, never of meaning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.int32]
+
+SAMPLE_OF_LIST = 32  # rows that a centroid is trained on
+LEAST_SAMPLE = 4096
+SUPER_ROUNDS = 6
+LIST_ROUNDS = 5
+FINAL_ROUNDS = 5
+NEIGHBOURS = 16  # supers whose lists a row is compared with
+CHUNK_ROWS = 4096
+
+
+class Router(NamedTuple):
+    """Centroids of lists, grouped by super-cluster.
+
+    supers   float32[s, d]
+    centers  float32[lists, d]; those of super i are owned[i] .. owned[i + 1]
+    owned    int32[s + 1]
+    near     int32[s, m], the supers next to each, itself first
+    """
+
+    supers: Floats
+    centers: Floats
+    owned: Ints
+    near: Ints
+
+    def candidates(self, super_: int) -> Ints:
+        """The lists that rows of a super-cluster are compared with."""
+        parts = [np.arange(self.owned[i], self.owned[i + 1]) for i in self.near[super_].tolist()]
+        return np.concatenate(parts).astype(np.int32)
+
+
+def train(rows: Floats, lists: int, seed: int = 0) -> Router:
+    """Centroids for about so many lists, from a sample of the rows.
+
+    rows    float32[n, d], n >= 1
+    lists   wanted; fewer where the rows do not suffice
+    """
+    rng = np.random.default_rng(seed)
+    wanted = max(LEAST_SAMPLE, lists * SAMPLE_OF_LIST)
+    if len(rows) > wanted:
+        rows = rows[np.sort(rng.choice(len(rows), wanted, replace=False))]
+    lists = max(1, min(lists, len(rows)))
+    count = max(1, round(lists**0.5))
+    supers, labels = k_means(rows, count, SUPER_ROUNDS, rng)
+    sizes = np.bincount(labels, minlength=len(supers))
+    shares = _shares(sizes, lists)
+    parts = []
+    for i, share in enumerate(shares.tolist()):
+        members = rows[labels == i]
+        if share and len(members):
+            parts.append(k_means(members, share, LIST_ROUNDS, rng)[0])
+        else:
+            parts.append(np.empty((0, rows.shape[1]), np.float32))
+    router = _router(supers, parts)
+    for _ in range(FINAL_ROUNDS):
+        first = assign(router, rows)[0]
+        centers = _means(rows, first, router.centers)
+        router = Router(router.supers, centers, router.owned, router.near)
+    return router
+
+
+def _shares(sizes: NDArray[np.int64], lists: int) -> NDArray[np.int64]:
+    """How many lists each super gets: by its rows, none more than it has."""
+    exact = sizes * (lists / max(1, int(sizes.sum())))
+    shares: NDArray[np.int64] = np.minimum(np.floor(exact).astype(np.int64), sizes)
+    np.maximum(shares, (sizes > 0).astype(np.int64), out=shares)
+    missing = lists - int(shares.sum())
+    if missing > 0:
+        room = np.flatnonzero(shares < sizes)
+        order = room[np.argsort(shares[room] - exact[room], kind="stable")]
+        shares[order[:missing]] += 1
+    return shares
+
+
+def _router(supers: Floats, parts: list[Floats]) -> Router:
+    owned = np.zeros(len(supers) + 1, np.int32)
+    np.cumsum([len(part) for part in parts], out=owned[1:])
+    gaps = _squares(supers)[None, :] - 2 * supers @ supers.T
+    np.fill_diagonal(gaps, -np.inf)
+    near = np.argsort(gaps, axis=1, kind="stable")[:, :NEIGHBOURS].astype(np.int32)
+    return Router(supers, np.concatenate(parts), owned, near)
+
+
+def _squares(rows: Floats) -> Floats:
+    out: Floats = np.einsum("ij,ij->i", rows, rows)
+    return out
+
+
+def nearest(rows: Floats, centers: Floats) -> Ints:
+    """The nearest center of each row."""
+    half = _squares(centers) / 2
+    out = np.empty(len(rows), np.int32)
+    for start in range(0, len(rows), CHUNK_ROWS):
+        some = slice(start, start + CHUNK_ROWS)
+        out[some] = (rows[some] @ centers.T - half).argmax(axis=1)
+    return out
+
+
+def _means(rows: Floats, labels: Ints, before: Floats) -> Floats:
+    """The mean of each label's rows; the old center where it has none."""
+    sizes = np.bincount(labels, minlength=len(before))
+    order = np.argsort(labels, kind="stable")
+    used = np.flatnonzero(sizes)
+    starts = (np.cumsum(sizes) - sizes)[used]
+    centers = before.copy()
+    if len(used):
+        centers[used] = np.add.reduceat(rows[order], starts, axis=0) / sizes[used][:, None]
+    return centers
+
+
+def k_means(rows: Floats, count: int, rounds: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
+    """Lloyd's algorithm from random rows; empty clusters take rows of the largest ones."""
+    count = min(count, len(rows))
+    centers = rows[np.sort(rng.choice(len(rows), count, replace=False))].copy()
+    labels = np.zeros(len(rows), np.int32)
+    for turn in range(rounds):
+        labels = nearest(rows, centers)
+        if turn == rounds - 1:
+            break
+        sizes = np.bincount(labels, minlength=count)
+        centers = _means(rows, labels, centers)
+        empty = np.flatnonzero(sizes == 0)
+        if len(empty):
+            crowded = np.argsort(-sizes[labels], kind="stable")[: len(empty) * 4]
+            centers[empty] = rows[
+                rng.choice(crowded, len(empty), replace=len(crowded) < len(empty))
+            ]
+    return centers, labels
+
+
+def assign(router: Router, rows: Floats, *, spill: bool = False) -> tuple[Ints, Ints | None]:
+    """First list of each row, and with `spill` the second one (-1 where there is no other)."""
+    first = np.empty(len(rows), np.int32)
+    second = np.empty(len(rows), np.int32) if spill else None
+    labels = nearest(rows, router.supers)
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], np.arange(len(router.supers) + 1))
+    for i in range(len(router.supers)):
+        lists = router.candidates(i)
+        centers = router.centers[lists]
+        squares = _squares(centers)
+        for start in range(bounds[i], bounds[i + 1], CHUNK_ROWS):
+            chosen = order[start : min(start + CHUNK_ROWS, bounds[i + 1])]
+            some = rows[chosen]
+            costs = squares - 2 * (some @ centers.T)
+            best = costs.argmin(axis=1)
+            first[chosen] = lists[best]
+            if second is not None:
+                second[chosen] = lists[_second(some, centers, costs, best)]
+                if len(lists) == 1:
+                    second[chosen] = -1
+    return first, second
+
+
+def _second(
+    rows: Floats, centers: Floats, costs: Floats, best: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Spilling with orthogonal residuals; `costs` is |x - c|^2 but for |x|^2."""
+    direction = rows - centers[best]
+    length = np.sqrt(_squares(direction))
+    direction /= np.maximum(length, np.float32(1e-20))[:, None]
+    along = np.einsum("ij,ij->i", direction, rows)[:, None] - direction @ centers.T
+    costs = costs + along * along
+    costs[np.arange(len(rows)), best] = np.inf
+    out: NDArray[np.intp] = costs.argmin(axis=1)
+    return out
