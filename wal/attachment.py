@@ -363,7 +363,7 @@ class Attachment:
             )
         if self.log is not None and self.end.generation:
             log = self.vfs.identity(self.log_path)
-            if log is None or log[:2] != self.log.file.identity()[:2]:
+            if log is None or log[:2] != self.log.identity[:2]:
                 raise OperationalError(
                     f"{self.log_path} was moved, removed or replaced while it was open; "
                     f"{self.path} is not written until all connections have closed it"

@@ -43,10 +43,11 @@ _NO_FRAME = bytes(FRAME_HEADER_SIZE)
 class Log:
     """The open log of one store."""
 
-    __slots__ = ("file", "frame_size", "page_size", "space")
+    __slots__ = ("file", "frame_size", "identity", "page_size", "space")
 
     def __init__(self, file: File, page_size: int) -> None:
         self.file = file
+        self.identity = file.identity()
         self.page_size = page_size
         self.frame_size = FRAME_HEADER_SIZE + page_size
         self.space = file.size()
