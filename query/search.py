@@ -24,6 +24,7 @@ import numpy as np
 from m2mdb.index.schema import CollectionSchema
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
+from m2mdb.query.limits import check_count
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView, Part
@@ -254,6 +255,7 @@ def run_search(view: View, request: SearchRequest) -> SearchHits:
     method = fusion_of(request)
     work = _Work(view, request)
     rows = sum([part.size for part in work.collection.parts()])
+    check_count(view.database, request.k + request.offset)
     wanted = min(request.k + request.offset, rows)
     if not wanted:
         return SearchHits.nothing(work, request)
