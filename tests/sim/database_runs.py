@@ -114,16 +114,14 @@ class DatabaseRun:
 
     # -- statements: each changes the model, and commits by itself outside a transaction
 
-    def execute(self, statement: str, parameters: Any = (), *, many: bool = False) -> None:
+    def execute(self, statement: str, parameters: Any = (), *, steps: bool = False) -> None:
+        """`steps`: it commits more than once, and may fail when its rows are gone already."""
         if not self.inside:
             self.history.begin(self.model.state())
         try:
-            if many:
-                self.connection.executemany(statement, parameters)
-            else:
-                self.connection.execute(statement, parameters)
+            self.connection.execute(statement, parameters)
         except BaseException as error:
-            if was_taken_back(error):
+            if was_taken_back(error) and not steps:
                 self.history.abandon()
             raise
         if not self.inside:
@@ -183,6 +181,17 @@ class DatabaseRun:
         except IntegrityError:
             return
         raise AssertionError("a duplicate key was accepted")
+
+    def forget(self, *keys: int, into: str = "notes") -> None:
+        """Rows go with every byte of them."""
+        for key in keys:
+            del self.model.rows[into][f"k{key}"]
+        wanted = ([f"k{key}" for key in keys],)
+        self.execute(f"FORGET FROM {into} WHERE id IN ?", wanted, steps=True)
+
+    def aside(self, statement: str) -> None:
+        """A statement after which everything is as it was, in however many commits."""
+        self.connection.execute(statement)
 
     # -- transactions
 
@@ -315,9 +324,59 @@ def upkeep(run: DatabaseRun) -> None:
     run.insert(*range(10, 16))
     run.delete(1, 2, 11)
     run.insert(20)
-    run.connection.execute("OPTIMIZE notes")
+    run.aside("OPTIMIZE notes")
     run.insert(*range(30, 36))
     run.delete(*range(30, 36))
+
+
+def vacuum(run: DatabaseRun) -> None:
+    """The file shrinks: all at once, and by steps."""
+    run.create()
+    run.insert(*range(6))
+    run.insert(*range(10, 22))
+    run.delete(*range(10, 20))
+    run.delete(0, 1, 2)
+    run.aside("VACUUM")
+    run.insert(30)
+    run.insert(*range(40, 46))
+    run.delete(*range(40, 46))
+    run.aside("PRAGMA incremental_vacuum(3)")
+    run.insert(31)
+    run.aside("PRAGMA incremental_vacuum")
+    run.checkpoint("truncate")
+    run.insert(50)
+
+
+def forgetting(run: DatabaseRun) -> None:
+    """Rows are forgotten from delta and segments, and what is freed is overwritten."""
+    run.aside("PRAGMA secure_delete = on")
+    run.create()
+    run.insert(*range(6))
+    run.insert(10, 11)
+    run.forget(1, 10)
+    run.insert(*range(20, 26))
+    run.delete(20, 21)
+    run.checkpoint("full")
+    run.forget(0, 22)
+    run.forget(2, 3, 4, 5, 11, 23, 24, 25)
+    run.insert(30)
+
+
+def past(run: DatabaseRun) -> None:
+    """Older versions are kept, over flushes and merges, and then no more."""
+    run.aside("PRAGMA keep_commits = 3")
+    run.create()
+    run.insert(*range(6))
+    run.update(50, 1, 2)
+    run.insert(*range(10, 16))
+    run.delete(3, 11)
+    for number in range(20, 26):
+        run.insert(number)
+    run.insert(*range(30, 36))
+    run.aside("OPTIMIZE notes")
+    run.aside("PRAGMA keep_commits = 0")
+    run.delete(1, 2)
+    run.insert(*range(40, 46))
 
 
 def bulk(run: DatabaseRun) -> None:
@@ -343,8 +402,10 @@ def random_statements(seed: int) -> Callable[[DatabaseRun], None]:
                 _random_statement(run, rng, fresh)
             elif kind < 0.85:
                 _random_transaction(run, rng, fresh)
-            elif kind < 0.95:
+            elif kind < 0.92:
                 run.checkpoint(rng.choice(("passive", "full", "restart", "truncate")))
+            elif kind < 0.97:
+                run.aside(rng.choice(("VACUUM", "PRAGMA incremental_vacuum(4)", "OPTIMIZE notes")))
             else:
                 run.reopen()
 
@@ -358,6 +419,8 @@ def _random_statement(run: DatabaseRun, rng: Random, fresh: Iterator[int]) -> No
         run.insert(*(next(fresh) for _ in range(rng.choice((1, 2, 5, 8)))))
     elif kind < 0.75:
         run.update(next(fresh), *rng.sample(there, rng.randint(1, 4)))
+    elif kind < 0.8 and not run.inside:
+        run.forget(*rng.sample(there, rng.randint(1, 3)))
     else:
         run.delete(*rng.sample(there, rng.randint(1, min(len(there), 7))))
 
@@ -383,6 +446,9 @@ DATABASE_SCRIPTS: dict[str, Callable[[DatabaseRun], None]] = {
     "schema": schema,
     "checkpoints": checkpoints,
     "upkeep": upkeep,
+    "vacuum": vacuum,
+    "forgetting": forgetting,
+    "past": past,
     "bulk": bulk,
 }
 REAL_THRESHOLDS = frozenset(("bulk",))
