@@ -15,7 +15,7 @@ from tests.isolation.history import load
 
 def test_every_read_of_many_processes_is_the_state_at_one_commit() -> None:
     """S2, S10, S13: three seconds of the campaign."""
-    assert campaign(3.0, 1)["isolation_operations"] > 1_000
+    assert campaign(3.0, 1)["isolation_operations"] > 100
 
 
 def test_a_client_that_sees_what_was_not_committed_is_found(tmp_path: Path) -> None:

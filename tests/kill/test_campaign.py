@@ -15,11 +15,11 @@ from tests.kill.processes import Board, Worker
 
 
 def test_processes_killed_at_any_moment_lose_nothing_acknowledged() -> None:
-    """S3, S4, S8, S10: five seconds of the campaign; M2M_KILL_ROUNDS does not change it."""
+    """S3, S4, S8, S10: five seconds of the campaign."""
     counts = campaign(5.0, 1)
 
-    assert counts["kills"] >= 10
-    assert counts["acknowledged_commits"] >= 10
+    assert counts["kills"] >= 5
+    assert counts["acknowledged_commits"] >= 5
 
 
 def lose_an_acknowledged_commit(con: m2mdb.Connection, place: roles.Workplace) -> None:
