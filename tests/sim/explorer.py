@@ -1,202 +1,315 @@
-"""The explorer: every I/O point of a workload crashed, reopened, checked, gone on with, and again.
+"""Exploration: every schedule with few preemptions, each once, and random ones with more.
 
-    workload --crash at each point--> image --recover--> checked --appends--> checked
-                                        |                  |           |
-                                        +-- crash at each of these points too: double images
+A schedule is the decisions that were not the default: at which step a process was preempted, and
+by whom; and, where a choice is free (one waits, parks or ends), who was let go instead of the
+next in turn. Preemptions are counted, free choices are not (as in CHESS).
 
-A *level* says what a workload is, how a file of it is opened and read, and what more is done after
-a recovery: `StoreLevel` here drives the log alone, `database_runs.DatabaseLevel` all of the engine.
+    level 0, 1, ... bound     schedules with so many preemptions; each run queues its children
 
-Oracle: the state found is one that the history allows (every commit acknowledged as durable is
-there, no half transaction), the file is sound, and what is committed after the recovery is kept
-over the next crash as well.
+What is left out, and why that is sound:
+
+    Commuting steps. A preemption before a step that commutes with every step of every other
+        process leads where the preemption after it leads, with as many preemptions. Which objects
+        are contended is learned from the runs; when a run finds another one, all begins anew, so
+        that in the last round every schedule that was run touched these only. The one left out
+        differs from one that was run by swaps of steps that commute, so it has no other end.
+        The last step of a process is followed by a free choice, which is enumerated.
+    Equal states. A state is what happened before what: each step's hash is made of its process's
+        last one and of those that it depends on, and a state's hash is their sum. Two runs of
+        equal sums have done the same steps in orders that differ by commuting ones (for hashes
+        of 61 bits that do not collide), so the machine and every process are in the same state.
+        Where such a state was reached with no more preemptions before, and the same process is
+        to go on, all that can follow was or will be run from there; the run ends.
+    Idle looks. Who waits is not let go before another process has changed something (SS2).
+
+With `free_choices` false the next in turn is let go at a free switch and nobody else: the set of
+schedules is then smaller, and named so where it is reported.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from random import Random
-from typing import Any, Generic, Protocol, TypeVar
 
-from m2mdb.pager.sim_vfs import SimImage, SimVfs
-from m2mdb.wal.store import Store
-from tests.sim.history import History
-from tests.sim.store_runs import Found, StoreRun, change, check, contents, open_store, value
-from tests.sim.store_scripts import STORE_SCRIPTS, random_script
+from tests.sim.scheduler import KILL, Process, Scheduler
+from tests.sim.steps import WRITE, Step
 
-State = TypeVar("State", bound=Hashable)
-ALL_KINDS = 100  # images of one I/O point: as many as there are kinds of
+_MASK = (1 << 64) - 1
+
+Decisions = tuple[tuple[int, int], ...]
+Run = Callable[["Recorder"], Scheduler]  # runs one schedule by a policy; raises what it finds
 
 
-@dataclass
-class Counts:
-    """What was done: the figures of a campaign."""
-
-    crash_images: int = 0
-    double_crash_images: int = 0
-    io_errors_injected: int = 0
-    points: set[tuple[Any, ...]] = field(default_factory=set)  # each I/O point visited
-
-    def as_dict(self) -> dict[str, int]:
-        """As a campaign gives them."""
-        return {
-            "crash_images": self.crash_images,
-            "double_crash_images": self.double_crash_images,
-            "io_points": len(self.points),
-            "io_errors_injected": self.io_errors_injected,
-        }
+class ContentionError(Exception):
+    """A schedule came upon a contended object that is not known: all has to begin anew."""
 
 
-class Run(Protocol[State]):
-    """A workload that has run."""
+class Contention:
+    """Which objects several processes touch in ways that do not commute."""
 
-    vfs: SimVfs
-    history: History[State]
+    def __init__(self) -> None:
+        self.contended: set[int] = set()
+        self._seen: dict[int, list[int]] = {}  # object -> mask of processes, by class
 
-
-class Level(Protocol[State]):
-    """What is explored: the log alone, or the whole engine."""
-
-    name: str
-
-    def run(self, script: str, seed: int, synchronous: str) -> Run[State]:
-        """Run a workload; `random-N` is drawn from the seed N."""
-        ...
-
-    def open(self, vfs: SimVfs) -> Any:
-        """Open the file; it is recovered where that is needed."""
-        ...
-
-    def look(self, handle: Any) -> State:
-        """Everything that the file holds, after a check that all of it is sound."""
-        ...
-
-    def append(self, handle: Any, history: History[State], rng: Random) -> None:
-        """Go on after a recovery: commits, perhaps a checkpoint or a close."""
-        ...
-
-
-class StoreLevel:
-    """Workloads on a Store."""
-
-    name = "store"
-
-    def run(self, script: str, seed: int, synchronous: str) -> StoreRun:
-        """Run one of STORE_SCRIPTS, or a random one."""
-        run = StoreRun(SimVfs(seed), synchronous=synchronous)
-        if script.startswith("random-"):
-            random_script(int(script[7:]))(run)
-        else:
-            STORE_SCRIPTS[script](run)
-        return run
-
-    def open(self, vfs: SimVfs) -> Store:
-        """The store, recovered."""
-        return open_store(vfs)
-
-    def look(self, handle: Store) -> Found:
-        """All items; trees, extents and free map are sound."""
-        found = contents(handle)
-        check(handle)
+    def learn(self, process: Process, step: Step) -> bool:
+        """Take note of a step; whether it brought a contended object to light."""
+        found = False
+        for item, how in step.accesses:
+            if item in self.contended:
+                continue
+            masks = self._seen.get(item)
+            if masks is None:
+                masks = self._seen[item] = [0, 0, 0]
+            bit = 1 << process.index
+            if masks[how] & bit:
+                continue
+            masks[how] |= bit
+            others = [masks[other] & ~bit for other in range(3) if other != how or how == WRITE]
+            if any(others):
+                self.contended.add(item)
+                found = True
         return found
 
-    def append(self, handle: Store, history: History[Found], rng: Random) -> None:
-        """Two commits, one with an extent that may use freed pages; then one of several endings."""
-        state = dict(history.states[-1])
-        ending = rng.choice(("", "", "truncate", "passive", "close"))
-        for changes in ({b"more": b"one more"}, {b"more": b"two", b"xx": value(7, 21_000)}):
-            state.update(changes)
-            transaction = handle.begin_write()
-            change(transaction, dict(changes))
-            history.begin(frozenset(state.items()))
-            transaction.commit_now()
-            history.acknowledge()
-        if ending == "close":
-            handle.close()
-        elif ending:
-            handle.checkpoint(ending)
+    def touches(self, step: Step) -> bool:
+        """Whether a step may fail to commute with one of another process."""
+        contended = self.contended
+        return any(item in contended for item, _ in step.accesses)
 
 
-class OutOfTimeError(Exception):
-    """The campaign's time is over; what was counted counts."""
+class Recorder:
+    """What the policies share: the state's hash and the contention."""
+
+    scheduler: Scheduler  # of the run that goes on; given by who begins it
+
+    def __init__(self, contention: Contention) -> None:
+        self.contention = contention
+        self.total = 0
+        self.objects: dict[int, list[int]] = {}
+        self.news = False  # another contended object was found
+
+    def done(self, process: Process, step: Step) -> None:
+        """Hash a step that was granted, and learn from it."""
+        found = process.hash
+        touched = []
+        objects = self.objects
+        for item, how in step.accesses:
+            state = objects.get(item)
+            if state is None:
+                state = objects[item] = [item, how, 0]
+            if state[1] != how or how == WRITE:
+                state[0] = hash((state[0], state[2]))
+                state[1], state[2] = how, 0
+            found = hash((found, item, how, state[0]))
+            touched.append(state)
+        found = hash((found, step.changes))
+        for state in touched:
+            state[2] = (state[2] + found) & _MASK
+        process.hash = found
+        self.total = (self.total + found) & _MASK
+        if self.contention.learn(process, step):
+            self.news = True
+
+    def targets(self, process: Process) -> list[Process]:
+        """Who may go instead."""
+        return self.scheduler.candidates(process.index, but=process.index)
+
+    def at_point(self, process: Process, number: int, step: Step) -> int | None:
+        """Nobody goes instead."""
+        return None
+
+    def at_switch(self, candidates: list[Process], number: int) -> int | None:
+        """The next in turn."""
+        return candidates[0].index
 
 
-class Explorer(Generic[State]):
-    """Crashes one level's workloads and counts what it has seen."""
+class Drawn(Recorder):
+    """A random schedule: preemptions at steps drawn beforehand, free choices drawn."""
 
     def __init__(
         self,
-        level: Level[State],
-        counts: Counts | None = None,
-        *,
-        images: int = ALL_KINDS,
-        double: float = 0.1,
-        double_images: int = 3,
-        deadline: float = float("inf"),
-        clock: Callable[[], float] = time.monotonic,
+        contention: Contention,
+        rng: Random,
+        length: int,
+        preemptions: int,
+        mortal: frozenset[int] = frozenset(),
     ) -> None:
-        """`double`: the share of the images that are crashed again at every point."""
-        self.level = level
-        self.counts = counts or Counts()
-        self.images = images
-        self.double = double
-        self.double_images = double_images
-        self._deadline = deadline
-        self._clock = clock
+        """`length`: steps of a long run. One of the `mortal` may die at one of the steps drawn."""
+        super().__init__(contention)
+        self._rng = rng
+        self._mortal = mortal if rng.random() < 0.5 else frozenset()
+        self.learns = False
+        self._at = sorted(rng.randrange(max(length, 1)) for _ in range(preemptions))
 
-    def script(self, script: str, seed: int, synchronous: str) -> None:
-        """Crash a workload at every point, the one behind the last too."""
-        run = self.level.run(script, seed, synchronous)
-        for point in range(run.vfs.io_points + 1):
-            self.point(run, point, (self.level.name, script, synchronous), seed)
+    def done(self, process: Process, step: Step) -> None:
+        """The hash is not wanted; contention only while it is being learned."""
+        if self.learns and self.contention.learn(process, step):
+            self.news = True
 
-    def point(self, run: Run[State], point: int, name: tuple[str, str, str], seed: int) -> None:
-        """All images of one I/O point; the seed and the name make it again."""
-        rng = Random(f"{seed}/{name}/{point}")
-        allowed = run.history.after_crash(point)
-        for image in run.vfs.crash_images(point, rng, self.images):
-            if self._clock() > self._deadline:
-                raise OutOfTimeError
-            where = f"{name}, seed {seed}, {image}"
-            self.counts.crash_images += 1
-            self.survive(image, allowed, rng, where)
-        self.counts.points.add((*name, point))
+    def at_point(self, process: Process, number: int, step: Step) -> int | None:
+        """The first contended step from the next drawn one on is preempted."""
+        if not self._at or number < self._at[0]:
+            return None
+        if step.changes and process.index in self._mortal:
+            self._mortal = frozenset()
+            self._at.pop(0)
+            return KILL
+        if not self.contention.touches(step):
+            return None
+        targets = self.targets(process)
+        if not targets:
+            return None
+        self._at.pop(0)
+        return self._rng.choice(targets).index
 
-    def survive(self, image: SimImage, allowed: list[State], rng: Random, where: str) -> None:
-        """Recover on an image, go on, and crash again: at every point, or at the last."""
-        machine = image.vfs()
-        handle, found = self.recover(machine, allowed, where)
-        history = History(machine, found)
-        try:
-            self.level.append(handle, history, rng)
-        except Exception as error:
-            raise AssertionError(f"{where}: after the recovery: {error!r}") from error
-        last = machine.io_points
-        everywhere = rng.random() < self.double
-        for point in range(last + 1) if everywhere else (last,):
-            allowed = history.after_crash(point)
-            for second in machine.crash_images(point, rng, self.double_images):
-                self.counts.double_crash_images += 1
-                self.recover(second.vfs(), allowed, f"{where}, then {second}")
-
-    def recover(self, vfs: SimVfs, allowed: list[State], where: str) -> tuple[Any, State]:
-        """Open and check; the state found must be an allowed one."""
-        try:
-            handle = self.level.open(vfs)
-            found = self.level.look(handle)
-        except Exception as error:
-            raise AssertionError(f"{where}: {error!r}") from error
-        assert found in allowed, f"{where}: {_difference(found, allowed)}"
-        return handle, found
+    def at_switch(self, candidates: list[Process], number: int) -> int | None:
+        """Anybody."""
+        return self._rng.choice(candidates).index
 
 
-def _difference(found: Any, allowed: list[Any]) -> str:
-    """What the state found has, and lacks, of the nearest allowed one."""
-    if not allowed:
-        return "no state is allowed"
-    nearest = min(allowed, key=lambda state: len(state ^ found))
-    more, less = sorted(map(repr, found - nearest)), sorted(map(repr, nearest - found))
-    short = [[text[:120] for text in side[:5]] for side in (more, less)]
-    return f"none of {len(allowed)} states; {short[0]} too much, {short[1]} missing"
+class _Followed(Recorder):
+    """One run of the exploration: the decisions of its schedule, then the defaults."""
+
+    def __init__(self, explorer: Explorer, decisions: Decisions, used: int) -> None:
+        super().__init__(explorer.contention)
+        self._explorer = explorer
+        self._decisions = decisions
+        self._given = dict(decisions)
+        self._last = decisions[-1][0] if decisions else -1
+        self.used = used
+        self.kills = sum(target == KILL for _, target in decisions)
+        self.joined = False  # it came to a state that another run has come to
+
+    def at_point(self, process: Process, number: int, step: Step) -> int | None:
+        """Follow the schedule; behind it, end where the state is known, or queue children."""
+        if number <= self._last:
+            return self._given.get(number)
+        explorer = self._explorer
+        may_die = self.kills < explorer.kills and process.index in explorer.mortal
+        if may_die and step.changes and self.used < explorer.bound:
+            explorer.offer(self, number, KILL, self.used + 1, process.index)
+        if not self.contention.touches(step):
+            return None
+        if not self._is_new(process.index):
+            self.joined = True
+            self.scheduler.stopped = True
+            self.scheduler.hub.switch()
+        if self.used < explorer.bound:
+            for other in self.targets(process):
+                explorer.offer(self, number, other.index, self.used + 1)
+        return None
+
+    def _is_new(self, index: int) -> bool:
+        key = hash((self.total, self.scheduler.shape(), index))
+        visited = self._explorer.visited
+        if visited.get(key, 99) <= self.used:
+            return False
+        visited[key] = self.used
+        return True
+
+    def at_switch(self, candidates: list[Process], number: int) -> int | None:
+        """Follow the schedule; behind it, the first, and the others as children of this level."""
+        if number <= self._last:
+            return self._given.get(number, candidates[0].index)
+        explorer = self._explorer
+        if explorer.free_choices:
+            for other in candidates[1:]:
+                explorer.offer(self, number, other.index, self.used)
+        if not explorer.claim(self, candidates[0].index, self.used):
+            self.joined = True
+            return None
+        return candidates[0].index
+
+    def state(self) -> tuple[int, int]:
+        """The hash of the state before the next step."""
+        return self.total, self.scheduler.shape()
+
+    def child(self, number: int, target: int) -> Decisions:
+        """This schedule with one more decision."""
+        return (*self._decisions, (number, target))
+
+
+class Explorer:
+    """All schedules of a scenario with at most `bound` preemptions."""
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        bound: int = 2,
+        free_choices: bool = True,
+        kills: int = 0,
+        mortal: frozenset[int] = frozenset(),
+        contention: Contention | None = None,
+    ) -> None:
+        self._run = run
+        self.bound = bound
+        self.free_choices = free_choices
+        self.kills = kills
+        self.mortal = mortal
+        self.contention = contention or Contention()
+        self.rounds = 0  # times that it was begun anew, for more was contended than was known
+        self._reset()
+
+    def _reset(self) -> None:
+        self.visited: dict[int, int] = {}
+        self.levels: list[list[Decisions]] = [[] for _ in range(self.bound + 1)]
+        self.levels[0].append(())
+        self.done = 0  # schedules that were run, to their ends or to a known state
+        self.joined = 0  # of these, to a known state
+        self.steps = 0
+        self.longest = 0
+        self.rounds += 1
+
+    def claim(self, run: _Followed, target: int, used: int, process: int = -1) -> bool:
+        """Whether a state, from which `target` goes on, is reached for the first time."""
+        key = hash((*run.state(), target, process, "go"))
+        if self.visited.get(key, 99) <= used:
+            return False
+        self.visited[key] = used
+        return True
+
+    def offer(self, run: _Followed, number: int, target: int, used: int, process: int = -1) -> None:
+        """Queue a schedule unless it leads to a state that was reached before."""
+        if self.claim(run, target, used, process):
+            self.levels[used].append(run.child(number, target))
+
+    def take_shard(self, shard: int, shards: int) -> None:
+        """Of the last level, whose parents have been run, keep every so manieth schedule.
+
+        The states that the others lead to count as known: another shard runs them.
+        """
+        self.levels[self.bound] = sorted(self.levels[self.bound])[shard::shards]
+
+    def explore(
+        self, levels: range | None = None, proceed: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Run the levels' schedules; False when `proceed` ended it before the last.
+
+        Raises ContentionError where the levels do not begin with 0 and something new is contended.
+        """
+        wanted = range(self.bound + 1) if levels is None else levels
+        while self._explore(wanted, proceed):
+            if wanted.start:
+                raise ContentionError
+            self._reset()
+        return not any(self.levels[level] for level in wanted)
+
+    def _explore(self, levels: range, proceed: Callable[[], bool]) -> bool:
+        """Whether something new was found contended."""
+        for level in levels:
+            queue = self.levels[level]
+            while queue:
+                if not proceed():
+                    return False
+                if self._one(queue.pop(), level):
+                    return True
+        return False
+
+    def _one(self, decisions: Decisions, level: int) -> bool:
+        policy = _Followed(self, decisions, level)
+        scheduler = self._run(policy)
+        self.done += 1
+        self.joined += policy.joined
+        self.steps += scheduler.steps
+        self.longest = max(self.longest, scheduler.steps)
+        return policy.news
