@@ -85,7 +85,10 @@ def allocate(fd: int, offset: int, size: int) -> None:
             raise
     end = os.fstat(fd).st_size
     while end < offset + size:
-        end += os.pwrite(fd, bytes(min(_CHUNK_OF_ZEROS, offset + size - end)), end)
+        count = os.pwrite(fd, bytes(min(_CHUNK_OF_ZEROS, offset + size - end)), end)
+        if not count:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        end += count
 
 
 def map_read_only(fd: int, path: str, size: int) -> mmap.mmap:

@@ -12,6 +12,8 @@ Invariants (beside V1..V5 of `pager.vfs` and PL1..PL3 of `pager.os_platform`)
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import mmap
 import os
 import stat
@@ -20,7 +22,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import InterfaceError, OperationalError
-from m2mdb.pager.io_errors import io_error
+from m2mdb.pager.io_errors import io_error, os_error
 from m2mdb.pager.os_platform import (
     EXCLUSIVE,
     SHARED,
@@ -103,7 +105,10 @@ class OsFile:
                 return
             rest = memoryview(data).cast("B")
             while done < len(rest):
-                done += _pwrite(self._fd, rest[done:], offset + done)
+                count = _pwrite(self._fd, rest[done:], offset + done)
+                if not count:
+                    raise os_error(errno.EIO, self.path)  # it would take nothing for ever
+                done += count
         except OSError as error:
             raise self._failure(error, "write") from error
 
@@ -191,7 +196,8 @@ class OsFile:
         if self._locked:
             # A child that was forked by foreign means may share the description: without this it
             # would keep the locks alive.
-            try_lock(fd, UNLOCKED, 0, 0)
+            with contextlib.suppress(OSError):  # they go with the descriptor
+                try_lock(fd, UNLOCKED, 0, 0)
         self.abandon()
 
     def abandon(self) -> None:

@@ -276,3 +276,41 @@ def test_short_writes_and_reads_are_continued(
     assert file.read_at(0, 20) == b"\x000123456789"
     assert file.read_into(2, memoryview(buffer)) == 6
     assert buffer == b"123456"
+
+
+def test_a_system_that_takes_nothing_is_an_error_and_no_endless_loop(
+    file: OsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V2: found while the n-th call of every kind was made to fail."""
+    import m2mdb.pager.os_vfs as module
+
+    def unsupported(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no allocation")
+
+    monkeypatch.setattr(module, "_pwrite", lambda fd, data, at: 0)
+    with pytest.raises(OperationalError, match=r"cannot write .*: input/output error"):
+        file.write_at(0, b"0123456789")
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: 0)
+    with pytest.raises(OperationalError, match=r"cannot allocate .*: input/output error"):
+        file.allocate(0, 4096)
+
+
+def test_closing_succeeds_where_locks_cannot_be_given_up(
+    path: str, file: OsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V5: no OSError leaves `close`, and the descriptor is gone with its locks."""
+    import m2mdb.pager.os_vfs as module
+
+    def fail(*_: object) -> bool:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    assert file.lock(1 << 62, 1, exclusive=True)
+    monkeypatch.setattr(module, "try_lock", fail)
+
+    file.close()
+
+    monkeypatch.undo()
+    other = OsVfs().open(path)
+    assert other.lock(1 << 62, 1, exclusive=True)
+    other.close()
