@@ -64,6 +64,7 @@ def write(place: Workplace, slot: int, owner: int, rng: Random) -> None:
     restless = rng.random() < 0.4  # opens and closes all the time
     con = _begin(place, slot, owner)
     state = place.found(con, owner)
+    board.acknowledge(owner, state.done)  # by whoever died before it could say so
     if rng.random() < 0.3:
         board.enter(slot, "checking")
         notes.check_own(con, state)
