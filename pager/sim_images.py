@@ -68,7 +68,7 @@ class Image:
         return f"<Image at I/O point {self.point}: {self.label}>"
 
 
-class _Variant(NamedTuple):
+class Variant(NamedTuple):
     label: str
     chooser: Chooser
     names: Names
@@ -111,7 +111,7 @@ def _images(
     state: DiskState, point: int, operation: Operation | None, rng: Random, count: int
 ) -> list[Image]:
     """Images of one state; the two extremes first, then a draw from the others."""
-    variants = _variants(state, operation, rng)
+    variants = variants_of(state, operation, rng)
     if len(variants) > count:
         variants = variants[:2] + rng.sample(variants[2:], max(0, count - 2))
     images: list[Image] = []
@@ -125,21 +125,21 @@ def _images(
     return images
 
 
-def _variants(state: DiskState, operation: Operation | None, rng: Random) -> list[_Variant]:
+def variants_of(state: DiskState, operation: Operation | None, rng: Random) -> list[Variant]:
     """Every kind of image that this state has."""
     durable, current = state.durable_names, state.names
     variants = [
-        _Variant("all lost", _lost, durable, rng.choice(("zeros", "garbage", "stale"))),
-        _Variant("all kept", _kept, current, "stale"),
+        Variant("all lost", _lost, durable, rng.choice(("zeros", "garbage", "stale"))),
+        Variant("all kept", _kept, current, "stale"),
     ]
     changed = any(file.history or len(file.sizes) > 1 for file in state.files.values())
     if operation is not None and operation.kind == "write":
         variants += _torn_variants(operation, current, rng)
     variants += _apart_variants(state)
     if state.pending_names:
-        variants.append(_Variant("names lost, data kept", _kept, durable, "stale"))
-        variants.append(_Variant("names kept, data lost", _lost, current, "garbage"))
-        variants.append(_Variant("some names", _kept, _some_names(state, rng), "zeros"))
+        variants.append(Variant("names lost, data kept", _kept, durable, "stale"))
+        variants.append(Variant("names kept, data lost", _lost, current, "garbage"))
+        variants.append(Variant("some names", _kept, _some_names(state, rng), "zeros"))
     if not changed:
         return variants
     mixed = (
@@ -152,15 +152,15 @@ def _variants(state: DiskState, operation: Operation | None, rng: Random) -> lis
     )
     for label, chooser in mixed:
         names = _some_names(state, rng)
-        variants.append(_Variant(label, chooser, names, rng.choice(("stale", "garbage"))))
+        variants.append(Variant(label, chooser, names, rng.choice(("stale", "garbage"))))
     if any(len(file.sizes) > 1 for file in state.files.values()):
-        variants.append(_Variant("grown, zeros", _grown(None), current, "zeros"))
-        variants.append(_Variant("grown, garbage", _grown((rng, state)), current, "zeros"))
-        variants.append(_Variant("garbage tail", _garbage_tail(rng, state), current, "stale"))
+        variants.append(Variant("grown, zeros", _grown(None), current, "zeros"))
+        variants.append(Variant("grown, garbage", _grown((rng, state)), current, "zeros"))
+        variants.append(Variant("garbage tail", _garbage_tail(rng, state), current, "stale"))
     return variants
 
 
-def _apart_variants(state: DiskState) -> list[_Variant]:
+def _apart_variants(state: DiskState) -> list[Variant]:
     """Each changed file lost while the others are kept, and kept while the others are lost.
 
     Syncs of one file say nothing of another: a missing one shows here, and not by chance.
@@ -174,7 +174,7 @@ def _apart_variants(state: DiskState) -> list[_Variant]:
         end = paths.get(number, f"file {number}")[-4:]
         for label, one, others in (("lost", _lost, _kept), ("alone", _kept, _lost)):
             chooser = _apart(number, one, others)
-            variants.append(_Variant(f"{end} {label}", chooser, state.names, "stale"))
+            variants.append(Variant(f"{end} {label}", chooser, state.names, "stale"))
     return variants
 
 
@@ -185,9 +185,9 @@ def _apart(which: int, one: Chooser, others: Chooser) -> Chooser:
     return choose
 
 
-def _torn_variants(operation: Operation, names: Names, rng: Random) -> list[_Variant]:
+def _torn_variants(operation: Operation, names: Names, rng: Random) -> list[Variant]:
     """The operation in flight alone on the disk, or torn in two at a sector or a page."""
-    variants = [_Variant("last write only", _last_only(operation), names, "zeros")]
+    variants = [Variant("last write only", _last_only(operation), names, "zeros")]
     for unit in (SECTOR, PAGE):
         first = operation.offset // unit + 1
         last = (operation.offset + len(operation.data) - 1) // unit
@@ -195,7 +195,7 @@ def _torn_variants(operation: Operation, names: Names, rng: Random) -> list[_Var
             cut = rng.randint(first, last) * unit
             for head in (True, False):
                 label = f"torn at {cut}, {'head' if head else 'tail'} kept"
-                variants.append(_Variant(label, _torn(operation, cut, head=head), names, "stale"))
+                variants.append(Variant(label, _torn(operation, cut, head=head), names, "stale"))
     return variants
 
 
@@ -382,7 +382,7 @@ def _signature(chosen: dict[int, Choice], names: Names) -> int:
 
 
 def _build(
-    state: DiskState, point: int, variant: _Variant, chosen: dict[int, Choice], rng: Random
+    state: DiskState, point: int, variant: Variant, chosen: dict[int, Choice], rng: Random
 ) -> Image:
     """Put the chosen versions together; a file without a name is gone."""
     files: dict[int, DiskFile] = {}

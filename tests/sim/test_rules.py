@@ -15,6 +15,8 @@ from m2mdb.pager.errors import OperationalError
 from m2mdb.pager.extent import ExtentDescriptor
 from m2mdb.pager.sim_vfs import SimVfs
 from tests.sim.crash_explorer import Explorer, StoreLevel
+from tests.sim.database_oracle import read_state
+from tests.sim.database_runs import DatabaseRun, small_thresholds
 from tests.sim.store_runs import (
     PATH,
     StoreRun,
@@ -75,6 +77,17 @@ def test_s12_a_commit_is_not_refused_for_a_lock_that_could_not_be_given_up() -> 
     other.begin_write().rollback()
     check(run.store)
     run.commit({b"b": value(1, 300)})
+
+
+def test_a_batch_behind_a_single_row_is_no_fault_to_the_integrity_check() -> None:
+    """The head's next rowid is that of the batch's segment, and newer than the delta's entry."""
+    run = DatabaseRun(SimVfs(3))
+    with small_thresholds():
+        run.create()
+        run.insert(1)
+        run.insert(*range(10, 16))
+
+    assert read_state(run.database) == run.history.states[-1]
 
 
 # -- S3, S7, S8 ----------------------------------------------------------------------------------
