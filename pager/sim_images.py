@@ -69,6 +69,8 @@ class Image:
 
 
 class Variant(NamedTuple):
+    """One kind of image: how to choose versions, and what else it has."""
+
     label: str
     chooser: Chooser
     names: Names
