@@ -223,7 +223,7 @@ def _run_other(database: Database, statement: Statement) -> Result:
 def _explain(database: Database, statement: Explain, parameters: Parameters) -> Result:
     """EXPLAIN plans and tells, and needs no values; with ANALYZE it also runs."""
     inner = statement.statement
-    is_write = isinstance(inner, Insert | Update | Delete)
+    is_write = isinstance(inner, Insert | Update | Delete | Forget)
     if not is_write and not isinstance(inner, Query):
         return explained([(0, type(inner).__name__)], None)
     bindings = bind(statement, parameters) if statement.analyze or parameters else None

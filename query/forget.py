@@ -46,8 +46,8 @@ class ForgetPlan(WritePlan):
         bindings = self.bind_inner(view, bindings)
         collection = view.collection(self.name)
         rows = self._access.select(collection, bindings, view.database.check_interrupted)
-        number = write.forget(self.name, rows.column(ROWID))
-        return Result(lastrowid=number)
+        rowids = rows.column(ROWID)
+        return Result(rowcount=len(rowids), lastrowid=write.forget(self.name, rowids))
 
     def explain(self, view: View) -> Explained:
         """How the rows are found."""

@@ -13,8 +13,12 @@ from random import Random
 import pytest
 
 from m2mdb.index import scrubbing, writer
+from m2mdb.index.database import Database
 from m2mdb.pager.errors import OperationalError
 from m2mdb.pager.sim_vfs import SimVfs
+from m2mdb.wal import scrub
+from m2mdb.wal.shared import Mark
+from m2mdb.wal.store import Store
 from tests.forget.scripts import (
     AFTER,
     BEFORE,
@@ -170,6 +174,54 @@ def test_s26_another_writer_is_not_waited_for() -> None:
     assert statuses(database) == ["done"]
     assert ids(database) == AFTER | {word(100, "id")}
     assert_gone(files_of(vfs), needles(GONE + DELETED))
+
+
+@pytest.mark.parametrize("what", ["commits", "reads the log", "holds WRITER"])
+def test_s26_somebody_comes_between_the_look_and_the_lock(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Who is in the way is looked for once more when WRITER is held (SB1)."""
+    vfs = SimVfs(seed=34)
+    database = filled(vfs)
+    other = open_database(vfs.fork_process())
+    ids(other)
+    look = scrub.in_the_way
+    looks = 0
+    held: list[object] = []
+
+    def look_and_let_somebody_come(store: Store, **options: bool) -> list[Mark]:
+        nonlocal looks
+        found = look(store, **options)
+        looks += 1
+        if looks == 1:
+            held.append(come(other, what))
+        return found
+
+    monkeypatch.setattr(scrubbing, "GRACE", 0.0)
+    monkeypatch.setattr(scrub, "in_the_way", look_and_let_somebody_come)
+
+    forget(database, GONE)
+
+    assert looks >= 1
+    monkeypatch.undo()
+    assert statuses(database) == ["pending"]
+    other.rollback()
+    held.clear()
+    other.close()
+    assert statuses(database) == ["done"]
+    assert ids(database) == AFTER
+    assert_gone(files_of(vfs), needles(GONE + DELETED))
+
+
+def come(other: Database, what: str) -> object:
+    """A commit that completes nothing, a reader of it, or a writer."""
+    if what == "holds WRITER":
+        other.begin("immediate")
+        return None
+    transaction = other.store.begin_write()
+    transaction.change_header().user_version = 7
+    transaction.commit_now()
+    return other.store.begin_read() if what == "reads the log" else None
 
 
 def test_s26_rows_written_while_it_is_pending_stay() -> None:

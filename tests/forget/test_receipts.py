@@ -270,7 +270,6 @@ def test_s26_rowids_are_the_ids_where_there_is_no_key(connect: Connect) -> None:
         ("FORGET FROM notes WHERE no_such_column = 1", m2mdb.ProgrammingError),
         ("FORGET FROM notes WHERE count(*) > 1", m2mdb.ProgrammingError),
         ("FORGET FROM notes WHERE id = ?", m2mdb.ProgrammingError),
-        ("EXPLAIN ANALYZE FORGET FROM notes WHERE true", m2mdb.ProgrammingError),
         ("FORGET FROM notes WHERE true RETURNING id", m2mdb.ProgrammingError),
     ],
 )
@@ -291,6 +290,20 @@ def test_s26_a_python_call_needs_ids_or_where(con: m2mdb.Connection, rows: list[
         con.collection("notes").forget(["a"], where="true")
     with pytest.raises(m2mdb.ProgrammingError):
         con.executemany("FORGET FROM notes WHERE id = ?", [("a",)])
+
+
+def test_s26_explain_says_how_the_rows_are_found(con: m2mdb.Connection, rows: list[Row]) -> None:
+    statement = "FORGET FROM notes WHERE topic = ?"
+    plan = con.execute(f"EXPLAIN {statement}").fetchall()
+    assert [detail for _, _, detail in plan] == [
+        "FORGET FROM notes", "SEARCH notes USING INDEX by_topic (topic=?)",
+    ]  # fmt: skip
+    assert con.execute("SELECT count(*) FROM notes").fetchall() == [(len(rows),)]
+
+    found = con.execute(f"EXPLAIN ANALYZE {statement}", [rows[0].values["topic"]]).fetchall()
+
+    assert "1 rows changed" in found[-1][2]
+    assert receipts(con) == [(1, 1, "done", None)]
 
 
 def test_s26_a_reader_only_connection_sees_receipts_and_forgets_nothing(
