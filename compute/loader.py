@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 KERNELS = "m2mdb.compute.numba_kernels"
+LIST_KERNELS = "m2mdb.compute.hrm2.kernels"  # imported with them, so that both are there or none
 SOURCES = ("numba_kernels.py", "hrm2/kernels.py", "hrm2/simd.py")  # that compiled code is made of
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way
@@ -150,6 +151,7 @@ def _import_kernels() -> ModuleType:
 
     if _settings().DISABLE_JIT:
         raise RuntimeError("NUMBA_DISABLE_JIT is set")
+    importlib.import_module(LIST_KERNELS)
     return importlib.import_module(KERNELS)
 
 
