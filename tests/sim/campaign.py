@@ -30,7 +30,10 @@ DOUBLE = 0.005  # share of the images that are crashed again everywhere, after t
 
 
 def campaign(seconds: float, seed: int) -> dict[str, int]:
-    """Work for about so many seconds; AssertionError on the first failure."""
+    """Work for about so many seconds, a little of each kind at least.
+
+    Raises AssertionError on the first failure.
+    """
     counts = Counts()
     work = {
         "store": _crashes(StoreLevel(), list(STORE_SCRIPTS), seed, counts),
@@ -39,7 +42,7 @@ def campaign(seconds: float, seed: int) -> dict[str, int]:
     }
     used = dict.fromkeys(work, 0.0)
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or not all(used.values()):
         kind = min(used, key=lambda name: used[name] / SHARES[name])
         start = time.process_time()
         next(work[kind])

@@ -18,7 +18,7 @@ from tests.sim.store_scripts import STORE_SCRIPTS
 
 LEVELS: dict[str, Level[Any]] = {"store": StoreLevel(), "database": DatabaseLevel()}
 CASES = [("store", script, 11) for script in STORE_SCRIPTS]
-CASES += [("database", script, 61) for script in DATABASE_SCRIPTS]
+CASES += [("database", script, 97) for script in DATABASE_SCRIPTS]
 FAULT_CASES = [("store", script, 97) for script in STORE_SCRIPTS]
 FAULT_CASES += [("database", script, 997) for script in ("statements", "checkpoints", "upkeep")]
 
@@ -48,7 +48,7 @@ def test_errors_at_calls_of_a_workload(
 
 
 def test_a_campaign_does_all_kinds_of_work_and_counts_it() -> None:
-    counts = campaign(2.0, 5)
+    counts = campaign(1.0, 5)
 
     assert set(counts) == set(Counts().as_dict())
     assert all(counts.values()), counts

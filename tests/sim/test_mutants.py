@@ -308,7 +308,8 @@ def explore(mutant: Mutant) -> None:
         images = 1 if mutant.by == "double" else 100
         everywhere = mutant.by == "double"
         explorer = Explorer(level, images=images, double_images=8, one_everywhere=everywhere)
-        for _ in explorer.points(mutant.script, 1, mutant.synchronous):
+        step = 1 if mutant.by == "crash" and mutant.level == "store" else 4
+        for _ in explorer.points(mutant.script, 1, mutant.synchronous, step=step):
             pass
         return
     for fault in injections(level, mutant.script, 1, mutant.synchronous):

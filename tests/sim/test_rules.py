@@ -96,7 +96,7 @@ def test_a_batch_behind_a_single_row_is_no_fault_to_the_integrity_check() -> Non
 def test_s3_recovery_may_be_crashed_at_every_point_and_so_may_what_follows_it() -> None:
     """S3: twice over one image of each point; what recovery has written it may write again."""
     explorer = Explorer(StoreLevel(), images=3, double_images=2)
-    for _ in explorer.points("small_log", 1, "full", step=3):
+    for _ in explorer.points("small_log", 1, "full", step=7):
         pass
     assert explorer.counts.double_crash_images > 20 * explorer.counts.crash_images / 3
 
