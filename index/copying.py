@@ -317,10 +317,10 @@ class _Copier:
         for key, value in items:
             if key == DESCRIPTION_KEY:
                 continue
-            if self.newest:
+            if self.newest and int.from_bytes(key[:4], "big") in entry.records:
                 ended = decode_deletions(value, where).tolist()
                 yield key, encode_deletions({at: min(commit, self.newest) for at, commit in ended})
-            else:
+            elif not self.newest:
                 yield key, value
         yield DESCRIPTION_KEY, describe_collection(entry)
 

@@ -168,10 +168,10 @@ def _move_all(database: Database, most: int) -> int:
         given += shrunk
         if step or shrunk:
             idle = 0
-            database.store.checkpoint("passive")
+            database.checkpoint("passive")  # which scrubs what secure_delete has freed
         else:
             idle += 1
-            database.store.checkpoint("restart" if idle == 1 else "passive")
+            database.checkpoint("restart" if idle == 1 else "passive")
     return given
 
 

@@ -26,8 +26,9 @@ def filled(seed: int = 1, **options: Any) -> Database:
     return database
 
 
-@pytest.mark.parametrize("seed", range(7))
-@pytest.mark.parametrize("page_size", [4096, 16384])
+@pytest.mark.parametrize(
+    ("seed", "page_size"), [(0, 4096), (1, 4096), (2, 4096), (3, 8192), (4, 16384), (5, 16384)]
+)
 def test_vacuum_keeps_every_answer(seed: int, page_size: int) -> None:
     database = filled(seed, page_size=page_size)
     before = everything(database)
@@ -166,6 +167,32 @@ def test_pragmas_count_pages() -> None:
             execute(database, f"PRAGMA {name} = 5")
     with pytest.raises(ProgrammingError, match="incremental_vacuum"):
         execute(database, "PRAGMA incremental_vacuum(many)")
+
+
+def test_s26_under_secure_delete_nothing_of_what_was_deleted_or_moved_is_left() -> None:
+    """S26, S27: old places are freed like all others, so they are overwritten, or cut off."""
+    vfs = MemoryVfs()
+    database = opened(vfs)
+    execute(database, "PRAGMA secure_delete = on")
+    execute(database, "CREATE COLLECTION gone (body TEXT)")
+    execute(database, "CREATE COLLECTION t (id INTEGER PRIMARY KEY, body TEXT FULLTEXT)")
+    for name in ("gone", "t", "gone", "t"):
+        with database.writing() as write:
+            write.insert(name, {"body": [f"{name}word{i:04d}" for i in range(900)]}, 900)
+    execute(database, "DROP COLLECTION gone")
+    execute(database, "DELETE FROM t WHERE id % 2 = 0")
+
+    vacuum(database)
+
+    live, count, in_file = pages(database)
+    assert count == in_file <= 1.1 * live + 1
+    for path in (PATH, PATH + "-wal"):
+        file = vfs.open(path)
+        raw = file.read_at(0, file.size())
+        assert b"goneword" not in raw, path
+        assert b"tword0001" not in raw, path
+    assert vfs.open(PATH).read_at(0, 10**9).count(b"tword0002") == 4  # text and its index
+    assert execute(database, "SELECT count(*) FROM t").rows == [(900,)]
 
 
 def test_incremental_vacuum_goes_step_by_step() -> None:
