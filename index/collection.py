@@ -71,17 +71,10 @@ class SegmentPart:
                 return None
             live = np.ones(self.size, bool) if dead is None else ~dead
             if killed:
-                self._check_ordinal(max(killed))
+                check_ordinal(view.schema.name, segment, max(killed))
                 live[killed] = False
             self._live = live
         return self._live
-
-    def _check_ordinal(self, ordinal: int) -> None:
-        if ordinal >= self.size:
-            raise CorruptDatabaseError(
-                f"delta of {self._view.schema.name}: it ends row {ordinal} of segment "
-                f"{self.segment.id}, which has {self.size} rows"
-            )
 
     @property
     def live_count(self) -> int:
@@ -242,6 +235,15 @@ class DeltaPart:
 
 
 Part = SegmentPart | DeltaPart
+
+
+def check_ordinal(collection: str, segment: Segment, ordinal: int) -> None:
+    """Raise CorruptDatabaseError where the delta ends a row that its segment has not."""
+    if ordinal >= segment.rows:
+        raise CorruptDatabaseError(
+            f"delta of {collection}: it ends row {ordinal} of segment {segment.id}, which has "
+            f"{segment.rows} rows"
+        )
 
 
 def _given(column: Column, value: Any) -> Any:

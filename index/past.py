@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index.collection import CollectionView, DeltaPart, Part, Place, SegmentPart, open_past
+from m2mdb.index.collection import (
+    CollectionView,
+    DeltaPart,
+    Part,
+    Place,
+    SegmentPart,
+    check_ordinal,
+    open_past,
+)
 from m2mdb.index.retention import ALIVE, load_ends
 from m2mdb.index.segment import Segment, key_hash
 from m2mdb.index.text.visible import VisibleSource
@@ -95,6 +103,7 @@ class PastView(CollectionView):
         else:
             ends = np.full(record.rows, ALIVE, np.uint64)
         for ordinal, (_, commit) in self.mirror.kills.get(segment.id, {}).items():
+            check_ordinal(self.schema.name, segment, ordinal)
             ends[ordinal] = min(int(ends[ordinal]), commit)
         return ends
 

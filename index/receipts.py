@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError
+from m2mdb.pager.header import LARGEST_NUMBER
 
 if TYPE_CHECKING:
     from m2mdb.pager.pages import Pages
@@ -62,7 +63,10 @@ class ForgetState(NamedTuple):
         """Raises CorruptDatabaseError where it is none."""
         if len(raw) != _STATE.size:
             raise CorruptDatabaseError(f"{where}: a forget record of {len(raw)} bytes")
-        return cls(*_STATE.unpack(raw))
+        state = cls(*_STATE.unpack(raw))
+        if max(state.next_number, state.pending) > LARGEST_NUMBER:
+            raise CorruptDatabaseError(f"{where}: a forget record of number {state.next_number}")
+        return state
 
 
 class StoredReceipt(NamedTuple):

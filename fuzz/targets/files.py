@@ -1,6 +1,7 @@
 """Whole files: a small database, changed here and there, with every checksum put right.
 
-An input is a script of changes to one of the golden files, whose bytes never change:
+An input is a script of changes to one of the golden files, whose bytes never change, or to one
+that is made with what today's build can put into a file (`kept`), whose bytes are the build's:
 
     u8 which file, u8 mode, then changes: u8 kind, u32 place, u8 length, bytes
 
@@ -9,13 +10,16 @@ An input is a script of changes to one of the golden files, whose bytes never ch
             3 copy the page there over the page that the first bytes name   4 cut the file there
     mode    1 untrusted   2 compiled kernels   4 write as well   8 checksums as they are
 
-It is opened, checked, read, searched and written, as a user would.
+    file     is opened, checked, read, searched and written, as a user would
+    salvage  is recovered into a new file, with mode 8 with its checksums put right
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import tempfile
 from functools import cache
 from pathlib import Path
 from struct import Struct, pack_into, unpack_from
@@ -24,29 +28,59 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
+import m2mdb
 from fuzz.mutation import NUMBERS
-from fuzz.seeded import holding, open_database
+from fuzz.seeded import SeededVfs, content, holding, open_database
 from fuzz.target import Target
 from m2mdb.index.database import Database
 from m2mdb.index.integrity import check
+from m2mdb.index.maintenance import flush
 from m2mdb.index.untrusted import admit
 from m2mdb.pager.errors import Error
 from m2mdb.pager.extent import ExtentDescriptor, block_count, padded
 from m2mdb.query.executor import execute
+from m2mdb.recovering import recover
 
 FOLDER = Path(__file__).parent.parent.parent / "tests" / "golden"
-NAMES = ("format1-types", "format1-segments", "format1-recovery", "format1-empty")
+NAMES = ("format1-types", "format1-segments", "format1-recovery", "format1-empty", "kept")
 PAGE = 4096
 BLOCK = 65536
 UNTRUSTED, COMPILED, WRITE, UNMENDED = 1, 2, 4, 8
 _CHANGE = Struct("<BIB")
 
 
+def kept_file() -> bytes:
+    """A file with kept versions, kept segments, a receipt of FORGET and what else is stored."""
+    vfs = SeededVfs()
+    database = open_database(vfs, create=True)
+    execute(database, "PRAGMA keep_commits = 1000")
+    execute(
+        database,
+        "CREATE COLLECTION k (key TEXT PRIMARY KEY, n INTEGER, body TEXT FULLTEXT, v VECTOR(4))",
+    )
+    execute(database, "CREATE INDEX by_n ON k (n)")
+    for i in range(8):
+        row = (f"k{i:03}", i, f"red apple {i}", [1, i, 2, 3])
+        execute(database, "INSERT INTO k VALUES (?, ?, ?, ?)", row)
+    for _ in range(2):
+        with database.writing() as write:
+            flush(write, write.collection("k"))
+        execute(database, "UPDATE k SET n = n + 10, body = 'pear' WHERE n % 2 = 0")
+        execute(database, "DELETE FROM k WHERE key = 'k003'")
+    execute(database, "CREATE COLLECTION f (t TEXT FULLTEXT, u INTEGER UNIQUE)")
+    execute(database, "INSERT INTO f VALUES ('a secret', 1), ('another one', 2)")
+    execute(database, "FORGET FROM f WHERE u = 1")
+    execute(database, "INSERT INTO k (key, body) VALUES ('late', 'fig')")
+    database.close()
+    return content(vfs)
+
+
 class Base:
-    """A golden file, and where its extents and their descriptors are."""
+    """A file to change, and where its extents and their descriptors are."""
 
     def __init__(self, name: str) -> None:
-        self.raw = (FOLDER / f"{name}.m2m").read_bytes()
+        golden = FOLDER / f"{name}.m2m"
+        self.raw = golden.read_bytes() if golden.exists() else kept_file()
         log = FOLDER / f"{name}.m2m-wal"
         self.log = log.read_bytes() if log.exists() else None
         self.extents: list[tuple[ExtentDescriptor, int]] = []  # and the descriptor's place
@@ -65,7 +99,7 @@ class Base:
         database = open_database(holding(main=self.raw), read_only=True)
         with database.reading() as view:
             for entry in view.catalog.by_id.values():
-                for record in entry.records.values():
+                for record in (*entry.records.values(), *entry.past.values()):
                     for descriptor in record.extents:
                         place = self.raw.index(descriptor.encode())
                         self.extents.append((descriptor, place))
@@ -139,16 +173,22 @@ READS = [
     "SEARCH {c} NEAR h [1, 2] K 5",
     "SEARCH {c} NEAR c [1, 2] MATCH 'red' K 5",
     "SEARCH {c} NEAR v [1, 2, 3] K 5",
+    "SELECT * FROM {c} AS OF 12",
+    "SEARCH {c} NEAR v [1, 2, 3, 4] MATCH 'apple' K 5 AS OF 14",
+    "SELECT count(*) FROM {c} AS OF (SELECT oldest_commit FROM m2m_collections LIMIT 1)",
 ]
 WRITES = [
     "INSERT INTO {c} (key, n, body) VALUES ('new', 5, 'a new apple')",
     "INSERT INTO {c} (id) VALUES ('new')",
     "UPDATE {c} SET body = 'changed', n = n + 1 WHERE n < 20",
     "DELETE FROM {c} WHERE rowid % 7 = 1",
+    "FORGET FROM {c} WHERE rowid % 5 = 2",
     "CREATE INDEX made ON {c} (body)",
     "DROP INDEX by_n",
     "CREATE COLLECTION made (a TEXT)",
     "DROP COLLECTION {c}",
+    "PRAGMA keep_commits = 2",
+    "VACUUM",
 ]
 
 
@@ -203,7 +243,7 @@ def _names(database: Database) -> list[str]:
 
 def make_file(choose: random.Random) -> bytes:
     """One to four changes."""
-    which = choose.choice((0, 0, 1, 1, 1, 2, 3))
+    which = choose.choice((0, 0, 1, 1, 1, 2, 3, 4, 4, 4))
     mode = choose.choice((0, 0, WRITE, WRITE, UNTRUSTED, UNTRUSTED | WRITE, COMPILED, UNMENDED))
     base = bases()[which]
     script = [bytes([which, mode])]
@@ -225,4 +265,25 @@ def file_seeds() -> list[bytes]:
     return [bytes([which, mode]) for which in range(len(NAMES)) for mode in range(8)]
 
 
-TARGETS = [Target("file", run_file, file_seeds, share=6.0, make=make_file)]
+def run_salvage(data: bytes) -> None:
+    """Recover a changed file into a new one, which then has to be sound."""
+    which, mode = (*data[:2], 0, 0)[:2]
+    base = bases()[which % len(NAMES)]
+    raw = changed(base, data[2:])
+    if mode & UNMENDED:
+        mend(base, raw)  # damage is what salvage is for: a checksum is right by exception
+    with tempfile.TemporaryDirectory() as folder:
+        damaged, new = os.path.join(folder, "damaged.m2m"), os.path.join(folder, "new.m2m")
+        Path(damaged).write_bytes(raw)
+        if base.log is not None:
+            Path(f"{damaged}-wal").write_bytes(base.log)
+        recover(damaged, new)
+        with m2mdb.connect(new, autocommit=True, compute="numpy") as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            connection.close()
+
+
+TARGETS = [
+    Target("salvage", run_salvage, file_seeds, share=2.0, make=make_file),
+    Target("file", run_file, file_seeds, share=6.0, make=make_file),
+]

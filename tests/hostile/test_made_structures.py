@@ -377,10 +377,16 @@ def test_a_delta_that_ends_a_row_which_its_segment_has_not() -> None:
         view = write.collection("c")
         tree = BTree(write.transaction, view.entry.delta_root)
         tree.put(SEQUENCE.pack(view.end), encode_removal(9, 601, [(1, (1, 600))]))
+    newest = database.store.end.commit
     database.close()
     database = open_database(vfs)
 
-    for statement in ("SELECT count(*) FROM c", "SELECT * FROM c", "DELETE FROM c WHERE n = 1"):
+    for statement in (
+        "SELECT count(*) FROM c",
+        "SELECT * FROM c",
+        "DELETE FROM c WHERE n = 1",
+        f"SELECT * FROM c AS OF {newest}",
+    ):
         with pytest.raises(CorruptDatabaseError, match="row 600 of segment 1, which has 600 rows"):
             execute(database, statement)
 
