@@ -1,35 +1,42 @@
 """Integrity: every page is reached once, and every structure says what the rows say.
 
-`integrity_check` walks the whole file at one snapshot: all trees, the free map, all extents block
-by block, and then the meaning: rowids, key hashes, B-tree indexes and inverted lists against the
-rows. `quick_check` leaves out the meaning. Each fault is one line that names place and reason.
+    page 1, flag, log frame by frame          wal.file_check
+    all trees, the free map, each page's use  here
+    catalog, deltas, deletions, segments      index.integrity_rows
+
+All of it is read from the disk at one snapshot, whatever this connection has in memory.
+`quick_check` leaves out the comparison of indexes with the rows. Each fault is one line that names
+page or place, kind and reason.
+
+Invariants
+    IC1 Each page of the file has one use: page 1, a tree, an extent, or the free map says that it
+        has none. A page without any is told, where all trees could be walked.
+    IC2 A fault in one structure does not hide those of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2mdb.index import maintenance
-from m2mdb.index.collection import CollectionView, open_past
-from m2mdb.index.keys import index_key
-from m2mdb.index.retention import load_ends
-from m2mdb.index.schema import Column
-from m2mdb.index.segment import TEXT_PREFIX, Segment, SegmentRecord, hash_parts
-from m2mdb.index.values import norms_of
+from m2mdb.index.integrity_rows import check_collection
 from m2mdb.pager.btree import BTree
-from m2mdb.pager.errors import DatabaseError
+from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError
 from m2mdb.pager.freespace import decode_run
-from m2mdb.pager.header import FIRST_PAGE_SIZE
+from m2mdb.wal.file_check import check_file
 from m2mdb.wal.transaction import Transaction
 
 if TYPE_CHECKING:
-    from m2mdb.index.catalog import CollectionEntry
+    from m2mdb.index.database import Database
     from m2mdb.index.view import View
+    from m2mdb.pager.pages import Node
+    from m2mdb.wal.snapshot import Snapshot
 
 MAX_FAULTS = 100  # as many lines as SQLite gives before it stops
+KEPT_NODES = 4096
+MAX_RUNS = 10  # of pages that nothing uses
 Report = Callable[[str], None]
 
 
@@ -37,237 +44,168 @@ class _Full(Exception):
     """Enough faults were found."""
 
 
-def check(view: View, *, quick: bool = False) -> list[str]:
-    """The faults of the database at the view's snapshot; an empty list where all is well."""
-    faults: list[str] = []
+class _Faults(list[str]):
+    """The faults, and when they are enough."""
 
-    def report(fault: str) -> None:
-        faults.append(fault)
-        if len(faults) >= MAX_FAULTS:
+    def __call__(self, fault: str) -> None:
+        """Report one."""
+        self.append(fault)
+        if len(self) >= MAX_FAULTS:
             raise _Full
 
+
+class FreshPages:
+    """The pages of a snapshot or transaction, read from the disk."""
+
+    def __init__(self, pages: Snapshot | Transaction) -> None:
+        self._pages = pages
+        self._nodes: dict[int, Node] = {}  # trees are walked twice
+        self.page_size = pages.page_size
+        self.page_count = pages.page_count
+
+    def get(self, page_number: int) -> Node:
+        """As `pager.pages.Pages`."""
+        node = self._nodes.get(page_number)
+        if node is None:
+            node = self._pages.get_fresh(page_number)
+            if len(self._nodes) >= KEPT_NODES:
+                self._nodes.clear()
+            self._nodes[page_number] = node
+        return node
+
+
+def check_database(database: Database, *, quick: bool = False) -> list[str]:
+    """The faults of a database, also where its catalog cannot be read."""
     try:
-        _check_first_page(view, report)
-        _check_pages(view, report)
+        with database.reading() as view:
+            return check(view, quick=quick)
+    except CorruptDatabaseError as problem:
+        faults = _Faults()
+        snapshot = database.store.begin_read()
+        try:
+            check_file(snapshot.store, faults)
+            header = snapshot.header()
+            for what, root in (("catalog", header.catalog_root), ("free map", header.free_root)):
+                BTree(FreshPages(snapshot), root).check(
+                    lambda fault, what=what: faults(f"{what}: {fault}")  # type: ignore[misc]
+                )
+        except (_Full, DatabaseError):
+            pass
+        finally:
+            snapshot.close()
+        return [*faults, *([] if str(problem) in "\n".join(faults) else [str(problem)])]
+
+
+def check(view: View, *, quick: bool = False) -> list[str]:
+    """The faults of the database at the view's snapshot; an empty list where all is well."""
+    faults = _Faults()
+    try:
+        check_file(view.pages.store, faults)
+        pages = FreshPages(view.pages)
+        _Pages(view, pages, faults).check()
         for name in view.names():
-            _check_collection(view, name, report, quick=quick)
+            check_collection(view, pages, name, faults, quick=quick)
     except _Full:
         pass
-    except DatabaseError as problem:  # a damaged page on the way to the rest
-        faults.append(str(problem))
-    return faults
+    except DatabaseError as problem:  # IC2: a damaged page on the way to the rest
+        if not any(str(problem) in fault for fault in faults):
+            faults.append(str(problem))
+    return list(faults)
 
 
-# ------------------------------------------------------------------------- pages
+class _Pages:
+    """Who uses which page (IC1)."""
 
+    def __init__(self, view: View, pages: FreshPages, report: Report) -> None:
+        self.view = view
+        self.pages = pages
+        self.report = report
+        self.owners = np.zeros(pages.page_count + 1, np.int32)
+        self.names = ["nothing", "page 1"]
+        self.owners[1] = 1
+        self.is_whole = True
 
-def _check_first_page(view: View, report: Report) -> None:
-    """Behind its two sectors, which have checksums, page 1 is zero."""
-    file, size = view.database.store.file, view.pages.page_size - FIRST_PAGE_SIZE
-    if file.read_at(FIRST_PAGE_SIZE, size) != bytes(size):
-        report(f"page 1: bytes {FIRST_PAGE_SIZE} to {FIRST_PAGE_SIZE + size} are not zero")
-
-
-def _check_pages(view: View, report: Report) -> None:
-    """Every page belongs to exactly one tree, extent or free run."""
-    pages = view.pages
-    owners = np.zeros(pages.page_count + 1, np.uint8)
-    owners[1] = 1
-    is_whole = True
-    for what, root in _trees(view):
-        is_whole &= _check_tree(BTree(pages, root), what, owners, report)
-    for entry in view.catalog.by_id.values():
-        for record in (*entry.records.values(), *entry.past.values()):
-            for extent in record.extents:
-                what = f"segment {record.id} of {entry.schema.name}"
-                _claim(owners, extent.start_page, extent.page_count, what, report)
-    for start, length, _ in _free_runs(view):
-        _claim(owners, start, length, "free run", report)
-    unreached = (np.flatnonzero(owners[1:] == 0)[:10] + 1).tolist() if is_whole else []
-    for number in unreached:
-        report(f"page {number} of {pages.page_count} is neither used nor free")
-
-
-def _free_runs(view: View) -> Iterator[tuple[int, int, int]]:
-    """The free map; inside a transaction as it will be written at the commit."""
-    if isinstance(view.pages, Transaction):
-        yield from view.pages.free_runs()
-        return
-    for key, value in BTree(view.pages, view.header().free_root).scan():
-        yield decode_run(key, value)
-
-
-def _check_tree(tree: BTree, what: str, owners: np.ndarray, report: Report) -> bool:
-    """Walk one tree and claim its pages; whether all of them could be read."""
-    tree.check(lambda fault: report(f"{what}: {fault}"))
-    try:
-        for number in tree.pages_used():
-            _claim(owners, number, 1, what, report)
-    except DatabaseError:
-        return False  # `check` has said why
-    return True
-
-
-def _trees(view: View) -> Iterator[tuple[str, int]]:
-    header = view.header()
-    yield "catalog", header.catalog_root
-    yield "free map", header.free_root
-    for entry in view.catalog.by_id.values():
-        yield f"delta of {entry.schema.name}", entry.delta_root
-        yield f"deletions of {entry.schema.name}", entry.deletes_root
-        for info in entry.schema.indexes:
-            if info.kind == "btree":
-                yield f"index {info.name}", info.root
-
-
-def _claim(owners: np.ndarray, start: int, length: int, what: str, report: Report) -> None:
-    if not 1 <= start <= start + length <= len(owners):
-        report(f"{what}: pages {start}..{start + length - 1} lie outside the file")
-        return
-    run = owners[start : start + length]
-    if run.any():
-        report(f"{what}: page {start + int(np.argmax(run > 0))} is used twice")
-    run[:] = 1
-
-
-# ------------------------------------------------------------------------- collections
-
-
-def _check_collection(view: View, name: str, report: Report, *, quick: bool) -> None:
-    try:
-        collection = view.collection(name)
-    except DatabaseError as problem:
-        report(f"collection {name}: {problem}")
-        return
-    for segment in collection.segments:
-        where = f"collection {name}, segment {segment.id}"
+    def check(self) -> None:
+        """Walk all trees, extents and free runs."""
+        for what, root in self._trees():
+            self._check_tree(what, root)
+        for entry in self.view.catalog.by_id.values():
+            for record in (*entry.records.values(), *entry.past.values()):
+                for extent in record.extents:
+                    what = f"segment {record.id} of {entry.schema.name}"
+                    self._claim(extent.start_page, extent.page_count, what)
         try:
-            for extent in segment.extents:
-                extent.verify_all()
-            _check_segment(collection, segment, where, report, quick=quick)
-        except DatabaseError as problem:
-            report(f"{where}: {problem}")
-    _check_past(collection, report, quick=quick)
-    if quick:
-        return
-    try:
-        _check_rowids(collection, report)
-        _check_keys(collection, report)
-        _check_indexes(view, collection.entry, collection, report)
-    except DatabaseError as problem:
-        report(f"collection {name}: {problem}")
+            for start, length, _ in self._free_runs():
+                self._claim(start, length, "free run")
+        except CorruptDatabaseError as problem:
+            self.is_whole = False
+            if "free map" in str(problem):
+                self.report(str(problem))
+        if self.is_whole:
+            self._tell_unused()
+        self._check_size()
 
+    def _trees(self) -> Iterator[tuple[str, int]]:
+        header = self.view.header()
+        yield "catalog", header.catalog_root
+        yield "free map", header.free_root
+        for entry in self.view.catalog.by_id.values():
+            yield f"delta of {entry.schema.name}", entry.delta_root
+            yield f"deletions of {entry.schema.name}", entry.deletes_root
+            for info in entry.schema.indexes:
+                if info.kind == "btree":
+                    yield f"index {info.name}", info.root
 
-def _check_past(collection: CollectionView, report: Report, *, quick: bool) -> None:
-    """Kept segments: as living ones, and every row ended behind the commit that wrote it (H2)."""
-    entry, pages = collection.entry, collection.view.pages
-    for id_, record in entry.past.items():
-        where = f"collection {entry.schema.name}, kept segment {id_}"
+    def _check_tree(self, what: str, root: int) -> None:
+        """Walk one tree and claim its pages."""
+        tree = BTree(self.pages, root)
+        tree.check(lambda fault: self.report(f"{what}: {fault}"))
         try:
-            (segment,) = (each for each in open_past(pages, entry) if each.id == id_)
-            for extent in segment.extents:
-                extent.verify_all()
-            _check_rows(collection, segment, record, where, report, quick=quick)
-            ends = load_ends(pages, entry, record)
-            if int(ends.max()) != record.newest_end:
-                report(f"{where}: ended by {ends.max()}, the record says {record.newest_end}")
-            if (segment.commits() > ends).any():
-                report(f"{where}: a row ended before it was written")
-        except DatabaseError as problem:
-            report(f"{where}: {problem}")
+            for number in tree.pages_used():
+                self._claim(number, 1, what)
+        except DatabaseError:
+            self.is_whole = False  # `check` has said why
 
-
-def _check_segment(
-    collection: CollectionView, segment: Segment, where: str, report: Report, *, quick: bool
-) -> None:
-    record = collection.entry.records[segment.id]
-    if (np.diff(segment.rowids) == 0).any():
-        report(f"{where}: a rowid stands there twice")
-    collection.dead(segment.id)
-    _check_rows(collection, segment, record, where, report, quick=quick)
-
-
-def _check_rows(
-    collection: CollectionView,
-    segment: Segment,
-    record: SegmentRecord,
-    where: str,
-    report: Report,
-    *,
-    quick: bool,
-) -> None:
-    rowids = segment.rowids
-    if (np.diff(rowids) < 0).any():
-        report(f"{where}: rowids do not ascend")
-    if (int(rowids[0]), int(rowids[-1])) != (record.min_rowid, record.max_rowid):
-        report(f"{where}: rowids {rowids[0]}..{rowids[-1]}, the record says "
-               f"{record.min_rowid}..{record.max_rowid}")  # fmt: skip
-    if quick:
-        return
-    for index, column in enumerate(collection.schema.columns):
-        if column.is_vector:
-            _check_norms(segment, column, where, report)
-            continue
-        values = segment.values(column)
-        expected: list[Any] = []
-        if index in collection.schema.key_columns:
-            expected += hash_parts(column, values)
-        if column.fulltext is not None:
-            expected += maintenance.text_parts(column, values)
-        for part, id_, array in expected:
-            if not segment.has(part, id_) or not np.array_equal(segment.array(part, id_), array):
-                kind = "text index" if part.startswith(TEXT_PREFIX) else "key hashes"
-                report(f"{where}: {kind} of {column.name} ({part}) differ from the rows")
-
-
-def _check_norms(segment: Segment, column: Column, where: str, report: Report) -> None:
-    matrix, norms = segment.matrix(column), segment.per_row("norms", column.id)
-    for start in range(0, segment.rows, 8192):
-        some = slice(start, start + 8192)
-        if not np.array_equal(norms_of(matrix[some]), norms[some]):
-            report(f"{where}: norms of {column.name} differ from the vectors")
+    def _free_runs(self) -> Iterator[tuple[int, int, int]]:
+        """The free map; inside a transaction as it will be written at the commit."""
+        if isinstance(self.view.pages, Transaction):
+            yield from self.view.pages.free_runs()
             return
+        for key, value in BTree(self.pages, self.view.header().free_root).scan():
+            yield decode_run(key, value)
 
+    def _claim(self, start: int, length: int, what: str) -> None:
+        if not 1 <= start <= start + length <= len(self.owners):
+            self.report(f"{what}: pages {start}..{start + length - 1} lie outside the file")
+            return
+        run = self.owners[start : start + length]
+        if run.any():
+            at = int(np.argmax(run > 0))
+            other = self.names[run[at]]
+            self.report(f"{what}: page {start + at} is used twice, also by {other}")
+        if self.names[-1] != what:
+            self.names.append(what)
+        run[:] = len(self.names) - 1
 
-def _check_rowids(collection: CollectionView, report: Report) -> None:
-    """A rowid is live in at most one part (L2)."""
-    arrays = list(collection.live_rowids())
-    joined = np.concatenate(arrays)
-    if len(np.unique(joined)) != len(joined):
-        report(f"collection {collection.schema.name}: a rowid is live twice")
+    def _tell_unused(self) -> None:
+        unused = np.flatnonzero(self.owners[1:] == 0) + 1
+        runs = np.split(unused, np.flatnonzero(np.diff(unused) > 1) + 1) if len(unused) else []
+        count = self.pages.page_count
+        for run in runs[:MAX_RUNS]:
+            if len(run) == 1:
+                self.report(f"page {run[0]} of {count} is neither used nor free")
+            else:
+                self.report(f"pages {run[0]} to {run[-1]} of {count} are neither used nor free")
+        if len(runs) > MAX_RUNS:
+            self.report(f"{len(unused)} pages of {count} are neither used nor free")
 
-
-def _check_keys(collection: CollectionView, report: Report) -> None:
-    for index in collection.schema.key_columns:
-        values: list[Any] = []
-        for part in collection.parts():
-            live = part.live
-            found = part.values(index)
-            values += found if live is None else [found[i] for i in np.flatnonzero(live)]
-        present = [value for value in values if value is not None]
-        if len(set(present)) != len(present):
-            name = collection.schema.columns[index].name
-            report(f"collection {collection.schema.name}: equal keys in {name}")
-
-
-def _check_indexes(
-    view: View, entry: CollectionEntry, collection: CollectionView, report: Report
-) -> None:
-    """B1: the entries of each B-tree index are those of the live rows."""
-    for info in entry.schema.indexes:
-        if info.kind != "btree":
-            continue
-        index = entry.schema.column(info.column)
-        expected = set()
-        for part in collection.parts():
-            live = part.live
-            chosen = np.arange(part.size) if live is None else np.flatnonzero(live)
-            rowids = part.rowids[chosen].tolist()
-            stored = (part.stored(index, ordinal) for ordinal in chosen.tolist())
-            expected |= {index_key(v, r) for v, r in zip(stored, rowids, strict=True)}
-        found = {key for key, _ in BTree(view.pages, info.root).scan()}
-        if found != expected:
-            report(
-                f"index {info.name}: {len(found - expected)} entries without a row, "
-                f"{len(expected - found)} rows without an entry"
-            )
+    def _check_size(self) -> None:
+        """The file has the pages that extents and the last checkpoint need."""
+        store = self.view.pages.store
+        try:
+            needed = store.read_header().page_count * self.pages.page_size
+        except DatabaseError:
+            return  # said before
+        size = store.file.size()
+        if size < needed:
+            self.report(f"file of {size} bytes: its header needs {needed}")

@@ -48,10 +48,9 @@ def _quick_check(database: Database, value: PragmaValue) -> Result:
 
 
 def _checked(database: Database, *, quick: bool) -> Result:
-    from m2mdb.index.integrity import check
+    from m2mdb.index.integrity import check_database
 
-    with database.reading() as view:
-        faults = check(view, quick=quick)
+    faults = check_database(database, quick=quick)
     name = "quick_check" if quick else "integrity_check"
     return Result([name], [(fault,) for fault in faults] or [("ok",)])
 

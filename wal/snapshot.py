@@ -81,6 +81,16 @@ class Snapshot:
             return found[1]
         return self._load(page_number, place)
 
+    def get_fresh(self, page_number: int) -> Node:
+        """As `get`, read from the disk whatever is kept in memory: for `integrity_check`."""
+        offsets = self._frames.get(page_number)
+        place = 0 if offsets is None else self._index.place(page_number, self._end)
+        if not 0 < page_number <= self.page_count:
+            raise CorruptDatabaseError(
+                f"page {page_number} of {self.store.path}: expected 1 to {self.page_count}"
+            )
+        return self.store.read_node(page_number, 0 if self._in_file else place)
+
     def _load(self, page_number: int, place: int) -> Node:
         if not self.is_open:
             raise InterfaceError(f"{self.store.path}: the snapshot is closed")

@@ -102,6 +102,12 @@ class Transaction:
                 return node
         return self._base.get(page_number)
 
+    def get_fresh(self, page_number: int) -> Node:
+        """As `get`; what this transaction has not changed is read from the disk."""
+        layer = self._layer
+        node = layer.nodes.get(page_number) or layer.find(page_number)
+        return node if node is not None else self._base.get_fresh(page_number)
+
     def header(self) -> Header:
         """Page 1 with this transaction's changes."""
         header: Header = self.get(1)  # type: ignore[assignment]
