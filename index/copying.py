@@ -21,6 +21,7 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -145,7 +146,8 @@ def write_file(source: Source, vfs: Vfs, path: str, tick: Tick, *, compact: bool
         vfs.rename(draft, path)
     except BaseException:
         for suffix in _SIDECARS:
-            vfs.unlink(draft + suffix)
+            with contextlib.suppress(OperationalError):
+                vfs.unlink(draft + suffix)
         raise
     vfs.sync_dir(path)
     return pages

@@ -67,14 +67,16 @@ def vacuum(database: Database) -> Vacuumed:
     _check(database)
     before = _file_pages(database)
     _rewrite(database)
-    return _finish(database, before, _move_all(database, ALL))
+    _move_all(database, ALL)
+    return _finish(database, before)
 
 
 def incremental_vacuum(database: Database, most: int) -> Vacuumed:
     """Move at most `most` pages, or one extent that is longer, and give at most so many back."""
     _check(database)
     before = _file_pages(database)
-    return _finish(database, before, _move_all(database, most))
+    _move_all(database, most)
+    return _finish(database, before)
 
 
 def _check(database: Database) -> None:
@@ -152,8 +154,8 @@ def _load_anew(write: WriteView, root: int, most: int) -> None:
 # ------------------------------------------------------------------------- moving
 
 
-def _move_all(database: Database, most: int) -> int:
-    """Steps until nothing moves; returns the pages that were given back."""
+def _move_all(database: Database, most: int) -> None:
+    """Steps until nothing moves, or so many pages were moved and given back."""
     moved = given = idle = 0
     limit = _MOVES_A_PAGE * database.store.stats()["page_count"]
     while idle < 2 and moved <= limit:
@@ -172,7 +174,6 @@ def _move_all(database: Database, most: int) -> int:
         else:
             idle += 1
             database.checkpoint("restart" if idle == 1 else "passive")
-    return given
 
 
 def _step(write: WriteView, most: int) -> int:
@@ -191,7 +192,7 @@ def _step(write: WriteView, most: int) -> int:
 # ------------------------------------------------------------------------- the end
 
 
-def _finish(database: Database, before: int, given: int) -> Vacuumed:
+def _finish(database: Database, before: int) -> Vacuumed:
     """Cut the file, and say what remains."""
     store = database.store
     _, reason = store.cut()
@@ -216,4 +217,4 @@ def _reasons(database: Database) -> Iterator[str]:
             f"{stats['oldest_commit']}"
         )
     else:
-        yield f"{free} free pages lie before pages that were not moved"
+        yield f"{free} free pages lie before pages that were not moved; another call goes on"

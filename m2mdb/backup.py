@@ -179,10 +179,18 @@ def deserialize(connection: Connection, data: object) -> None:
             raise OperationalError("cannot deserialize inside a transaction")
         vfs = MemoryVfs()
         vfs.open(_IN_MEMORY, create=True).write_at(0, data)
-        options = StoreOptions(synchronous=old.store.synchronous, timeout=old.store.timeout)
+        options = StoreOptions(
+            synchronous=old.store.synchronous,
+            timeout=old.store.timeout,
+            untrusted=old.store.options.untrusted,
+        )
         fresh = Database.open(
             vfs, _IN_MEMORY, options, compute=old.compute, autocommit=old.autocommit
         )
+        if options.untrusted:
+            from m2mdb.opening import admit
+
+            admit(fresh)
         connection.database, connection.path = fresh, ":memory:"
         connection.conditions.clear()
         old.close()
