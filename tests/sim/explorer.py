@@ -32,7 +32,7 @@ from collections.abc import Callable
 from random import Random
 
 from tests.sim.scheduler import KILL, Process, Scheduler
-from tests.sim.steps import WRITE, Step
+from tests.sim.steps import WRITE, Access, Step
 
 _MASK = (1 << 64) - 1
 
@@ -50,30 +50,34 @@ class Contention:
     def __init__(self) -> None:
         self.contended: set[int] = set()
         self._seen: dict[int, list[int]] = {}  # object -> mask of processes, by class
+        self._learned: set[tuple[Step, int]] = set()
+        self._relevant: dict[Step, tuple[Access, ...]] = {}
 
     def learn(self, process: Process, step: Step) -> bool:
         """Take note of a step; whether it brought a contended object to light."""
-        found = False
+        key = (step, process.index)
+        if key in self._learned:
+            return False
+        self._learned.add(key)
+        before = len(self.contended)
         for item, how in step.accesses:
-            if item in self.contended:
-                continue
-            masks = self._seen.get(item)
-            if masks is None:
-                masks = self._seen[item] = [0, 0, 0]
+            masks = self._seen.setdefault(item, [0, 0, 0])
             bit = 1 << process.index
-            if masks[how] & bit:
-                continue
             masks[how] |= bit
-            others = [masks[other] & ~bit for other in range(3) if other != how or how == WRITE]
-            if any(others):
+            if any(masks[other] & ~bit for other in range(3) if other != how or how == WRITE):
                 self.contended.add(item)
-                found = True
-        return found
+        if len(self.contended) == before:
+            return False
+        self._relevant.clear()
+        return True
 
-    def touches(self, step: Step) -> bool:
-        """Whether a step may fail to commute with one of another process."""
-        contended = self.contended
-        return any(item in contended for item, _ in step.accesses)
+    def relevant(self, step: Step) -> tuple[Access, ...]:
+        """The accesses by which a step may fail to commute with one of another process."""
+        found = self._relevant.get(step)
+        if found is None:
+            found = tuple([access for access in step.accesses if access[0] in self.contended])
+            self._relevant[step] = found
+        return found
 
 
 class Recorder:
@@ -92,7 +96,7 @@ class Recorder:
         found = process.hash
         touched = []
         objects = self.objects
-        for item, how in step.accesses:
+        for item, how in self.contention.relevant(step):
             state = objects.get(item)
             if state is None:
                 state = objects[item] = [item, how, 0]
@@ -153,7 +157,7 @@ class Drawn(Recorder):
             self._mortal = frozenset()
             self._at.pop(0)
             return KILL
-        if not self.contention.touches(step):
+        if not self.contention.relevant(step):
             return None
         targets = self.targets(process)
         if not targets:
@@ -187,7 +191,7 @@ class _Followed(Recorder):
         may_die = self.kills < explorer.kills and process.index in explorer.mortal
         if may_die and step.changes and self.used < explorer.bound:
             explorer.offer(self, number, KILL, self.used + 1, process.index)
-        if not self.contention.touches(step):
+        if not self.contention.relevant(step):
             return None
         if not self._is_new(process.index):
             self.joined = True
@@ -261,9 +265,14 @@ class Explorer:
         self.rounds += 1
 
     def claim(self, run: _Followed, target: int, used: int, process: int = -1) -> bool:
-        """Whether a state, from which `target` goes on, is reached for the first time."""
+        """Whether a state, from which `target` goes on, is reached for the first time.
+
+        Where a run came to the state by a step of the target's own, it went on from there, too.
+        """
         key = hash((*run.state(), target, process, "go"))
         if self.visited.get(key, 99) <= used:
+            return False
+        if self.visited.get(hash((*run.state(), target)), 99) <= used:
             return False
         self.visited[key] = used
         return True

@@ -22,10 +22,11 @@ from m2mdb.pager.sim_disk import DiskState
 from m2mdb.pager.sim_machine import Machine
 from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.wal import log
+from m2mdb.wal.locks import ATTACH
 from tests.sim.explorer import Contention, Drawn, Explorer, Recorder
 from tests.sim.scheduler import Body, Policy, Process, Replay, Scheduler
 from tests.sim.store_runs import Changes, change, contents
-from tests.sim.witness import Rows, Witness, filled, open_store
+from tests.sim.witness import Witness, filled, open_store
 
 EXTENT = 20_100  # bytes: an extent of five pages
 LONG = 7000  # bytes: two overflow pages
@@ -35,15 +36,16 @@ _FIRST_SPACE = 24 << 10  # bytes of a new log: some commits, so that it grows, t
 _COLLECT_EVERY = 400
 
 Maker = Callable[[Witness], list[Body]]
+Prelude = Callable[[Witness], None]
 
 
 class Image(NamedTuple):
-    """A machine's disk and what the database on it holds."""
+    """A machine's disk, and what was promised of the database on it."""
 
     disk: DiskState
     regions: dict[int, bytes]
-    rows: Rows
-    commit: int
+    witness: Witness
+    attached: int = 0  # the inode of a file that somebody has open
 
 
 @cache
@@ -67,12 +69,31 @@ def image(state: str) -> Image:
         store = open_store(vfs)
         commit({b"count": b"1", b"e": filled(9, EXTENT)})
         commit({b"count": b"2", b"l": filled(10, LONG)})
-    found = Image(DiskState({}, {}), {}, dict(contents(store)), store.last_commit)
+    witness = Witness(dict(contents(store)), store.last_commit)
     if state == "closed":
         store.close()
-    machine = vfs.machine
-    regions = {n: bytes(r) for n, r in machine.regions.items() if n in machine.disk.names.values()}
-    return found._replace(disk=machine.disk.copy(), regions=regions)
+    return Image(vfs.machine.disk.copy(), regions_of(vfs.machine), witness)
+
+
+def regions_of(machine: Machine) -> dict[int, bytes]:
+    """The shared memory that has a name."""
+    live = machine.disk.names.values()
+    return {number: bytes(region) for number, region in machine.regions.items() if number in live}
+
+
+@cache
+def image_after(state: str, prelude: Prelude) -> Image:
+    """The same with somebody attached, after a prelude."""
+    start = image(state)
+    machine = Machine(1, start.disk, start.regions)
+    machine.pids = count(500)  # no process of a schedule draws the same salts
+    witness = start.witness.fork()
+    witness.scheduler = Scheduler(machine, Replay())
+    keeper = open_store(witness.scheduler.face())
+    prelude(witness)
+    assert not keeper.closed
+    inode = keeper.identity.inode
+    return Image(machine.disk.copy(), regions_of(machine), witness.fork(), inode)
 
 
 class Scenario(NamedTuple):
@@ -81,7 +102,8 @@ class Scenario(NamedTuple):
     name: str
     make: Maker
     state: str = "closed"
-    prelude: Callable[[Witness], None] | None = None
+    prelude: Prelude | None = None
+    late: bool = False  # the prelude comes after the set-up
     clean: bool = True  # the last close leaves one file
     doubtful: bool = False  # the outcome of a commit may stay unknown
     torn: bool = False  # stores in -shm are torn
@@ -94,21 +116,30 @@ class Scenario(NamedTuple):
 
     def run(self, policy: Policy) -> Scheduler:
         """One schedule; raises what the witness finds."""
-        start = image(self.state)
+        log._FIRST_SPACE = _FIRST_SPACE
+        prelude = self.prelude
+        early = prelude is not None and not self.late
+        start = image_after(self.state, prelude) if prelude and early else image(self.state)
         machine = Machine(1, start.disk, start.regions)
         machine.pids = count(1000, 18 if self.one_slot else 1)
-        log._FIRST_SPACE = _FIRST_SPACE
-        witness = Witness(start.rows, start.commit)
-        witness.doubtful = self.doubtful
+        witness = start.witness.fork()
+        witness.doubtful |= self.doubtful
         scheduler = Scheduler(machine, policy, torn=self.torn)
         witness.scheduler = scheduler
         if isinstance(policy, Recorder):
             policy.scheduler = scheduler
         for body in self.make(witness):
             scheduler.add(body)
-        if self.prelude is not None:
-            prelude = self.prelude
-            scheduler.prelude = lambda: prelude(witness)
+        keeper, table = object(), machine.locks_of(start.attached)
+        if start.attached:
+            table.lock(keeper, ATTACH, 1, exclusive=False)
+
+        def all_are_ready() -> None:
+            table.drop(keeper)
+            if prelude is not None and self.late:
+                prelude(witness)
+
+        scheduler.prelude = all_are_ready
         try:
             scheduler.run()
             if scheduler.whole:
@@ -410,6 +441,7 @@ def _all() -> list[Scenario]:
             "freed under a reader",
             lambda w: [writer(w, _TWO), checkpointer(w, "passive"), reader(w, 0, held=True)],
             prelude=freed,
+            late=True,
         ),
         every(
             "freed frames in the log",
@@ -462,6 +494,7 @@ def _all() -> list[Scenario]:
             "poisoned",
             lambda w: [refused(w), leaver(w), reader(w)],
             prelude=poisoned,
+            late=True,
             clean=False,
         ),
         every(

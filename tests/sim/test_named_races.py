@@ -316,6 +316,7 @@ def test_s9_pages_freed_under_an_older_snapshot_are_left_alone() -> None:
         "freed under a reader",
         lambda w: [writer(w, TWO), reader(w, 0, held=True)],
         prelude=freed,
+        late=True,
     )
 
     lost_by("marks overlooked by writers", race, *twice((0, END), (1, END)))

@@ -53,6 +53,15 @@ class Witness:
         self._asked_at: list[tuple[int, int]] = [(0, commit)]  # I/O point, commit
         self._promised_at: list[tuple[int, int]] = [(0, commit)]
 
+    def fork(self) -> Witness:
+        """What was promised up to now, for another machine with the same disk."""
+        other = Witness({}, self.newest)
+        other.asked = {commit: rows.copy() for commit, rows in self.asked.items()}
+        other.ever = {commit: rows.copy() for commit, rows in self.ever.items()}
+        other.doubtful = self.doubtful
+        other._asked_at = [(0, max(self.asked))]
+        return other
+
     def _now(self) -> int:
         assert self.scheduler is not None
         return len(self.scheduler.machine.timeline.log)
