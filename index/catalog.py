@@ -27,7 +27,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.index.catalog_check import check_catalog, check_description, check_fields
-from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, closest
 from m2mdb.index.segment import Segment, SegmentRecord
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError, ProgrammingError
@@ -154,10 +154,8 @@ class Catalog:
         """The collection of this name; ProgrammingError where there is none."""
         found = self.by_name.get(name) or self.by_name.get(name.lower())
         if found is None:
-            from difflib import get_close_matches
-
-            close = get_close_matches(name.lower(), self.by_name, 1)
-            hint = f"; did you mean {self.by_name[close[0]].schema.name}?" if close else ""
+            close = closest(name, self.by_name)
+            hint = f"; did you mean {self.by_name[close].schema.name}?" if close else ""
             raise ProgrammingError(f"no such collection: {name}{hint}")
         return found
 

@@ -22,6 +22,8 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from m2mdb.pager.errors import ProgrammingError
@@ -33,6 +35,8 @@ COMPUTED = ("rowid", "score", "distance", "bm25", "energy", "confidence", "rank"
 MAX_DIMENSION = 65_536  # one vector of float32 then takes 256 KiB
 MAX_NAME_BYTES = 1_000  # far beyond any real name
 MAX_COLUMNS = 2_000  # SQLite's default limit
+HINT_CHARACTERS = 64  # of a name that a hint looks at
+HINT_NAMES = 500  # that it looks at
 MAX_TEXT_BYTES = 1_000_000_000  # SQLite's limit on a string or blob
 
 
@@ -224,10 +228,8 @@ class CollectionSchema:
 
     def hint(self, name: str) -> str:
         """`; did you mean …?` where a column is spelled alike, else nothing."""
-        from difflib import get_close_matches
-
-        close = get_close_matches(name.lower(), self._positions, 1)
-        return f"; did you mean {self.columns[self._positions[close[0]]].name}?" if close else ""
+        close = closest(name, self._positions)
+        return f"; did you mean {self.columns[self._positions[close]].name}?" if close else ""
 
     def index(self, name: str) -> IndexInfo | None:
         """An index of this collection by its name."""
@@ -243,6 +245,19 @@ class CollectionSchema:
             if info.kind == "btree" and info.column.lower() == name:
                 return info
         return None
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The name, in small letters, that is spelled most alike; None where none is near.
+
+    Comparing takes the square of the lengths, so long names and very many are left out.
+    """
+    from difflib import get_close_matches
+
+    if len(name) > HINT_CHARACTERS:
+        return None
+    short = islice((other for other in known if len(other) <= HINT_CHARACTERS), HINT_NAMES)
+    return next(iter(get_close_matches(name.lower(), list(short), 1)), None)
 
 
 def check_columns(collection: str, columns: tuple[Column, ...]) -> None:
