@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index.catalog import HEAD as CATALOG_HEAD
-from m2mdb.index.catalog import CollectionEntry
+from m2mdb.index.catalog import KEPT, CollectionEntry
 from m2mdb.index.collection import CHUNK_ROWS, DELETION_SIZE, decode_deletions
 from m2mdb.index.description import DESCRIPTION_KEY, decode_fields
 from m2mdb.index.extent_remains import (
@@ -78,6 +78,7 @@ class Salvage:
         self.remains = Remains(vfs, path)
         self.damage: list[str] = list(self.remains.damage)
         self.collections: list[CollectionRemains] = []
+        self.keep_commits = 0
         try:
             self._taken: set[int] = set()
             self._in_extents = np.zeros(self.remains.page_count + 2, bool)
@@ -130,7 +131,13 @@ class Salvage:
     def _read_catalog(self) -> None:
         tree = self._tree("catalog", self.remains.catalog_root)
         self.catalog_is_damaged = not tree.is_whole
+        self._read_settings(tree.items)
         self._take_catalog(tree.items)
+
+    def _read_settings(self, items: dict[bytes, bytes]) -> None:
+        kept = items.get(b"K", b"")
+        if len(kept) == KEPT.size:
+            self.keep_commits = KEPT.unpack(kept)[0]
 
     def _take_catalog(self, items: dict[bytes, bytes], *, is_orphan: bool = False) -> None:
         """Collections, then what belongs to them; of what is known already nothing is changed."""

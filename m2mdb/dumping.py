@@ -320,6 +320,8 @@ def _settings(view: View) -> Iterator[str]:
         value = getattr(header, name)
         if value:
             yield f"PRAGMA {name} = {value};"
+    if view.catalog.keep_commits:
+        yield f"PRAGMA keep_commits = {view.catalog.keep_commits};"
 
 
 def iterate(connection: Connection, filter: str | None = None) -> Iterator[str]:

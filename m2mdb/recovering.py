@@ -96,6 +96,8 @@ def _keep_settings(connection: Connection, salvage: Salvage) -> None:
         if value:
             with contextlib.suppress(DatabaseError):
                 connection.execute(f"PRAGMA {name} = {value}")
+    with contextlib.suppress(DatabaseError):
+        connection.execute(f"PRAGMA keep_commits = {salvage.keep_commits}")
 
 
 # ------------------------------------------------------------------------- one collection

@@ -64,6 +64,7 @@ class Model:
             self.versions[name] = set()
         con.execute("CREATE INDEX by_n ON notes (n)")
         con.execute("PRAGMA user_version = 7")
+        con.execute("PRAGMA keep_commits = 3")
         for step in range(commits):
             self._change(con, step)
             self._remember(con)

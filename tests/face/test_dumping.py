@@ -99,6 +99,7 @@ def build(con: m2mdb.Connection, rng: random.Random) -> None:
         if "FULLTEXT" not in schema["text"]:
             con.execute(f'CREATE INDEX ft{number} ON "{quoted}" USING bm25 (text) WITH (k1 = 1.5)')
     con.execute(f"PRAGMA user_version = {rng.randrange(2**31)}")
+    con.execute(f"PRAGMA keep_commits = {rng.choice([0, 9])}")
 
 
 def contents(con: m2mdb.Connection) -> dict[str, Any]:

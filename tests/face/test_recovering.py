@@ -258,8 +258,9 @@ def test_segments_without_a_description_are_saved_under_made_up_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files of older builds have none: their segments tell numbers, texts and vectors apart."""
-    monkeypatch.setattr("m2mdb.index.maintenance.describe_segment", lambda *_, **__: b"")
-    model = Model(tmp_path / "a.m2m", 3, commits=4)
+    with monkeypatch.context() as older:
+        older.setattr("m2mdb.index.maintenance.describe_segment", lambda *_, **__: b"")
+        model = Model(tmp_path / "a.m2m", 3, commits=4)
     map_ = Map(model.path)
     raw = bytearray(map_.raw)
     for start, stop in map_.catalog + map_.changes["notes"]:
