@@ -17,7 +17,7 @@ from m2mdb.recovering import recover, text
 from tests.face.salvage_model import Map, Model, Piece, plain, rows_of
 
 Capture = pytest.CaptureFixture[str]
-ROUNDS = int(os.environ.get("M2M_SALVAGE_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("M2M_SALVAGE_ROUNDS", "10"))
 PAGE = 4096
 
 
