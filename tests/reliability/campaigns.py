@@ -35,6 +35,7 @@ CAMPAIGNS = (
     Entry("kill", "tests.kill.campaign", 0.2, "real processes killed at random moments"),
     Entry("isolation", "tests.isolation.campaign", 0.1, "every read is one commit's state"),
     Entry("forget", "tests.forget.campaign", 0.05, "FORGET stopped anywhere: undone, or all gone"),
+    Entry("vacuum", "tests.vacuum.campaign", 0.05, "VACUUM and copies stopped at every point"),
     Entry("model", "tests.model.campaign", 0.05, "the database against a dict"),
     Entry("past", "tests.past.campaign", 0.05, "AS OF reads each kept commit as it stood"),
     Entry("fuzz", "fuzz.campaign", 0.1, "damaged bytes and text into every decoder"),
