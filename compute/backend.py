@@ -76,6 +76,10 @@ class Backend(Protocol):
 
     name: str
 
+    def searches_lists(self) -> bool:
+        """Whether the compiled search of lists is there; if it may come, it is asked for."""
+        ...
+
     def collector(self, query: Vector, k: int, metric: str) -> Collector:
         """A collector for the k best rows by `metric` ("cosine", "l2" or "ip")."""
         ...

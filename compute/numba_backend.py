@@ -209,6 +209,15 @@ class NumbaBackend(NumpyBackend):
         self._is_eager = is_eager
         self.wants_kernels = is_eager
 
+    def searches_lists(self) -> bool:
+        """See `backend.Backend.searches_lists`; kernels are loaded from the second call on."""
+        if LOADER.module is not None:
+            return True
+        if self.wants_kernels:
+            LOADER.start()
+        self.wants_kernels = True
+        return False
+
     def collector(self, query: Vector, k: int, metric: str) -> Collector:
         """See `backend.Backend.collector`."""
         prepared = Query(query, metric)

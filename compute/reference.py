@@ -237,6 +237,10 @@ class NumpyBackend:
 
     name = "numpy"
 
+    def searches_lists(self) -> bool:
+        """See `backend.Backend.searches_lists`: this backend compares every row."""
+        return False
+
     def collector(self, query: Vector, k: int, metric: str) -> Collector:
         """See `backend.Backend.collector`."""
         return NumpyCollector(Query(query, metric), k)

@@ -18,6 +18,7 @@ import numpy as np
 
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.delta import DeltaMirror
+from m2mdb.index.effort import EXACT, Effort
 from m2mdb.index.schema import CollectionSchema, Column
 from m2mdb.index.segment import SCALAR_PARTS, Segment, key_hash
 from m2mdb.index.values import EPOCH, timestamp_value
@@ -414,11 +415,18 @@ class CollectionView:
         k: int,
         backend: Backend,
         masks: Sequence[np.ndarray | None] | None = None,
+        *,
+        effort: Effort = EXACT,
     ) -> Found:
         """The k rows nearest to a checked query; see `index.nearest`."""
         from m2mdb.index.nearest import nearest
 
-        return nearest(self, column_index, query, k, backend, masks)
+        return nearest(self, column_index, query, k, backend, masks, effort=effort)
+
+    def has_lists(self, column_index: int) -> bool:
+        """Whether a segment has lists of a VECTOR column."""
+        id_ = self.schema.columns[column_index].id
+        return any(segment.has("h.head", id_) for segment in self.segments)
 
     def match(
         self,

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import maintenance, retention, secondary
+from m2mdb.index import clustering, maintenance, retention, secondary
 from m2mdb.index.catalog import CollectionEntry, remove_entry
 from m2mdb.index.description import describe_segment, put_description
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, check_name
-from m2mdb.index.segment import NamedPart, lay_out
+from m2mdb.index.segment import NamedPart, SegmentRecord, lay_out
 from m2mdb.pager.btree import BTree
-from m2mdb.pager.errors import IntegrityError, NotSupportedError, ProgrammingError
+from m2mdb.pager.errors import IntegrityError, ProgrammingError
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
@@ -82,16 +82,15 @@ def create_index(
         raise ProgrammingError(
             f"index {info.name}: no such kind {info.kind}; known are {', '.join(INDEX_KINDS)}"
         )
-    if info.kind == "hrm2":
-        raise NotSupportedError(
-            f"index {info.name}: hrm2 indexes are not built yet; vectors are searched exactly"
-        )
     info.column = column.name
     if info.kind == "bm25":
         _add_text_index(write, view, column, info, options)
+        return
+    if options:
+        raise ProgrammingError(f"index {info.name}: {info.kind} takes no options")
+    if info.kind == clustering.KIND:
+        _add_lists(write, view, column, info)
     else:
-        if options:
-            raise ProgrammingError(f"index {info.name}: btree takes no options")
         _add_btree(write, view, column, info)
 
 
@@ -163,6 +162,24 @@ def _add_text_index(
     write.forget_views()
 
 
+def _add_lists(write: WriteView, view: CollectionView, column: Column, info: IndexInfo) -> None:
+    """Lists of a VECTOR column for every segment that is large enough and has none."""
+    if not column.is_vector:
+        raise ProgrammingError(
+            f"index {info.name}: hrm2 indexes a VECTOR column, {column.name} is {column.type}"
+        )
+    index = view.schema.column(column.name)
+    if index in clustering.declared_columns(view.schema):
+        raise ProgrammingError(
+            f"column {column.name} of {view.schema.name} has an hrm2 index already"
+        )
+    entry = _with_index(view, (*view.schema.indexes, info))
+    wanted = [found for found in clustering.without_lists(view) if found[1] == index]
+    records = clustering.list_segments(write, view, entry, wanted)
+    write.replace_entry(view, entry, records, schema_changed=True)
+    write.forget_views()
+
+
 def drop_index(write: WriteView, name: str) -> None:
     """Remove an index; the inverted lists of a text index go with the next rewrite."""
     owner = write.catalog.index_owner(name)
@@ -172,11 +189,15 @@ def drop_index(write: WriteView, name: str) -> None:
     info = view.schema.index(name)
     assert info is not None
     left = tuple(index for index in view.schema.indexes if index is not info)
+    records: list[SegmentRecord] = []
     if info.kind == "btree":
         BTree(write.transaction, info.root).destroy()
         entry = _with_index(view, left)
+    elif info.kind == clustering.KIND:
+        entry = _with_index(view, left)
+        records = clustering.drop_lists(write, view, entry, view.schema.column(info.column))
     else:
         entry = _with_index(view, left, {info.column: None})
         retention.end_past(write, entry)
-    write.replace_entry(view, entry, schema_changed=True)
+    write.replace_entry(view, entry, records, schema_changed=True)
     write.forget_views()

@@ -15,11 +15,12 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index import clustering
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.collection import (
     CHUNK_ROWS,
@@ -80,6 +81,7 @@ def write_segment(
     texts: TextParts | None = None,
     replaces: Sequence[int] = (),
     kept: bool = False,
+    lists: Collection[int] = (),
 ) -> SegmentRecord:
     """Write rows, sorted by rowid, as a new segment of `entry`, which is the caller's to change.
 
@@ -87,6 +89,7 @@ def write_segment(
     texts    gives the inverted lists of a column where they need not be built from its values
     replaces segments that are merged into this one, for its description
     kept     whether all rows have ended, for its description
+    lists    columns that get lists beside those with an index that says so (`index.clustering`)
     """
     rowids, stored = rows
     parts: list[NamedPart] = [("rowids", 0, rowids)]
@@ -112,6 +115,11 @@ def write_segment(
         commit=commit,
     )
     record.extents = (descriptor,)
+    if not kept:
+        for index in sorted({*lists, *clustering.declared_columns(entry.schema)}):
+            values = stored[index]
+            assert isinstance(values, VectorData)
+            clustering.add_lists(write, entry, record, index, values)
     entry.next_segment += 1
     entry.records[record.id] = record
     entry.opened = None
@@ -356,8 +364,13 @@ def merge_step(write: WriteView, view: CollectionView, most: int) -> int:
     return size
 
 
-def merge(write: WriteView, view: CollectionView, ids: Sequence[int]) -> None:
-    """Replace segments by one that holds their live rows."""
+def merge(
+    write: WriteView, view: CollectionView, ids: Sequence[int], lists: Collection[int] = ()
+) -> None:
+    """Replace segments by one that holds their live rows.
+
+    lists  columns that get lists whether one of the segments had them or not
+    """
     chosen = [segment for segment in view.segments if segment.id in set(ids)]
     masks = [view.dead(segment.id) for segment in chosen]
     keep = [
@@ -384,6 +397,7 @@ def merge(write: WriteView, view: CollectionView, ids: Sequence[int]) -> None:
                 commits=commits[order],
                 texts=texts,
                 replaces=ids,
+                lists={*lists, *clustering.columns_with_lists(view.schema, chosen)},
             )
         )
     keeps = _keeps_past(write, entry)

@@ -1,12 +1,18 @@
-"""Exact vector search over a collection: the delta and all segments, one collector.
+"""Vector search over a collection: the delta and all segments, one ranking.
 
-The seam of HRM2: an index that proposes candidates takes the place of the scan below; what follows,
-rescoring in float64 and ordering by (score, rowid), stays and makes every way give the same answer.
+    part without lists, or EXACT --scan--------------------> candidates --+
+    segment with lists (`index.probing`) --probe, re-rank--> candidates --+--rank--> Found
+
+Candidates of a scan are all rows that may belong to the answer; those of lists are as many as the
+recall that is asked for takes. What follows is the same for both: scores in float64 and the order
+by (score, rowid), so that a row that was found has the same score and place whoever found it.
 
 Invariants
     E1  Rows that are dead, masked out or without a vector are never candidates.
     E2  The first scan of a segment hashes each chunk and uses it while it is in the processor's
         cache; later scans read the map (S18).
+    E3  A part gives min(k, rows that may be found) candidates at least: where probing found
+        fewer, the part is scanned.
 """
 
 from __future__ import annotations
@@ -20,11 +26,13 @@ import numpy as np
 
 from m2mdb.compute.rescore import rank_gathered
 from m2mdb.index.collection import SegmentPart
+from m2mdb.index.effort import EXACT, Effort, PartWork
 from m2mdb.index.found import Found
 
 if TYPE_CHECKING:
     from m2mdb.compute.backend import Backend, Candidates, Collector
     from m2mdb.index.collection import CollectionView, Part
+    from m2mdb.index.probing import Probing
     from m2mdb.index.schema import Column
 
 Masks = Sequence[np.ndarray | None]
@@ -38,23 +46,59 @@ def nearest(
     k: int,
     backend: Backend,
     masks: Masks | None = None,
+    *,
+    effort: Effort = EXACT,
+    works: list[PartWork] | None = None,
 ) -> Found:
     """The k rows nearest to `query`, best first, equal scores by rowid.
 
     query   float32 (dimension,), checked by `values.check_query_vector`
     masks   bool per part of `view.parts()`, which rows pass WHERE; None for all
+    effort  how much of the true answer the lists of segments have to find
+    works   is given what each part has done
     """
     column = view.schema.columns[column_index]
     parts = view.parts()
-    collector = backend.collector(query, k, column.metric)
+    probing = _probing(view, column_index, k, backend, effort)
+    prepared = None if probing is None else probing.prepared(query)
+    collector: Collector | None = None
+    numbers: list[np.ndarray] = []
     first = 0
     for number, part in enumerate(parts):
         if part.size:
-            mask = candidates_mask(part, column_index, masks[number] if masks else None)
-            if mask is None or mask.any():
-                _scan(view, part, column_index, collector, mask, first)
+            mask = masks[number] if masks else None
+            found = None
+            if prepared is not None and probing is not None and isinstance(part, SegmentPart):
+                found = probing.candidates(part, prepared, mask, works)
+            if found is None:
+                mask = candidates_mask(part, column_index, mask)
+                if mask is None or mask.any():
+                    if collector is None:
+                        collector = backend.collector(query, k, column.metric)
+                    _scan(view, part, column_index, collector, mask, first)
+                if works is not None:
+                    rows = part.size if mask is None else int(np.count_nonzero(mask))
+                    works.append(PartWork(part.name, rows))
+            elif len(found):
+                numbers.append(found + first)
         first += part.size
-    return _rank(view, column_index, query, k, collector.result().ordinals)
+    if collector is not None:
+        numbers.append(collector.result().ordinals)
+    if not numbers:
+        return Found.nothing()
+    joined = numbers[0] if len(numbers) == 1 else np.concatenate(numbers)
+    return _rank(view, column_index, query, k, joined)
+
+
+def _probing(
+    view: CollectionView, column_index: int, k: int, backend: Backend, effort: Effort
+) -> Probing | None:
+    """How lists are searched; None where there are none, or none may be searched."""
+    if effort.is_exact or not view.has_lists(column_index) or not backend.searches_lists():
+        return None
+    from m2mdb.index.probing import Probing
+
+    return Probing(view.schema.columns[column_index], column_index, k, effort)
 
 
 def nearest_many(
@@ -64,8 +108,12 @@ def nearest_many(
     k: int,
     backend: Backend,
     masks: Masks | None = None,
+    *,
+    effort: Effort = EXACT,
 ) -> list[Found]:
     """`nearest` for every row of `queries`, sharing each reading of the vectors."""
+    if _probing(view, column_index, k, backend, effort) is not None:
+        return [nearest(view, column_index, q, k, backend, masks, effort=effort) for q in queries]
     column = view.schema.columns[column_index]
     parts = view.parts()
     gathered: list[list[tuple[int, Candidates]]] = [[] for _ in queries]

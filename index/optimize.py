@@ -2,6 +2,7 @@
 
     delta --flush--> segment
     segments of SEGMENT_BYTES together --merge, one commit a step--> one segment
+    segments without lists --train, code, one commit a step--> lists (`index.clustering`)
 
 A step is a transaction of its own, so that a long OPTIMIZE never holds the writer lock for longer
 than one merge, and what an interrupt or a crash leaves is a file whose first collections are
@@ -10,7 +11,8 @@ meanwhile waits for the next OPTIMIZE.
 
 Invariants
     O1  Rows, rowids and answers are the same before and after.
-    O2  A segment that is alone and without dead rows is not written again.
+    O2  A segment that is alone and without dead rows is not written again; at most lists are
+        added to it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from m2mdb.index import clustering
 from m2mdb.index.maintenance import SEGMENT_BYTES, bytes_of, flush, merge
 from m2mdb.pager.errors import OperationalError, ProgrammingError
 
@@ -59,6 +62,9 @@ def _optimize_one(database: Database, name: str) -> Optimized | None:
         for ids in groups:
             database.check_interrupted()
             _merge_group(database, name, ids)
+        for id_ in _without_lists(database, name):
+            database.check_interrupted()
+            _add_lists(database, name, id_)
         with database.reading() as read:
             view = read.collection(name)
             return Optimized(view.schema.name, before, len(view.segments), view.count())
@@ -101,5 +107,25 @@ def _merge_group(database: Database, name: str, ids: list[int]) -> None:
         flush(write, view)
         left = [id_ for id_ in ids if id_ in view.entry.records]
         if len(left) > 1 or (left and view.entry.records[left[0]].deleted):
-            merge(write, view, left)
+            merge(write, view, left, view.schema.vector_columns)
+    database.commit()
+
+
+def _without_lists(database: Database, name: str) -> list[int]:
+    """The segments that may have lists of a column and do not."""
+    with database.reading() as read:
+        found = clustering.without_lists(read.collection(name))
+        return sorted({segment.id for segment, _ in found})
+
+
+def _add_lists(database: Database, name: str, id_: int) -> None:
+    """One step: lists for a segment, if it is still there."""
+    with database.writing() as write:
+        view = write.collection(name)
+        wanted = [found for found in clustering.without_lists(view) if found[0].id == id_]
+        if wanted:
+            entry = view.entry.copy()
+            records = clustering.list_segments(write, view, entry, wanted)
+            if records:
+                write.replace_entry(view, entry, records)
     database.commit()

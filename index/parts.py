@@ -11,6 +11,7 @@ below `rows` cannot reach beyond the array, whoever made the file.
     vectors                               f32, f16 or i8       a multiple of rows
     hashes, hash_rows                     u64, u32             as many as each other, rows at most
     t.*                                   any                  `text.segment` checks their bytes
+    h.*                                   below                `index.hrm2` checks their items
     others                                any                  any: readers pass over them
 
 Invariants
@@ -50,6 +51,20 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "vectors": ("<f4", "<f2", "|i1"),
     "hashes": ("<u8",),
     "hash_rows": ("<u4",),
+    "h.head": ("<u4",),
+    "h.centers": ("|u1",),
+    "h.center_scales": ("<f4",),
+    "h.center_squares": ("<f4",),
+    "h.starts": ("<i8",),
+    "h.codes": ("|u1",),
+    "h.factors": ("<f4",),
+    "h.positions": ("<u4",),
+    "h.bytes8": ("|u1",),
+    "h.scales": ("<f4",),
+    "h.squares": ("<f4",),
+    "h.ordinals": ("<u4",),
+    "h.loose": ("<u4",),
+    "h.patience": ("<f4",),
 }
 
 

@@ -19,6 +19,7 @@ extent of the same form.
     hashes       c       u64 ascending: xxh3-64 of each key that is not NULL (int64 keys: the value)
     hash_rows    c       u32, the ordinals in that order
     t.*          c       the inverted lists of a FULLTEXT column, see `index.text.postings`
+    h.*          c       the lists of a VECTOR column, always in a further extent: `index.hrm2`
     about        0       what the segment is, and the directory again, see `index.description`
 
 Invariants
@@ -46,6 +47,7 @@ from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.pager.extent import Extent, ExtentDescriptor
 
 if TYPE_CHECKING:
+    from m2mdb.index.hrm2 import SegmentLists
     from m2mdb.index.text.segment import TextSegment
 
 MAGIC = b"m2msegm1"
@@ -234,6 +236,7 @@ class Segment:
     __slots__ = (
         "_arrays",
         "_directory",
+        "_lists",
         "_readers",
         "_texts",
         "_values",
@@ -250,6 +253,7 @@ class Segment:
         self._values: dict[int, list[Any]] = {}
         self._readers: dict[int, Callable[[int], Any]] = {}
         self._texts: dict[int, TextSegment] = {}
+        self._lists: dict[int, SegmentLists | None] = {}
         self._views: dict[tuple[str, int], memoryview] = {}
         self._directory: dict[tuple[str, int], tuple[Extent, int, np.dtype[Any], int]] = {}
         for extent in extents:
@@ -548,3 +552,18 @@ class Segment:
             found = TextSegment(lists, f"segment {self.id}, text of {column.name}", self.rows)
             self._texts[column.id] = found
         return found
+
+    # --------------------------------------------------------------- lists
+
+    def lists(self, column: Column) -> SegmentLists | None:
+        """The lists of a VECTOR column, or None where it has none here."""
+        try:
+            return self._lists[column.id]
+        except KeyError:
+            found = None
+            if self.has("h.head", column.id):
+                from m2mdb.index.hrm2 import SegmentLists
+
+                found = SegmentLists(self, column)
+            self._lists[column.id] = found
+            return found

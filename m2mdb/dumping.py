@@ -309,7 +309,7 @@ def statements(
         yield create_statement(schema, next_rowid(collection))
         yield from index_statements(schema, ("bm25",))
         yield from insert_statements(collection, count)
-        yield from index_statements(schema, ("btree",))
+        yield from index_statements(schema, ("btree", "hrm2"))
     yield "COMMIT;"
 
 

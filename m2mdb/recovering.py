@@ -119,6 +119,7 @@ def _save(connection: Connection, remains: CollectionRemains) -> dict[str, Any]:
         progress.add(len(rowids))
     progress.close()
     _index(connection, schema, "btree", notes)
+    _index(connection, schema, "hrm2", notes)
     if not remains.is_named:
         notes.append("its name and its columns' names and types are made up")
     return {

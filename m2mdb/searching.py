@@ -15,7 +15,13 @@ from m2mdb.hits import Hits
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
 from m2mdb.query.limits import check_count
-from m2mdb.query.search import SearchRequest, returned_columns, run_search, vector_column
+from m2mdb.query.search import (
+    SearchRequest,
+    effort_of,
+    returned_columns,
+    run_search,
+    vector_column,
+)
 
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
@@ -129,7 +135,8 @@ def batch_near(
         return [np.empty(0, np.int64)] * len(rows), [np.empty(0)] * len(rows)
     where = pattern.where
     masks = None if where is None else [where.mask(part) for part in collection.parts()]
-    found = nearest_many(collection, index, np.stack(rows), wanted, view.database.kernels, masks)
+    effort, backend, matrix = effort_of(pattern), view.database.kernels, np.stack(rows)
+    found = nearest_many(collection, index, matrix, wanted, backend, masks, effort=effort)
     ids = [keys_of(collection, hits.rowids, hits.places) for hits in found]
     return ids, [hits.scores.astype(np.float64) for hits in found]
 

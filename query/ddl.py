@@ -132,7 +132,7 @@ def create_index(write: WriteView, statement: CreateIndex) -> None:
     """CREATE INDEX.
 
     Raises ProgrammingError: the name is taken, an unknown column or kind. IntegrityError: UNIQUE
-    over equal values. NotSupportedError: several columns, hrm2.
+    over equal values. NotSupportedError: several columns.
     """
     if statement.if_not_exists and write.catalog.index_owner(statement.name) is not None:
         return

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from m2mdb.index.effort import DEFAULT_RECALL, EXACT, Effort
 from m2mdb.index.schema import CollectionSchema
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
@@ -56,7 +57,7 @@ class SearchRequest:
     near, match      the query vector and the match text; at least one of them
     where            a bound condition
     fusion_options   of FUSION: k, depth, vector, text
-    recall, probes   how much an approximate index must find; exact search satisfies any
+    recall, probes   how much lists must find, see `effort_of`; a scan satisfies any
     as_of            the number of the commit to search; the present where it is None
     """
 
@@ -130,6 +131,14 @@ def _real(clause: str, value: Any) -> float:
     raise ProgrammingError(f"{clause} is {value!r}; expected a number")
 
 
+def effort_of(request: SearchRequest) -> Effort:
+    """EXACT, PROBES or RECALL, which is DEFAULT_RECALL where nothing is said."""
+    if request.exact:
+        return EXACT
+    recall = DEFAULT_RECALL if request.recall is None else float(request.recall)
+    return Effort(recall, request.probes)
+
+
 def searched(view: View, request: SearchRequest) -> CollectionView:
     """The collection that a request searches, as of its commit where it names one."""
     if request.as_of is None:
@@ -140,12 +149,15 @@ def searched(view: View, request: SearchRequest) -> CollectionView:
 class _Work:
     """A request resolved against a collection: what each side searches, and for what."""
 
-    __slots__ = ("backend", "collection", "masks", "near_column", "query", "text", "text_column")
+    __slots__ = (
+        "backend", "collection", "effort", "masks", "near_column", "query", "text", "text_column",
+    )  # fmt: skip
 
     def __init__(self, view: View, request: SearchRequest) -> None:
         collection = self.collection = searched(view, request)
         schema = collection.schema
         self.backend = view.database.kernels
+        self.effort = effort_of(request)
         self.near_column = -1
         self.query: np.ndarray | None = None
         self.text: TextQuery | None = None
@@ -164,6 +176,13 @@ class _Work:
 
     def nearest(self, k: int, masks: Masks) -> Found:
         """The vector side."""
+        query, effort = self.query, self.effort
+        assert query is not None
+        index, backend = self.near_column, self.backend
+        return self.collection.nearest(index, query, k, backend, masks, effort=effort)
+
+    def measured(self, k: int, masks: Masks) -> Found:
+        """The vector side for rows that are known: all that `masks` leave."""
         assert self.query is not None
         return self.collection.nearest(self.near_column, self.query, k, self.backend, masks)
 
@@ -390,7 +409,7 @@ class SearchHits:
         missing = [row for row, rowid in enumerate(rowids) if rowid not in known]
         if missing:
             masks = self._masks_of(missing)
-            search = work.nearest if name == "distance" else work.matching
+            search = work.measured if name == "distance" else work.matching
             found = search(len(missing), masks)
             measured = found.distances if name == "distance" else found.scores
             assert measured is not None

@@ -1,0 +1,153 @@
+"""Clustering: which segments get lists of a VECTOR column, and the extents that these stand in.
+
+    CREATE INDEX ... USING hrm2     every segment that is large enough, now and whenever one is
+                                    written: a bulk add, a flush, a merge
+    OPTIMIZE                        every VECTOR column of every segment that is large enough
+    a merge                         of segments one of which had lists: the new one has them too
+    DROP INDEX                      the lists of the column go
+
+Lists are an extent of their own, the last of a segment's, one for each column. So they are added
+to a segment and taken from it without a byte of its rows being written.
+
+Invariants
+    CL1 An extent that holds lists holds those of one column and nothing of the rows.
+    CL2 Segments that AS OF alone may read get no lists; those that had them when their last row
+        ended keep them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m2mdb.index.description import ABOUT, describe_segment
+from m2mdb.index.segment import Segment, SegmentRecord, lay_out
+from m2mdb.index.values import VectorData
+
+if TYPE_CHECKING:
+    from m2mdb.index.catalog import CollectionEntry
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.schema import CollectionSchema, Column
+    from m2mdb.index.view import WriteView
+    from m2mdb.pager.extent import ExtentDescriptor
+
+HEAD = "h.head"  # the part by which lists are known
+PREFIX = "h."
+KIND = "hrm2"
+
+
+def declared_columns(schema: CollectionSchema) -> set[int]:
+    """The columns whose segments get lists when they are written."""
+    return {schema.column(info.column) for info in schema.indexes if info.kind == KIND}
+
+
+def columns_with_lists(schema: CollectionSchema, segments: Iterable[Segment]) -> set[int]:
+    """The columns of which a segment has lists."""
+    columns = [(index, schema.columns[index].id) for index in schema.vector_columns]
+    chosen = list(segments)
+    return {index for index, id_ in columns if any(s.has(HEAD, id_) for s in chosen)}
+
+
+def stored_vectors(segment: Segment, column: Column) -> VectorData:
+    """All vectors of a segment."""
+    nulls = segment.nulls(column)
+    return VectorData(
+        segment.matrix(column),
+        segment.per_row("norms", column.id),
+        None if nulls is None else nulls == 0,
+    )
+
+
+def add_lists(
+    write: WriteView, entry: CollectionEntry, record: SegmentRecord, index: int, values: VectorData
+) -> bool:
+    """Give a segment lists of a column; both objects are the caller's to change.
+
+    False where the values are too few for lists, or cannot have them.
+    """
+    from m2mdb.index import hrm2
+
+    if len(values) < hrm2.LEAST_ROWS:
+        return False
+    column = entry.schema.columns[index]
+    measured = write.database.kernels.name != "numpy"
+    parts = hrm2.lists_parts(column, values, measured=measured)
+    if not parts:
+        return False
+    description = describe_segment(entry, record.id, record.commit)
+    buffers, size = lay_out(record.rows, parts, description)
+    record.extents = (*record.extents, write.transaction.write_extent(buffers, size))
+    return True
+
+
+def without_lists(view: CollectionView) -> Iterator[tuple[Segment, int]]:
+    """Segments and columns that may have lists and do not."""
+    from m2mdb.index import hrm2
+
+    for segment in view.segments:
+        for index in view.schema.vector_columns:
+            column = view.schema.columns[index]
+            if segment.rows < hrm2.LEAST_ROWS or segment.has(HEAD, column.id):
+                continue
+            nulls = segment.nulls(column)
+            if nulls is None or segment.rows - np.count_nonzero(nulls) >= hrm2.LEAST_ROWS:
+                yield segment, index
+
+
+def list_segments(
+    write: WriteView,
+    view: CollectionView,
+    entry: CollectionEntry,
+    wanted: Sequence[tuple[Segment, int]],
+) -> list[SegmentRecord]:
+    """Give segments lists of columns; the records of `entry` that changed."""
+    changed: dict[int, SegmentRecord] = {}
+    for segment, index in wanted:
+        write.database.check_interrupted()
+        record = changed.get(segment.id) or entry.records[segment.id].copy()
+        values = stored_vectors(segment, view.schema.columns[index])
+        if add_lists(write, entry, record, index, values):
+            changed[segment.id] = record
+    _replace(entry, changed)
+    return list(changed.values())
+
+
+def drop_lists(
+    write: WriteView, view: CollectionView, entry: CollectionEntry, index: int
+) -> list[SegmentRecord]:
+    """Free the lists of a column; the records of `entry` that changed."""
+    changed: dict[int, SegmentRecord] = {}
+    for segment in view.segments:
+        found = _extent_of(segment, view.schema.columns[index])
+        if found is not None:
+            record = entry.records[segment.id].copy()
+            record.extents = tuple(each for each in record.extents if each != found)
+            write.transaction.free_extent(found)
+            changed[segment.id] = record
+    _replace(entry, changed)
+    return list(changed.values())
+
+
+def _extent_of(segment: Segment, column: Column) -> ExtentDescriptor | None:
+    """The extent of a column's lists (CL1)."""
+    if not segment.has(HEAD, column.id):
+        return None
+    extent = segment.range_of(HEAD, column.id)[0]
+    others = [
+        name
+        for name, id_ in segment.names()
+        if segment.range_of(name, id_)[0] is extent
+        and name != ABOUT
+        and not (name.startswith(PREFIX) and id_ == column.id)
+    ]
+    return None if others else extent.descriptor
+
+
+def _replace(entry: CollectionEntry, changed: dict[int, SegmentRecord]) -> None:
+    for id_, record in changed.items():
+        entry.records[id_] = record
+        entry.segments.pop(id_, None)
+    if changed:
+        entry.opened = None

@@ -1,0 +1,336 @@
+"""HRM2: the lists of a segment's vectors, as parts of an extent of their own.
+
+    vectors --unit length under cosine--> train, assign, rotate, code --> parts --> extent
+    extent --> parts --checked--> Lists, table of patience --> Searcher
+
+A segment with LEAST_ROWS vectors or more may have lists for a column: centroids, 1-bit and 8-bit
+codes, and how long a search has to probe for a recall. All belong to the segment alone, so a
+segment with lists is as immutable as one without, and rewriting it makes them anew. They stand in
+a further extent of the segment, one for each column, and come and go without the rows.
+
+    part              items
+    h.head            u32[8]: version 1, seed of the rotation, width, lists, blocks of codes, rows,
+                      points of k and of recall in the table
+    h.centers ...     the arrays of `compute.hrm2.lists.Lists`, by their names; positions and
+                      ordinals as u32 (2**32 - 1: no code)
+    h.loose           u32, ascending: rows that stand in no list: zero vectors under cosine
+    h.patience        f32: the points of k, those of recall, then the table, k by k
+
+Invariants
+    HL1 What is not NULL stands in the lists, or is loose.
+    HL2 No kernel is given an array, or a number to index one by, that was not checked here: shapes
+        agree, blocks and rows are within their arrays, floats are finite and so small that no sum
+        or product of a search leaves float32.
+    HL3 Loose rows all score alike, so the first k of them are as good as all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.compute.hrm2 import calibration
+from m2mdb.compute.hrm2.lists import BLOCK, Lists, padded
+from m2mdb.compute.hrm2.lists import build as build_lists
+from m2mdb.compute.hrm2.reference import Stop
+from m2mdb.compute.hrm2.rotation import rotate
+from m2mdb.compute.hrm2.training import assign, train
+from m2mdb.compute.loader import LOADER
+from m2mdb.pager.errors import CorruptDatabaseError
+
+if TYPE_CHECKING:
+    from m2mdb.compute.hrm2.searcher import Found, Searcher
+    from m2mdb.index.effort import Effort
+    from m2mdb.index.schema import Column
+    from m2mdb.index.segment import NamedPart, Segment
+    from m2mdb.index.values import VectorData
+
+PREFIX = "h."
+HEAD = "h.head"
+VERSION = 1
+SEED = 0x6D326D
+LEAST_ROWS = 8192  # a scan of fewer is as fast
+MOST_DIMENSIONS = 4096  # the rotation of a build is a matrix of so many squared
+LARGEST = 1e12  # length of a vector under l2 and ip; see HL2
+SMALLEST = 1e-12  # of the longest one
+LIST_ROWS = 100  # of a list, up to CROWD rows; then it grows by GROWTH
+CROWD = 100_000
+GROWTH = 0.4
+WAIT_SECONDS = 120.0  # that a build waits for the kernels that measure its table
+CAUTIOUS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # shares of the lists, where nothing was measured
+_LARGEST_SQUARE = 1e26
+_LARGEST_FACTOR = 1e17
+_LARGEST_TERM = 1e31
+_CHUNK = 8192
+
+
+# ------------------------------------------------------------------------- building
+
+
+def list_count(rows: int) -> int:
+    """How many lists so many rows are worth."""
+    mean = LIST_ROWS * max(1.0, rows / CROWD) ** GROWTH
+    return max(8, int(rows / mean))
+
+
+def lists_parts(column: Column, values: VectorData, *, measured: bool = True) -> list[NamedPart]:
+    """The lists of a column's values as parts; none where they would be of no use.
+
+    measured  whether compiled kernels may be waited for, to measure how long to probe
+    """
+    chosen, loose = _members(column, values)
+    if len(chosen) < LEAST_ROWS or column.dimension > MOST_DIMENSIONS:
+        return []
+    if column.metric != "cosine":
+        longest = float(values.norms[chosen].max())
+        if not SMALLEST <= longest <= LARGEST:
+            return []
+    rows = searched_rows(column, values.matrix, chosen)
+    width = padded(column.dimension)
+    router = train(rows, list_count(len(rows)), SEED)
+    first, second = assign(router, rows, spill=True)
+    numbers = np.arange(len(rows), dtype=np.int32)
+    centers = rotate(router.centers, width, SEED)
+    rotated = rotate(rows, width, SEED)
+    lists = build_lists(rotated, numbers, centers, first, second, column.metric)
+    del rotated
+    table = _table(lists, rows, column.metric, measured=measured)
+    lists = lists._replace(ordinals=chosen[lists.ordinals].astype(np.int32))
+    return _parts(column, lists, loose, table)
+
+
+def _members(column: Column, values: VectorData) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that stand in lists, and the loose ones (HL1)."""
+    present = np.ones(len(values), bool) if values.present is None else values.present
+    if column.metric != "cosine":
+        return np.flatnonzero(present), np.empty(0, np.int64)
+    zero = values.norms == 0
+    suspects = np.flatnonzero(zero)
+    zero[suspects] = ~values.matrix[suspects].any(axis=1)  # tiny ones have a direction
+    return np.flatnonzero(present & ~zero), np.flatnonzero(present & zero)
+
+
+def searched_rows(column: Column, matrix: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """float32 (chosen, dimension): rows as they are searched, of length 1 under cosine."""
+    out = np.empty((len(chosen), matrix.shape[1]), np.float32)
+    for start in range(0, len(chosen), _CHUNK):
+        some = matrix[chosen[start : start + _CHUNK]]
+        if column.metric == "cosine":
+            wide = some.astype(np.float64)
+            wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+            some = wide
+        out[start : start + _CHUNK] = some
+    return out
+
+
+def searched_query(query: np.ndarray, metric: str) -> np.ndarray | None:
+    """A checked query as lists are searched for it; None where it is too long for them (HL2)."""
+    wide = query.astype(np.float64)
+    length = float(np.sqrt(wide @ wide))
+    if metric == "cosine":
+        return (wide / length).astype(np.float32)
+    return query if length <= LARGEST else None
+
+
+def _table(lists: Lists, rows: np.ndarray, metric: str, *, measured: bool) -> np.ndarray:
+    """The table of patience: measured, or where there are no kernels a cautious one."""
+    if measured and LOADER.wait(WAIT_SECONDS):
+        from m2mdb.compute.hrm2.searcher import Searcher
+
+        return calibration.calibrate(Searcher(lists, metric, SEED), rows, SEED)
+    return cautious_table(len(lists.center_scales))
+
+
+def cautious_table(lists: int) -> np.ndarray:
+    """A table for so many lists of which nothing is known."""
+    shares = np.interp(calibration.RECALLS, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), CAUTIOUS)
+    return np.tile(np.ceil(shares * lists), (len(calibration.KS), 1)).astype(np.float32)
+
+
+def _parts(column: Column, lists: Lists, loose: np.ndarray, table: np.ndarray) -> list[NamedPart]:
+    points = (calibration.KS, calibration.RECALLS)
+    head = np.array(
+        [VERSION, SEED, lists.width, len(lists.center_scales), len(lists.positions),
+         len(lists.ordinals), len(points[0]), len(points[1])], np.uint32,
+    )  # fmt: skip
+    flat = np.concatenate([*points, table.ravel()]).astype(np.float32)
+    arrays: dict[str, Any] = {**lists._asdict(), "loose": loose.astype(np.uint32), "patience": flat}
+    arrays["factors"] = lists.factors.ravel()
+    arrays["positions"] = lists.positions.ravel().view(np.uint32)
+    arrays["ordinals"] = lists.ordinals.view(np.uint32)
+    named = [(PREFIX + name, column.id, array) for name, array in arrays.items()]
+    return [(HEAD, column.id, head), *named]
+
+
+# ------------------------------------------------------------------------- reading
+
+
+class SegmentLists:
+    """The lists of one segment and column, checked (HL2)."""
+
+    __slots__ = ("_searcher", "lists", "loose", "metric", "seed", "table")
+
+    def __init__(self, segment: Segment, column: Column) -> None:
+        """Raises CorruptDatabaseError where the parts cannot be lists."""
+        reader = _Reader(segment, column)
+        self.metric = column.metric
+        self.seed, self.lists = reader.lists()
+        self.loose = reader.loose()
+        self.table = reader.table()
+        self._searcher: Searcher | None = None
+
+    @property
+    def count(self) -> int:
+        """How many lists there are."""
+        return len(self.lists.center_scales)
+
+    @property
+    def rows(self) -> int:
+        """Rows that the lists lead to, and the loose ones."""
+        return len(self.lists.ordinals) + len(self.loose)
+
+    def stop(self, k: int, sought: float, effort: Effort) -> Stop:
+        """When to stop probing for k rows, which are those that pass among the `sought` nearest."""
+        if effort.probes is not None:
+            most = min(effort.probes, self.count)
+            return Stop(k, most, 0, most, 0.0)
+        found = calibration.stop_for(self.table, max(1, round(sought)), effort.recall)
+        return found._replace(k=k)
+
+    def search(self, query: np.ndarray, stop: Stop, mask: np.ndarray | None) -> Found:
+        """Candidates of a `searched_query`; the kernels are loaded."""
+        searcher = self._searcher
+        if searcher is None:
+            from m2mdb.compute.hrm2.searcher import Searcher
+
+            searcher = self._searcher = Searcher(self.lists, self.metric, self.seed)
+        wanted = stop.k + calibration.spare(stop.k)
+        return searcher.search(query, stop, wanted=wanted, epsilon=calibration.EPSILON, mask=mask)
+
+
+class _Reader:
+    """Takes the parts of one column's lists, and refuses what kernels must not see."""
+
+    def __init__(self, segment: Segment, column: Column) -> None:
+        self._segment = segment
+        self._column = column
+        head = self._array("head", 8).astype(np.int64).tolist()
+        version, self.seed, self.width, self.count, self.blocks, self.rows = head[:6]
+        self._points = (head[6], head[7])
+        self._expect("head", version == VERSION, f"lists of version {version}")
+        width = padded(column.dimension)
+        self._expect("head", self.width == width, f"a width of {self.width}, expected {width}")
+        fits = 1 <= self.rows <= segment.rows and column.dimension <= MOST_DIMENSIONS
+        self._expect("head", fits, f"{self.rows} rows of {column.dimension} dimensions")
+        self._expect("head", 1 <= self.count <= self.rows, f"{self.count} lists")
+        # every code takes a place in a block, and a row has two codes at most
+        most = 2 * self.rows + self.count
+        self._expect("head", 1 <= self.blocks <= most, f"{self.blocks} blocks")
+
+    def _expect(self, part: str, holds: bool, found: str) -> None:
+        if not holds:
+            raise CorruptDatabaseError(
+                f"segment {self._segment.id}, column {self._column.name}, part {PREFIX}{part}: "
+                f"{found}"
+            )
+
+    def _array(self, name: str, items: int) -> np.ndarray:
+        """A verified part with that many items."""
+        array = self._segment.array(PREFIX + name, self._column.id)
+        self._expect(name, len(array) == items, f"{len(array)} items, expected {items}")
+        return array
+
+    def _floats(self, name: str, items: int, low: float, high: float) -> np.ndarray:
+        """A verified part of numbers in a range; NaN is in none."""
+        array = self._array(name, items)
+        if len(array):
+            smallest, largest = float(array.min()), float(array.max())
+            is_within = low <= smallest and largest <= high
+            self._expect(name, is_within, f"numbers from {smallest} to {largest}")
+        return array
+
+    def lists(self) -> tuple[int, Lists]:
+        """The seed and the arrays that a search reads."""
+        count, blocks, rows, width = self.count, self.blocks, self.rows, self.width
+        positions = self._positions()
+        return self.seed, Lists(
+            self._array("centers", count * width),
+            self._floats("center_scales", count, 0, LARGEST),
+            self._floats("center_squares", count, 0, _LARGEST_SQUARE),
+            self._starts(),
+            self._array("codes", blocks * 4 * width),
+            self._factors(positions),
+            positions,
+            self._array("bytes8", rows * width),
+            self._floats("scales", rows, 0, LARGEST),
+            self._floats("squares", rows, 0, _LARGEST_SQUARE),
+            self._ordinals(),
+        )
+
+    def _starts(self) -> np.ndarray:
+        starts = self._array("starts", self.count + 1)
+        ascend = bool((starts[1:] >= starts[:-1]).all())
+        is_whole = int(starts[0]) == 0 and int(starts[-1]) == self.blocks
+        self._expect("starts", ascend and is_whole, f"blocks that are not 0 to {self.blocks}")
+        return starts
+
+    def _positions(self) -> np.ndarray:
+        positions = self._array("positions", self.blocks * BLOCK).view(np.int32)
+        low, high = int(positions.min()), int(positions.max())
+        is_within = low >= -1 and 0 <= high < self.rows
+        self._expect("positions", is_within, f"positions {low} to {high} of {self.rows} rows")
+        return positions.reshape(-1, BLOCK)
+
+    def _factors(self, positions: np.ndarray) -> np.ndarray:
+        """Finite where there is a code; infinite and without slope where there is none."""
+        factors = self._array("factors", self.blocks * 3 * BLOCK).reshape(-1, 3, BLOCK)
+        h, f, e = factors[:, 0], factors[:, 1], factors[:, 2]
+        empty = positions < 0
+        good = np.where(empty, np.isposinf(h), np.abs(h) <= _LARGEST_TERM).all()
+        slopes = np.abs(f).max() <= _LARGEST_FACTOR and np.abs(e).max() <= _LARGEST_FACTOR
+        self._expect("factors", bool(good and slopes), "numbers that no code has")
+        return factors.reshape(-1, 3 * BLOCK)
+
+    def _ordinals(self) -> np.ndarray:
+        raw = self._array("ordinals", self.rows)
+        self._check_rows("ordinals", raw)
+        ordinals: np.ndarray = raw.view(np.int32)
+        return ordinals
+
+    def _check_rows(self, part: str, ordinals: np.ndarray) -> None:
+        """Ordinals of the segment, each once, and of no NULL."""
+        rows = self._segment.rows
+        if not len(ordinals):
+            return
+        last = int(ordinals.max())
+        self._expect(part, last < rows, f"row {last} of {rows}")
+        times = np.bincount(ordinals, minlength=rows)
+        self._expect(part, int(times.max()) == 1, f"row {int(times.argmax())} twice")
+        nulls = self._segment.nulls(self._column)
+        if nulls is not None:
+            self._expect(part, not times[nulls != 0].any(), "a row that is NULL")
+
+    def loose(self) -> np.ndarray:
+        """int64, ascending."""
+        column = self._column.id
+        items = self._segment.size_of("h.loose", column) // 4 if self._has("loose") else 0
+        array = self._array("loose", items)
+        self._check_rows("loose", array)
+        ascend = bool((array[1:] > array[:-1]).all())
+        self._expect("loose", ascend, "rows that do not ascend")
+        return array.astype(np.int64)
+
+    def _has(self, name: str) -> bool:
+        return self._segment.has(PREFIX + name, self._column.id)
+
+    def table(self) -> np.ndarray:
+        """The table of patience; a cautious one where its points are not those of this version."""
+        ks, recalls = self._points
+        self._expect("head", max(ks, recalls) <= 1000, f"{ks} times {recalls} points")
+        array = self._floats("patience", ks + recalls + ks * recalls, 0, 1e9)
+        points = np.array([*calibration.KS, *calibration.RECALLS], np.float32)
+        is_known = (ks, recalls) == (len(calibration.KS), len(calibration.RECALLS))
+        if not is_known or not np.array_equal(array[: ks + recalls], points):
+            return cautious_table(self.count)
+        return np.array(array[ks + recalls :].reshape(ks, recalls))

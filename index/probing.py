@@ -1,0 +1,108 @@
+"""Probing: candidates of a segment from its lists, or the finding that a scan is better.
+
+    rows that pass, of all    matches / rows = s
+    s near 1                  probe for the k nearest
+    s smaller                 probe as for the k / s nearest, whose share s passes
+    few rows, or large k / s  scan (that is: gather) the rows that pass
+
+Invariants
+    PB1 Candidates are live, pass the mask and have a vector (E1).
+    PB2 Where fewer candidates were found than min(k, rows that may be found), there are none: the
+        caller scans the segment (E3).
+    PB3 The choice depends on counts alone, so that a search gives the same answer again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m2mdb.compute.hrm2.calibration import RECALLS
+from m2mdb.index.effort import PartWork
+from m2mdb.index.hrm2 import SegmentLists, searched_query
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import SegmentPart
+    from m2mdb.index.effort import Effort
+    from m2mdb.index.schema import Column
+
+MOST_ROWS = 1 << 12  # k or k / s beyond: a scan is as fast
+LARGE_SHARE = 8  # the same where k / s is more than a segment's rows by this
+GATHERED = 300  # rows that pass and are compared in the time of a search of lists
+
+
+class Probing:
+    """One search of the lists of a column, over all segments."""
+
+    __slots__ = ("column", "column_index", "effort", "k")
+
+    def __init__(self, column: Column, column_index: int, k: int, effort: Effort) -> None:
+        self.column = column
+        self.column_index = column_index
+        self.k = k
+        self.effort = effort
+
+    def prepared(self, query: np.ndarray) -> np.ndarray | None:
+        """The query as `candidates` takes it; None where every row must be compared."""
+        if self.k > MOST_ROWS or (self.effort.probes is None and self.effort.recall > RECALLS[-1]):
+            return None
+        return searched_query(query, self.column.metric)
+
+    def candidates(
+        self,
+        part: SegmentPart,
+        query: np.ndarray,
+        mask: np.ndarray | None,
+        works: list[PartWork] | None,
+    ) -> np.ndarray | None:
+        """Ordinals of k rows or more, among them those sought; None where a scan is due.
+
+        query  from `prepared`
+        mask   which rows pass WHERE; None for all
+        works  is given what was done
+        """
+        lists = part.segment.lists(self.column)
+        if lists is None:
+            return None
+        live = part.live
+        if live is not None:
+            mask = live if mask is None else mask & live
+        matches = lists.rows if mask is None else int(np.count_nonzero(mask))
+        sought = self.k * max(1.0, lists.rows / max(1, matches))
+        if self._is_scan_better(lists, matches, sought):
+            return None
+        stop = lists.stop(self.k, sought, self.effort)
+        found = lists.search(query, stop, mask)
+        ordinals = found.ordinals.astype(np.int64)
+        if len(lists.loose):
+            ordinals = np.concatenate((ordinals, self._loose(lists, mask)))
+        if len(ordinals) < self.k and len(ordinals) < self._findable(part, mask, matches):
+            return None
+        if works is not None:
+            recall = None if self.effort.probes is not None else self.effort.recall
+            works.append(
+                PartWork(part.name, matches, lists.count, found.probed, found.codes,
+                         found.reranked, recall)
+            )  # fmt: skip
+        return ordinals
+
+    def _is_scan_better(self, lists: SegmentLists, matches: int, sought: float) -> bool:
+        """PROBES asks for lists, whatever they cost."""
+        if self.effort.probes is not None:
+            return False
+        if matches <= max(GATHERED, self.k):
+            return True
+        return sought > min(MOST_ROWS, lists.rows / LARGE_SHARE)
+
+    def _loose(self, lists: SegmentLists, mask: np.ndarray | None) -> np.ndarray:
+        """The first k of the rows that all score alike and stand in no list (HL3)."""
+        loose = lists.loose if mask is None else lists.loose[mask[lists.loose]]
+        return loose[: self.k]
+
+    def _findable(self, part: SegmentPart, mask: np.ndarray | None, matches: int) -> int:
+        """Rows that pass and have a vector."""
+        present = part.present(self.column_index)
+        if mask is None or present is None:
+            return matches
+        return int(np.count_nonzero(mask & present))
