@@ -32,7 +32,7 @@ import greenlet
 from m2mdb.pager.sim_machine import Call, Machine, ProcessKilledError
 from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.wal import opening
-from tests.sim.steps import Step, step_of
+from tests.sim.steps import Step, release_of, step_of
 from tests.sim.store_runs import PATH
 
 KILL = -1  # a decision: the process dies before its step
@@ -61,6 +61,7 @@ class Process:
         self.state = NEW
         self.error: BaseException | None = None
         self.hash = index + 1  # of its last step and all that this one depended on
+        self.held: set[int] = set()  # offsets of the locks that it may hold
         self.changes = 0  # steps of its own that changed something
         self.seen = 0  # changes of others before its last look
         self.early = 0
@@ -234,7 +235,17 @@ class Scheduler:
 
     def _before_call(self, call: Call) -> None:
         process = self.current
-        if process is None or process.state != RUNNABLE:
+        if process is None:
+            return
+        if call.kind == "lock":
+            process.held.add(call.offset)
+        elif call.kind == "unlock":
+            process.held.discard(call.offset)
+        if process.state != RUNNABLE:
+            return
+        if call.kind == "close":
+            held = frozenset(() if call.path.endswith("-wal") else process.held)
+            self.point(process, release_of("close", call.path, held))
             return
         if call.kind == "sleep":
             self._sleep(process)
@@ -276,7 +287,7 @@ class Scheduler:
 
     def _kill(self, process: Process) -> None:
         self.changes += 1
-        self.policy.done(process, step_of("kill", PATH, 0, 0, grows=False))
+        self.policy.done(process, release_of("kill", PATH, frozenset(process.held)))
         self.machine.kill(process.vfs.pid)
         raise ProcessKilledError(f"{process} was killed")
 

@@ -20,7 +20,7 @@ from random import Random
 from tests.sim.explorer import Contention, ContentionError, Explorer
 from tests.sim.scenarios import SCENARIOS, Scenario
 
-SHARDS = 16
+SHARDS = 4
 
 Proceed = Callable[[], bool]
 
@@ -68,7 +68,7 @@ def draw(seed: int, proceed: Proceed, most: int = 1 << 60) -> int:
 
 
 def campaign(seconds: float, seed: int) -> dict[str, int]:
-    """A third of the time for shard `seed` of the exhaustive sets, the rest for random ones.
+    """Half of the time for shard `seed` of the exhaustive sets, the rest for random ones.
 
     A failure says which call of `replay` repeats it.
     """
@@ -78,13 +78,13 @@ def campaign(seconds: float, seed: int) -> dict[str, int]:
     Random(seed // SHARDS).shuffle(names)
     with collected_seldom():
         for name in names:
-            if time.monotonic() - start > seconds / 3:
+            if time.monotonic() - start > seconds / 2:
                 break
             done, _, _ = exhaust(
                 SCENARIOS[name],
                 seed % SHARDS,
                 SHARDS,
-                lambda: time.monotonic() - start < seconds / 3,
+                lambda: time.monotonic() - start < seconds / 2,
             )
             exhaustive += done
         drawn = draw(seed, lambda: time.monotonic() - start < seconds)

@@ -61,12 +61,20 @@ def step_of(kind: str, path: str, offset: int, size: int, *, grows: bool) -> Ste
     step = Step(kind, path, offset, size)
     if path == "-shm":
         found = _shared(kind, offset, size)
-    elif kind == "kill":
-        found = [(_object("alive"), WRITE), (_object("locks", path), WRITE)]
     else:
         found = _call(kind, path, offset, size, grows)
     step.accesses = tuple(dict.fromkeys(found))
     step.changes = any(how != READ for _, how in step.accesses)
+    return step
+
+
+@cache
+def release_of(kind: str, path: str, offsets: frozenset[int]) -> Step:
+    """The step that gives up the locks at all these offsets: a close, or a death."""
+    step = Step(kind, path, 0, 0)
+    found = [(_object("lock", path, offset), WRITE) for offset in sorted(offsets)]
+    step.accesses = tuple(found)
+    step.changes = True
     return step
 
 
@@ -95,15 +103,13 @@ def _marks(slots: range | list[int], how: int) -> list[Access]:
 
 def _call(kind: str, path: str, offset: int, size: int, grows: bool) -> list[Access]:
     if kind in ("lock", "unlock"):
-        return [(_object("lock", path, offset), WRITE), (_object("locks", path), ADD)]
+        return [(_object("lock", path, offset), WRITE)]
     if kind in ("open", "exists", "identity", "share"):
         return [(_object("name", path), READ)]
     if kind in ("create", "unlink", "rename"):
         return [(_object("name", path), WRITE), (_object("folder"), ADD)]
     if kind == "sync_dir":
         return [(_object("folder"), WRITE)]
-    if kind == "close":
-        return [] if path.endswith("-wal") else [(_object("locks", path), WRITE)]
     if kind == "size":
         return [(_object("size", path), READ)]
     if kind == "sync":
