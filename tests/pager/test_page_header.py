@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError, NotSupportedError
-from m2mdb.pager.header import FLAG_OFFSET, Header, LogFlag
+from m2mdb.pager.header import FLAG_OFFSET, LARGEST_NUMBER, Header, LogFlag
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
+NUMBERS = st.integers(0, LARGEST_NUMBER)
 I32 = st.integers(-(2**31), 2**31 - 1)
 
 
@@ -22,7 +23,9 @@ def headers(draw: st.DrawFn) -> Header:
     size = draw(st.sampled_from([4096, 8192, 16384, 32768, 65536]))
     header = Header(size, draw(st.binary(min_size=16, max_size=16)))
     header.page_count = draw(st.integers(1, 2**32 - 1))
-    header.commit, header.schema_number, header.catalog_number = draw(st.tuples(U64, U64, U64))
+    header.commit, header.schema_number, header.catalog_number = draw(
+        st.tuples(NUMBERS, NUMBERS, NUMBERS)
+    )
     header.application_id, header.user_version = draw(st.tuples(I32, I32))
     header.format_write = draw(st.integers(1, 5))
     return header
@@ -142,3 +145,10 @@ def test_the_header_has_the_bytes_of_the_format() -> None:
     fields = b"m2mdb format 1\0\0" + struct.pack("<III", 1, 1, 4096) + bytes(range(16)) + bytes(4)
     fields += struct.pack("<QQQQIIii", 9, 8, 7, 6, 2, 3, -2, 5)
     assert found.encode() == resealed(fields.ljust(512, b"\0"))
+
+
+def test_a_number_without_a_next_one_is_refused() -> None:
+    last = header()
+    last.catalog_number = LARGEST_NUMBER + 1
+    with pytest.raises(CorruptDatabaseError, match="expected at most"):
+        Header.decode(last.encode(), "file")
