@@ -191,9 +191,9 @@ class _Followed(Recorder):
         may_die = self.kills < explorer.kills and process.index in explorer.mortal
         if may_die and step.changes and self.used < explorer.bound:
             explorer.offer(self, number, KILL, self.used + 1, process.index)
-        if not self.contention.relevant(step):
+        if explorer.reduced and not self.contention.relevant(step):
             return None
-        if not self._is_new(process.index):
+        if explorer.reduced and not self._is_new(process.index):
             self.joined = True
             self.scheduler.stopped = True
             self.scheduler.hub.switch()
@@ -250,6 +250,7 @@ class Explorer:
         self.free_choices = free_choices
         self.kills = kills
         self.mortal = mortal
+        self.reduced = True  # False: nothing is left out, to see that nothing is lost by it
         self.contention = contention or Contention()
         self.rounds = 0  # times that it was begun anew, for more was contended than was known
         self._reset()
@@ -260,6 +261,7 @@ class Explorer:
         self.levels[0].append(())
         self.done = 0  # schedules that were run, to their ends or to a known state
         self.joined = 0  # of these, to a known state
+        self.ends: set[int] = set()  # the states that whole runs have ended in
         self.steps = 0
         self.longest = 0
         self.rounds += 1
@@ -269,6 +271,8 @@ class Explorer:
 
         Where a run came to the state by a step of the target's own, it went on from there, too.
         """
+        if not self.reduced:
+            return True
         key = hash((*run.state(), target, process, "go"))
         if self.visited.get(key, 99) <= used:
             return False
@@ -319,6 +323,8 @@ class Explorer:
         scheduler = self._run(policy)
         self.done += 1
         self.joined += policy.joined
+        if not policy.joined:
+            self.ends.add(policy.total)
         self.steps += scheduler.steps
         self.longest = max(self.longest, scheduler.steps)
         return policy.news

@@ -157,6 +157,28 @@ def test_every_schedule_with_one_preemption(name: str) -> None:
     assert done > explorer.joined > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [("two after a dead writer", 2), ("last close, opening", 1)],
+)
+def test_what_is_left_out_ends_as_what_is_run(name: str, bound: int) -> None:
+    """Preempted before every step, and run to the end each time: there is no other end."""
+    scenario = SCENARIOS[name]._replace(bound=bound, crash_every=1 << 30)
+    contention, _ = scenario.contention(20)
+    reduced = scenario.explorer(contention)
+    assert reduced.explore()
+    every = scenario.explorer(reduced.contention)
+    every.reduced = False
+    if bound > 1:
+        every.explore(range(1))
+        every.levels[1] = every.levels[1][:: 9 // ROUNDS or 1]
+    assert every.explore()
+    assert every.ends <= reduced.ends
+    if bound == 1:
+        assert every.ends == reduced.ends
+    assert every.joined == 0 < reduced.joined
+
+
 def test_shards_together_are_the_set() -> None:
     """Each schedule of the last level is in one shard."""
     scenario = SCENARIOS["two after a dead writer"]
