@@ -13,15 +13,13 @@ a further extent of the segment, one for each column, and come and go without th
                       points of k and of recall in the table
     h.centers ...     the arrays of `compute.hrm2.lists.Lists`, by their names; positions and
                       ordinals as u32 (2**32 - 1: no code)
-    h.loose           u32, ascending: rows that stand in no list: zero vectors under cosine
     h.patience        f32: the points of k, those of recall, then the table, k by k
 
 Invariants
-    HL1 What is not NULL stands in the lists, or is loose.
+    HL1 Every row that is not NULL stands in the lists.
     HL2 No kernel is given an array, or a number to index one by, that was not checked here: shapes
         agree, blocks and rows are within their arrays, floats are finite and so small that no sum
         or product of a search leaves float32.
-    HL3 Loose rows all score alike, so the first k of them are as good as all.
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ SEED = 0x6D326D
 LEAST_ROWS = 8192  # a scan of fewer is as fast
 MOST_DIMENSIONS = 4096  # the rotation of a build is a matrix of so many squared
 LARGEST = 1e12  # length of a vector under l2 and ip; see HL2
-SMALLEST = 1e-12  # of the longest one
+SMALLEST = 1e-2  # of the longest one: how recall is measured has tolerances that fit no shorter ones
 LIST_ROWS = 100  # of a list, up to CROWD rows; then it grows by GROWTH
 CROWD = 100_000
 GROWTH = 0.4
@@ -79,7 +77,7 @@ def lists_parts(column: Column, values: VectorData, *, measured: bool = True) ->
 
     measured  whether compiled kernels may be waited for, to measure how long to probe
     """
-    chosen, loose = _members(column, values)
+    chosen = np.arange(len(values)) if values.present is None else np.flatnonzero(values.present)
     if len(chosen) < LEAST_ROWS or column.dimension > MOST_DIMENSIONS:
         return []
     if column.metric != "cosine":
@@ -97,18 +95,7 @@ def lists_parts(column: Column, values: VectorData, *, measured: bool = True) ->
     del rotated
     table = _table(lists, rows, column.metric, measured=measured)
     lists = lists._replace(ordinals=chosen[lists.ordinals].astype(np.int32))
-    return _parts(column, lists, loose, table)
-
-
-def _members(column: Column, values: VectorData) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that stand in lists, and the loose ones (HL1)."""
-    present = np.ones(len(values), bool) if values.present is None else values.present
-    if column.metric != "cosine":
-        return np.flatnonzero(present), np.empty(0, np.int64)
-    zero = values.norms == 0
-    suspects = np.flatnonzero(zero)
-    zero[suspects] = ~values.matrix[suspects].any(axis=1)  # tiny ones have a direction
-    return np.flatnonzero(present & ~zero), np.flatnonzero(present & zero)
+    return _parts(column, lists, table)
 
 
 def searched_rows(column: Column, matrix: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -118,7 +105,8 @@ def searched_rows(column: Column, matrix: np.ndarray, chosen: np.ndarray) -> np.
         some = matrix[chosen[start : start + _CHUNK]]
         if column.metric == "cosine":
             wide = some.astype(np.float64)
-            wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+            lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+            wide /= np.where(lengths > 0, lengths, 1)[:, None]
             some = wide
         out[start : start + _CHUNK] = some
     return out
@@ -148,14 +136,14 @@ def cautious_table(lists: int) -> np.ndarray:
     return np.tile(np.ceil(shares * lists), (len(calibration.KS), 1)).astype(np.float32)
 
 
-def _parts(column: Column, lists: Lists, loose: np.ndarray, table: np.ndarray) -> list[NamedPart]:
+def _parts(column: Column, lists: Lists, table: np.ndarray) -> list[NamedPart]:
     points = (calibration.KS, calibration.RECALLS)
     head = np.array(
         [VERSION, SEED, lists.width, len(lists.center_scales), len(lists.positions),
          len(lists.ordinals), len(points[0]), len(points[1])], np.uint32,
     )  # fmt: skip
     flat = np.concatenate([*points, table.ravel()]).astype(np.float32)
-    arrays: dict[str, Any] = {**lists._asdict(), "loose": loose.astype(np.uint32), "patience": flat}
+    arrays: dict[str, Any] = {**lists._asdict(), "patience": flat}
     arrays["factors"] = lists.factors.ravel()
     arrays["positions"] = lists.positions.ravel().view(np.uint32)
     arrays["ordinals"] = lists.ordinals.view(np.uint32)
@@ -169,14 +157,13 @@ def _parts(column: Column, lists: Lists, loose: np.ndarray, table: np.ndarray) -
 class SegmentLists:
     """The lists of one segment and column, checked (HL2)."""
 
-    __slots__ = ("_searcher", "lists", "loose", "metric", "seed", "table")
+    __slots__ = ("_searcher", "lists", "metric", "seed", "table")
 
     def __init__(self, segment: Segment, column: Column) -> None:
         """Raises CorruptDatabaseError where the parts cannot be lists."""
         reader = _Reader(segment, column)
         self.metric = column.metric
         self.seed, self.lists = reader.lists()
-        self.loose = reader.loose()
         self.table = reader.table()
         self._searcher: Searcher | None = None
 
@@ -187,8 +174,8 @@ class SegmentLists:
 
     @property
     def rows(self) -> int:
-        """Rows that the lists lead to, and the loose ones."""
-        return len(self.lists.ordinals) + len(self.loose)
+        """Rows that the lists lead to."""
+        return len(self.lists.ordinals)
 
     def stop(self, k: int, sought: float, effort: Effort) -> Stop:
         """When to stop probing for k rows, which are those that pass among the `sought` nearest."""
@@ -197,6 +184,18 @@ class SegmentLists:
             return Stop(k, most, 0, most, 0.0)
         found = calibration.stop_for(self.table, max(1, round(sought)), effort.recall)
         return found._replace(k=k)
+
+    def clusters(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each list: its codes, and the mean length of their residuals (float32)."""
+        lists = self.lists
+        there = lists.positions >= 0
+        f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
+        tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
+        lengths = np.where(there, f * np.sqrt(1 - tilt * tilt) / 2, 0).sum(axis=1)
+        owners = np.repeat(np.arange(self.count), np.diff(lists.starts))
+        codes = np.bincount(owners, there.sum(axis=1), self.count).astype(np.int64)
+        sums = np.bincount(owners, lengths, self.count)
+        return codes, (sums / np.maximum(1, codes)).astype(np.float32)
 
     def search(self, query: np.ndarray, stop: Stop, mask: np.ndarray | None) -> Found:
         """Candidates of a `searched_query`; the kernels are loaded."""
@@ -310,19 +309,6 @@ class _Reader:
         nulls = self._segment.nulls(self._column)
         if nulls is not None:
             self._expect(part, not times[nulls != 0].any(), "a row that is NULL")
-
-    def loose(self) -> np.ndarray:
-        """int64, ascending."""
-        column = self._column.id
-        items = self._segment.size_of("h.loose", column) // 4 if self._has("loose") else 0
-        array = self._array("loose", items)
-        self._check_rows("loose", array)
-        ascend = bool((array[1:] > array[:-1]).all())
-        self._expect("loose", ascend, "rows that do not ascend")
-        return array.astype(np.int64)
-
-    def _has(self, name: str) -> bool:
-        return self._segment.has(PREFIX + name, self._column.id)
 
     def table(self) -> np.ndarray:
         """The table of patience; a cautious one where its points are not those of this version."""

@@ -25,6 +25,7 @@ from m2mdb.index.description import (
     decode_fields,
     describe_collection,
 )
+from m2mdb.index.integrity_lists import list_faults
 from m2mdb.index.keys import decode_rowid, index_key
 from m2mdb.index.retention import load_ends
 from m2mdb.index.salvage_rows import DeltaEntry
@@ -225,6 +226,9 @@ def _check_rows(
     _check_about(collection, segment, where, report)
     for index, column in enumerate(collection.schema.columns):
         _check_values(segment, column)
+        if column.is_vector:
+            for fault in list_faults(segment, column, quick=quick):
+                report(f"{where}: lists of {column.name}: {fault}")
         if quick:
             continue
         if column.is_vector:

@@ -63,7 +63,6 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "h.scales": ("<f4",),
     "h.squares": ("<f4",),
     "h.ordinals": ("<u4",),
-    "h.loose": ("<u4",),
     "h.patience": ("<f4",),
 }
 

@@ -75,8 +75,6 @@ class Probing:
         stop = lists.stop(self.k, sought, self.effort)
         found = lists.search(query, stop, mask)
         ordinals = found.ordinals.astype(np.int64)
-        if len(lists.loose):
-            ordinals = np.concatenate((ordinals, self._loose(lists, mask)))
         if len(ordinals) < self.k and len(ordinals) < self._findable(part, mask, matches):
             return None
         if works is not None:
@@ -94,11 +92,6 @@ class Probing:
         if matches <= max(GATHERED, self.k):
             return True
         return sought > min(MOST_ROWS, lists.rows / LARGE_SHARE)
-
-    def _loose(self, lists: SegmentLists, mask: np.ndarray | None) -> np.ndarray:
-        """The first k of the rows that all score alike and stand in no list (HL3)."""
-        loose = lists.loose if mask is None else lists.loose[mask[lists.loose]]
-        return loose[: self.k]
 
     def _findable(self, part: SegmentPart, mask: np.ndarray | None, matches: int) -> int:
         """Rows that pass and have a vector."""

@@ -29,6 +29,7 @@ from m2mdb.query.limits import check_count
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView, Part
+    from m2mdb.index.effort import PartWork
     from m2mdb.index.found import Found
     from m2mdb.index.text.match_query import TextQuery
     from m2mdb.index.view import View
@@ -306,6 +307,23 @@ def _fused(work: _Work, request: SearchRequest, method: str, depth: int) -> Sear
         options,
     )
     return SearchHits.of_fusion(work, request, fused, (vector, text))
+
+
+def vector_works(view: View, request: SearchRequest) -> list[PartWork]:
+    """What each part does for the vector side of a request, for EXPLAIN ANALYZE."""
+    work = _Work(view, request)
+    rows = sum([part.size for part in work.collection.parts()])
+    method = fusion_of(request)
+    is_alone = method == "vector_only" and not request.fusion_options
+    k = min(request.k + request.offset if is_alone else depth_of(request), rows)
+    works: list[PartWork] = []
+    if work.query is not None and method != "bm25_only" and k:
+        from m2mdb.index.nearest import nearest
+
+        masks, backend, index = work.masks, work.backend, work.near_column
+        options: dict[str, Any] = {"effort": work.effort, "works": works}
+        nearest(work.collection, index, work.query, k, backend, masks, **options)
+    return works
 
 
 class SearchHits:

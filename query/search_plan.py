@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.collection import SegmentPart
 from m2mdb.index.text.match_query import parse_match
 from m2mdb.pager.errors import DataError, NotSupportedError, ProgrammingError
 from m2mdb.query.ast import Query, Search
@@ -31,9 +32,11 @@ from m2mdb.query.search import (
     searched,
     text_column,
     vector_column,
+    vector_works,
 )
 
 if TYPE_CHECKING:
+    from m2mdb.index.effort import PartWork
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
 
@@ -136,9 +139,13 @@ class SearchPlan(Plan):
             rows = view.collection(schema.name).count()
             backend = view.database.kernels.name
             shape = f"{column.metric} of {column.dtype}, backend {backend}"
-            lines.append((1, f"NEAR {column.name}: exact scan of {rows} rows, {shape}"))
-            if statement.recall is not None or statement.probes is not None:
-                lines.append((2, "an exact scan satisfies every RECALL and PROBES"))
+            how = None if statement.exact else self._lists(view)
+            if how is not None:
+                lines.append((1, f"NEAR {column.name}: {how}, {shape}"))
+            else:
+                lines.append((1, f"NEAR {column.name}: exact scan of {rows} rows, {shape}"))
+                if statement.recall is not None or statement.probes is not None:
+                    lines.append((2, "an exact scan satisfies every RECALL and PROBES"))
         if statement.match is not None:
             index = text_column(schema, statement.match_column)
             indexes = schema.text_columns if index is None else (index,)
@@ -148,6 +155,20 @@ class SearchPlan(Plan):
             lines.append((1, f"FILTER {schema.name} BEFORE RANKING"))
         lines.append((1, self._explain_fusion()))
         return lines + self.explain_inner(view)
+
+    def _lists(self, view: View) -> str | None:
+        """How many segments and lists the vector side may probe; None where there are none."""
+        schema = self._schema
+        column = schema.columns[vector_column(schema, self._statement.near_column)]
+        collection = view.collection(schema.name)
+        parts = [part for part in collection.parts() if isinstance(part, SegmentPart)]
+        found = [(part, part.segment.lists(column)) for part in parts]
+        counts = [(part.live_count, lists.count) for part, lists in found if lists is not None]
+        if not counts:
+            return None
+        rows, lists = (sum(each) for each in zip(*counts, strict=True))
+        scanned = collection.count() - rows
+        return f"{lists} lists of {rows} rows in {len(counts)} segments, scan of {scanned} rows"
 
     def _explain_fusion(self) -> str:
         statement = self._statement
@@ -173,9 +194,21 @@ class SearchPlan(Plan):
         if request.where is not None:
             passing = sum(int(np.count_nonzero(request.where.mask(part))) for part in parts)
             found.append(f"{passing} of {rows} rows pass WHERE")
+        found += [_said(work) for work in vector_works(view, request)]
         if fusion_of(request) in ("rrf", "weighted"):
             found.append(f"depth {depth_of(request)} a side")
         return found
+
+
+def _said(work: PartWork) -> str:
+    """What a part did, as a line of EXPLAIN ANALYZE."""
+    if not work.lists:
+        return f"{work.name}: scanned, {work.rows} rows compared"
+    recall = "by PROBES" if work.recall is None else f"expected recall {work.recall:g}"
+    return (
+        f"{work.name}: {work.probed} of {work.lists} lists probed, {work.codes} codes, "
+        f"{work.reranked} re-ranked, {recall}"
+    )
 
 
 def _refuse_unbuilt(statement: Search) -> None:

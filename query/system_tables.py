@@ -5,6 +5,7 @@ m2m_columns       collection, position, name, type, primary_key, unique_key, not
                   default_value, metric, fulltext
 m2m_indexes       name, collection, column_name, kind, is_unique
 m2m_segments      collection, part, rows, live
+m2m_clusters      collection, column_name, part, list, rows, spread (mean distance to the centroid)
 m2m_stats         one row of figures: query.statistics
 m2m_receipts      receipt, collection, rows, commit, digest, status, holders: of FORGET
 """
@@ -63,6 +64,21 @@ def _segments(view: View, collection: CollectionView) -> Rows:
         yield collection.schema.name, f"kept segment {record.id}", record.rows, 0
 
 
+def _clusters(view: View, collection: CollectionView) -> Rows:
+    schema = collection.schema
+    for segment in collection.segments:
+        for index in schema.vector_columns:
+            lists = segment.lists(schema.columns[index])
+            if lists is None:
+                continue
+            name, part = schema.columns[index].name, f"segment {segment.id}"
+            codes, spreads = lists.clusters()
+            for number, (rows, spread) in enumerate(
+                zip(codes.tolist(), spreads.tolist(), strict=True)
+            ):
+                yield schema.name, name, part, number, rows, spread
+
+
 _TABLES: dict[str, tuple[ListSchema, Callable[[View, CollectionView], Rows]]] = {
     "m2m_collections": (
         ListSchema(
@@ -101,6 +117,16 @@ _TABLES: dict[str, tuple[ListSchema, Callable[[View, CollectionView], Rows]]] = 
             (("collection", _TEXT), ("part", _TEXT), ("rows", _INTEGER), ("live", _INTEGER)),
         ),
         _segments,
+    ),
+    "m2m_clusters": (
+        ListSchema(
+            "m2m_clusters",
+            (
+                ("collection", _TEXT), ("column_name", _TEXT), ("part", _TEXT), ("list", _INTEGER),
+                ("rows", _INTEGER), ("spread", "REAL"),
+            ),
+        ),
+        _clusters,
     ),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,10 @@ def kernels() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of a few hundred rows get lists, and few queries measure them."""
+    make_small(monkeypatch)
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hrm2, "LEAST_ROWS", 300)
     monkeypatch.setattr(hrm2, "LIST_ROWS", 30)
     monkeypatch.setattr("m2mdb.index.probing.GATHERED", 20)
@@ -62,7 +67,7 @@ def filled(
     path: Path | str, rows: np.ndarray, declared: str = "", *, index: bool = True
 ) -> m2mdb.Connection:
     """A file whose collection `notes` has these vectors, numbered by `id` and `n`, with lists."""
-    con = m2mdb.connect(str(path))
+    con = m2mdb.connect(str(path), autocommit=True)
     kind = {"float16": ", f16", "int8": ", i8"}.get(str(rows.dtype), "")
     con.execute(
         f"CREATE COLLECTION notes (id INTEGER PRIMARY KEY, n INTEGER, "
@@ -72,14 +77,24 @@ def filled(
         con.execute("CREATE INDEX by_v ON notes USING hrm2 (v)")
     count = np.arange(len(rows))
     con.collection("notes").add({"id": count, "n": count, "v": rows})
-    con.commit()
     return con
 
 
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed file with ROWS vectors in one segment with lists."""
+    path = tmp_path_factory.mktemp("built") / "m.m2m"
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        filled(path, clustered(ROWS)).close()
+    return path
+
+
 @pytest.fixture
-def con(tmp_path: Path, small: None) -> Iterator[m2mdb.Connection]:
-    """ROWS vectors in one segment with lists."""
-    connection = filled(tmp_path / "m.m2m", clustered(ROWS))
+def con(tmp_path: Path, built: Path, small: None) -> Iterator[m2mdb.Connection]:
+    """A copy of the built file, open."""
+    shutil.copy(built, tmp_path / "m.m2m")
+    connection = m2mdb.connect(str(tmp_path / "m.m2m"), autocommit=True)
     yield connection
     connection.close()
 

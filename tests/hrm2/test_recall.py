@@ -37,7 +37,8 @@ def test_a_search_finds_the_recall_that_is_asked(
     large: tuple[m2mdb.Connection, np.ndarray], k: int, asked: float
 ) -> None:
     con, rows = large
-    for queries in (like_stored(rows, QUERIES), unlike_stored(rows, QUERIES)):
+    count = QUERIES if k < 100 else 30
+    for queries in (like_stored(rows, count), unlike_stored(rows, count)):
         noise = 2 * (asked * (1 - asked) / QUERIES) ** 0.5 if k == 1 else 0.0
         assert recall(con, queries, k, recall=asked) >= asked - 0.02 - noise
 
@@ -115,5 +116,5 @@ def test_a_build_depends_on_the_rows_alone(tmp_path: Path, small: None) -> None:
             ]
         answers.append(parts)
         con.close()
-    assert len(answers[0]) == 14
+    assert len(answers[0]) == 13
     assert answers[0] == answers[1]

@@ -1,0 +1,235 @@
+"""Lists that somebody made: right checksums, and numbers that cannot be (S17, S18)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import m2mdb
+from fuzz.targets.segments import made_extent
+from m2mdb.index.catalog import CollectionEntry
+from m2mdb.index.description import describe_segment
+from m2mdb.index.hrm2 import lists_parts
+from m2mdb.index.integrity_lists import list_faults
+from m2mdb.index.schema import CollectionSchema, Column
+from m2mdb.index.segment import NamedPart, Segment, SegmentRecord, column_parts, lay_out
+from m2mdb.index.values import VectorData
+from m2mdb.pager.errors import CorruptDatabaseError
+from tests.hrm2.conftest import clustered, filled
+
+COUNT, WIDTH = 400, 12
+COLUMN = Column("v", "VECTOR", id=1, dimension=WIDTH, metric="l2")
+Parts = dict[str, np.ndarray]
+Change = Callable[[Parts], None]
+
+
+@pytest.fixture
+def parts(small: None) -> Parts:
+    """The parts of the lists of a segment whose last ten rows are NULL."""
+    found = lists_parts(COLUMN, values(), measured=False)
+    return {name: array.copy() for name, _, array in found}
+
+
+def values() -> VectorData:
+    rows = clustered(COUNT, WIDTH)
+    present = np.arange(COUNT) < COUNT - 10
+    rows[~present] = 0
+    return VectorData(rows, None, present)
+
+
+def made(lists: Parts) -> Segment:
+    """A segment of these vectors and lists, all checksums as they must be."""
+    rows: list[NamedPart] = [("rowids", 0, np.arange(1, COUNT + 1, dtype=np.int64))]
+    rows += column_parts(COLUMN, values())
+    extents = []
+    entry = CollectionEntry(1, CollectionSchema("notes", (COLUMN,)))
+    for some in (rows, [(name, COLUMN.id, array) for name, array in lists.items()]):
+        buffers, _ = lay_out(COUNT, some, describe_segment(entry, 1, 1))
+        extents.append(made_extent(b"".join(bytes(buffer) for buffer in buffers)))
+    return Segment(SegmentRecord(1, COUNT, rowids=(1, COUNT), commit=1), extents, "made")
+
+
+def put(part: str, at: int, value: float) -> Change:
+    def change(parts: Parts) -> None:
+        parts[f"h.{part}"][at] = value
+
+    return change
+
+
+def cut(part: str) -> Change:
+    def change(parts: Parts) -> None:
+        parts[f"h.{part}"] = parts[f"h.{part}"][:-1]
+
+    return change
+
+
+def retyped(part: str, dtype: str) -> Change:
+    def change(parts: Parts) -> None:
+        with np.errstate(invalid="ignore"):
+            parts[f"h.{part}"] = parts[f"h.{part}"].astype(dtype)
+
+    return change
+
+
+def missing(part: str) -> Change:
+    def change(parts: Parts) -> None:
+        del parts[f"h.{part}"]
+
+    return change
+
+
+def one_ordinal_twice(parts: Parts) -> None:
+    parts["h.ordinals"][0] = parts["h.ordinals"][1]
+
+
+NAMES = (
+    "head", "centers", "center_scales", "center_squares", "starts", "codes", "factors",
+    "positions", "bytes8", "scales", "squares", "ordinals", "patience",
+)  # fmt: skip
+FLOATS = ("center_scales", "center_squares", "factors", "scales", "squares")
+REFUSED: dict[str, Change] = {
+    **{f"{name} cut short": cut(name) for name in NAMES},
+    **{f"{name} missing": missing(name) for name in NAMES[1:]},
+    **{f"{name} of another type": retyped(name, "<u2") for name in NAMES},
+    "version": put("head", 0, 2),
+    "width": put("head", 2, 128),
+    "no lists": put("head", 3, 0),
+    "more lists than rows": put("head", 3, COUNT + 1),
+    "no blocks": put("head", 4, 0),
+    "blocks without end": put("head", 4, 2**32 - 1),
+    "no rows": put("head", 5, 0),
+    "more rows than the segment": put("head", 5, COUNT + 1),
+    "points without end": put("head", 6, 2**32 - 1),
+    "starts behind the first block": put("starts", 0, 1),
+    "starts that descend": put("starts", 1, 2**40),
+    "a negative start": put("starts", 1, -1),
+    "a last start beyond the blocks": put("starts", -1, 2**40),
+    "a position beyond the rows": put("positions", 0, COUNT),
+    "a position below none": put("positions", 0, 2**32 - 2),
+    "an ordinal beyond the segment": put("ordinals", 0, COUNT),
+    "an ordinal twice": one_ordinal_twice,
+    "a row that is NULL": put("ordinals", 0, COUNT - 1),
+    "patience that is no number": put("patience", -1, np.nan),
+    "negative patience": put("patience", -1, -1),
+    **{f"{name} not a number": put(name, 3, np.nan) for name in FLOATS},
+    **{f"{name} infinite": put(name, 3, np.inf) for name in FLOATS},
+    "a negative scale": put("scales", 0, -1),
+    "a large centroid": put("center_scales", 0, 1e30),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", sorted(REFUSED))
+def test_s18_lists_that_cannot_be_are_refused_before_a_kernel_reads_them(
+    parts: Parts, what: str
+) -> None:
+    REFUSED[what](parts)
+    with pytest.raises(CorruptDatabaseError, match=r"segment 1|made") as caught:
+        made(parts).lists(COLUMN)
+    assert "h." in str(caught.value)
+
+
+def test_sound_lists_are_taken(parts: Parts) -> None:
+    segment = made(parts)
+    lists = segment.lists(COLUMN)
+    assert lists is not None
+    assert lists.rows == COUNT - 10
+    assert list(list_faults(segment, COLUMN)) == []
+
+
+def test_a_table_of_other_points_is_not_used(parts: Parts) -> None:
+    parts["h.patience"][0] = 7
+    lists = made(parts).lists(COLUMN)
+    assert lists is not None
+    assert (lists.table[0] > 0).all()
+    assert (lists.table == lists.table[0]).all()
+
+
+def swap_rows(parts: Parts) -> None:
+    parts["h.ordinals"][[3, 9]] = parts["h.ordinals"][[9, 3]]
+
+
+def flip_code(parts: Parts) -> None:
+    parts["h.codes"] ^= np.uint8(0x11)
+
+
+def swap_positions(parts: Parts) -> None:
+    flat = parts["h.positions"]
+    there = np.flatnonzero(flat != 2**32 - 1)
+    a, b = there[0], there[-1]
+    flat[[a, b]] = flat[[b, a]]
+
+
+def lose_position(parts: Parts) -> None:
+    """One row's codes become another's."""
+    flat = parts["h.positions"]
+    flat[flat == 5] = 6
+
+
+def other_byte(parts: Parts) -> None:
+    parts["h.bytes8"][100] ^= 0x40
+
+
+def other_square(parts: Parts) -> None:
+    parts["h.squares"][7] *= 1.5
+
+
+def other_length(parts: Parts) -> None:
+    """The f of some code."""
+    parts["h.factors"][32] *= 3
+
+
+def other_center(parts: Parts) -> None:
+    parts["h.centers"][:64] = 255 - parts["h.centers"][:64]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [swap_rows, flip_code, swap_positions, lose_position, other_byte, other_square, other_length,
+     other_center],
+)  # fmt: skip
+def test_codes_of_other_values_are_faults(parts: Parts, change: Change) -> None:
+    change(parts)
+    assert list(list_faults(made(parts), COLUMN))
+    assert not list(list_faults(made(parts), COLUMN, quick=True))
+
+
+def test_a_row_that_stands_in_no_list_is_a_fault(parts: Parts) -> None:
+    """A NULL too many in the lists is refused; a vector too few is a fault."""
+    found = lists_parts(
+        COLUMN, VectorData(values().matrix, None, np.arange(COUNT) < COUNT - 30), measured=False
+    )
+    fewer = {name: array for name, _, array in found}
+    assert any("stands 0 times" in fault for fault in list_faults(made(fewer), COLUMN))
+
+
+def test_s17_an_untrusted_file_with_lists_opens(tmp_path: Path, small: None) -> None:
+    path = tmp_path / "m.m2m"
+    filled(path, clustered(600)).close()
+    con = m2mdb.connect(str(path), untrusted=True)
+    query = clustered(600)[3]
+    assert con.collection("notes").search(near=query, k=1).ids.tolist() == [3]
+    con.close()
+
+
+def test_s18_a_damaged_block_of_lists_is_an_error_and_no_answer(
+    tmp_path: Path, small: None
+) -> None:
+    path, rows = tmp_path / "m.m2m", clustered(2000)
+    con = filled(path, rows)
+    with con.engine().reading() as view:
+        codes = view.collection("notes").segments[0].array("h.bytes8", 3).tobytes()
+    con.execute("CHECKPOINT truncate")
+    con.close()
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(codes[-200:]) + 77] ^= 1
+    path.write_bytes(raw)
+
+    con = m2mdb.connect(str(path))
+    with pytest.raises(CorruptDatabaseError, match="checksum"):
+        con.collection("notes").search(near=rows[3], k=1)
+    assert con.collection("notes").search(near=rows[3], k=1, exact=True).ids.tolist() == [3]
+    assert con.execute("PRAGMA integrity_check").fetchall() != [("ok",)]
+    con.close()
