@@ -18,18 +18,23 @@ State of one query, a tuple owned by the caller, so that a scan may come in many
     limits      float64[7]          MULTIPLY, SUBTRACT, LOW, HIGH (see `lift`), SPREAD, LENGTH (see
                                     `bound`), THRESHOLD
 
+The candidates of a search are then ranked by `rank`, which computes in float64, each sum in one
+order of additions: what it gives is `rescore.rank`'s to the bit.
+
 Invariants
     K1  A kernel allocates nothing, raises nothing and calls only kernels of this file: the
         compiled cache does not notice a change elsewhere.
     K2  Each kernel has one explicit signature, so that loading compiles it once.
     K3  A kernel returns the row where it stopped: the end, or a block that the candidates' arrays
         may not hold; the caller then grows them and goes on from there.
+    K4  What gives final scores is compiled without licence to reorder or contract.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return"
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +62,8 @@ COSINE, IP, L2, EXPANDED = 0, 1, 2, 3
 SMALLEST_NORM = np.float32(1e-37)
 LARGEST_EXPANDED = np.float32(1e17)
 ROUNDING = 2.0**-23
+PAIRWISE_BLOCK = 128  # terms that NumPy adds in eight running sums, without halving them further
+SMALLEST = 5e-324  # the smallest float64 above zero
 
 # sums may be reordered, which is what vectorizes them; NaN and infinity keep their meaning
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -64,6 +71,7 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 READ_MATRIX = types.Array(types.float32, 2, "C", readonly=True)
 READ_VECTOR = types.Array(types.float32, 1, "C", readonly=True)
 READ_MASK = types.Array(types.uint8, 1, "C", readonly=True)
+READ_INTS = types.Array(types.int64, 1, "C", readonly=True)
 MATRIX = types.float32[:, ::1]
 VECTOR = types.float32[::1]
 INTS = types.int64[::1]
@@ -76,7 +84,7 @@ STATE = types.Tuple((INTS, VECTOR, VECTOR, VECTOR, INTS, VECTOR, INTS, FLOATS))
 STATES = types.Tuple((INTS, MATRIX, MATRIX, MATRIX, INT_MATRIX, MATRIX, INT_MATRIX, FLOAT_MATRIX))
 
 
-def kernel(*signature: Any) -> Callable[[Any], Any]:
+def kernel(*signature: Any, fastmath: Any = FAST) -> Callable[[Any], Any]:
     """Compile a function for one signature: (result, argument, ...); cached in our own folder."""
 
     def compiled(function: Any) -> Any:
@@ -84,7 +92,7 @@ def kernel(*signature: Any) -> Callable[[Any], Any]:
             return njit(
                 signature[0](*signature[1:]),
                 nogil=True,
-                fastmath=FAST,
+                fastmath=fastmath,
                 error_model="numpy",
                 boundscheck=False,
                 cache=True,
@@ -417,3 +425,121 @@ def scan_many(
             if bound(kind, count, norms, state) > 0:
                 keep(count, first, state)
     return n
+
+
+@kernel(types.float64, FLOATS, INT, INT, fastmath=False)
+def pairwise(terms: Floats, start: int, count: int) -> float:
+    """The sum of terms[start : start + count], added in the order in which NumPy adds (K4).
+
+    Twin    numpy.add.reduce over a contiguous axis
+    """
+    if count > PAIRWISE_BLOCK:
+        half = count // 2
+        half -= half % 8
+        left = pairwise(terms, start, half)
+        return left + pairwise(terms, start + half, count - half)
+    stop = start + count
+    if count < 8:
+        total = 0.0
+        for j in range(start, stop):
+            total += terms[j]
+        return total
+    s0, s1, s2, s3 = terms[start], terms[start + 1], terms[start + 2], terms[start + 3]
+    s4, s5, s6, s7 = terms[start + 4], terms[start + 5], terms[start + 6], terms[start + 7]
+    whole = stop - count % 8
+    for j in range(start + 8, whole, 8):
+        s0 += terms[j]
+        s1 += terms[j + 1]
+        s2 += terms[j + 2]
+        s3 += terms[j + 3]
+        s4 += terms[j + 4]
+        s5 += terms[j + 5]
+        s6 += terms[j + 6]
+        s7 += terms[j + 7]
+    total = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+    for j in range(whole, stop):
+        total += terms[j]
+    return total
+
+
+@kernel(types.float64, INT, READ_MATRIX, INT, READ_VECTOR, types.float64, FLOATS, fastmath=False)
+def similarity(
+    kind: int, rows: Matrix, r: int, query: Vector, length: float, terms: Floats
+) -> float:
+    """The final similarity of row r to the query, whose length in float64 is `length` (K4).
+
+    terms   float64[d], overwritten
+    Twin    rescore.similarities
+    """
+    d = rows.shape[1]
+    if kind == L2:
+        for j in range(d):
+            delta = np.float64(rows[r, j]) - np.float64(query[j])
+            terms[j] = delta * delta
+        return (0.0 + pairwise(terms, 0, d)) * -1.0
+    for j in range(d):
+        terms[j] = np.float64(rows[r, j]) * np.float64(query[j])
+    dot = 0.0 + pairwise(terms, 0, d)
+    if kind == IP:
+        return dot
+    for j in range(d):
+        terms[j] = np.float64(rows[r, j]) * np.float64(rows[r, j])
+    dot /= max(math.sqrt(pairwise(terms, 0, d)) * length, SMALLEST)
+    return max(min(dot, 1.0), -1.0)
+
+
+@kernel(
+    INT, INT, READ_MATRIX, READ_INTS, READ_INTS, READ_VECTOR, FLOATS,
+    types.Tuple((INTS, INTS, FLOATS, VECTOR)), fastmath=False,
+)  # fmt: skip
+def rank(
+    kind: int,
+    rows: Matrix,
+    rowids: Ints,
+    ordinals: Ints,
+    query: Vector,
+    terms: Floats,
+    out: tuple[Ints, Ints, Floats, Vector],
+) -> int:
+    """The k best of the rows `ordinals`, by (key descending, rowid ascending); returns how many.
+
+    kind    COSINE, IP or L2
+    terms   float64[d], overwritten
+    out     positions in `ordinals`, rowids, scores, distances, each of k: ordered by insertion,
+            so that k is to be small
+    Twin    rescore.rank
+    """
+    positions, ids, scores, distances = out
+    k, d = positions.shape[0], rows.shape[1]
+    length = 0.0
+    if kind == COSINE:
+        for j in range(d):
+            terms[j] = np.float64(query[j]) * np.float64(query[j])
+        length = math.sqrt(pairwise(terms, 0, d))
+    count = 0
+    for i in range(ordinals.shape[0]):
+        r = ordinals[i]
+        near = similarity(kind, rows, r, query, length, terms)
+        if kind == L2:
+            distance = np.float32(math.sqrt(-near))
+            score = 1.0 / (1.0 + np.float64(distance))
+        else:
+            shown = np.float32(near)
+            score = np.float64(shown)
+            distance = np.float32(1.0 if kind == COSINE else 0.0) - shown
+        at = count
+        while at > 0:
+            # equal scores of l2 may have distances that differ: it is ordered by those
+            behind = distances[at - 1] - distance if kind == L2 else score - scores[at - 1]
+            if behind < 0.0 or (not behind > 0.0 and ids[at - 1] <= rowids[r]):
+                break
+            at -= 1
+        if at == k:
+            continue
+        count = min(count + 1, k)
+        for j in range(count - 1, at, -1):
+            positions[j], ids[j] = positions[j - 1], ids[j - 1]
+            scores[j], distances[j] = scores[j - 1], distances[j - 1]
+        positions[at], ids[at] = i, rowids[r]
+        scores[at], distances[at] = score, distance
+    return count

@@ -16,18 +16,24 @@ Invariants
         distance. Scores are float32, those of l2 float64: near 1 float32 cannot tell small
         distances apart, and equal scores would seem out of order.
     R3  Memory is bounded: candidates beyond CHUNK_VALUES are gathered and ranked chunk by chunk.
+    R4  Every sum is NumPy's pairwise one over a contiguous axis, of products that are rounded
+        before they are added. The compiled kernel adds in that order, so that both forms give the
+        same bits; it is used only where it was seen to.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from m2mdb.compute.loader import LOADER
 from m2mdb.compute.topk import best_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any
 
     from numpy.typing import NDArray
@@ -41,6 +47,9 @@ if TYPE_CHECKING:
 
 SMALLEST = 5e-324  # the smallest float64 above zero
 CHUNK_VALUES = 1 << 18  # 2 MiB of float64 at a time
+MOST_INSERTED = 256  # hits that the kernel orders, by insertion
+KINDS = {"cosine": 0, "ip": 1, "l2": 2}  # as `numba_kernels` numbers them
+PROBED_DIMENSIONS = (1, 7, 8, 31, 128, 129, 384, 1001)
 
 
 class Ranked(NamedTuple):
@@ -66,18 +75,21 @@ def similarities(rows: Rows, query: Vector, metric: str) -> Doubles:
     target = query.astype(np.float64)
     if metric == "l2":
         wide -= target
-        return _products(wide, wide) * -1.0
-    dots: Doubles = np.einsum("ij,j->i", wide, target)
+        wide *= wide
+        return _sums(wide) * -1.0
+    dots = _sums(wide * target)
     if metric == "ip":
         return dots
-    lengths = np.sqrt(_products(wide, wide)) * np.sqrt(_products(target[None], target[None]))
+    wide *= wide
+    lengths = np.sqrt(_sums(wide)) * math.sqrt(_sums((target * target)[None])[0])
     dots /= np.maximum(lengths, SMALLEST)  # a zero vector's product is 0, and stays so
     return np.maximum(np.minimum(dots, 1.0), -1.0)
 
 
-def _products(left: Doubles, right: Doubles) -> Doubles:
-    """Dot product of each row of `left` with the same row of `right`."""
-    out: Doubles = np.einsum("ij,ij->i", left, right)
+def _sums(terms: Doubles) -> Doubles:
+    """The sum of each row (R4); never -0.0."""
+    out: Doubles = np.add.reduce(terms, axis=1)
+    out += 0.0
     return out
 
 
@@ -122,6 +134,42 @@ def rank_gathered(
         best = found if best is None else _best_of(best, found, k, metric)
     assert best is not None
     return best
+
+
+def rank_rows(
+    rows: Rows, ordinals: NDArray[np.int64], ids: Ids, query: Vector, k: int, metric: str
+) -> Ranked:
+    """`rank` of some rows of an array that is in memory: rows[ordinals], with ids[ordinals].
+
+    `positions` of the result index `ordinals`. float32 rows are not copied where kernels are
+    loaded.
+    """
+    kernels = LOADER.module
+    most = min(k, ordinals.shape[0])
+    flags = rows.flags
+    is_plain = rows.dtype == np.float32 and flags.c_contiguous and flags.aligned
+    if kernels is None or not 0 < most <= MOST_INSERTED or not is_plain or not _agrees(kernels):
+        return rank_gathered(lambda chosen: rows[chosen], ordinals, ids[ordinals], query, k, metric)
+    positions, found = np.empty(most, np.int64), np.empty(most, np.int64)
+    scores, distances = np.empty(most), np.empty(most, np.float32)
+    out = (positions, found, scores, distances)
+    terms = np.empty(query.shape[0])
+    kernels.rank(KINDS[metric], rows, ids, ordinals, query, terms, out)
+    shown = scores if metric == "l2" else scores.astype(np.float32)
+    return Ranked(positions, found, shown, distances)
+
+
+_agreeing: tuple[ModuleType | None, bool] = (None, False)
+
+
+def _agrees(kernels: ModuleType) -> bool:
+    """Whether the kernel adds as this NumPy does (R4): tried once, with the sums of a few rows."""
+    global _agreeing
+    if _agreeing[0] is not kernels:
+        terms = [np.sin(np.arange(1.0, 1.0 + d)) * 1e3 for d in PROBED_DIMENSIONS]
+        agrees = all(kernels.pairwise(t, 0, len(t)) + 0.0 == _sums(t[None])[0] for t in terms)
+        _agreeing = (kernels, agrees)
+    return _agreeing[1]
 
 
 def _best_of(left: Ranked, right: Ranked, k: int, metric: str) -> Ranked:

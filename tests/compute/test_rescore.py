@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from m2mdb.compute import rescore
 from m2mdb.compute.bound import METRICS, row_norms
-from m2mdb.compute.rescore import present, rank, rank_gathered, similarities
+from m2mdb.compute.loader import LOADER
+from m2mdb.compute.rescore import present, rank, rank_gathered, rank_rows, similarities
 
 DTYPES = (np.float32, np.float16, np.int8)
 
@@ -130,3 +131,86 @@ def test_norms_are_rounded_once() -> None:
 
     assert row_norms(rows).tolist() == pytest.approx(exact, rel=2**-23)
     assert row_norms(rows[:0]).shape == (0,)
+
+
+def both_forms(
+    rows: np.ndarray[Any, Any],
+    ordinals: np.ndarray[Any, Any],
+    ids: np.ndarray[Any, Any],
+    query: np.ndarray[Any, Any],
+    k: int,
+    metric: str,
+) -> list[rescore.Ranked]:
+    """What the compiled kernel gives, and what NumPy gives."""
+    kernels = LOADER.module
+    assert kernels is not None and rescore._agrees(kernels)
+    found = [rank_rows(rows, ordinals, ids, query, k, metric)]
+    LOADER.module = None
+    try:
+        return [*found, rank_rows(rows, ordinals, ids, query, k, metric)]
+    finally:
+        LOADER.module = kernels
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from((1, 2, 7, 8, 9, 64, 100, 127, 128, 129, 136, 257, 384, 1000, 1537)),
+    st.sampled_from(METRICS),
+    st.sampled_from((1.0, 1e-22, 1e16)),
+    st.sampled_from((1, 10, 40, 100)),
+)
+def test_the_kernel_ranks_to_the_bit_as_numpy_does(
+    seed: int, dimension: int, metric: str, scale: float, k: int
+) -> None:
+    """R4."""
+    assert LOADER.wait()
+    random = np.random.default_rng(seed)
+    rows = (random.standard_normal((60, dimension)) * scale).astype(np.float32)
+    rows[3] = rows[7] = rows[40]
+    rows[5], rows[9] = 0.0, -rows[3]
+    query = rows[3] if seed % 2 else (random.standard_normal(dimension) * scale).astype(np.float32)
+    ids = random.permutation(60)
+    ordinals = random.permutation(60)[:40]
+
+    compiled, reference = both_forms(rows, ordinals, ids, query, k, metric)
+
+    for left, right in zip(compiled, reference, strict=True):
+        assert left.dtype == right.dtype and left.tobytes() == right.tobytes()
+
+
+def test_the_kernel_orders_infinite_scores_and_zeros_as_numpy_does() -> None:
+    """R2, R4."""
+    assert LOADER.wait()
+    rows = np.array([[3e38], [1e38], [-3e38], [0.0], [-0.0], [2e38], [-1e38]], np.float32)
+    ids = np.array([5, 6, 1, 3, 2, 4, 0])
+
+    for metric in METRICS:
+        for value in (3e38, -3e38, 0.0, -0.0):
+            query = np.array([value], np.float32)
+            compiled, reference = both_forms(rows, np.arange(7), ids, query, 7, metric)
+
+            assert compiled.ids.tolist() == reference.ids.tolist()
+            assert compiled.scores.tobytes() == reference.scores.tobytes()
+            assert compiled.distances.tobytes() == reference.distances.tobytes()
+
+
+def test_a_numpy_that_adds_in_another_order_is_not_mixed_with_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R4: scores then come from NumPy alone."""
+    assert LOADER.wait()
+    rows = rows_of(6, 20, 384, np.float32)
+
+    def backwards(terms: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        sums: np.ndarray[Any, Any] = np.add.reduce(terms[:, ::-1].copy(), axis=1)
+        return sums + 0.0
+
+    monkeypatch.setattr(rescore, "_agreeing", (None, False))
+    monkeypatch.setattr(rescore, "_sums", backwards)
+    assert LOADER.module is not None and not rescore._agrees(LOADER.module)
+
+    found = rank_rows(rows, np.arange(20), np.arange(20), rows[2], 5, "cosine")
+
+    wanted = rank(rows, np.arange(20), rows[2], 5, "cosine")
+    assert found.scores.tobytes() == wanted.scores.tobytes()
