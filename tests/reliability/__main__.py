@@ -3,6 +3,7 @@
     python -m tests.reliability --minutes 30 --seed 7          every campaign, its share of the time
     python -m tests.reliability --minutes 5 --only sim,kill    some of them
     python -m tests.reliability --sums                         what all runs counted so far
+    python -m tests.reliability --document                     the same into docs/reliability.md
 
 Each campaign's counts are added to docs/reliability.jsonl (`--ledger` names another file, `-`
 none). The exit code is 1 where one failed; the others still run.
@@ -19,11 +20,15 @@ from typing import Any
 
 from tests.reliability import ledger
 from tests.reliability.campaigns import CAMPAIGNS, GOALS, Entry
+from tests.reliability.counts import write_counts
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; the exit code."""
     options = parse(arguments)
+    if options.document:
+        write_counts()
+        return 0
     if options.sums:
         report(ledger.read(options.ledger or ledger.LEDGER))
         return 0
@@ -48,6 +53,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="names, separated by commas")
     parser.add_argument("--ledger", default=str(ledger.LEDGER), help="a file, or - for none")
     parser.add_argument("--sums", action="store_true", help="print the sums of the ledger only")
+    parser.add_argument("--document", action="store_true", help="write them into the document")
     options = parser.parse_args(arguments)
     if not 0 < options.minutes < float("inf"):
         parser.error(f"--minutes {options.minutes} is not a time")
