@@ -82,7 +82,7 @@ class _Delta:
 
 
 class _Segments:
-    """Columns, vectors, key hashes, inverted lists, deletions: live rows move to new extents."""
+    """Columns, vectors and their lists, key hashes, inverted lists, deletions: all written anew."""
 
     name = "segments"
 

@@ -51,7 +51,9 @@ SEED = 0x6D326D
 LEAST_ROWS = 8192  # a scan of fewer is as fast
 MOST_DIMENSIONS = 4096  # the rotation of a build is a matrix of so many squared
 LARGEST = 1e12  # length of a vector under l2 and ip; see HL2
-SMALLEST = 1e-2  # of the longest one: how recall is measured has tolerances that fit no shorter ones
+SMALLEST = (
+    1e-2  # of the longest one: how recall is measured has tolerances that fit no shorter ones
+)
 LIST_ROWS = 100  # of a list, up to CROWD rows; then it grows by GROWTH
 CROWD = 100_000
 GROWTH = 0.4
@@ -287,8 +289,9 @@ class _Reader:
         h, f, e = factors[:, 0], factors[:, 1], factors[:, 2]
         empty = positions < 0
         good = np.where(empty, np.isposinf(h), np.abs(h) <= _LARGEST_TERM).all()
-        slopes = np.abs(f).max() <= _LARGEST_FACTOR and np.abs(e).max() <= _LARGEST_FACTOR
-        self._expect("factors", bool(good and slopes), "numbers that no code has")
+        low, high = min(f.min(), e.min()), max(f.max(), e.max())
+        is_within = 0 <= low and high <= _LARGEST_FACTOR
+        self._expect("factors", bool(good and is_within), "numbers that no code has")
         return factors.reshape(-1, 3 * BLOCK)
 
     def _ordinals(self) -> np.ndarray:

@@ -74,12 +74,13 @@ def _row_faults(segment: Segment, column: Column, found: SegmentLists) -> Iterat
     for start in range(0, len(lists.ordinals), CHUNK):
         some = slice(start, start + CHUNK)
         ordinals = lists.ordinals[some]
-        rows = rotate(searched_rows(column, matrix, ordinals), width, found.seed)
-        squares = np.einsum("ij,ij->i", rows, rows)
         decoded, steps = _decoded(lists.bytes8, lists.scales, np.arange(len(ordinals)) + start)
-        room = STEP * steps + 1e-5 * np.sqrt(squares) + 1e-30
-        wrong = (np.abs(decoded - rows) > room[:, None]).any(axis=1)
-        wrong |= np.abs(squares - lists.squares[some]) > LOOSE * squares + 1e-30
+        with np.errstate(all="ignore"):  # what is not finite is said of the vectors
+            rows = rotate(searched_rows(column, matrix, ordinals), width, found.seed)
+            squares = np.einsum("ij,ij->i", rows, rows)
+            room = STEP * steps + 1e-5 * np.sqrt(squares) + 1e-30
+            wrong = (np.abs(decoded - rows) > room[:, None]).any(axis=1)
+            wrong |= np.abs(squares - lists.squares[some]) > LOOSE * squares + 1e-30
         if wrong.any():
             yield f"the 8-bit codes of row {ordinals[wrong.argmax()]} are not of its vector"
             return

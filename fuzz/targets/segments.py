@@ -1,6 +1,7 @@
 """Segments: extents whose checksums hold and whose content does not.
 
 postings   the parts of a text index: a byte that says how many rows, u32 sizes, then the parts
+lists      the same with lists of its vectors: their checks, and the compiled search of them
 segment    the content of a segment's extent, of as many rows as its first u16 says: every way
            to read it, and searches by both backends
 """
@@ -15,8 +16,13 @@ import numpy as np
 from fuzz.seeded import PATH, SeededVfs
 from fuzz.target import Target
 from m2mdb.compute.backend import choose
+from m2mdb.compute.loader import LOADER
+from m2mdb.index import hrm2
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.description import describe_segment
+from m2mdb.index.effort import Effort
+from m2mdb.index.hrm2 import searched_query
+from m2mdb.index.integrity_lists import list_faults
 from m2mdb.index.maintenance import text_parts
 from m2mdb.index.schema import CollectionSchema, Column
 from m2mdb.index.segment import (
@@ -149,6 +155,59 @@ def _nearest(segment: Segment, column: Column, backend: str) -> None:
     assert not len(found.ordinals) or 0 <= found.ordinals.min() <= found.ordinals.max() < len(rows)
 
 
+def run_lists(data: bytes) -> None:
+    """Search and check the lists of two columns."""
+    rows = int.from_bytes(data[:2], "little") % 512
+    record = SegmentRecord(1, rows or 1, rowids=(1, max(rows, 1)), commit=1)
+    segment = Segment(record, [made_extent(data[2:])], "fuzz")
+    for column in COLUMNS[6:8]:
+        for call in (_probe, lambda *of: list(list_faults(*of))):
+            try:
+                call(segment, column)
+            except Error:
+                continue
+
+
+def _probe(segment: Segment, column: Column) -> None:
+    """Lists that were taken are searched by compiled kernels, wherever they lead."""
+    lists = segment.lists(column)
+    if lists is None or not LOADER.wait():
+        return
+    lists.clusters()
+    for query in (np.ones(column.dimension, np.float32), np.zeros(column.dimension, np.float32)):
+        prepared = searched_query(query + np.float32(1e-3), column.metric)
+        assert prepared is not None
+        for effort in (Effort(0.9), Effort(0.9, 1000)):
+            found = lists.search(prepared, lists.stop(3, 3.0, effort), None)
+            rows = found.ordinals.tolist()
+            assert all(0 <= row < segment.rows for row in rows) and len(set(rows)) == len(rows)
+
+
+def _lists(column: Column, data: VectorData) -> list[NamedPart]:
+    """Lists of a few rows."""
+    least, hrm2.LEAST_ROWS = hrm2.LEAST_ROWS, 1
+    try:
+        return hrm2.lists_parts(column, data, measured=False)
+    finally:
+        hrm2.LEAST_ROWS = least
+
+
+def lists_seeds() -> list[bytes]:
+    """Segments of three and of 90 rows."""
+    found = []
+    entry = CollectionEntry(1, CollectionSchema("fuzz", COLUMNS))
+    for rows in (3, 90):
+        parts: list[NamedPart] = [("rowids", 0, np.arange(1, rows + 1, dtype=np.int64))]
+        for column, dtype in ((COLUMNS[6], np.float32), (COLUMNS[7], np.float16)):
+            numbers = np.random.default_rng(rows).standard_normal((rows, column.dimension))
+            data = VectorData(numbers.astype(dtype))
+            parts += column_parts(column, data)
+            parts += _lists(column, data)
+        buffers, _ = lay_out(rows, parts, describe_segment(entry, 1, 1))
+        found.append(rows.to_bytes(2, "little") + b"".join(bytes(buffer) for buffer in buffers))
+    return found
+
+
 def segment_seeds() -> list[bytes]:
     """Segments of one and of seven rows."""
     found = []
@@ -179,4 +238,5 @@ def segment_seeds() -> list[bytes]:
 TARGETS = [
     Target("postings", run_postings, postings_seeds, share=2.0),
     Target("segment", run_segment, segment_seeds, share=2.0, in_place=True),
+    Target("lists", run_lists, lists_seeds, share=2.0, in_place=True),
 ]

@@ -96,7 +96,8 @@ def con(tmp_path: Path, built: Path, small: None) -> Iterator[m2mdb.Connection]:
     shutil.copy(built, tmp_path / "m.m2m")
     connection = m2mdb.connect(str(tmp_path / "m.m2m"), autocommit=True)
     yield connection
-    connection.close()
+    if connection.database is not None:
+        connection.close()
 
 
 def found(con: m2mdb.Connection, query: np.ndarray, **options: object) -> list[int]:

@@ -10,6 +10,7 @@ import pytest
 import m2mdb
 from m2mdb.index import hrm2
 from m2mdb.pager.errors import ProgrammingError
+from m2mdb.recovering import recover
 from tests.hrm2.conftest import (
     ROWS,
     clustered,
@@ -288,3 +289,32 @@ def test_a_dump_says_the_index_and_loading_it_makes_lists(
     assert lists_of(copy)[0] > 10
     assert_sound(copy)
     copy.close()
+
+
+@pytest.mark.parametrize("damage", ["none", "lists", "directory of the lists", "catalog"])
+def test_recover_takes_the_rows_and_makes_lists_anew(
+    con: m2mdb.Connection, tmp_path: Path, damage: str
+) -> None:
+    with con.engine().reading() as view:
+        segment = view.collection("notes").segments[0]
+        extent, at, _ = segment.range_of("h.codes" if damage == "lists" else "h.head", 3)
+        start = (extent.descriptor.start_page - 1) * view.pages.page_size
+        root = (view.header().catalog_root - 1) * view.pages.page_size
+    con.execute("CHECKPOINT truncate")
+    con.close()
+    path = tmp_path / "m.m2m"
+    raw = bytearray(path.read_bytes())
+    place = {"lists": start + at, "directory of the lists": start + 20, "catalog": root + 60}
+    if damage in place:
+        raw[place[damage]] ^= 0x10
+    path.write_bytes(raw)
+
+    report = recover(str(path), str(tmp_path / "new.m2m"))
+
+    saved = m2mdb.connect(str(tmp_path / "new.m2m"), autocommit=True)
+    assert saved.execute("SELECT count(*) FROM notes").fetchone()[0] == ROWS, report
+    assert saved.execute("SELECT name, kind FROM m2m_indexes").fetchall() == [("by_v", "hrm2")]
+    saved.execute("OPTIMIZE")
+    assert lists_of(saved)[0] > 10
+    assert_sound(saved)
+    saved.close()
