@@ -8,13 +8,14 @@ norms) goes to a NumPy collector beside.
 
 Invariants
     G1  No call waits for the loader.
-    G2  State lives in the collector: collectors of several threads share nothing.
+    G2  State lives in the collector: collectors of several threads share nothing. The arrays of
+        one that has gone are its successor's.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,11 +23,11 @@ from m2mdb.compute.backend import Candidates
 from m2mdb.compute.bound import Query
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.reference import NumpyBackend, NumpyCollector, check_rows
+from m2mdb.compute.rescore import KINDS
 from m2mdb.pager.errors import NotSupportedError
 
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -41,6 +42,8 @@ LARGEST_EXPANDED = 1e17  # a longer query's l2 is computed from differences
 FEW_QUERIES = 48  # BLAS is as fast from here on
 BLOCK_ROWS = 1024  # rows scored before a selection: one query reads them once
 BLOCK_VALUES = 3 << 15  # the same for several queries, in values: 384 KiB stay in the L2 cache
+MOST_SPARED = 1024  # k up to which the arrays of a collector are kept for the next one
+SPARE_STATES = 4
 NO_MASK = np.empty(0, np.uint8)
 NO_NORMS = np.empty(0, np.float32)
 
@@ -52,6 +55,31 @@ def _is_ready(rows: Rows, norms: Vector | None, metric: str) -> bool:
     return is_plain and (norms is not None or metric == "l2")
 
 
+_spare: dict[int, Any] = {}  # by k; taken out by one step, which no other thread comes between
+
+
+def _state_for(k: int, query: Query) -> tuple[Any, ...]:
+    """The arrays of a search that begins, see `numba_kernels`."""
+    state: tuple[Any, ...] | None = _spare.pop(k, None)
+    if state is None:
+        capacity = 4 * k + 2 * BLOCK_ROWS
+        state = (
+            np.empty(BLOCK_ROWS, np.int64),
+            np.empty(BLOCK_ROWS, np.float32),
+            np.empty(BLOCK_ROWS, np.float32),
+            np.empty(k, np.float32),
+            np.empty(capacity, np.int64),
+            np.empty(capacity, np.float32),
+            np.empty(2, np.int64),
+            np.empty(7),
+        )
+    counts, limits = state[6], state[7]
+    counts[0] = counts[1] = 0
+    limits[0], limits[1], limits[2], limits[3] = query.limits
+    limits[4], limits[5], limits[6] = query.spread, query.norm, -math.inf
+    return state
+
+
 class NumbaCollector:
     """Candidates of one query by compiled kernels, as `backend.Collector` promises."""
 
@@ -61,22 +89,17 @@ class NumbaCollector:
         """Collect the k best rows for `query`; k below 1 counts as 1."""
         self.query = query
         self._kernels = kernels
-        kinds = {"cosine": kernels.COSINE, "ip": kernels.IP, "l2": kernels.L2}
-        self._kind: int = kinds[query.metric]
+        self._kind = KINDS[query.metric]
         self._k = max(1, k)
         self._rest: NumpyCollector | None = None  # what no kernel takes
-        size = BLOCK_ROWS
-        capacity = 4 * self._k + 2 * size
-        self._state = (
-            np.empty(size, np.int64),
-            np.empty(size, np.float32),
-            np.empty(size, np.float32),
-            np.empty(self._k, np.float32),
-            np.empty(capacity, np.int64),
-            np.empty(capacity, np.float32),
-            np.zeros(2, np.int64),
-            np.array((*query.limits, query.spread, query.norm, -math.inf)),
-        )
+        self._state = _state_for(self._k, query)
+
+    def __del__(self, spare: dict[int, Any] = _spare) -> None:
+        state = getattr(self, "_state", None)
+        if state is None or self._k > MOST_SPARED or len(spare) >= SPARE_STATES:
+            return
+        if state[4].shape[0] == 4 * self._k + 2 * BLOCK_ROWS:  # it did not have to grow
+            spare[self._k] = state
 
     def scan(
         self, rows: Rows, norms: Vector | None, mask: Mask | None, first_ordinal: int = 0

@@ -154,7 +154,8 @@ def rank_rows(
     scores, distances = np.empty(most), np.empty(most, np.float32)
     out = (positions, found, scores, distances)
     terms = np.empty(query.shape[0])
-    kernels.rank(KINDS[metric], rows, ids, ordinals, query, terms, out)
+    wanted = np.ascontiguousarray(ordinals, np.int64)
+    kernels.rank(KINDS[metric], rows, ids, wanted, query, terms, out)
     shown = scores if metric == "l2" else scores.astype(np.float32)
     return Ranked(positions, found, shown, distances)
 

@@ -43,12 +43,13 @@ DELETION_SIZE = _DELETION.itemsize
 class SegmentPart:
     """The rows of one segment at a snapshot."""
 
-    __slots__ = ("_live", "_view", "segment", "size")
+    __slots__ = ("_is_whole", "_live", "_view", "segment", "size")
 
     def __init__(self, view: CollectionView, segment: Segment) -> None:
         self._view = view
         self.segment = segment
         self.size = segment.rows
+        self._is_whole = False
         self._live: np.ndarray | None = None
 
     @property
@@ -64,11 +65,12 @@ class SegmentPart:
     @property
     def live(self) -> np.ndarray | None:
         """bool (size,), or None when every row is live; not to be changed."""
-        if self._live is None:
+        if self._live is None and not self._is_whole:
             view, segment = self._view, self.segment
             dead = view.dead(segment.id)
             killed = view.mirror.killed(segment.id, view.end)
             if dead is None and not killed:
+                self._is_whole = True
                 return None
             live = np.ones(self.size, bool) if dead is None else ~dead
             if killed:
@@ -100,10 +102,9 @@ class SegmentPart:
     def few_values(self, column_index: int, ordinals: Sequence[int]) -> list[Any]:
         """Python values of a few rows."""
         column = self._view.schema.columns[column_index]
-        read = self.segment.value
         if column.type == "TIMESTAMP":
             return [self.value(column_index, ordinal) for ordinal in ordinals]
-        return [read(column, ordinal) for ordinal in ordinals]
+        return self.segment.few_values(column, ordinals)
 
     def stored(self, column_index: int, ordinal: int) -> Any:
         """One value in stored form."""
@@ -141,16 +142,23 @@ class SegmentPart:
         nulls = self.segment.nulls(self._view.schema.columns[column_index])
         return None if nulls is None else nulls == 0
 
+    def matrix(self, column_index: int) -> np.ndarray | None:
+        """All vectors, (size, dimension), where the map of them is verified; else None."""
+        column = self._view.schema.columns[column_index]
+        return self.segment.matrix(column) if self.segment.is_verified(column) else None
+
 
 class DeltaPart:
     """The row versions of the delta before a snapshot's end."""
 
-    __slots__ = ("_live", "_rowids", "_view", "size")
+    __slots__ = ("_is_whole", "_live", "_present", "_rowids", "_view", "size")
 
     def __init__(self, view: CollectionView) -> None:
         self._view = view
         self.size = view.mirror.count_before(view.end)
+        self._is_whole = False
         self._live: np.ndarray | None = None
+        self._present: dict[int, np.ndarray | None] = {}  # by column; a version never changes
         self._rowids: np.ndarray | None = None
 
     @property
@@ -168,9 +176,10 @@ class DeltaPart:
     @property
     def live(self) -> np.ndarray | None:
         """bool (size,), or None when every version is live."""
-        if self._live is None:
+        if self._live is None and not self._is_whole:
             live = self._view.mirror.live(self.size, self._view.end)
             if live.all():
+                self._is_whole = True
                 return None
             self._live = live
         return self._live
@@ -189,7 +198,11 @@ class DeltaPart:
 
     def few_values(self, column_index: int, ordinals: Sequence[int]) -> list[Any]:
         """Python values of a few versions."""
-        return [self.value(column_index, ordinal) for ordinal in ordinals]
+        mirror, column = self._view.mirror, self._view.schema.columns[column_index]
+        if column.is_vector or column.type == "TIMESTAMP":
+            return [self.value(column_index, ordinal) for ordinal in ordinals]
+        values = mirror.columns[column_index]
+        return [values[ordinal] for ordinal in ordinals]
 
     def stored(self, column_index: int, ordinal: int) -> Any:
         """One value in stored form; a vector as a copied array."""
@@ -227,8 +240,16 @@ class DeltaPart:
 
     def present(self, column_index: int) -> np.ndarray | None:
         """bool (size,): which versions have a vector; None when all have."""
-        present = self._view.mirror.vectors[column_index].present[: self.size]
-        return None if present.all() else present
+        try:
+            return self._present[column_index]
+        except KeyError:
+            present = self._view.mirror.vectors[column_index].present[: self.size]
+            found = self._present[column_index] = None if present.all() else present
+            return found
+
+    def matrix(self, column_index: int) -> np.ndarray | None:
+        """All vectors, (size, dimension)."""
+        return self._view.mirror.vectors[column_index].matrix[: self.size]
 
     def postings(self, column_index: int) -> DeltaPostings:
         """The inverted index of a FULLTEXT column."""

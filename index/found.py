@@ -9,7 +9,7 @@ class Found:
     """Hits of a vector or text search, in columns.
 
     rowids     int64 (m,)
-    parts      int64 (m,), the index into `CollectionView.parts()`
+    parts      int64 (m,), the index into `CollectionView.parts()`; an int where all have one
     ordinals   int64 (m,), the row's number in its part
     scores     float32 (m,), higher is better; float64 under l2
     distances  float32 (m,), or None for a text search
@@ -20,7 +20,7 @@ class Found:
     def __init__(
         self,
         rowids: np.ndarray,
-        parts: np.ndarray,
+        parts: np.ndarray | int,
         ordinals: np.ndarray,
         scores: np.ndarray,
         distances: np.ndarray | None = None,
@@ -43,14 +43,17 @@ class Found:
     @property
     def places(self) -> list[tuple[int, int]]:
         """(part, ordinal) of each hit, as `CollectionView.rows` takes them."""
-        return list(zip(self.parts.tolist(), self.ordinals.tolist(), strict=True))
+        ordinals, parts = self.ordinals.tolist(), self.parts
+        if isinstance(parts, int):
+            return [(parts, ordinal) for ordinal in ordinals]
+        return list(zip(parts.tolist(), ordinals, strict=True))
 
     def take(self, chosen: np.ndarray) -> Found:
         """Some of the hits, by index or mask."""
         distances = None if self.distances is None else self.distances[chosen]
         return Found(
             self.rowids[chosen],
-            self.parts[chosen],
+            self.parts if isinstance(self.parts, int) else self.parts[chosen],
             self.ordinals[chosen],
             self.scores[chosen],
             distances,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2mdb.compute.rescore import rank_gathered
+from m2mdb.compute.rescore import rank_gathered, rank_rows
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.effort import EXACT, Effort, PartWork
 from m2mdb.index.found import Found
@@ -191,23 +191,35 @@ def _rank(
     if not len(numbers):
         return Found.nothing()
     parts = view.parts()
-    metric = view.schema.columns[column_index].metric
+    filled = [at for at, part in enumerate(parts) if part.size]
+    if len(filled) == 1:
+        return _rank_in_part(view, column_index, query, k, (filled[0], numbers))
     starts = list(accumulate((part.size for part in parts), initial=0))
     first = bisect_right(starts, numbers.min().item()) - 1
     if numbers.max() < starts[first + 1]:
-        part, ordinals = parts[first], numbers - starts[first]
-        ranked = rank_gathered(
-            lambda chosen: part.vectors(column_index, chosen),
-            ordinals,
-            part.rowids[ordinals],
-            query,
-            k,
-            metric,
-        )
-        best = ranked.positions
-        of_part = np.full(len(best), first, np.int64)
-        return Found(ranked.ids, of_part, ordinals[best], ranked.scores, ranked.distances)
+        return _rank_in_part(view, column_index, query, k, (first, numbers - starts[first]))
     return _rank_over_parts(view, column_index, query, k, np.sort(numbers))
+
+
+def _rank_in_part(
+    view: CollectionView,
+    column_index: int,
+    query: np.ndarray,
+    k: int,
+    candidates: tuple[int, np.ndarray],
+) -> Found:
+    """`_rank` of candidates that stand in one part: its index, and their ordinals in it."""
+    at, ordinals = candidates
+    part, metric = view.parts()[at], view.schema.columns[column_index].metric
+    matrix = part.matrix(column_index)
+    if matrix is not None:
+        found = rank_rows(matrix, ordinals, part.rowids, query, k, metric)
+    else:
+        ids = part.rowids[ordinals]
+        found = rank_gathered(
+            lambda chosen: part.vectors(column_index, chosen), ordinals, ids, query, k, metric
+        )
+    return Found(found.ids, at, ordinals[found.positions], found.scores, found.distances)
 
 
 def _rank_over_parts(

@@ -33,7 +33,7 @@ from __future__ import annotations
 import itertools
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -237,6 +237,7 @@ class Segment:
         "_arrays",
         "_directory",
         "_lists",
+        "_matrices",
         "_readers",
         "_texts",
         "_values",
@@ -254,6 +255,7 @@ class Segment:
         self._readers: dict[int, Callable[[int], Any]] = {}
         self._texts: dict[int, TextSegment] = {}
         self._lists: dict[int, SegmentLists | None] = {}
+        self._matrices: dict[int, np.ndarray] = {}
         self._views: dict[tuple[str, int], memoryview] = {}
         self._directory: dict[tuple[str, int], tuple[Extent, int, np.dtype[Any], int]] = {}
         for extent in extents:
@@ -401,6 +403,16 @@ class Segment:
             reader = self._readers[column.id] = self._reader(column)
         return reader(ordinal)
 
+    def few_values(self, column: Column, ordinals: Sequence[int]) -> list[Any]:
+        """The stored values of a few rows."""
+        values = self._values.get(column.id)
+        if values is not None:
+            return [values[ordinal] for ordinal in ordinals]
+        reader = self._readers.get(column.id)
+        if reader is None:
+            reader = self._readers[column.id] = self._reader(column)
+        return [reader(ordinal) for ordinal in ordinals]
+
     def _reader(self, column: Column) -> Callable[[int], Any]:
         """Reads one value of a column; what it needs was looked up and checked once."""
         if self.has("nulls", column.id) or column.type not in ("TEXT", "JSON", "BLOB"):
@@ -517,12 +529,18 @@ class Segment:
 
     def matrix(self, column: Column) -> np.ndarray:
         """All vectors of a column, verified, (rows, dimension), read-only."""
-        self._vectors(column)
-        return self.array("vectors", column.id).reshape(self.rows, column.dimension)
+        found = self._matrices.get(column.id)
+        if found is None:
+            self._vectors(column)
+            found = self.array("vectors", column.id).reshape(self.rows, column.dimension)
+            self._matrices[column.id] = found
+        return found
 
     def is_verified(self, column: Column) -> bool:
         """Whether the vectors were verified already, so that the map may be read."""
-        return ("vectors", column.id) in self._arrays or self._vectors(column)[0].all_verified
+        if column.id in self._matrices or ("vectors", column.id) in self._arrays:
+            return True
+        return self._vectors(column)[0].all_verified
 
     def matrix_chunks(self, column: Column) -> Iterator[tuple[int, np.ndarray]]:
         """(first ordinal, rows) of all vectors, each chunk verified; valid until the next one.

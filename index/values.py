@@ -479,21 +479,19 @@ def check_query_vector(column: Column, value: Any, collection: str) -> np.ndarra
 
     Raises DataError as for a stored vector.
     """
-    place = f"NEAR {column.name} of {collection}"
     if (
         type(value) is not np.ndarray
         or value.dtype != np.float32
         or value.shape != (column.dimension,)
     ):
+        place = f"NEAR {column.name} of {collection}"
         if value is None:
             raise DataError(f"{place}: NULL is not a vector")
         as_float = column if column.dtype != "i8" else _float_twin(column, value)
         value = vector_of(as_float, value, place)
     query = np.ascontiguousarray(value, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        squared = float(np.dot(query, query))
-    if not 1e-30 < squared < 1e36:
-        _check_query_extremes(column, query, place)
+    if not 1e-30 < query.dot(query) < 1e36:
+        _check_query_extremes(column, query, f"NEAR {column.name} of {collection}")
     return query
 
 

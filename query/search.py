@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from m2mdb.index.effort import DEFAULT_RECALL, EXACT, Effort
+from m2mdb.index.found import Found
 from m2mdb.index.schema import CollectionSchema
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
@@ -30,7 +31,6 @@ from m2mdb.query.limits import check_count
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView, Part
     from m2mdb.index.effort import PartWork
-    from m2mdb.index.found import Found
     from m2mdb.index.text.match_query import TextQuery
     from m2mdb.index.view import View
     from m2mdb.query.fusion import Fused
@@ -42,6 +42,7 @@ COMPUTED = ("rowid", "score", "distance", "bm25", "rank")
 UNBUILT_COMPUTED = ("energy", "confidence")
 FUSIONS = ("rrf", "weighted", "vector_only", "bm25_only")
 Masks = list[np.ndarray | None] | None
+_DEFAULT = Effort()
 
 
 class Condition(Protocol):
@@ -67,31 +68,50 @@ class SearchRequest:
         "min_score", "near", "near_column", "offset", "probes", "recall", "score", "where",
     )  # fmt: skip
 
-    def __init__(self, collection: str, **clauses: Any) -> None:
+    def __init__(
+        self,
+        collection: str,
+        *,
+        near: Any = None,
+        near_column: str | None = None,
+        match: Any = None,
+        match_column: str | None = None,
+        where: Condition | None = None,
+        k: int = DEFAULT_K,
+        offset: int = 0,
+        fusion: str | None = None,
+        fusion_options: Mapping[str, float] | None = None,
+        exact: bool = False,
+        recall: float | None = None,
+        probes: int | None = None,
+        min_score: float | None = None,
+        score: str | None = None,
+        as_of: Any = None,
+        **unknown: Any,
+    ) -> None:
         """Clauses by their field names.
 
         Raises ProgrammingError: no NEAR and no MATCH; K, OFFSET, RECALL, PROBES or MIN SCORE out
         of range. NotSupportedError: SCORE splat.
         """
-        take = clauses.pop
         self.collection = collection
-        self.near: Any = take("near", None)
-        self.near_column: str | None = take("near_column", None)
-        self.match: Any = take("match", None)
-        self.match_column: str | None = take("match_column", None)
-        self.where: Condition | None = take("where", None)
-        self.k: int = take("k", DEFAULT_K)
-        self.offset: int = take("offset", 0)
-        self.fusion: str | None = take("fusion", None)
-        self.fusion_options: Mapping[str, float] = take("fusion_options", None) or {}
-        self.exact: bool = take("exact", False)
-        self.recall: float | None = take("recall", None)
-        self.probes: int | None = take("probes", None)
-        self.min_score: float | None = take("min_score", None)
-        self.score: str = take("score", None) or "similarity"
-        self.as_of: Any = take("as_of", None)
-        if clauses:
-            raise ProgrammingError(f"unknown clause of a search: {', '.join(clauses)}")
+        self.near = near
+        self.near_column = near_column
+        self.match = match
+        self.match_column = match_column
+        self.where = where
+        self.k = k
+        self.offset = offset
+        self.fusion = fusion
+        self.fusion_options: Mapping[str, float] = fusion_options or {}
+        self.exact = exact
+        self.recall = recall
+        self.probes = probes
+        self.min_score = min_score
+        self.score = score or "similarity"
+        self.as_of = as_of
+        if unknown:
+            raise ProgrammingError(f"unknown clause of a search: {', '.join(unknown)}")
         self._check()
 
     def _check(self) -> None:
@@ -136,6 +156,8 @@ def effort_of(request: SearchRequest) -> Effort:
     """EXACT, PROBES or RECALL, which is DEFAULT_RECALL where nothing is said."""
     if request.exact:
         return EXACT
+    if request.recall is None and request.probes is None:
+        return _DEFAULT
     recall = DEFAULT_RECALL if request.recall is None else float(request.recall)
     return Effort(recall, request.probes)
 
@@ -335,45 +357,46 @@ class SearchHits:
     """
 
     __slots__ = (
-        "_known", "_values", "_work", "collection", "first_rank", "places", "rowids", "scores",
+        "_found", "_known", "_places", "_values", "_work", "collection", "first_rank", "rowids",
+        "scores",
     )  # fmt: skip
 
     def __init__(
         self,
         work: _Work,
         request: SearchRequest,
-        found: tuple[np.ndarray, np.ndarray, list[tuple[int, int]]],
-        known: dict[str, dict[int, float]],
+        found: tuple[np.ndarray, np.ndarray],
+        side: tuple[str, Found] | None,
     ) -> None:
-        """`found`: rowids, scores and places in order; `known`: distances and bm25 by rowid."""
-        rowids, scores, places = found
+        """`found`: rowids and scores, in order; `side`: its measure and hits, where it is alone."""
+        rowids, scores = found
         self._work = work
-        self._known = known
+        self._found = side
+        self._known: dict[str, dict[int, float]] = {}  # distances and bm25, by rowid
+        self._places: list[tuple[int, int]] | None = None
         self._values: dict[int, list[Any]] = {}
         self.collection: CollectionView = work.collection
         self.first_rank = request.offset + 1
         start, stop = request.offset, request.offset + request.k
         if request.min_score is not None:
             stop = min(stop, int(np.count_nonzero(scores >= request.min_score)))
-        self.rowids = rowids[start:stop]
-        self.scores = scores[start:stop]
-        self.places = places[start:stop]
+        if start or stop < len(rowids):
+            rowids, scores = rowids[start:stop], scores[start:stop]
+        self.rowids = rowids
+        self.scores = scores
 
     @classmethod
     def nothing(cls, work: _Work, request: SearchRequest) -> SearchHits:
         """No hit."""
-        return cls(work, request, (np.empty(0, np.int64), np.empty(0), []), {})
+        return cls(work, request, (np.empty(0, np.int64), np.empty(0)), ("", Found.nothing()))
 
     @classmethod
     def of_one_side(
         cls, work: _Work, request: SearchRequest, found: Found, measure: str
     ) -> SearchHits:
         """The hits of a vector search or of a text search; `measure`: "distance" or "bm25"."""
-        measured = found.distances if measure == "distance" else found.scores
-        assert measured is not None
-        known = {measure: dict(zip(found.rowids.tolist(), measured.tolist(), strict=True))}
         scores = found.scores.astype(np.float64)
-        return cls(work, request, (found.rowids, scores, found.places), known)
+        return cls(work, request, (found.rowids, scores), (measure, found))
 
     @classmethod
     def of_fusion(
@@ -396,8 +419,19 @@ class SearchHits:
                 known[name] = dict(zip(rowids, measured.tolist(), strict=True))
         stop = request.offset + request.k
         rowids = fused.rowids[:stop]
-        places = [where[rowid] for rowid in rowids.tolist()]
-        return cls(work, request, (rowids, fused.scores[:stop], places), known)
+        hits = cls(work, request, (rowids, fused.scores[:stop]), None)
+        hits._places = [where[rowid] for rowid in hits.rowids.tolist()]
+        hits._known = known
+        return hits
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """(part index, ordinal) of each hit."""
+        if self._places is None:
+            assert self._found is not None
+            start = self.first_rank - 1
+            self._places = self._found[1].places[start : start + len(self.rowids)]
+        return self._places
 
     def __len__(self) -> int:
         return len(self.rowids)
@@ -422,7 +456,9 @@ class SearchHits:
         work = self._work
         if (work.query if name == "distance" else work.text) is None:
             return [None] * len(self)
-        known = self._known.setdefault(name, {})
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._known_of_side(name)
         rowids = self.rowids.tolist()
         missing = [row for row, rowid in enumerate(rowids) if rowid not in known]
         if missing:
@@ -434,6 +470,15 @@ class SearchHits:
             known.update(zip(found.rowids.tolist(), measured.tolist(), strict=True))
         return [known.get(rowid) for rowid in rowids]
 
+    def _known_of_side(self, name: str) -> dict[int, float]:
+        """What the side that was searched alone has measured, by rowid."""
+        if self._found is None or self._found[0] != name:
+            return {}
+        found = self._found[1]
+        measured = found.distances if name == "distance" else found.scores
+        assert measured is not None
+        return dict(zip(found.rowids.tolist(), measured.tolist(), strict=True))
+
     def _masks_of(self, hits: Sequence[int]) -> Masks:
         """Masks that leave some of the hits alone."""
         masks = [np.zeros(part.size, bool) for part in self.collection.parts()]
@@ -444,6 +489,8 @@ class SearchHits:
 
     def rows(self, sources: Sequence[int | str]) -> list[tuple[Any, ...]]:
         """The hits as rows of these columns, see `column`."""
+        if not sources:
+            return [()] * len(self.rowids)
         if not len(self.rowids):
             return []
         return list(zip(*[self.column(source) for source in sources], strict=True))

@@ -376,3 +376,11 @@ def test_a_schema_without_declarations_is_refused(con: m2mdb.Connection, schema:
     with pytest.raises(m2mdb.ProgrammingError, match="needs a column"):
         con.create_collection("kw", {})
     assert con.collections() == []
+
+
+def test_hits_without_columns_are_as_many_as_their_ids(notes: m2mdb.Collection) -> None:
+    found = notes.search(near=[1.0, 0.0], k=2, returning=[])
+
+    assert len(found) == len(found.ids) == len(found.scores) == 2
+    assert [tuple(hit) for hit in found] == [(), ()]
+    assert found[0].id == found.ids[0]
