@@ -1,29 +1,37 @@
-"""Compiled search of lists: one call from a rotated query to the best rows, without the GIL.
+"""Compiled search of lists: one call from queries to their best rows, without the GIL.
 
     query --rotate--> table of the fast scan, bytes
           --route---> lists by distance
-          --probe---> list after list: 1-bit codes, bound; 8-bit codes of rows that may enter
+          --probe---> list after list: 1-bit codes, bounds; then, nearest bound first, 8-bit codes
+                      of the rows that may enter
 
-Scratch arrays belong to the caller and may be used again by the next search of one thread:
+A kernel takes a *plan*: an int64 array of addresses and sizes, as unboxing 24 arrays would take
+longer than routing. Who makes one (Searcher) keeps the arrays alive. It holds the arrays of
+lists.Lists, but centroids by panels (`panels_of`), and scratch of one thread:
 
-    rotated     float32[width]      the query, rotated
-    small       int8[width]         the same as bytes: value ~ byte * numbers[QUERY_SCALE]
-    table       uint8[4 * width]    sums of four signed coordinates, of 16 sign patterns a group
-    order       int32[lists]        lists, nearest first
-    distances   float32[lists]      their distances (D of lists.py)
-    sums        uint16[32]          of a block
-    bounds      float32[32]
-    best        int32[wanted]       positions, nearest first
-    nearness    float32[wanted]     their distances by 8-bit codes
-    numbers     float32[8]          see below
-    counts      int64[8]            see below
-    turned      float32[width]      for the rotation
-    buckets     int32[BUCKETS + 1]  for the order of lists
+    ROTATED    float32[width]      the query, padded; rotated by the search
+    SMALL      int8[width]         the same as bytes: value ~ byte * numbers[QUERY_SCALE]
+    TABLE      uint8[4 * width]    sums of four signed coordinates, of 16 sign patterns a group
+    TURNED     float32[width]      for the rotation
+    PRODUCTS   int32[lists, to the next GROUP]
+    DISTANCES  float32[lists]      D of lists.py
+    BUCKET     int32[BUCKETS + 1]  for the order of lists
+    ORDER      int32[lists]        lists, nearest first
+    BOUNDS     float32[32]         of a block
+    PENDING    int32[longest list] positions of rows whose bound lets them in ...
+    PENDING_BOUNDS  float32        ... and the bounds
+    BEST       int32[WANTED]       positions, nearest first
+    NEARNESS   float32[WANTED]     their distances by 8-bit codes
+    NUMBERS    float32[8]          see steps.py
+    COUNTS     int64[8]            see below
+    LOG        int32[LOG_SIZE, 3]  of each row that came among the best: its position, the place of
+                                   the list in the order, and its own place
 
 Invariants
-    K1  A kernel allocates nothing, raises nothing and calls only kernels of this file.
-    K2  Each kernel has one explicit signature.
-    K3  Equal distances keep the order of probing, which depends on file and query alone.
+    K3  Each kernel has one explicit signature.
+    K4  Equal distances keep the order of probing, which depends on file and query alone.
+    K5  A search is a prefix of every longer one: what it did in its first lists does not depend on
+        when it stops. (Calibration rests on this.)
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return, return-value"
@@ -36,76 +44,53 @@ import numpy as np
 from numba import njit, types
 
 from m2mdb.compute.hrm2 import simd as simd_module
+from m2mdb.compute.hrm2.steps import (
+    BIAS,
+    FAST,
+    NEAR,
+    QUERY_SCALE,
+    QUERY_SQUARE,
+    TABLE_LOW,
+    TABLE_SCALE,
+    bucket_order,
+    dot8,
+    insert,
+    prepare,
+    rotate,
+    route,
+    scan_block,
+    smallest,
+    step,
+)
 from m2mdb.compute.loader import kernel_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-simd: Any = simd_module  # its functions are intrinsics: what calls them is no Python
+simd: Any = simd_module
+bytes_at, small_at, ints_at = simd.bytes_at, simd.small_at, simd.ints_at
+longs_at, floats_at, prefetch = simd.longs_at, simd.floats_at, simd.prefetch
 
-# numbers: what the query is
-QUERY_SCALE, QUERY_SQUARE, TABLE_SCALE, TABLE_LOW, EPSILON, BIAS = 0, 1, 2, 3, 4, 5
+# items of a plan: addresses of what is searched ...
+CENTERS, CENTER_SCALES, CENTER_SQUARES, STARTS, CODES, FACTORS = 0, 1, 2, 3, 4, 5
+POSITIONS, BYTES8, SCALES, SQUARES, ORDINALS, FLIPS = 6, 7, 8, 9, 10, 11
+# ... and of scratch
+ROTATED, SMALL, TABLE, TURNED, PRODUCTS, DISTANCES, BUCKET, ORDER = 12, 13, 14, 15, 16, 17, 18, 19
+BOUNDS, PENDING, PENDING_BOUNDS, BEST, NEARNESS, NUMBERS, COUNTS, LOG = (
+    20, 21, 22, 23, 24, 25, 26, 27,
+)  # fmt: skip
+# sizes
+LISTS, WIDTH, TURNS, KIND, WANTED, LOG_SIZE, PLAN_SIZE = 28, 29, 30, 31, 32, 33, 34
 # counts: what the search did
-FOUND, PROBED, CODES, RERANKED = 0, 1, 2, 3
+FOUND, PROBED, SCANNED, RERANKED, LOGGED = 0, 1, 2, 3, 4
 
-BUCKETS = 1024
-NEAR, PRODUCT = 0, 1  # distances |q - x|^2, or -2 <q, x>
-FAST = {"reassoc", "contract", "nsz", "arcp"}
+AHEAD = 4  # pending rows that are asked for before they are compared
 
-if simd.WIDTH:
-    WIDTH = simd.WIDTH
-    add, sub, shuffle, load_u8 = simd.add, simd.sub, simd.shuffle, simd.load_u8
-    as_u16, zero_u16, zero_i32 = simd.as_u16, simd.zero_u16, simd.zero_i32
-    low_nibbles, high_nibbles = simd.low_nibbles, simd.high_nibbles
-    high_bytes, shift_up_byte = simd.high_bytes, simd.shift_up_byte
-    fold_lanes, store_first_lane = simd.fold_lanes, simd.store_first_lane
-    dot_u8_i8, sum_lanes = simd.dot_u8_i8, simd.sum_lanes
-
-READ_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
-READ_FLOATS = types.Array(types.float32, 1, "C", readonly=True)
-READ_INTS = types.Array(types.int32, 1, "C", readonly=True)
-READ_LONGS = types.Array(types.int64, 1, "C", readonly=True)
-READ_FLOAT_BLOCKS = types.Array(types.float32, 2, "C", readonly=True)
-READ_INT_BLOCKS = types.Array(types.int32, 2, "C", readonly=True)
-READ_SIGNS = types.Array(types.float32, 2, "C", readonly=True)
-BYTES = types.uint8[::1]
-SMALL = types.int8[::1]
-FLOATS = types.float32[::1]
-INTS = types.int32[::1]
-SUMS = types.uint16[::1]
-LONGS = types.int64[::1]
-INT = types.int64
-FLOAT = types.float32
-LISTS = types.Tuple(
-    (
-        READ_BYTES,  # centers
-        READ_FLOATS,  # center_scales
-        READ_FLOATS,  # center_squares
-        READ_LONGS,  # starts
-        READ_BYTES,  # codes
-        READ_FLOAT_BLOCKS,  # factors
-        READ_INT_BLOCKS,  # positions
-        READ_BYTES,  # bytes8
-        READ_FLOATS,  # scales
-        READ_FLOATS,  # squares
-        READ_INTS,  # ordinals
-    )
-)
-SCRATCH = types.Tuple(
-    (FLOATS, SMALL, BYTES, INTS, FLOATS, SUMS, FLOATS, INTS, FLOATS, FLOATS, LONGS, FLOATS, INTS)
-)
-
-
-def inlined(function: Any) -> Any:
-    """A helper whose code becomes part of the kernels that call it (K1)."""
-    return njit(
-        function,
-        nogil=True,
-        fastmath=FAST,
-        error_model="numpy",
-        boundscheck=False,
-        inline="always",
-    )
+INT, FLOAT = types.int64, types.float32
+PLAN = types.Array(types.int64, 1, "C", readonly=True)
+MASK = types.Array(types.uint8, 1, "C", readonly=True)
+READ_FLOAT_ROWS = types.Array(types.float32, 2, "C", readonly=True)
+LIMITS = types.UniTuple(INT, 4)
 
 
 def kernel(*signature: Any) -> Callable[[Any], Any]:
@@ -125,322 +110,160 @@ def kernel(*signature: Any) -> Callable[[Any], Any]:
     return compiled
 
 
-@inlined
-def hadamard(x: Any, start: int, power: int, other: Any) -> None:
-    """Normalised Walsh-Hadamard transform of x[start : start + power], in place.
+@step
+def begin(plan: Any) -> None:
+    """Rotate and prepare the query, and bring the lists in order."""
+    width, lists = plan[WIDTH], plan[LISTS]
+    rotated, small = floats_at(plan[ROTATED]), small_at(plan[SMALL])
+    numbers, distances = floats_at(plan[NUMBERS]), floats_at(plan[DISTANCES])
+    rotate(rotated, floats_at(plan[FLIPS]), plan[TURNS], width, floats_at(plan[TURNED]))
+    prepare(rotated, width, small, bytes_at(plan[TABLE]), numbers)
+    route(
+        bytes_at(plan[CENTERS]),
+        floats_at(plan[CENTER_SCALES]),
+        floats_at(plan[CENTER_SQUARES]),
+        lists,
+        small,
+        width,
+        numbers,
+        plan[KIND],
+        ints_at(plan[PRODUCTS]),
+        distances,
+    )
+    bucket_order(distances, lists, ints_at(plan[ORDER]), ints_at(plan[BUCKET]))
 
-    Every stage pairs neighbours and writes their sums and differences to the two halves (Pease's
-    form), which vectorises alike for all of them; after as many stages as `power` has bits the
-    order is the natural one again.
-    Twin    rotation.hadamard
+
+@step
+def scan_list(plan: Any, mask: Any, each: int, later: int, epsilon: Any, worst: Any) -> int:
+    """Fill `pending` with the rows of a list whose bound is below `worst`; their number.
+
+    The list `later` is asked for meanwhile: it is the next one.
     """
-    half = power >> 1
-    scale = np.float32(1.0) / np.float32(np.sqrt(np.float64(power)))
-    for i in range(power):
-        x[start + i] *= scale
-    left = power
-    while left > 1:
-        for i in range(half):
-            a, b = x[start + 2 * i], x[start + 2 * i + 1]
-            other[i] = a + b
-            other[half + i] = a - b
-        left >>= 1
-        if left == 1:
-            for i in range(power):
-                x[start + i] = other[i]
-            break
-        for i in range(half):
-            a, b = other[2 * i], other[2 * i + 1]
-            x[start + i] = a + b
-            x[start + half + i] = a - b
-        left >>= 1
-
-
-@inlined
-def rotate(x: Any, flips: Any, other: Any) -> None:
-    """Rotate a padded query in place; `other` is as long, and scratch.
-
-    Twin    rotation.transform
-    """
-    width = x.shape[0]
-    power = 1
-    while 2 * power <= width:
-        power *= 2
-    for turn in range(flips.shape[0] // 2):
-        for i in range(width):
-            x[i] *= flips[2 * turn, i]
-        hadamard(x, 0, power, other)
-        if power < width:
-            for i in range(width):
-                x[i] *= flips[2 * turn + 1, i]
-            hadamard(x, width - power, power, other)
-
-
-@inlined
-def prepare(rotated: Any, small: Any, table: Any, numbers: Any) -> None:
-    """Bytes and table of a rotated query, with their scales.
-
-    Table sums are exact in 16 bits: no entry is above 65535 / groups.
-    """
-    width = rotated.shape[0]
-    groups = width // 4
-    largest = np.float32(1e-30)
-    square = np.float32(0.0)
-    for i in range(width):
-        largest = max(largest, abs(rotated[i]))
-        square += rotated[i] * rotated[i]
-    scale = np.float32(127.0) / largest
-    for i in range(width):
-        small[i] = np.int8(np.rint(rotated[i] * scale))
-    bias = np.int32(0)
-    for i in range(width):
-        bias += np.int32(small[i])
-    numbers[BIAS] = np.float32(128.0) * np.float32(bias)
-    numbers[QUERY_SCALE] = largest / np.float32(127.0)
-    numbers[QUERY_SQUARE] = square
-    widest = np.float32(1e-30)
-    low = np.float32(0.0)
-    for g in range(groups):
-        reach = (
-            abs(rotated[4 * g])
-            + abs(rotated[4 * g + 1])
-            + abs(rotated[4 * g + 2])
-            + abs(rotated[4 * g + 3])
-        )
-        widest = max(widest, reach)
-        low -= reach
-    most = np.float32(min(255, 65535 // groups))
-    step = most / (np.float32(2.0) * widest)
-    for g in range(groups):
-        a, b, c, d = rotated[4 * g], rotated[4 * g + 1], rotated[4 * g + 2], rotated[4 * g + 3]
-        base = abs(a) + abs(b) + abs(c) + abs(d) - a - b - c - d
-        for i in range(16):
-            value = base + np.float32(2.0) * (
-                np.float32(i & 1) * a
-                + np.float32((i >> 1) & 1) * b
-                + np.float32((i >> 2) & 1) * c
-                + np.float32((i >> 3) & 1) * d
-            )
-            table[16 * g + i] = np.uint8(value * step + np.float32(0.5))
-    numbers[TABLE_SCALE] = np.float32(1.0) / step
-    numbers[TABLE_LOW] = low
-
-
-if simd.VNNI:
-
-    @inlined
-    def dot8(rows: Any, at: int, query: Any, width: int) -> int:
-        """Sum of byte * query over `width` elements from rows[at]."""
-        a, b = zero_i32(), zero_i32()
-        k = 0
-        while k + 128 <= width:
-            a = dot_u8_i8(a, load_u8(rows, at + k), load_u8(query, k))
-            b = dot_u8_i8(b, load_u8(rows, at + k + 64), load_u8(query, k + 64))
-            k += 128
-        if k < width:
-            a = dot_u8_i8(a, load_u8(rows, at + k), load_u8(query, k))
-        return sum_lanes(add(a, b))
-
-else:
-
-    @inlined
-    def dot8(rows: Any, at: int, query: Any, width: int) -> int:
-        """Sum of byte * query over `width` elements from rows[at]."""
-        total = np.int32(0)
-        for k in range(width):
-            total += np.int32(rows[at + k]) * np.int32(query[k])
-        return total
-
-
-if simd.WIDTH:
-
-    @inlined
-    def scan_block(codes: Any, at: int, table: Any, sums: Any) -> None:
-        """sums[s] = the table's entries of code SLOTS[s] of the block at codes[at], added.
-
-        Bytes are added without widening: a 16-bit sum of two bytes, and one of the odd byte alone,
-        which is subtracted in the end.
-        """
-        size = table.shape[0]
-        low, low_odd, high, high_odd = zero_u16(), zero_u16(), zero_u16(), zero_u16()
-        for g in range(0, size, WIDTH):
-            code, entries = load_u8(codes, at + g), load_u8(table, g)
-            x = as_u16(shuffle(entries, low_nibbles(code)))
-            y = as_u16(shuffle(entries, high_nibbles(code)))
-            low, low_odd = add(low, x), add(low_odd, high_bytes(x))
-            high, high_odd = add(high, y), add(high_odd, high_bytes(y))
-        low, high = sub(low, shift_up_byte(low_odd)), sub(high, shift_up_byte(high_odd))
-        store_first_lane(sums, 0, fold_lanes(low))
-        store_first_lane(sums, 8, fold_lanes(low_odd))
-        store_first_lane(sums, 16, fold_lanes(high))
-        store_first_lane(sums, 24, fold_lanes(high_odd))
-
-else:
-
-    @inlined
-    def scan_block(codes: Any, at: int, table: Any, sums: Any) -> None:
-        """sums[s] = the table's entries of code SLOTS[s] of the block at codes[at], added."""
-        for s in range(32):
-            sums[s] = 0
-        for g in range(table.shape[0] // 16):
-            for i in range(16):
-                code = codes[at + 16 * g + i]
-                slot = (i >> 1) + 8 * (i & 1)
-                sums[slot] += table[16 * g + (code & 15)]
-                sums[16 + slot] += table[16 * g + (code >> 4)]
-
-
-@inlined
-def bucket_order(distances: Any, order: Any, buckets: Any) -> None:
-    """order = all lists, nearest first, as far as BUCKETS equal steps of distance tell them apart.
-
-    A counting sort: a comparison sort of random numbers waits for the branches it mispredicts.
-    Lists of one bucket stand by number (K3).
-    """
-    count = distances.shape[0]
-    low, high = distances[0], distances[0]
-    for each in range(count):
-        low = min(low, distances[each])
-        high = max(high, distances[each])
-    step = np.float32(BUCKETS - 1) / max(high - low, np.float32(1e-30))
-    for i in range(BUCKETS + 1):
-        buckets[i] = 0
-    for each in range(count):
-        buckets[np.int32((distances[each] - low) * step) + 1] += 1
-    for i in range(BUCKETS):
-        buckets[i + 1] += buckets[i]
-    for each in range(count):
-        bucket = np.int32((distances[each] - low) * step)
-        order[buckets[bucket]] = each
-        buckets[bucket] += 1
-
-
-@inlined
-def route(
-    centers: Any,
-    center_scales: Any,
-    center_squares: Any,
-    small: Any,
-    numbers: Any,
-    kind: int,
-    distances: Any,
-) -> None:
-    """Distances of all lists."""
-    count, width = center_scales.shape[0], small.shape[0]
-    bias = np.float32(numbers[BIAS])
-    scale = np.float32(-2.0) * numbers[QUERY_SCALE]
-    for each in range(count):
-        product = np.float32(dot8(centers, each * width, small, width)) - bias
-        distances[each] = product * scale * center_scales[each]
-    if kind == NEAR:
-        for each in range(count):
-            distances[each] += numbers[QUERY_SQUARE] + center_squares[each]
-
-
-@inlined
-def insert(position: int, distance: np.float32, size: int, best: Any, nearness: Any) -> int:
-    """Add a row to the sorted best ones, unless it is there; returns their new number."""
-    wanted = best.shape[0]
-    at = size
-    while at > 0 and nearness[at - 1] > distance:
-        at -= 1
-    is_new = True
-    i = at - 1
-    while i >= 0 and nearness[i] == distance:  # its other code has the same distance
-        if best[i] == position:
-            is_new = False
-        i -= 1
-    if is_new and at < wanted:
-        for j in range(min(size, wanted - 1), at, -1):
-            best[j] = best[j - 1]
-            nearness[j] = nearness[j - 1]
-        best[at] = position
-        nearness[at] = distance
-        size = min(size + 1, wanted)
-    return size
-
-
-@kernel(types.void, LISTS, READ_BYTES, READ_SIGNS, INT, types.UniTuple(INT, 4), FLOAT, SCRATCH)
-def search(
-    lists: Any,
-    mask: Any,
-    flips: Any,
-    kind: int,
-    stop: tuple[int, int, int, int],
-    factor: np.float32,
-    scratch: Any,
-) -> None:
-    """Find the best rows of a query: `best`, `nearness` and `counts` of scratch.
-
-    mask    uint8 by ordinal, 1 = may be found; an empty one lets every row be found
-    kind    NEAR or PRODUCT
-    stop    (k, least, patience, most): lists are probed while fewer than `least` were, or while
-            fewer than factor * (the last that changed the k best) + patience were, at most `most`
-    scratch[0] holds the query, padded, not rotated yet; numbers[EPSILON] how many standard
-    errors of a 1-bit estimate its bound takes off
-    """
-    centers, center_scales, center_squares, starts, codes, factors = lists[:6]
-    positions, bytes8, scales, squares, ordinals = lists[6:]
-    rotated, small, table, order, distances, sums, bounds = scratch[:7]
-    best, nearness, numbers, counts, turned, buckets = scratch[7:]
-    k, least, patience, most = stop
-    width = small.shape[0]
-    wanted = best.shape[0]
-    rotate(rotated, flips, turned)
-    prepare(rotated, small, table, numbers)
-    route(centers, center_scales, center_squares, small, numbers, kind, distances)
-    bucket_order(distances, order, buckets)
+    width = plan[WIDTH]
+    numbers, bounds = floats_at(plan[NUMBERS]), floats_at(plan[BOUNDS])
+    codes, table, factors = bytes_at(plan[CODES]), bytes_at(plan[TABLE]), floats_at(plan[FACTORS])
+    positions, ordinals = ints_at(plan[POSITIONS]), ints_at(plan[ORDINALS])
+    pending, pending_bounds = ints_at(plan[PENDING]), floats_at(plan[PENDING_BOUNDS])
+    starts = longs_at(plan[STARTS])
+    base = floats_at(plan[DISTANCES])[each]
+    reach = base if plan[KIND] == NEAR else numbers[QUERY_SQUARE]
+    spread = epsilon * np.float32(np.sqrt(max(reach, np.float32(0.0))))
     root = np.float32(1.0) / np.float32(np.sqrt(np.float64(width)))
-    slope, level = numbers[TABLE_SCALE] * root, numbers[TABLE_LOW] * root
+    terms = (base, numbers[TABLE_SCALE] * root, numbers[TABLE_LOW] * root, spread)
+    every = mask.shape[0] == 0
+    few = worst < np.float32(np.inf)
+    count = 0
+    skip = starts[later] - starts[each]
+    for block in range(starts[each], starts[each + 1]):
+        if not scan_block(codes, block, block + skip, table, width, factors, terms, worst, bounds):
+            continue
+        for s in range(32):
+            if not bounds[s] < worst:
+                continue
+            position = positions[32 * block + s]
+            if position < 0 or not (every or mask[ordinals[position]]):
+                continue
+            pending[count] = position
+            pending_bounds[count] = bounds[s]
+            count += 1
+            if few:
+                ask_for(plan, position)
+    return count
+
+
+@step
+def ask_for(plan: Any, position: int) -> None:
+    """Have what `distance_of` reads on its way to the cache."""
+    width, bytes8 = plan[WIDTH], bytes_at(plan[BYTES8])
+    for at in range(0, width, 64):
+        prefetch(bytes8, position * width + at)
+    prefetch(bytes_at(plan[SCALES]), 4 * position)
+    prefetch(bytes_at(plan[SQUARES]), 4 * position)
+
+
+@step
+def distance_of(plan: Any, position: int) -> Any:
+    """A row's distance by its 8-bit code."""
+    width = plan[WIDTH]
+    numbers = floats_at(plan[NUMBERS])
+    product = dot8(bytes_at(plan[BYTES8]), position * width, small_at(plan[SMALL]), width)
     scale = np.float32(-2.0) * numbers[QUERY_SCALE]
-    bias = np.float32(numbers[BIAS])
-    square = numbers[QUERY_SQUARE] if kind == NEAR else np.float32(0.0)
-    size = 0
-    scanned = 0
-    reranked = 0
+    distance = (np.float32(product) - numbers[BIAS]) * scale * floats_at(plan[SCALES])[position]
+    if plan[KIND] == NEAR:
+        distance += numbers[QUERY_SQUARE] + floats_at(plan[SQUARES])[position]
+    return np.float32(distance)
+
+
+@step
+def next_nearest(plan: Any, first: int, count: int) -> None:
+    """Bring the pending row with the smallest bound to place `first`, and ask for it."""
+    pending, bounds = ints_at(plan[PENDING]), floats_at(plan[PENDING_BOUNDS])
+    at = smallest(bounds, first, count)
+    position, bound = pending[at], bounds[at]
+    pending[at], bounds[at] = pending[first], bounds[first]
+    pending[first], bounds[first] = position, bound
+    ask_for(plan, position)
+
+
+@step
+def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
+    """Scan lists in their order until the stop rule says that the best rows are known."""
+    k, least, patience, most = limits
+    order, counts, starts = ints_at(plan[ORDER]), longs_at(plan[COUNTS]), longs_at(plan[STARTS])
+    pending, pending_bounds = ints_at(plan[PENDING]), floats_at(plan[PENDING_BOUNDS])
+    best, nearness, log = ints_at(plan[BEST]), floats_at(plan[NEARNESS]), ints_at(plan[LOG])
+    wanted, log_size = plan[WANTED], plan[LOG_SIZE]
+    most = min(most, plan[LISTS])
     worst = np.float32(np.inf)
-    most = min(most, order.shape[0])
-    last = 0
-    done = 0
+    size, scanned, reranked, logged, last, done = 0, 0, 0, 0, 0, 0
     while done < most:
         if done >= least and np.float32(done) >= factor * np.float32(last) + np.float32(patience):
             break
         each = order[done]
-        base = distances[each]
-        reach = base if kind == NEAR else numbers[QUERY_SQUARE]
-        spread = numbers[EPSILON] * np.float32(np.sqrt(max(reach, np.float32(0.0))))
-        for block in range(starts[each], starts[each + 1]):
-            scan_block(codes, block * 4 * width, table, sums)
-            below = np.int32(0)
-            for s in range(32):
-                product = slope * np.float32(sums[s]) + level
-                bound = base + factors[block, s] - factors[block, 32 + s] * product
-                bound -= spread * factors[block, 64 + s]
-                bounds[s] = bound
-                below += np.int32(bound < worst)
-            if below == 0:
+        later = order[min(done + 1, most - 1)]
+        count = scan_list(plan, mask, each, later, epsilon, worst)
+        ready = 0
+        for turn in range(count):
+            while ready < min(turn + AHEAD, count):
+                next_nearest(plan, ready, count)
+                ready += 1
+            if not pending_bounds[turn] < worst:
+                break
+            position = pending[turn]
+            distance = distance_of(plan, position)
+            reranked += 1
+            if size == wanted and not distance < nearness[wanted - 1]:
                 continue
-            for s in range(32):
-                if not bounds[s] < worst:
-                    continue
-                position = positions[block, s]
-                if position < 0 or (mask.shape[0] and not mask[ordinals[position]]):
-                    continue
-                product = np.float32(dot8(bytes8, position * width, small, width)) - bias
-                distance = product * scale * scales[position] + square
-                if kind == NEAR:
-                    distance += squares[position]
-                reranked += 1
-                if size == wanted and not distance < nearness[wanted - 1]:
-                    continue
-                if size < k or distance < nearness[k - 1]:
-                    last = done
-                size = insert(position, distance, size, best, nearness)
-                if size >= k:
-                    worst = nearness[k - 1]
+            place = insert(position, distance, size, wanted, best, nearness)
+            if place < 0:
+                continue
+            size = min(size + 1, wanted)
+            if place < k:
+                last = done
+            if logged < log_size:
+                log[3 * logged] = position
+                log[3 * logged + 1] = done
+                log[3 * logged + 2] = place
+                logged += 1
+            if size >= k:
+                worst = nearness[k - 1]
         scanned += starts[each + 1] - starts[each]
         done += 1
     counts[FOUND] = size
     counts[PROBED] = done
-    counts[CODES] = 32 * scanned
+    counts[SCANNED] = 32 * scanned
     counts[RERANKED] = reranked
+    counts[LOGGED] = logged
+
+
+@kernel(types.void, PLAN, MASK, LIMITS, FLOAT, FLOAT)
+def search(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
+    """Find the best rows of the query in ROTATED: BEST, NEARNESS and COUNTS.
+
+    mask     uint8 by ordinal, 1 = may be found; an empty one lets every row be found
+    limits   (k, least, patience, most): lists are probed while fewer than `least` were, or while
+             fewer than factor * (the last that changed the k best) + patience were, at most `most`
+    epsilon  how many standard errors of a 1-bit estimate its bound takes off
+    """
+    begin(plan)
+    probe(plan, mask, limits, factor, epsilon)

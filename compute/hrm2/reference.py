@@ -14,6 +14,8 @@ from m2mdb.compute.hrm2.lists import BLOCK, SLOTS
 from m2mdb.compute.hrm2.rotation import transform
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from m2mdb.compute.hrm2.lists import Lists
@@ -130,6 +132,8 @@ def search(
         base = distances[each]
         reach = prepared.square if metric == "ip" else max(base, np.float32(0))
         spread = np.float32(epsilon) * np.sqrt(reach)
+        pending: list[tuple[np.float32, int]] = []
+        worst = _worst(best, stop.k)  # of the moment when the list is begun
         for block in range(int(lists.starts[each]), int(lists.starts[each + 1])):
             codes += BLOCK
             raw = lists.codes[block * 4 * width : (block + 1) * 4 * width]
@@ -137,18 +141,19 @@ def search(
             products = (prepared.table_scale * sums + prepared.table_low) * root
             h, f, e = lists.factors[block].reshape(3, BLOCK)
             bounds = base + h - f * products - spread * e
-            for slot in np.flatnonzero(bounds < _worst(best, stop.k)).tolist():
+            for slot in np.flatnonzero(bounds < worst).tolist():
                 position = int(lists.positions[block, slot])
-                is_masked = mask is not None and not mask[lists.ordinals[position]]
-                if position < 0 or is_masked or not bounds[slot] < _worst(best, stop.k):
-                    continue
-                reranked += 1
-                distance = _distance(lists, prepared, position, metric)
-                if len(best) == wanted and not distance < best[-1][0]:
-                    continue
-                if distance < _worst(best, stop.k):
-                    last = done
-                _insert(best, distance, position, wanted)
+                if position >= 0 and (mask is None or mask[lists.ordinals[position]]):
+                    pending.append((bounds[slot], position))
+        for bound, position in _nearest_first(pending):
+            if not bound < _worst(best, stop.k):
+                break
+            reranked += 1
+            distance = _distance(lists, prepared, position, metric)
+            if len(best) == wanted and not distance < best[-1][0]:
+                continue
+            if 0 <= _insert(best, distance, position, wanted) < stop.k:
+                last = done
         done += 1
     return Outcome(
         [position for _, position in best], [float(d) for d, _ in best], done, codes, reranked
@@ -170,14 +175,23 @@ def _distance(lists: Lists, query: Prepared, position: int, metric: str) -> np.f
     return np.float32(distance)
 
 
+def _nearest_first(pending: list[tuple[np.float32, int]]) -> Iterator[tuple[np.float32, int]]:
+    """By bound; the first of equal ones comes first, among rows that change places meanwhile."""
+    for turn in range(len(pending)):
+        at = min(range(turn, len(pending)), key=lambda i: pending[i][0])
+        pending[turn], pending[at] = pending[at], pending[turn]
+        yield pending[turn]
+
+
 def _insert(
     best: list[tuple[np.float32, int]], distance: np.float32, position: int, wanted: int
-) -> None:
-    """Behind those that are as near, unless it is among them (K3)."""
+) -> int:
+    """Put a row behind those that are as near (K4); its place, or -1 where it was there."""
     if any(d == distance and p == position for d, p in best):
-        return
+        return -1
     at = len(best)
     while at and best[at - 1][0] > distance:
         at -= 1
     best.insert(at, (distance, position))
     del best[wanted:]
+    return at

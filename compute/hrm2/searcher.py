@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from m2mdb.compute.hrm2 import kernels
-from m2mdb.compute.hrm2.rotation import signs
+from m2mdb.compute.hrm2.rotation import ROUNDS, signs
+from m2mdb.compute.hrm2.steps import BUCKETS, GROUP, NEAR, PANEL, PRODUCT
 
 if TYPE_CHECKING:
     from typing import Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 NO_MASK = np.empty(0, np.uint8)
 NO_MASK.flags.writeable = False
+LOG_ROWS = 1 << 14
 
 
 class Found(NamedTuple):
@@ -51,9 +53,10 @@ class Searcher:
         """`seed` is that of the rotation that the lists were coded with."""
         self.lists = lists
         self.metric = metric
-        self._arrays: Any = tuple(_readable(array) for array in lists)
-        self._flips = _readable(signs(lists.width, seed))
-        self._kind = kernels.PRODUCT if metric == "ip" else kernels.NEAR
+        arrays = lists._replace(centers=panels_of(lists.centers, len(lists.center_scales)))
+        self._arrays = [np.ascontiguousarray(array) for array in arrays]
+        self._arrays.append(np.ascontiguousarray(signs(lists.width, seed)))
+        self._longest = 32 * int(np.diff(lists.starts).max(initial=1))
         self._local = threading.local()
 
     def search(
@@ -73,47 +76,108 @@ class Searcher:
         mask     by ordinal, which rows may be found
         """
         scratch = self._scratch(wanted)
-        rotated, best, nearness, numbers, counts = (scratch[i] for i in (0, 7, 8, 9, 10))
-        rotated[: len(query)] = query
-        rotated[len(query) :] = 0
-        numbers[kernels.EPSILON] = epsilon
-        allowed = NO_MASK if mask is None else _readable(mask.view(np.uint8))
-        kernels.search(
-            self._arrays,
-            allowed,
-            self._flips,
-            self._kind,
-            (stop.k, stop.least, stop.patience, stop.most),
-            np.float32(stop.factor),
-            scratch,
-        )
-        found, probed, codes, reranked = counts[:4].tolist()
-        positions = best[:found].copy()
-        ordinals = self.lists.ordinals[positions]
-        return Found(positions, ordinals, nearness[:found].copy(), probed, codes, reranked)
+        self._run(scratch, query, stop, epsilon, mask)
+        found, probed, codes, reranked = scratch.counts[:4].tolist()
+        positions = scratch.best[:found].copy()
+        nearness = scratch.nearness[:found].copy()
+        return Found(positions, self.lists.ordinals[positions], nearness, probed, codes, reranked)
 
-    def _scratch(self, wanted: int) -> tuple[NDArray[Any], ...]:
-        """This thread's scratch arrays (H1); see kernels.py for what they are."""
+    def trace(
+        self, query: NDArray[np.float32], stop: Stop, *, wanted: int, epsilon: float
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """What came among the best in the course of a search, in that order.
+
+        Returns ordinals, the place of the list that had each in the order of lists, and the place
+        that each took among the best.
+        """
+        scratch = self._scratch(wanted, logs=True)
+        self._run(scratch, query, stop, epsilon, None)
+        log = scratch.log[: int(scratch.counts[kernels.LOGGED])]
+        return self.lists.ordinals[log[:, 0]], log[:, 1].copy(), log[:, 2].copy()
+
+    def _run(
+        self,
+        scratch: Scratch,
+        query: NDArray[np.float32],
+        stop: Stop,
+        epsilon: float,
+        mask: NDArray[np.bool_] | None,
+    ) -> None:
+        dimensions = len(query)
+        scratch.rotated[:dimensions] = query
+        scratch.rotated[dimensions:] = 0
+        kernels.search(
+            scratch.plan,
+            NO_MASK if mask is None else _readable(mask.view(np.uint8)),
+            (stop.k, stop.least, stop.patience, stop.most),
+            stop.factor,
+            epsilon,
+        )
+
+    def _scratch(self, wanted: int, *, logs: bool = False) -> Scratch:
+        """This thread's scratch (H1)."""
         kept: Any = self._local.__dict__
-        found: tuple[NDArray[Any], ...] | None = kept.get(wanted)
+        key = (wanted, logs)
+        found: Scratch | None = kept.get(key)
         if found is None:
-            width, count = self.lists.width, len(self.lists.center_scales)
-            found = kept[wanted] = (
-                np.zeros(width, np.float32),
-                np.zeros(width, np.int8),
-                np.zeros(4 * width, np.uint8),
-                np.zeros(count, np.int32),
-                np.zeros(count, np.float32),
-                np.zeros(32, np.uint16),
-                np.zeros(32, np.float32),
-                np.zeros(wanted, np.int32),
-                np.zeros(wanted, np.float32),
-                np.zeros(8, np.float32),
-                np.zeros(8, np.int64),
-                np.zeros(width, np.float32),
-                np.zeros(kernels.BUCKETS + 1, np.int32),
-            )
+            found = kept[key] = self._new_scratch(wanted, logs=logs)
         return found
+
+    def _new_scratch(self, wanted: int, *, logs: bool) -> Scratch:
+        width, count = self.lists.width, len(self.lists.center_scales)
+        log_size = LOG_ROWS if logs else 0
+        rotated, best = np.zeros(width, np.float32), np.zeros(wanted, np.int32)
+        nearness, counts = np.zeros(wanted, np.float32), np.zeros(8, np.int64)
+        log = np.zeros((log_size, 3), np.int32)
+        arrays: list[NDArray[Any]] = [
+            rotated,
+            np.zeros(width, np.int8),
+            np.zeros(4 * width, np.uint8),
+            np.zeros(width, np.float32),
+            np.zeros(count + GROUP, np.int32),
+            np.zeros(count, np.float32),
+            np.zeros(BUCKETS + 1, np.int32),
+            np.zeros(count, np.int32),
+            np.zeros(32, np.float32),
+            np.zeros(self._longest, np.int32),
+            np.zeros(self._longest, np.float32),
+            best,
+            nearness,
+            np.zeros(8, np.float32),
+            counts,
+            log,
+        ]
+        plan = np.empty(kernels.PLAN_SIZE, np.int64)
+        addresses = [array.ctypes.data for array in (*self._arrays, *arrays)]
+        plan[: len(addresses)] = addresses
+        kind = PRODUCT if self.metric == "ip" else NEAR
+        plan[len(addresses) :] = (count, width, ROUNDS, kind, wanted, log_size)
+        plan.flags.writeable = False
+        return Scratch(rotated, best, nearness, counts, log, plan, arrays)
+
+
+class Scratch(NamedTuple):
+    """Arrays of one thread; `plan` holds the addresses of all of them."""
+
+    rotated: NDArray[np.float32]
+    best: NDArray[np.int32]
+    nearness: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    log: NDArray[np.int32]
+    plan: NDArray[np.int64]
+    kept: list[NDArray[Any]]
+
+
+def panels_of(centers: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Centroids for `steps.products_of`.
+
+    Of each PANEL lists, first 4 bytes of each, then the next 4, ...; zero lists fill a GROUP.
+    """
+    width = len(centers) // max(1, count)
+    rows = np.zeros((-(-count // GROUP) * GROUP, width), np.uint8)
+    rows[:count] = centers.reshape(count, width)
+    panels = rows.reshape(-1, PANEL, width // 4, 4).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(panels).ravel()
 
 
 def _readable(array: NDArray[Any]) -> NDArray[Any]:

@@ -69,23 +69,84 @@ def _splat(kind: Any, value: int) -> Any:
     return ir.Constant(kind, [value] * kind.count)
 
 
-def _pointer(
-    context: Any, builder: Any, array_type: Any, array: Any, offset: Any, kind: Any
-) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [offset]), kind.as_pointer())
+def _pointer_to(item: Any) -> Any:
+    """An intrinsic that makes an address a pointer to items of a type.
+
+    Pointers are indexed as arrays are, without a length: nothing is checked, and no index wraps.
+    """
+
+    @intrinsic
+    def pointer(typingctx, address):
+        kind = types.CPointer(item)
+
+        def codegen(context, builder, sig, args):
+            return builder.inttoptr(args[0], context.get_value_type(kind))
+
+        return kind(types.int64), codegen
+
+    return pointer
+
+
+bytes_at, small_at, sums_at = (
+    _pointer_to(types.uint8),
+    _pointer_to(types.int8),
+    _pointer_to(types.uint16),
+)
+ints_at, longs_at, floats_at = (
+    _pointer_to(types.int32),
+    _pointer_to(types.int64),
+    _pointer_to(types.float32),
+)
+
+
+def _at(builder: Any, pointer: Any, offset: Any, kind: Any) -> Any:
+    return builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
+
+
+def _load(builder: Any, pointer: Any, offset: Any, kind: Any) -> Any:
+    out = builder.load(_at(builder, pointer, offset, kind))
+    out.align = 1
+    return out
 
 
 @intrinsic
-def load_u8(typingctx, array, offset):
-    """WIDTH bytes of an array from element `offset`, which need not be aligned."""
+def load_u8(typingctx, pointer, offset):
+    """WIDTH bytes from element `offset`, which need not be aligned."""
 
     def codegen(context, builder, sig, args):
-        out = builder.load(_pointer(context, builder, sig.args[0], args[0], args[1], _ll(U8)))
-        out.align = 1
-        return out
+        return _load(builder, args[0], args[1], _ll(U8))
 
-    return U8(array, types.intp), codegen
+    return U8(pointer, types.intp), codegen
+
+
+@intrinsic
+def splat_4_bytes(typingctx, pointer, offset):
+    """Four bytes from element `offset`, again and again."""
+
+    def codegen(context, builder, sig, args):
+        four = _load(builder, args[0], args[1], ir.IntType(32))
+        one = ir.VectorType(ir.IntType(32), 1)
+        start = builder.insert_element(ir.Constant(one, ir.Undefined), four, ir.IntType(32)(0))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH // 4), [0] * (WIDTH // 4))
+        wide = builder.shuffle_vector(start, ir.Constant(one, ir.Undefined), mask)
+        return builder.bitcast(wide, _ll(U8))
+
+    return U8(pointer, types.intp), codegen
+
+
+@intrinsic
+def prefetch(typingctx, pointer, offset):
+    """Ask for the cache line of an element."""
+
+    def codegen(context, builder, sig, args):
+        at = _at(builder, args[0], args[1], ir.IntType(8))
+        kind = ir.IntType(32)
+        signature = ir.FunctionType(ir.VoidType(), [at.type, kind, kind, kind])
+        function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+        builder.call(function, [at, kind(0), kind(3), kind(1)])
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp), codegen
 
 
 def _binary(operation: str) -> Any:
@@ -193,15 +254,109 @@ def fold_lanes(typingctx, a):
 
 
 @intrinsic
-def store_first_lane(typingctx, array, offset, value):
-    """Write the first 16 bytes of a vector to a uint16 array."""
+def store_first_lane(typingctx, pointer, offset, value):
+    """Write the first 16 bytes of a vector."""
 
     def codegen(context, builder, sig, args):
         vector = args[2]
         mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(8)))
         low = builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
-        at = _pointer(context, builder, sig.args[0], args[0], args[1], low.type)
-        builder.store(low, at).align = 1
+        builder.store(low, _at(builder, args[0], args[1], low.type)).align = 1
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, value), codegen
+    return types.void(pointer, types.intp, value), codegen
+
+
+@intrinsic
+def store_i32(typingctx, pointer, offset, value):
+    """Write a vector to int32 elements."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], _at(builder, args[0], args[1], args[2].type)).align = 1
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, value), codegen
+
+
+class Bounds(types.Type):
+    """32 numbers, one of each code of a block, in however many registers they take."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Bounds")
+
+
+@register_default(Bounds)
+class _BoundsModel(PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(ir.FloatType(), 32))
+
+
+BOUNDS = Bounds()
+_FAST = ("reassoc", "contract", "nsz")
+
+
+def _first_lanes(builder: Any, a: Any, b: Any) -> Any:
+    """The first 8 lanes of 16 bits of both."""
+    lanes = [*range(8), *range(a.type.count, a.type.count + 8)]
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), 16), lanes))
+
+
+@intrinsic
+def lower_bounds(typingctx, sums, factors, at, terms):
+    """base + h - f * (slope * sum + level) - spread * e for a block.
+
+    sums     four vectors, the first lane of each
+    factors  float32: h, f and e of the block from element `at`
+    terms    (base, slope, level, spread)
+    """
+
+    def codegen(context, builder, sig, args):
+        parts = [builder.extract_value(args[0], i) for i in range(4)]
+        low, high = _first_lanes(builder, *parts[:2]), _first_lanes(builder, *parts[2:])
+        every = ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(32)))
+        kind = ir.VectorType(ir.FloatType(), 32)
+        total = builder.uitofp(builder.shuffle_vector(low, high, every), kind)
+        base, slope, level, spread = (
+            _splat_value(builder, builder.extract_value(args[3], i), 32) for i in range(4)
+        )
+        h, f, e = (
+            _load(builder, args[1], builder.add(args[2], args[2].type(32 * i)), kind)
+            for i in range(3)
+        )
+        product = builder.fadd(builder.fmul(total, slope, _FAST), level, _FAST)
+        bound = builder.fsub(builder.fadd(base, h, _FAST), builder.fmul(f, product, _FAST), _FAST)
+        return builder.fsub(bound, builder.fmul(spread, e, _FAST), _FAST)
+
+    return BOUNDS(sums, factors, types.intp, terms), codegen
+
+
+def _splat_value(builder: Any, value: Any, count: int) -> Any:
+    one = ir.VectorType(value.type, 1)
+    undefined = ir.Constant(one, ir.Undefined)
+    start = builder.insert_element(undefined, value, ir.IntType(32)(0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+    return builder.shuffle_vector(start, undefined, mask)
+
+
+@intrinsic
+def any_below(typingctx, bounds, limit):
+    """Whether a bound is smaller than a number."""
+
+    def codegen(context, builder, sig, args):
+        limits = _splat_value(builder, args[1], 32)
+        less = builder.fcmp_ordered("<", args[0], limits)
+        mask = builder.bitcast(less, ir.IntType(32))
+        return builder.icmp_unsigned("!=", mask, mask.type(0))
+
+    return types.boolean(bounds, types.float32), codegen
+
+
+@intrinsic
+def store_bounds(typingctx, pointer, offset, bounds):
+    """Write bounds to float32 elements."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], _at(builder, args[0], args[1], args[2].type)).align = 1
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, bounds), codegen

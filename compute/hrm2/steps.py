@@ -1,0 +1,359 @@
+"""The steps of a compiled search, on pointers: they become part of the kernels that call them.
+
+    rotate     the query, by signs and Hadamard transforms
+    prepare    its bytes, and the table of the fast scan
+    route      distances of lists, 16 of them side by side
+    order      lists by distance
+    scan       1-bit codes of a block: lower bounds of 32 distances
+    dot8       a row's 8-bit code times the query's bytes
+    insert     into the best rows so far
+
+Invariants
+    K1  A step allocates nothing, raises nothing, and calls only steps.
+    K2  Pointers are not checked: what they and the numbers beside them say, a plan has made sure.
+"""
+
+# mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return, return-value"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from m2mdb.compute.hrm2 import simd as simd_module
+
+simd: Any = simd_module  # its functions are intrinsics: what calls them is no Python
+
+# numbers: what the query is
+QUERY_SCALE, QUERY_SQUARE, TABLE_SCALE, TABLE_LOW, BIAS = 0, 1, 2, 3, 4
+
+BUCKETS = 1024
+PANEL = 16  # lists whose centroids are interleaved
+GROUP = 4 * PANEL  # lists routed at once
+NEAR, PRODUCT = 0, 1  # distances |q - x|^2, or -2 <q, x>
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+if simd.WIDTH:
+    WIDTH = simd.WIDTH
+    add, sub, shuffle, load_u8 = simd.add, simd.sub, simd.shuffle, simd.load_u8
+    as_u16, zero_u16, zero_i32 = simd.as_u16, simd.zero_u16, simd.zero_i32
+    low_nibbles, high_nibbles = simd.low_nibbles, simd.high_nibbles
+    high_bytes, shift_up_byte = simd.high_bytes, simd.shift_up_byte
+    fold_lanes, splat_4_bytes = simd.fold_lanes, simd.splat_4_bytes
+    dot_u8_i8, sum_lanes, store_i32 = simd.dot_u8_i8, simd.sum_lanes, simd.store_i32
+    prefetch = simd.prefetch
+    lower_bounds, any_below, store_bounds = simd.lower_bounds, simd.any_below, simd.store_bounds
+
+
+def step(function: Any) -> Any:
+    """A helper whose code becomes part of the kernels that call it (K1)."""
+    return njit(function, nogil=True, fastmath=FAST, error_model="numpy", boundscheck=False)
+
+
+@step
+def hadamard(x: Any, start: int, power: int, other: Any) -> None:
+    """Normalised Walsh-Hadamard transform of x[start : start + power], in place.
+
+    Every stage pairs neighbours and writes their sums and differences to the two halves (Pease's
+    form), which vectorises alike for all of them; after as many stages as `power` has bits the
+    order is the natural one again.
+    Twin    rotation.hadamard
+    """
+    half = power >> 1
+    scale = np.float32(1.0) / np.float32(np.sqrt(np.float64(power)))
+    for i in range(power):
+        x[start + i] *= scale
+    left = power
+    while left > 1:
+        for i in range(half):
+            a, b = x[start + 2 * i], x[start + 2 * i + 1]
+            other[i] = a + b
+            other[half + i] = a - b
+        left >>= 1
+        if left == 1:
+            for i in range(power):
+                x[start + i] = other[i]
+            break
+        for i in range(half):
+            a, b = other[2 * i], other[2 * i + 1]
+            x[start + i] = a + b
+            x[start + half + i] = a - b
+        left >>= 1
+
+
+@step
+def rotate(x: Any, flips: Any, turns: int, width: int, other: Any) -> None:
+    """Rotate a padded query in place; `other` is as long, and scratch.
+
+    flips   float32, rows of `width` signs, two for each turn
+    Twin    rotation.transform
+    """
+    power = 1
+    while 2 * power <= width:
+        power *= 2
+    for turn in range(turns):
+        row = 2 * turn * width
+        for i in range(width):
+            x[i] *= flips[row + i]
+        hadamard(x, 0, power, other)
+        if power < width:
+            for i in range(width):
+                x[i] *= flips[row + width + i]
+            hadamard(x, width - power, power, other)
+
+
+@step
+def prepare(rotated: Any, width: int, small: Any, table: Any, numbers: Any) -> None:
+    """Bytes and table of a rotated query, with their scales.
+
+    Table sums are exact in 16 bits: no entry is above 65535 / groups.
+    """
+    groups = width // 4
+    largest = np.float32(1e-30)
+    square = np.float32(0.0)
+    for i in range(width):
+        largest = max(largest, abs(rotated[i]))
+        square += rotated[i] * rotated[i]
+    scale = np.float32(127.0) / largest
+    bias = np.int32(0)
+    for i in range(width):
+        value = np.int32(np.rint(rotated[i] * scale))
+        small[i] = np.int8(value)
+        bias += value
+    numbers[BIAS] = np.float32(128.0) * np.float32(bias)
+    numbers[QUERY_SCALE] = largest / np.float32(127.0)
+    numbers[QUERY_SQUARE] = square
+    widest = np.float32(1e-30)
+    low = np.float32(0.0)
+    for g in range(groups):
+        reach = (
+            abs(rotated[4 * g])
+            + abs(rotated[4 * g + 1])
+            + abs(rotated[4 * g + 2])
+            + abs(rotated[4 * g + 3])
+        )
+        widest = max(widest, reach)
+        low -= reach
+    most = np.float32(min(255, 65535 // groups))
+    each = most / (np.float32(2.0) * widest)
+    for g in range(groups):
+        a, b, c, d = rotated[4 * g], rotated[4 * g + 1], rotated[4 * g + 2], rotated[4 * g + 3]
+        base = abs(a) + abs(b) + abs(c) + abs(d) - a - b - c - d
+        for i in range(16):
+            value = base + np.float32(2.0) * (
+                np.float32(i & 1) * a
+                + np.float32((i >> 1) & 1) * b
+                + np.float32((i >> 2) & 1) * c
+                + np.float32((i >> 3) & 1) * d
+            )
+            table[16 * g + i] = np.uint8(value * each + np.float32(0.5))
+    numbers[TABLE_SCALE] = np.float32(1.0) / each
+    numbers[TABLE_LOW] = low
+
+
+if simd.VNNI:
+
+    @step
+    def dot8(rows: Any, at: int, query: Any, width: int) -> int:
+        """Sum of byte * query over `width` elements from rows[at]."""
+        a, b = zero_i32(), zero_i32()
+        k = 0
+        while k + 128 <= width:
+            a = dot_u8_i8(a, load_u8(rows, at + k), load_u8(query, k))
+            b = dot_u8_i8(b, load_u8(rows, at + k + 64), load_u8(query, k + 64))
+            k += 128
+        if k < width:
+            a = dot_u8_i8(a, load_u8(rows, at + k), load_u8(query, k))
+        return sum_lanes(add(a, b))
+
+    @step
+    def products_of(panels: Any, lists: int, query: Any, width: int, products: Any) -> None:
+        """Sums of byte * query of `lists` centroids, a multiple of GROUP.
+
+        Lists stand side by side: no sum over a register's lanes is needed.
+        """
+        size = PANEL * width
+        for first in range(0, lists, GROUP):
+            at = first * width
+            a, b, c, d = zero_i32(), zero_i32(), zero_i32(), zero_i32()
+            for g in range(0, width, 4):
+                four = splat_4_bytes(query, g)
+                k = at + PANEL * g
+                a = dot_u8_i8(a, load_u8(panels, k), four)
+                b = dot_u8_i8(b, load_u8(panels, k + size), four)
+                c = dot_u8_i8(c, load_u8(panels, k + 2 * size), four)
+                d = dot_u8_i8(d, load_u8(panels, k + 3 * size), four)
+            store_i32(products, first, a)
+            store_i32(products, first + PANEL, b)
+            store_i32(products, first + 2 * PANEL, c)
+            store_i32(products, first + 3 * PANEL, d)
+
+else:
+
+    @step
+    def dot8(rows: Any, at: int, query: Any, width: int) -> int:
+        """Sum of byte * query over `width` elements from rows[at]."""
+        total = np.int32(0)
+        for k in range(width):
+            total += np.int32(rows[at + k]) * np.int32(query[k])
+        return total
+
+    @step
+    def products_of(panels: Any, lists: int, query: Any, width: int, products: Any) -> None:
+        """Sums of byte * query of `lists` centroids, a multiple of GROUP."""
+        for first in range(0, lists, PANEL):
+            for i in range(PANEL):
+                products[first + i] = 0
+            for g in range(0, width, 4):
+                at = first * width + PANEL * g
+                for i in range(PANEL):
+                    total = np.int32(0)
+                    for j in range(4):
+                        total += np.int32(panels[at + 4 * i + j]) * np.int32(query[g + j])
+                    products[first + i] += total
+
+
+@step
+def route(
+    panels: Any,
+    scales: Any,
+    squares: Any,
+    lists: int,
+    small: Any,
+    width: int,
+    numbers: Any,
+    kind: int,
+    products: Any,
+    distances: Any,
+) -> None:
+    """Distances of lists."""
+    products_of(panels, (lists + GROUP - 1) // GROUP * GROUP, small, width, products)
+    bias = numbers[BIAS]
+    scale = np.float32(-2.0) * numbers[QUERY_SCALE]
+    square = numbers[QUERY_SQUARE] if kind == NEAR else np.float32(0.0)
+    if kind == NEAR:
+        for each in range(lists):
+            product = np.float32(products[each]) - bias
+            distances[each] = product * scale * scales[each] + (square + squares[each])
+    else:
+        for each in range(lists):
+            distances[each] = (np.float32(products[each]) - bias) * scale * scales[each]
+
+
+@step
+def bucket_order(distances: Any, count: int, order: Any, buckets: Any) -> None:
+    """order = all lists, nearest first, as far as BUCKETS equal steps of distance tell them apart.
+
+    A counting sort: a comparison sort of random numbers waits for the branches it mispredicts.
+    Lists of one bucket stand by number (K3).
+    """
+    low, high = distances[0], distances[0]
+    for each in range(count):
+        low = min(low, distances[each])
+        high = max(high, distances[each])
+    each_step = np.float32(BUCKETS - 1) / max(high - low, np.float32(1e-30))
+    for i in range(BUCKETS + 1):
+        buckets[i] = 0
+    for each in range(count):
+        buckets[np.int32((distances[each] - low) * each_step) + 1] += 1
+    for i in range(BUCKETS):
+        buckets[i + 1] += buckets[i]
+    for each in range(count):
+        bucket = np.int32((distances[each] - low) * each_step)
+        order[buckets[bucket]] = each
+        buckets[bucket] += 1
+
+
+if simd.WIDTH:
+
+    @step
+    def scan_block(
+        codes: Any, block: int, later: int, table: Any, width: int, factors: Any, terms: Any,
+        limit: Any, bounds: Any,
+    ) -> bool:  # fmt: skip
+        """Whether a lower bound of a block is below the limit; if so, all of them are written.
+
+        The block `later` is asked for meanwhile. bounds[s] is that of code SLOTS[s]. Bytes are
+        added without widening: a 16-bit sum of two bytes, and one of the odd byte alone, which is
+        subtracted in the end.
+        """
+        size = 4 * width
+        at = block * size
+        ahead = (later - block) * size
+        for line in range(0, 384, 64):
+            prefetch(factors, 96 * later + line // 4)
+        low, low_odd, high, high_odd = zero_u16(), zero_u16(), zero_u16(), zero_u16()
+        for g in range(0, size, WIDTH):
+            prefetch(codes, at + ahead + g)
+            code, entries = load_u8(codes, at + g), load_u8(table, g)
+            x = as_u16(shuffle(entries, low_nibbles(code)))
+            y = as_u16(shuffle(entries, high_nibbles(code)))
+            low, low_odd = add(low, x), add(low_odd, high_bytes(x))
+            high, high_odd = add(high, y), add(high_odd, high_bytes(y))
+        low, high = sub(low, shift_up_byte(low_odd)), sub(high, shift_up_byte(high_odd))
+        sums = (fold_lanes(low), fold_lanes(low_odd), fold_lanes(high), fold_lanes(high_odd))
+        found = lower_bounds(sums, factors, 96 * block, terms)
+        if any_below(found, limit):
+            store_bounds(bounds, 0, found)
+            return True
+        return False
+
+else:
+
+    @step
+    def scan_block(
+        codes: Any, block: int, later: int, table: Any, width: int, factors: Any, terms: Any,
+        limit: Any, bounds: Any,
+    ) -> bool:  # fmt: skip
+        """Whether a lower bound of a block is below the limit; all of them are written."""
+        base, slope, level, spread = terms
+        at = 4 * width * block
+        for s in range(32):
+            bounds[s] = np.float32(0.0)
+        for g in range(width // 4):
+            for i in range(16):
+                code = codes[at + 16 * g + i]
+                slot = (i >> 1) + 8 * (i & 1)
+                bounds[slot] += np.float32(table[16 * g + (code & 15)])
+                bounds[16 + slot] += np.float32(table[16 * g + (code >> 4)])
+        below = False
+        first = 96 * block
+        for s in range(32):
+            bound = base + factors[first + s]
+            bound -= factors[first + 32 + s] * (slope * bounds[s] + level)
+            bounds[s] = bound - spread * factors[first + 64 + s]
+            below |= bounds[s] < limit
+        return below
+
+
+@step
+def insert(position: int, distance: Any, size: int, wanted: int, best: Any, nearness: Any) -> int:
+    """Add a row to the sorted best ones; its place, or -1 where it was among them already."""
+    at = size
+    while at > 0 and nearness[at - 1] > distance:
+        at -= 1
+    i = at - 1
+    while i >= 0 and nearness[i] == distance:  # its other code has the same distance
+        if best[i] == position:
+            return -1
+        i -= 1
+    for j in range(min(size, wanted - 1), at, -1):
+        best[j] = best[j - 1]
+        nearness[j] = nearness[j - 1]
+    best[at] = position
+    nearness[at] = distance
+    return at
+
+
+@njit(nogil=True, fastmath=FAST | {"nnan"}, error_model="numpy", boundscheck=False)
+def smallest(values: Any, first: int, count: int) -> int:
+    """The first of the smallest of values[first : count]."""
+    low = values[first]
+    for i in range(first, count):
+        low = min(low, values[i])
+    at = first
+    while values[at] != low:
+        at += 1
+    return at
