@@ -57,6 +57,7 @@ SMALLEST = (
 LIST_ROWS = 100  # of a list, up to CROWD rows; then it grows by GROWTH
 CROWD = 100_000
 GROWTH = 0.4
+THINNING = 0.6  # of patience where a mask leaves a share of the rows
 WAIT_SECONDS = 120.0  # that a build waits for the kernels that measure its table
 CAUTIOUS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # shares of the lists, where nothing was measured
 _LARGEST_SQUARE = 1e26
@@ -179,13 +180,18 @@ class SegmentLists:
         """Rows that the lists lead to."""
         return len(self.lists.ordinals)
 
-    def stop(self, k: int, sought: float, effort: Effort) -> Stop:
-        """When to stop probing for k rows, which are those that pass among the `sought` nearest."""
+    def stop(self, k: int, share: float, effort: Effort) -> Stop:
+        """When to stop probing for k rows where a `share` of all passes a mask.
+
+        Each list then has that share of the rows which would keep the search going, so it is as
+        patient as several lists together were worth before (THINNING, by measurement).
+        """
         if effort.probes is not None:
             most = min(effort.probes, self.count)
             return Stop(k, most, 0, most, 0.0)
-        found = calibration.stop_for(self.table, max(1, round(sought)), effort.recall)
-        return found._replace(k=k)
+        found = calibration.stop_for(self.table, k, effort.recall)
+        patience = min(self.count, int(np.ceil(found.patience / share**THINNING)))
+        return found._replace(patience=patience)
 
     def clusters(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each list: its codes, and the mean length of their residuals (float32)."""
@@ -290,7 +296,7 @@ class _Reader:
         empty = positions < 0
         good = np.where(empty, np.isposinf(h), np.abs(h) <= _LARGEST_TERM).all()
         low, high = min(f.min(), e.min()), max(f.max(), e.max())
-        is_within = 0 <= low and high <= _LARGEST_FACTOR
+        is_within = low >= 0 and high <= _LARGEST_FACTOR
         self._expect("factors", bool(good and is_within), "numbers that no code has")
         return factors.reshape(-1, 3 * BLOCK)
 

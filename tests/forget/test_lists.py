@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import m2mdb
-from m2mdb.compute.hrm2 import calibration
 from m2mdb.compute.hrm2.lists import padded
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.index import hrm2
 from tests.forget.rows import DIMENSION, Row, forget, insert_in_bulk
 from tests.forget.traces import assert_gone, assert_kept, files_at, traces
+from tests.hrm2.conftest import few_queries
 
 VECTORS = ("v", "h", "b")
 Needles = dict[str, bytes]
@@ -20,7 +20,7 @@ Needles = dict[str, bytes]
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hrm2, "LEAST_ROWS", 300)
-    monkeypatch.setattr(calibration, "QUERIES", 8)
+    few_queries(monkeypatch, 9)
 
 
 def code_needles(con: m2mdb.Connection, row: Row) -> Needles:

@@ -33,8 +33,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hrm2, "LEAST_ROWS", 300)
     monkeypatch.setattr(hrm2, "LIST_ROWS", 30)
-    monkeypatch.setattr("m2mdb.index.probing.GATHERED", 20)
-    monkeypatch.setattr(calibration, "QUERIES", 24)
+    monkeypatch.setattr("m2mdb.index.probing.START", 0.0)
+    monkeypatch.setattr("m2mdb.index.probing.CODE", 0.01)
+    few_queries(monkeypatch)
+
+
+def few_queries(monkeypatch: pytest.MonkeyPatch, count: int = 24) -> None:
+    """How long to probe is measured on so many queries of a kind."""
+    for name in ("QUERIES", "NEAR_QUERIES", "FAR_QUERIES", "LEAST_QUERIES"):
+        if hasattr(calibration, name):
+            monkeypatch.setattr(calibration, name, count)
 
 
 def clustered(count: int, dimension: int = DIMENSION, seed: int = 1) -> np.ndarray:

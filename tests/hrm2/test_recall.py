@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import m2mdb
-from m2mdb.compute.hrm2 import calibration
 from tests.hrm2.conftest import clustered, filled, found, like_stored, recall, unlike_stored
 
 COUNT, WIDTH = 20_000, 32
@@ -21,12 +20,7 @@ def large(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[m2mdb.Connection, np.ndarray]]:
     rows = clustered(COUNT, WIDTH)
-    before = calibration.QUERIES
-    calibration.QUERIES = 96
-    try:
-        connection = filled(tmp_path_factory.mktemp("recall") / "m.m2m", rows)
-    finally:
-        calibration.QUERIES = before
+    connection = filled(tmp_path_factory.mktemp("recall") / "m.m2m", rows)
     yield connection, rows
     connection.close()
 
