@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 BLOCK = 32  # codes
 WIDTH_STEP = 64  # dimensions are padded to a multiple of this
-CHUNK_ROWS = 8192
+CHUNK_ROWS = 1024  # and
+CHUNK_BLOCKS = 32  # are coded at a time: what is made of them stays in the cache
 SLOTS = np.concatenate([np.r_[0:16:2, 1:16:2], np.r_[16:32:2, 17:32:2]])
 _SLOT_OF = np.argsort(SLOTS)
-_BITS = np.array([1, 2, 4, 8], np.uint8)
 
 
 class Lists(NamedTuple):
@@ -92,9 +92,11 @@ def padded(dimensions: int) -> int:
 
 def to_bytes(rows: Floats) -> tuple[Bytes, Floats]:
     """8-bit codes of rows with a scale each: value ~ (byte - 128) * scale."""
-    largest = np.abs(rows).max(axis=1, initial=0.0)
+    largest = np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0))
     scales = (np.maximum(largest, np.float32(1e-30)) / np.float32(127)).astype(np.float32)
-    codes = np.rint(rows / scales[:, None]) + np.float32(128)
+    codes = rows / scales[:, None]
+    np.rint(codes, out=codes)
+    codes += np.float32(128)
     return codes.astype(np.uint8), scales
 
 
@@ -161,31 +163,47 @@ def _coded(
     """1-bit codes, their factors and positions, block by block."""
     labels, members, block_of, lane_of = codes_of
     width = rows.shape[1]
-    codes = np.zeros((blocks, width // 4, 16), np.uint8)
+    codes = np.empty((blocks, width // 4, 16), np.uint8)
     factors = np.zeros((blocks, 3, BLOCK), np.float32)
     factors[:, 0, :] = np.inf
     positions = np.full((blocks, BLOCK), -1, np.int32)
-    root = np.float32(1 / np.sqrt(width))
-    for start in range(0, len(labels), CHUNK_ROWS):
-        some = slice(start, start + CHUNK_ROWS)
+    for first in range(0, blocks, CHUNK_BLOCKS):
+        last = min(blocks, first + CHUNK_BLOCKS)
+        some = slice(*np.searchsorted(block_of, (first, last)).tolist())
         label, member, block, lane = labels[some], members[some], block_of[some], lane_of[some]
-        residual = rows[member] - centers[label]
-        length = np.maximum(np.sqrt(np.einsum("ij,ij->i", residual, residual)), np.float32(1e-20))
-        signs = residual > 0
-        along = np.maximum(np.abs(residual).sum(axis=1) * root / length, np.float32(1e-6))
-        f = 2 * length / along
-        e = f * np.sqrt(np.maximum(0, 1 - along * along)) / np.float32(np.sqrt(width - 1))
-        if metric == "ip":
-            h = np.zeros_like(f)
-        else:
-            center = np.where(signs, centers[label], -centers[label]).sum(axis=1) * root
-            h = length * length + f * center
-        nibbles = (signs.reshape(len(label), width // 4, 4) * _BITS).sum(axis=2, dtype=np.uint8)
-        low = lane < 16
-        codes[block[low], :, lane[low]] |= nibbles[low]
-        codes[block[~low], :, lane[~low] - 16] |= nibbles[~low] << 4
+        center = centers[label]
+        residual = rows[member]
+        residual -= center
+        nibbles = np.zeros((last - first, 2, 16, width // 4), np.uint8)
+        nibbles[block - first, lane // 16, lane % 16] = _nibbles(residual > 0)
+        both = nibbles[:, 0] | nibbles[:, 1] << 4
+        codes[first:last] = both.transpose(0, 2, 1)
         slot = _SLOT_OF[lane]
-        for index, values in enumerate((h, f, e)):
+        for index, values in enumerate(_factors(residual, center, metric)):
             factors[block, index, slot] = values
         positions[block, slot] = position[member]
     return codes, factors, positions
+
+
+def _nibbles(signs: NDArray[np.bool_]) -> Bytes:
+    """Each four bits as a number, the first the lowest."""
+    packed = np.packbits(signs, axis=1, bitorder="little")
+    out = np.empty((len(signs), packed.shape[1], 2), np.uint8)
+    out[:, :, 0] = packed & 15
+    out[:, :, 1] = packed >> 4
+    return out.reshape(len(signs), -1)
+
+
+def _factors(residual: Floats, center: Floats, metric: str) -> tuple[Floats, Floats, Floats]:
+    """h, f and e of codes."""
+    width = residual.shape[1]
+    root = np.float32(1 / np.sqrt(width))
+    signs = np.where(residual > 0, root, -root)
+    length = np.maximum(np.sqrt(np.einsum("ij,ij->i", residual, residual)), np.float32(1e-20))
+    along = np.einsum("ij,ij->i", signs, residual) / length
+    np.maximum(along, np.float32(1e-6), out=along)
+    f = 2 * length / along
+    e = f * np.sqrt(np.maximum(0, 1 - along * along)) / np.float32(np.sqrt(width - 1))
+    if metric == "ip":
+        return np.zeros_like(f), f, e
+    return length * length + f * np.einsum("ij,ij->i", signs, center), f, e

@@ -33,6 +33,8 @@ LIST_ROUNDS = 5
 FINAL_ROUNDS = 5
 NEIGHBOURS = 16  # supers whose lists a row is compared with
 CHUNK_ROWS = 4096
+ASSIGNED_ROWS = 512  # what is compared with hundreds of lists stays in the cache
+FEW_CENTERS = 64  # whose sums a matrix product makes faster than sorting does
 
 
 class Router(NamedTuple):
@@ -125,12 +127,21 @@ def nearest(rows: Floats, centers: Floats) -> Ints:
 def _means(rows: Floats, labels: Ints, before: Floats) -> Floats:
     """The mean of each label's rows; the old center where it has none."""
     sizes = np.bincount(labels, minlength=len(before))
-    order = np.argsort(labels, kind="stable")
     used = np.flatnonzero(sizes)
-    starts = (np.cumsum(sizes) - sizes)[used]
     centers = before.copy()
-    if len(used):
-        centers[used] = np.add.reduceat(rows[order], starts, axis=0) / sizes[used][:, None]
+    if len(before) <= FEW_CENTERS:
+        sums = np.zeros_like(before)
+        for start in range(0, len(rows), CHUNK_ROWS):
+            some = labels[start : start + CHUNK_ROWS]
+            marks = np.zeros((len(some), len(before)), np.float32)
+            marks[np.arange(len(some)), some] = 1
+            sums += marks.T @ rows[start : start + CHUNK_ROWS]
+        centers[used] = sums[used] / sizes[used][:, None]
+    elif len(used):
+        order = np.argsort(labels, kind="stable")
+        starts = (np.cumsum(sizes) - sizes)[used].tolist()
+        for each, start, size in zip(used.tolist(), starts, sizes[used].tolist(), strict=True):
+            centers[each] = rows[order[start : start + size]].mean(axis=0)
     return centers
 
 
@@ -162,31 +173,43 @@ def assign(router: Router, rows: Floats, *, spill: bool = False) -> tuple[Ints, 
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], np.arange(len(router.supers) + 1))
     for i in range(len(router.supers)):
+        if bounds[i] == bounds[i + 1]:
+            continue
         lists = router.candidates(i)
         centers = router.centers[lists]
         squares = _squares(centers)
-        for start in range(bounds[i], bounds[i + 1], CHUNK_ROWS):
-            chosen = order[start : min(start + CHUNK_ROWS, bounds[i + 1])]
+        gram = centers @ centers.T if spill else None
+        for start in range(bounds[i], bounds[i + 1], ASSIGNED_ROWS):
+            chosen = order[start : min(start + ASSIGNED_ROWS, bounds[i + 1])]
             some = rows[chosen]
-            costs = squares - 2 * (some @ centers.T)
+            products = some @ centers.T
+            costs = squares - 2 * products
             best = costs.argmin(axis=1)
             first[chosen] = lists[best]
-            if second is not None:
-                second[chosen] = lists[_second(some, centers, costs, best)]
+            if second is not None and gram is not None:
+                second[chosen] = lists[_second(_squares(some), products, costs, best, gram)]
                 if len(lists) == 1:
                     second[chosen] = -1
     return first, second
 
 
 def _second(
-    rows: Floats, centers: Floats, costs: Floats, best: NDArray[np.intp]
+    squares: Floats, products: Floats, costs: Floats, best: NDArray[np.intp], gram: Floats
 ) -> NDArray[np.intp]:
-    """Spilling with orthogonal residuals; `costs` is |x - c|^2 but for |x|^2."""
-    direction = rows - centers[best]
-    length = np.sqrt(_squares(direction))
-    direction /= np.maximum(length, np.float32(1e-20))[:, None]
-    along = np.einsum("ij,ij->i", direction, rows)[:, None] - direction @ centers.T
-    costs = costs + along * along
-    costs[np.arange(len(rows)), best] = np.inf
+    """Spilling with orthogonal residuals; `costs` is |x - c|^2 but for |x|^2.
+
+    With r = x - b the residual to the best center: <r, x - c> = <r, x> - (<x, c> - <b, c>), of
+    which all are known. Writes over `products` and `costs`.
+    """
+    every = np.arange(len(costs))
+    lengths = np.maximum(squares + costs[every, best], np.float32(1e-20))  # |r|^2
+    along = products
+    products = squares - products[every, best]  # <r, x>
+    along -= gram[best]
+    np.subtract(products[:, None], along, out=along)
+    along *= along
+    along /= lengths[:, None]
+    costs += along
+    costs[every, best] = np.inf
     out: NDArray[np.intp] = costs.argmin(axis=1)
     return out

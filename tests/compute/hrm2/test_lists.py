@@ -143,3 +143,17 @@ def test_identical_rows_are_coded_and_padded_widths_fit() -> None:
     assert [padded(d) for d in (1, 2, 64, 65, 384, 4096)] == [64, 64, 64, 128, 384, 4096]
     built = coded(np.ones((100, 3), np.float32), "l2", 4).lists
     assert np.isfinite(built.factors[built.positions.repeat(3, axis=0).reshape(-1, 96) >= 0]).all()
+
+
+def test_the_second_list_has_the_smallest_cost_of_spilling() -> None:
+    """|x - c|^2 + <x - c, u>^2 with u the direction of the residual to the first list."""
+    rows = clustered(3000, 24)
+    router = train(rows, 60, SEED)
+    first, second = assign(router, rows, spill=True)
+    assert second is not None
+    residual = rows - router.centers[first]
+    direction = residual / np.linalg.norm(residual, axis=1, keepdims=True)
+    gaps = rows[:, None] - router.centers[None]
+    costs = (gaps**2).sum(axis=2) + np.einsum("ijk,ik->ij", gaps, direction) ** 2
+    costs[np.arange(len(rows)), first] = np.inf
+    assert (costs.argmin(axis=1) == second).mean() > 0.97
