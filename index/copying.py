@@ -17,6 +17,8 @@ Invariants
     CO3 A target is replaced by one transaction: whoever reads it sees the old or the new content.
     CO4 A delta in another database is numbered anew from a random start, so that no mirror that a
         connection holds of an older content with the same id can be taken for one of it.
+    CO5 No name is taken from a database that somebody has made there since: a path where nothing
+        is gets one without replacing, an empty file is replaced under its own locks.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ from m2mdb.index.record import SEQUENCE
 from m2mdb.index.vacuum import free_pages, half_dead, vacuum
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import OperationalError
+from m2mdb.pager.header import FLAG_OFFSET, FLAG_SIZE, LogFlag
 from m2mdb.pager.new_file import NewFile
+from m2mdb.wal.locks import ATTACH, OPENING, Locks
 from m2mdb.wal.store import StoreOptions
 
 if TYPE_CHECKING:
@@ -142,8 +146,7 @@ def write_file(source: Source, vfs: Vfs, path: str, tick: Tick, *, compact: bool
         pages = _write_draft(source, vfs, draft, tick)
         if compact and any(map(half_dead, source.catalog.by_id.values())):
             pages = _compact(vfs, draft)
-        _check_absent(vfs, path)
-        vfs.rename(draft, path)
+        _name(vfs, draft, path)
     except BaseException:
         for suffix in _SIDECARS:
             with contextlib.suppress(OperationalError):
@@ -155,7 +158,34 @@ def write_file(source: Source, vfs: Vfs, path: str, tick: Tick, *, compact: bool
 
 def _check_absent(vfs: Vfs, path: str) -> None:
     if vfs.exists(path) and vfs.size(path):
-        raise OperationalError(f"{path} exists and is not empty; nothing was written")
+        raise _is_there(path)
+
+
+def _is_there(path: str) -> OperationalError:
+    return OperationalError(f"{path} exists and is not empty; nothing was written")
+
+
+def _name(vfs: Vfs, draft: str, path: str) -> None:
+    """Give the draft its name, unless somebody has made a database there meanwhile (CO5)."""
+    if not vfs.exists(path):
+        try:
+            vfs.rename(draft, path, replace=False)
+        except OperationalError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                raise _is_there(path) from error
+            raise
+        return
+    file = vfs.open(path)
+    try:
+        locks = Locks(file)
+        if not (locks.exclusive(OPENING) and locks.exclusive(ATTACH)):
+            raise OperationalError(f"another process has {path} open; nothing was written")
+        found = vfs.identity(path)
+        if file.size() or found is None or found[:2] != file.identity()[:2]:
+            raise _is_there(path)
+        vfs.rename(draft, path)
+    finally:
+        file.close()
 
 
 def _write_draft(source: Source, vfs: Vfs, draft: str, tick: Tick) -> int:
@@ -186,9 +216,25 @@ def _compact(vfs: Vfs, path: str) -> int:
 
     database = Database.open(vfs, path, StoreOptions(), autocommit=True)
     try:
-        return vacuum(database).pages_after
+        pages = vacuum(database).pages_after
     finally:
         database.close()
+    _check_closed(vfs, path)
+    return pages
+
+
+def _check_closed(vfs: Vfs, path: str) -> None:
+    """Raise where the last close, which swallows its errors, has not made the file whole.
+
+    It removes the log when the flag that says so is durable, and not before.
+    """
+    file = vfs.open(path, read_only=True)
+    try:
+        flag = LogFlag.decode(file.read_at(FLAG_OFFSET, FLAG_SIZE), path)
+    finally:
+        file.close()
+    if flag.needed or vfs.exists(path + "-wal"):
+        raise OperationalError(f"{path} could not be closed; nothing was written")
 
 
 class _Items:

@@ -278,11 +278,14 @@ class MemoryVfs:
         if content is not None:
             content.links -= 1
 
-    def rename(self, source: str, target: str) -> None:
-        """Give the file another name, replacing `target`."""
+    def rename(self, source: str, target: str, *, replace: bool = True) -> None:
+        """Give the file another name, replacing `target`, or with `replace` false raising."""
         if source not in self._files:
             cause = os_error(errno.ENOENT, source)
             raise io_error(cause, "rename", source) from cause
+        if not replace and self.exists(target):
+            cause = os_error(errno.EEXIST, target)
+            raise io_error(cause, f"rename {source} to", target) from cause
         if source == target:
             return
         self.unlink(target)

@@ -27,6 +27,8 @@ from m2mdb.pager.io_errors import os_error
 _pack_flock = struct.Struct("hhqqi4x").pack
 _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
 _fcntl = fcntl.fcntl
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 _CHUNK_OF_ZEROS = 1 << 20  # bytes written at a time where the system cannot allocate
 
 SHARED = fcntl.F_RDLCK
@@ -73,6 +75,26 @@ def try_lock(fd: int, kind: int, offset: int, size: int) -> bool:
 def sync_data(fd: int) -> None:
     """Wait until the file's bytes and its size are durable."""
     os.fdatasync(fd)
+
+
+def rename_new(source: str, target: str) -> None:
+    """Give a file another name in one step; FileExistsError where that name is taken.
+
+    Where neither system nor file system can, a second name is given and the first one removed.
+    """
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    number = errno.ENOSYS
+    if rename is not None:
+        paths = os.fsencode(source), os.fsencode(target)
+        if not rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], ctypes.c_uint(_RENAME_NOREPLACE)):
+            return
+        number = ctypes.get_errno()
+    if number not in (errno.ENOSYS, errno.EINVAL):
+        raise OSError(number, os.strerror(number), target)
+    os.link(source, target)
+    os.unlink(source)
 
 
 def allocate(fd: int, offset: int, size: int) -> None:

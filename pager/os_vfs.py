@@ -31,6 +31,7 @@ from m2mdb.pager.os_platform import (
     is_network_file_system,
     map_read_only,
     open_descriptor,
+    rename_new,
     sync_data,
     try_lock,
 )
@@ -294,10 +295,15 @@ class OsVfs:
         except OSError as error:
             raise io_error(error, "remove", path) from error
 
-    def rename(self, source: str, target: str) -> None:
-        """Give the file another name, replacing `target`."""
+    def rename(self, source: str, target: str, *, replace: bool = True) -> None:
+        """Give the file another name, replacing `target`, or with `replace` false raising."""
         try:
-            os.replace(source, target)
+            if replace:
+                os.replace(source, target)
+            else:
+                rename_new(source, target)
+        except FileExistsError as error:
+            raise io_error(error, f"rename {source} to", target) from error
         except OSError as error:
             raise io_error(error, "rename", source) from error
 

@@ -209,12 +209,15 @@ class SimVfs:
         if path in self.machine.disk.names:
             self.machine.log(Operation("unlink", path, self.pid))
 
-    def rename(self, source: str, target: str) -> None:
-        """Give the file another name, replacing `target`."""
+    def rename(self, source: str, target: str, *, replace: bool = True) -> None:
+        """Give the file another name, replacing `target`, or with `replace` false raising."""
         self._enter("rename", source, "rename")
         if source not in self.machine.disk.names:
             cause = os_error(errno.ENOENT, source)
             raise io_error(cause, "rename", source) from cause
+        if not replace and target in self.machine.disk.names:
+            cause = os_error(errno.EEXIST, target)
+            raise io_error(cause, f"rename {source} to", target) from cause
         inode = self.machine.disk.names[source]
         operation = Operation("rename", source, self.pid, inode, target=target)
         self.machine.log(operation)

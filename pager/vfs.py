@@ -134,8 +134,11 @@ class Vfs(Protocol):
         """Remove the name; absent is no error."""
         ...
 
-    def rename(self, source: str, target: str) -> None:
-        """Give the file another name, replacing `target`."""
+    def rename(self, source: str, target: str, *, replace: bool = True) -> None:
+        """Give the file another name, in one step, replacing `target`.
+
+        With `replace` false an OperationalError, caused by FileExistsError, where `target` exists.
+        """
         ...
 
     def sync_dir(self, path: str) -> None:

@@ -159,6 +159,27 @@ def test_rename_replaces_the_target(vfs: Vfs, path: str, file: File) -> None:
         vfs.rename(path, path + "3")
 
 
+def test_rename_replaces_nothing_where_it_must_not(
+    vfs: Vfs, path: str, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_at(0, b"new")
+    vfs.open(path + "2", create=True).write_at(0, b"old")
+
+    for number in range(2):
+        with pytest.raises(OperationalError, match="exists") as raised:
+            vfs.rename(path, path + "2", replace=False)
+        assert isinstance(raised.value.__cause__, FileExistsError)
+        assert vfs.open(path + "2").read_at(0, 3) == b"old"
+        with pytest.raises(OperationalError, match="no such file"):
+            vfs.rename(path + "absent", path + "3", replace=False)
+        vfs.rename(path, path + "3", replace=False)
+        assert not vfs.exists(path)
+        assert vfs.open(path + "3").read_at(0, 3) == b"new"
+        if not number:
+            vfs.rename(path + "3", path, replace=False)
+            monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: None)  # a system that cannot
+
+
 def test_a_map_shows_the_file_and_outlives_it(vfs: Vfs, path: str, file: File) -> None:
     file.allocate(0, 16_384)
     file.write_at(4096, b"mapped")
