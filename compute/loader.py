@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 KERNELS = "m2mdb.compute.numba_kernels"
 LIST_KERNELS = "m2mdb.compute.hrm2.kernels"  # imported with them, so that both are there or none
 SOURCES = (  # that compiled code is made of
-    "numba_kernels.py", "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
+    "numba_kernels.py", "lanes.py", "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
 )  # fmt: skip
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way

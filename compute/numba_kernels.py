@@ -22,8 +22,8 @@ The candidates of a search are then ranked by `rank`, which computes in float64,
 order of additions: what it gives is `rescore.rank`'s to the bit.
 
 Invariants
-    K1  A kernel allocates nothing, raises nothing and calls only kernels of this file: the
-        compiled cache does not notice a change elsewhere.
+    K1  A kernel allocates nothing, raises nothing and calls only kernels of this file and of
+        those in `loader.SOURCES`: the compiled cache does not notice a change elsewhere.
     K2  Each kernel has one explicit signature, so that loading compiles it once.
     K3  A kernel returns the row where it stopped: the end, or a block that the candidates' arrays
         may not hold; the caller then grows them and goes on from there.
@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit, types
 
+from m2mdb.compute.lanes import LANES, sum_of_products, sum_of_squares
 from m2mdb.compute.loader import kernel_cache
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ COSINE, IP, L2, EXPANDED = 0, 1, 2, 3
 SMALLEST_NORM = np.float32(1e-37)
 LARGEST_EXPANDED = np.float32(1e17)
 ROUNDING = 2.0**-23
-PAIRWISE_BLOCK = 128  # terms that NumPy adds in eight running sums, without halving them further
+PAIRWISE_BLOCK = 128  # terms that NumPy adds in eight running sums; more are halved
 SMALLEST = 5e-324  # the smallest float64 above zero
 
 # sums may be reordered, which is what vectorizes them; NaN and infinity keep their meaning
@@ -427,69 +428,49 @@ def scan_many(
     return n
 
 
-@kernel(types.float64, FLOATS, INT, INT, fastmath=False)
-def pairwise(terms: Floats, start: int, count: int) -> float:
-    """The sum of terms[start : start + count], added in the order in which NumPy adds (K4).
+@kernel(types.float64, INT, READ_VECTOR, READ_VECTOR, INT, INT, fastmath=False)
+def pairwise(kind: int, left: Vector, right: Vector, start: int, count: int) -> float:
+    """The sum of `count` terms from `start` in float64, in NumPy's order of additions (K4).
 
+    kind    IP: left * right; L2: (left - right)^2
     Twin    numpy.add.reduce over a contiguous axis
     """
     if count > PAIRWISE_BLOCK:
         half = count // 2
-        half -= half % 8
-        left = pairwise(terms, start, half)
-        return left + pairwise(terms, start + half, count - half)
-    stop = start + count
-    if count < 8:
-        total = 0.0
-        for j in range(start, stop):
-            total += terms[j]
-        return total
-    s0, s1, s2, s3 = terms[start], terms[start + 1], terms[start + 2], terms[start + 3]
-    s4, s5, s6, s7 = terms[start + 4], terms[start + 5], terms[start + 6], terms[start + 7]
-    whole = stop - count % 8
-    for j in range(start + 8, whole, 8):
-        s0 += terms[j]
-        s1 += terms[j + 1]
-        s2 += terms[j + 2]
-        s3 += terms[j + 3]
-        s4 += terms[j + 4]
-        s5 += terms[j + 5]
-        s6 += terms[j + 6]
-        s7 += terms[j + 7]
-    total = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
-    for j in range(whole, stop):
-        total += terms[j]
+        half -= half % LANES
+        first = pairwise(kind, left, right, start, half)
+        return first + pairwise(kind, left, right, start + half, count - half)
+    whole = count - count % LANES
+    total = 0.0
+    if whole > 0:
+        if kind == L2:
+            total = sum_of_squares(left, right, start, whole)
+        else:
+            total = sum_of_products(left, right, start, whole)
+    for j in range(start + whole, start + count):
+        a, b = np.float64(left[j]), np.float64(right[j])
+        total += (a - b) * (a - b) if kind == L2 else a * b
     return total
 
 
-@kernel(types.float64, INT, READ_MATRIX, INT, READ_VECTOR, types.float64, FLOATS, fastmath=False)
-def similarity(
-    kind: int, rows: Matrix, r: int, query: Vector, length: float, terms: Floats
-) -> float:
-    """The final similarity of row r to the query, whose length in float64 is `length` (K4).
+@kernel(types.float64, INT, READ_VECTOR, READ_VECTOR, types.float64, fastmath=False)
+def similarity(kind: int, row: Vector, query: Vector, length: float) -> float:
+    """The final similarity of a row to the query, whose length in float64 is `length` (K4).
 
-    terms   float64[d], overwritten
     Twin    rescore.similarities
     """
-    d = rows.shape[1]
+    d = row.shape[0]
     if kind == L2:
-        for j in range(d):
-            delta = np.float64(rows[r, j]) - np.float64(query[j])
-            terms[j] = delta * delta
-        return (0.0 + pairwise(terms, 0, d)) * -1.0
-    for j in range(d):
-        terms[j] = np.float64(rows[r, j]) * np.float64(query[j])
-    dot = 0.0 + pairwise(terms, 0, d)
+        return (0.0 + pairwise(L2, row, query, 0, d)) * -1.0
+    dot = 0.0 + pairwise(IP, row, query, 0, d)
     if kind == IP:
         return dot
-    for j in range(d):
-        terms[j] = np.float64(rows[r, j]) * np.float64(rows[r, j])
-    dot /= max(math.sqrt(pairwise(terms, 0, d)) * length, SMALLEST)
+    dot /= max(math.sqrt(pairwise(IP, row, row, 0, d)) * length, SMALLEST)
     return max(min(dot, 1.0), -1.0)
 
 
 @kernel(
-    INT, INT, READ_MATRIX, READ_INTS, READ_INTS, READ_VECTOR, FLOATS,
+    INT, INT, READ_MATRIX, READ_INTS, READ_INTS, READ_VECTOR,
     types.Tuple((INTS, INTS, FLOATS, VECTOR)), fastmath=False,
 )  # fmt: skip
 def rank(
@@ -498,28 +479,24 @@ def rank(
     rowids: Ints,
     ordinals: Ints,
     query: Vector,
-    terms: Floats,
     out: tuple[Ints, Ints, Floats, Vector],
 ) -> int:
     """The k best of the rows `ordinals`, by (key descending, rowid ascending); returns how many.
 
     kind    COSINE, IP or L2
-    terms   float64[d], overwritten
     out     positions in `ordinals`, rowids, scores, distances, each of k: ordered by insertion,
             so that k is to be small
     Twin    rescore.rank
     """
     positions, ids, scores, distances = out
-    k, d = positions.shape[0], rows.shape[1]
+    k = positions.shape[0]
     length = 0.0
     if kind == COSINE:
-        for j in range(d):
-            terms[j] = np.float64(query[j]) * np.float64(query[j])
-        length = math.sqrt(pairwise(terms, 0, d))
+        length = math.sqrt(pairwise(IP, query, query, 0, query.shape[0]))
     count = 0
     for i in range(ordinals.shape[0]):
         r = ordinals[i]
-        near = similarity(kind, rows, r, query, length, terms)
+        near = similarity(kind, rows[r], query, length)
         if kind == L2:
             distance = np.float32(math.sqrt(-near))
             score = 1.0 / (1.0 + np.float64(distance))

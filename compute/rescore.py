@@ -153,9 +153,8 @@ def rank_rows(
     positions, found = np.empty(most, np.int64), np.empty(most, np.int64)
     scores, distances = np.empty(most), np.empty(most, np.float32)
     out = (positions, found, scores, distances)
-    terms = np.empty(query.shape[0])
     wanted = np.ascontiguousarray(ordinals, np.int64)
-    kernels.rank(KINDS[metric], rows, ids, wanted, query, terms, out)
+    kernels.rank(KINDS[metric], rows, ids, wanted, query, out)
     shown = scores if metric == "l2" else scores.astype(np.float32)
     return Ranked(positions, found, shown, distances)
 
@@ -167,8 +166,13 @@ def _agrees(kernels: ModuleType) -> bool:
     """Whether the kernel adds as this NumPy does (R4): tried once, with the sums of a few rows."""
     global _agreeing
     if _agreeing[0] is not kernels:
-        terms = [np.sin(np.arange(1.0, 1.0 + d)) * 1e3 for d in PROBED_DIMENSIONS]
-        agrees = all(kernels.pairwise(t, 0, len(t)) + 0.0 == _sums(t[None])[0] for t in terms)
+        agrees = True
+        for dimension in PROBED_DIMENSIONS:
+            row, query = np.sin(np.arange(2.0 * dimension)).astype(np.float32).reshape(2, -1) * 1e3
+            length = math.sqrt(_sums((query.astype(np.float64) ** 2)[None])[0])
+            for metric, kind in KINDS.items():
+                near = kernels.similarity(kind, row, query, length)
+                agrees &= near == similarities(row[None], query, metric)[0]
         _agreeing = (kernels, agrees)
     return _agreeing[1]
 

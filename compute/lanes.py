@@ -1,0 +1,68 @@
+"""Lanes: sums of float64 products in eight running sums, as intrinsics for compiled kernels.
+
+    left, right   float32 x 8 --widen--> float64 x 8 --multiply--> + lanes 0..7
+    in the end    ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
+
+This is how NumPy adds a block of up to 128 terms (`numba_kernels.pairwise`). A compiler may not
+make it of scalar additions by itself, so the vectors are written down; they are generic LLVM, which
+every processor has in one, two or four registers.
+"""
+
+# mypy: disable-error-code="untyped-decorator, no-untyped-call, no-untyped-def, misc, attr-defined"
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 8
+ir = cgutils.ir  # of the llvmlite that this Numba was made for
+_NARROW = ir.VectorType(ir.FloatType(), LANES)
+_WIDE = ir.VectorType(ir.DoubleType(), LANES)
+
+
+def _eight(context: Any, builder: Any, data: Any, at: Any) -> Any:
+    """Eight float32 from element `at`, widened."""
+    pointer = builder.bitcast(builder.gep(data, [at]), _NARROW.as_pointer())
+    loaded = builder.load(pointer)
+    loaded.align = 4
+    return builder.fpext(loaded, _WIDE)
+
+
+def _summing(of_differences: bool) -> Any:
+    """An intrinsic that sums products, or squares of differences."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        left, right = (
+            context.make_array(kind)(context, builder, value).data
+            for kind, value in zip(sig.args[:2], args[:2], strict=True)
+        )
+        total = cgutils.alloca_once_value(builder, ir.Constant(_WIDE, [0.0] * LANES))
+        start, count = args[2:]
+        step = ir.Constant(count.type, LANES)
+        stop = builder.add(start, count)
+        with cgutils.for_range_slice(builder, start, stop, step, count.type) as (at, _):
+            a, b = _eight(context, builder, left, at), _eight(context, builder, right, at)
+            if of_differences:
+                a = b = builder.fsub(a, b)
+            builder.store(builder.fadd(builder.load(total), builder.fmul(a, b)), total)
+        lanes = [
+            builder.extract_element(builder.load(total), ir.Constant(ir.IntType(32), lane))
+            for lane in range(LANES)
+        ]
+        while len(lanes) > 1:
+            lanes = [builder.fadd(*lanes[at : at + 2]) for at in range(0, len(lanes), 2)]
+        return lanes[0]
+
+    def summing(typingctx, left, right, start, count):
+        return types.float64(left, right, types.intp, types.intp), codegen
+
+    return intrinsic(summing)
+
+
+# of `count` terms from index `start` of two float32 arrays; `count` is a multiple of LANES
+sum_of_products = _summing(of_differences=False)
+sum_of_squares = _summing(of_differences=True)
