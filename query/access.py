@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.query.affinity import Value, microseconds
+from m2mdb.query.comparison import rank
 from m2mdb.query.functions import Bindings
 from m2mdb.query.predicate import Filter, Predicate
 from m2mdb.query.scope import ROWID
@@ -130,11 +131,18 @@ class KeyAccess(Access):
 
 
 def rowid_of(view: CollectionView, column: int, value: Value) -> int | None:
-    """The rowid of the row with a key's value, or None; a value of another kind is nobody's."""
+    """The rowid of the row with a key's value, or None; a value of another kind is nobody's.
+
+    Raises DataError for what is no value, such as a list.
+    """
     if column == ROWID or column == view.schema.rowid_alias:
-        if type(value) is float and value.is_integer() and abs(value) < 2.0**63:
-            return int(value)
-        return value if type(value) is int else None
+        if type(value) is int:
+            return value
+        rank(value)
+        is_whole = type(value) is float and value.is_integer() and abs(value) < 2.0**63
+        return int(value) if is_whole else None  # type: ignore[arg-type]
+    if type(value) is not str:
+        rank(value)
     stored = stored_key(view.schema.columns[column], value)
     return None if stored is None else view.find(column, stored)
 

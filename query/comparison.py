@@ -38,7 +38,8 @@ def rank(value: Value) -> int:
     """
     found = _RANKS.get(type(value))
     if found is None:
-        raise DataError(f"{type_name(value)} {shown(value)} cannot be compared")
+        hint = "; a list of values goes with IN ?" if isinstance(value, list | tuple) else ""
+        raise DataError(f"{type_name(value)} {shown(value)} cannot be compared{hint}")
     return found
 
 

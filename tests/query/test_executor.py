@@ -520,3 +520,14 @@ def test_a_running_statement_may_be_interrupted(notes: Run, database: Database) 
     database.interrupt()
     assert notes("SELECT n FROM notes WHERE n > 0") == [(1,), (2,)]
     assert execute(database, "SELECT 1;").rows == [(1,)]
+
+
+@pytest.mark.parametrize("condition", ["id = ?", "id IN (?)", "rowid = ?", "rowid IN (?, 1)"])
+@pytest.mark.parametrize("value", [["a"], ("a",), {"a": 1}])
+@pytest.mark.parametrize(
+    "statement", ["SELECT * FROM notes", "DELETE FROM notes", "UPDATE notes SET n = 1"]
+)
+def test_a_list_is_no_key(notes: Run, condition: str, value: Any, statement: str) -> None:
+    """`IN (?)` for `IN ?` is a slip that must not pass as "there is no such row"."""
+    with pytest.raises((DataError, InterfaceError), match=r"list|tuple|dict"):
+        notes(f"{statement} WHERE {condition}", (value,))
