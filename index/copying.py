@@ -19,12 +19,15 @@ Invariants
         connection holds of an older content with the same id can be taken for one of it.
     CO5 No name is taken from a database that somebody has made there since: a path where nothing
         is gets one without replacing, an empty file is replaced under its own locks.
+    CO6 A receipt in the target is pending until the bytes that the target held before are scrubbed
+        too: what the copy frees is scrubbed, and receipts of equal digest key come along.
 """
 
 from __future__ import annotations
 
 import contextlib
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -44,7 +47,7 @@ from m2mdb.index.collection import decode_deletions, encode_deletions, open_segm
 from m2mdb.index.description import DESCRIPTION_KEY, describe_collection
 from m2mdb.index.moving import replace_roots
 from m2mdb.index.pagemap import roots_of
-from m2mdb.index.receipts import STATE_KEY
+from m2mdb.index.receipts import ForgetState, StoredReceipt, load_receipts, load_state, put_receipts
 from m2mdb.index.record import SEQUENCE
 from m2mdb.index.vacuum import free_pages, half_dead, vacuum
 from m2mdb.pager.btree import BTree
@@ -256,7 +259,10 @@ class _Items:
 
 
 def replace_content(write: WriteView, source: Source, tick: Tick) -> None:
-    """Let a database hold what the source holds, in the open statement (CO3)."""
+    """Let a database hold what the source holds, in the open statement (CO3, CO6)."""
+    receipts = _Receipts(source, write)
+    if receipts.state is not None:
+        write.transaction.scrub_freed()
     for name in write.names():
         write.drop_collection(name)
     transaction, new = write.transaction, write.transaction.new_commit
@@ -265,8 +271,7 @@ def replace_content(write: WriteView, source: Source, tick: Tick) -> None:
     copier.newest = new
     for entry in source.catalog.by_id.values():
         copier.copy(entry).write(tree)
-    if tree.get(STATE_KEY) is None:
-        _copy_receipts(source, tree)
+    receipts.write(tree, new)
     header = transaction.change_header()
     theirs = source.header()
     header.application_id, header.user_version = theirs.application_id, theirs.user_version
@@ -280,11 +285,44 @@ def replace_content(write: WriteView, source: Source, tick: Tick) -> None:
     write.forget_views()
 
 
-def _copy_receipts(source: Source, tree: BTree) -> None:
-    theirs = BTree(source.snapshot, source.header().catalog_root)
-    end = bytes([STATE_KEY[0] + 1])
-    for key, value in theirs.scan(STATE_KEY, end):
-        tree.put(key, value)
+class _Receipts:
+    """The receipts of the target with those of the source, all of them pending anew (CO6)."""
+
+    def __init__(self, source: Source, write: WriteView) -> None:
+        self.state, self.stored = _receipts_in(write.transaction, write.database.path)
+        theirs, stored = _receipts_in(source.snapshot, source.database.path)
+        if theirs is None:
+            return
+        if self.state is None:
+            self.state, self.stored = theirs, stored
+        elif self.state.digest_key == theirs.digest_key:
+            # Rows that came back may be forgotten again: equal ones are counted.
+            known = Counter((each.collection_id, each.digest) for each in self.stored)
+            for each in stored:
+                known[each.collection_id, each.digest] -= 1
+                if known[each.collection_id, each.digest] < 0:
+                    self._append(each)
+
+    def _append(self, receipt: StoredReceipt) -> None:
+        assert self.state is not None
+        number = self.state.next_number
+        self.stored.append(receipt._replace(number=number))
+        self.state = self.state._replace(next_number=number + 1)
+
+    def write(self, tree: BTree, newest: int) -> None:
+        """Write them to the catalog of the target, which reaches commit `newest` by it."""
+        if self.state is not None:
+            pending = [
+                each._replace(commit=min(each.commit, newest), done=0) for each in self.stored
+            ]
+            put_receipts(tree, self.state._replace(pending=len(pending)), pending)
+
+
+def _receipts_in(
+    pages: Snapshot | Transaction, where: str
+) -> tuple[ForgetState | None, list[StoredReceipt]]:
+    root = pages.header().catalog_root
+    return load_state(BTree(pages, root), where), load_receipts(pages, root, where)
 
 
 class _Copied:

@@ -159,6 +159,13 @@ def add_receipt(tree: BTree, state: ForgetState, receipt: StoredReceipt, where: 
     tree.put(STATE_KEY, after.encode())
 
 
+def put_receipts(tree: BTree, state: ForgetState, receipts: Iterable[StoredReceipt]) -> None:
+    """Write receipts and the record of them; those of the same numbers are replaced."""
+    for receipt in receipts:
+        tree.put(receipt_key(receipt.number), receipt.encode())
+    tree.put(STATE_KEY, state.encode())
+
+
 def finish_receipts(tree: BTree, commit: int, where: str) -> int:
     """Mark all pending receipts as done by a commit (RC1); returns how many there were."""
     state = load_state(tree, where)
