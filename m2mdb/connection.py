@@ -64,6 +64,7 @@ class Connection:
     DataError = errors.DataError
     OperationalError = errors.OperationalError
     DatabaseBusyError = errors.DatabaseBusyError
+    StaleSnapshotError = errors.StaleSnapshotError
     IntegrityError = errors.IntegrityError
     InternalError = errors.InternalError
     ProgrammingError = errors.ProgrammingError
@@ -97,11 +98,19 @@ class Connection:
         """The database, where this thread and process may use it (N2).
 
         Raises InterfaceError when closed or in a forked child, ProgrammingError in a thread that
-        `check_same_thread` forbids.
+        `check_same_thread` forbids, and in a busy handler or signal handler that runs inside a
+        call of this connection which holds locks.
         """
         database = self.database
-        if database is not None and self.thread is None:
+        if database is not None and self.thread is None and not database.store.unsettled:
             return database
+        database = self._allowed()
+        database.store.check_not_within()
+        return database
+
+    def _allowed(self) -> Database:
+        """The database, where thread and process allow it."""
+        database = self.database
         if self._inherited is not None:
             raise errors.InterfaceError(
                 f"the connection to {self.path} belongs to process {self._pid} and was inherited "
@@ -109,7 +118,7 @@ class Connection:
             )
         if database is None:
             raise errors.InterfaceError(f"the connection to {self.path} is closed")
-        if self.thread != threading.get_ident():
+        if self.thread is not None and self.thread != threading.get_ident():
             raise errors.ProgrammingError(
                 f"the connection to {self.path} was made in thread {self.thread} and used in "
                 f"thread {threading.get_ident()} with check_same_thread=True"
@@ -138,6 +147,8 @@ class Connection:
                 self.total_changes += result.rowcount
             if database.store.held_back:
                 self._tell_who_holds_back(database)
+            if database.store.lost is not None:
+                self.tell_of_lost_commits()
             return result
 
     def run_whole(self, statement: str, parameters: Parameters = ()) -> Result:
@@ -173,12 +184,21 @@ class Connection:
                 raise
             if database.store.held_back:
                 self._tell_who_holds_back(database)
+            if database.store.lost is not None:
+                self.tell_of_lost_commits()
             return result
 
     def _tell_who_holds_back(self, database: Database) -> None:
         """Warn of a snapshot that keeps the log from being copied (S28)."""
         text, database.store.held_back = database.store.held_back, ""
         warnings.warn(text, errors.LongReaderWarning, stacklevel=_outside())
+
+    def tell_of_lost_commits(self) -> None:
+        """Warn of commits that a damaged log has lost, once for each time that it was applied."""
+        store = self.engine().store
+        lost, store.lost = store.lost, None
+        if lost is not None:
+            warnings.warn(lost.text, errors.LostCommitsWarning, stacklevel=_outside())
 
     # PEP 249 and sqlite3
 
@@ -248,6 +268,8 @@ class Connection:
         It gets how often it was asked for this lock before, and does the waiting itself; where it
         returns a false value, `DatabaseBusyError` names the process that holds the lock. None: the
         timeout counts again. Setting the timeout (`PRAGMA busy_timeout`) leaves the handler.
+        It may use other connections; this one is in the midst of a call and raises
+        `ProgrammingError` there, except for `interrupt`.
         """
         if handler is not None and not callable(handler):
             raise errors.InterfaceError(f"the busy handler {handler!r} is not callable")
@@ -259,7 +281,7 @@ class Connection:
 
         Where no statement runs, nothing happens.
         """
-        database = self.engine()
+        database = self._allowed()
         if self.lock.acquire(blocking=False):
             self.lock.release()
         else:

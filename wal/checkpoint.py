@@ -42,7 +42,8 @@ from m2mdb.wal.frame import (
     frame_checksum,
 )
 from m2mdb.wal.locks import CHECKPOINT, WRITER
-from m2mdb.wal.shared import Backfill, LogEnd
+from m2mdb.wal.lost_commits import keep_aside, look_behind
+from m2mdb.wal.shared import Backfill, LogEnd, SharedState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,7 +296,7 @@ def reset(store: Attachment) -> None:
     log, shared, end = store.log, store.shared, store.end
     assert log is not None
     assert shared is not None
-    assert _copied(store) == end.offset, "CP3: everything is copied"
+    _check_published(store, shared)
     salt = new_salt(store)
     header = LogHeader(store.page_size, end.generation + 1, salt, end.commit, store.uuid)
     try:
@@ -314,6 +315,25 @@ def reset(store: Attachment) -> None:
     shared.publish(fresh)
     shared.publish_backfill(Backfill(header.generation, LOG_HEADER_SIZE, end.commit))
     store.refresh(writing=True)
+
+
+def _check_published(store: Attachment, shared: SharedState) -> None:
+    """CP3: all that is published is copied. Raises OperationalError; the log is as it was.
+
+    What was known before a wait holds only if both locks were kept all the while.
+    """
+    end = store.end
+    found = shared.decode(shared.look())
+    if (
+        found is None
+        or found[0] != end
+        or found[1] != store.backfill
+        or _copied(store) < end.offset
+    ):
+        raise OperationalError(
+            f"{store.log_path} is not begun anew: it was changed while this connection held its "
+            f"locks, behind commit {end.commit}"
+        )
 
 
 def prepare_log(store: Attachment) -> bool:
@@ -352,6 +372,8 @@ def _recover_late(store: Attachment) -> bool:
         end = store.end
         if _limit(store) < end.offset:
             return False
+        look_behind(store, end)
+        keep_aside(store)
         write_again(store, end)
         if end.offset > LOG_HEADER_SIZE:
             copy_frames(store, end.offset)

@@ -12,16 +12,24 @@ Invariants
     ST2 After close or in a forked child every use is an InterfaceError (S5).
     ST3 A lock that an interrupt left behind, or a transaction that nobody holds any more, is given
         up at the next use.
+    ST4 What a call holds is not given up while it runs: a busy handler or a signal handler that
+        uses the store in the midst of it is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from m2mdb.pager.errors import DatabaseBusyError, InterfaceError, OperationalError
+from m2mdb.pager.errors import (
+    DatabaseBusyError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+)
 from m2mdb.pager.os_fork import end_at_fork
 from m2mdb.wal.attachment import Attachment
 from m2mdb.wal.checkpoint import checkpoint, prepare_log
@@ -34,6 +42,7 @@ from m2mdb.wal.transaction import Transaction
 from m2mdb.wal.truncation import cut_file
 
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Self
 
     from m2mdb.pager.vfs import Vfs
@@ -165,7 +174,7 @@ class Store(Attachment):
         if self.shared is not None:
             self.refresh()
         if snapshot.commit != self.end.commit:
-            raise OperationalError(
+            raise StaleSnapshotError(
                 f"{self.path}: stale snapshot of commit {snapshot.commit}: another connection has "
                 f"committed {self.end.commit}; end the transaction and begin it again"
             )
@@ -263,6 +272,7 @@ class Store(Attachment):
         """Roll back what is open and leave the file; a second call does nothing."""
         if self.refusal:
             return
+        self.check_not_within()
         transaction = self.open_transaction()
         if transaction is not None:
             transaction.rollback()
@@ -284,9 +294,21 @@ class Store(Attachment):
         self.shared = None
         self.marks = None
 
+    def check_not_within(self) -> None:
+        """Raise ProgrammingError inside a call of this store that holds locks (ST4).
+
+        `unsettled` alone says that one runs or was interrupted; the stack says which.
+        """
+        if self.unsettled and _runs_below(sys._getframe(1), self):
+            raise ProgrammingError(
+                f"{self.path}: the connection is used inside one of its own calls, by a busy "
+                f"handler or a signal handler; only other connections can be used there"
+            )
+
     def _ready(self) -> None:
         """Refuse or go on; drop what a forgotten snapshot or an interrupt left (ST3)."""
         self.check_open()
+        self.check_not_within()
         if self.unsettled and self.shared is not None:
             self.locks.drop(CHECKPOINT)
             if self.open_transaction() is None:
@@ -306,3 +328,29 @@ class Store(Attachment):
 
     def __repr__(self) -> str:
         return f"<Store {self.path!r}{' (closed)' if self.refusal else ''}>"
+
+
+_HOLDING = {  # what holds locks while it runs, and by which name it knows its store
+    Store.begin_read.__code__: "self",
+    Store.begin_write.__code__: "self",
+    Store.stats.__code__: "self",
+    checkpoint.__code__: "store",
+    cut_file.__code__: "store",
+    Transaction.close.__code__: "store",
+    Snapshot.close.__code__: "store",
+}
+
+
+def _runs_below(frame: FrameType | None, store: Store) -> bool:
+    """Whether a call of the store that holds locks goes on further down the stack.
+
+    The frames of this layer at the top are those of the new call.
+    """
+    entered = True
+    while frame is not None:
+        if entered:
+            entered = frame.f_globals.get("__package__") == __package__
+        elif frame.f_locals.get(_HOLDING.get(frame.f_code, "")) is store:
+            return True
+        frame = frame.f_back
+    return False
