@@ -2,6 +2,7 @@
 
 Warning
 +-- LongReaderWarning            a snapshot keeps the log from being copied, and so it grows
++-- LostCommitsWarning           the log was damaged: commits are lost (a RuntimeWarning too)
 Error
 +-- InterfaceError               wrong use of the API: closed, used after fork, wrong argument type
 +-- DatabaseError
@@ -32,6 +33,10 @@ class LongReaderWarning(Warning):
     """A snapshot that lasts keeps the log from being copied into the file: the log grows (S28)."""
 
 
+class LostCommitsWarning(Warning, RuntimeWarning):
+    """The log that was applied at opening was damaged: commits behind the damage are lost (S3)."""
+
+
 class Error(Exception):
     """Base of every error that m2mdb raises (PEP 249)."""
 
@@ -58,6 +63,10 @@ class OperationalError(DatabaseError):
 
 class DatabaseBusyError(OperationalError):
     """Another connection holds the lock past the busy timeout."""
+
+
+class StaleSnapshotError(DatabaseBusyError):
+    """Others have committed since this transaction read: roll back, begin it again."""
 
 
 class StatementInterruptedError(OperationalError):

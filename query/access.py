@@ -140,7 +140,7 @@ def rowid_of(view: CollectionView, column: int, value: Value) -> int | None:
             return value
         rank(value)
         is_whole = type(value) is float and value.is_integer() and abs(value) < 2.0**63
-        return int(value) if is_whole else None  # type: ignore[arg-type]
+        return int(value) if is_whole else None
     if type(value) is not str:
         rank(value)
     stored = stored_key(view.schema.columns[column], value)

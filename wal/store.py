@@ -29,6 +29,7 @@ from m2mdb.pager.errors import (
     InterfaceError,
     OperationalError,
     ProgrammingError,
+    StaleSnapshotError,
 )
 from m2mdb.pager.os_fork import end_at_fork
 from m2mdb.wal.attachment import Attachment

@@ -357,3 +357,21 @@ def test_encoders_are_found_by_name(path: Path) -> None:
     with pytest.raises(m2mdb.DataError, match="dimension 16, wanted is 8"):
         con.encoder("mine", 8)
     con.close()
+
+
+def test_a_stale_snapshot_has_a_name_that_a_retry_can_catch(tmp_path: Path) -> None:
+    path = tmp_path / "a.m2m"
+    one, other = m2mdb.connect(path), m2mdb.connect(path)
+    one.execute("CREATE TABLE t (n INTEGER)")
+    one.commit()
+    one.execute("BEGIN")
+    one.execute("SELECT * FROM t").fetchall()
+    other.execute("INSERT INTO t VALUES (1)")
+    other.commit()
+    with pytest.raises(m2mdb.StaleSnapshotError, match="begin it again") as caught:
+        one.execute("INSERT INTO t VALUES (2)")
+    assert isinstance(caught.value, m2mdb.DatabaseBusyError)
+    one.rollback()
+    one.execute("INSERT INTO t VALUES (2)")
+    one.commit()
+    assert one.execute("SELECT count(*) FROM t").fetchone() == (2,)
