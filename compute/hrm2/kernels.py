@@ -267,3 +267,53 @@ def search(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None
     """
     begin(plan)
     probe(plan, mask, limits, factor, epsilon)
+
+
+@step
+def take(plan: Any, queries: Any, each: int) -> None:
+    """Make a query the one that is searched."""
+    rotated, dimensions = floats_at(plan[ROTATED]), queries.shape[1]
+    for i in range(dimensions):
+        rotated[i] = queries[each, i]
+    for i in range(dimensions, plan[WIDTH]):
+        rotated[i] = np.float32(0.0)
+
+
+@kernel(
+    types.void,
+    PLAN,
+    MASK,
+    READ_FLOAT_ROWS,
+    LIMITS,
+    FLOAT,
+    FLOAT,
+    types.int32[:, ::1],
+    types.float32[:, ::1],
+    types.int64[:, ::1],
+)
+def search_batch(
+    plan: Any,
+    mask: Any,
+    queries: Any,
+    limits: Any,
+    factor: Any,
+    epsilon: Any,
+    positions: Any,
+    nearness: Any,
+    counts: Any,
+) -> None:
+    """Search many queries, each as `search` does.
+
+    positions, nearness   BEST and NEARNESS of each query
+    counts                its first four COUNTS
+    """
+    best, distances, done = ints_at(plan[BEST]), floats_at(plan[NEARNESS]), longs_at(plan[COUNTS])
+    for each in range(queries.shape[0]):
+        take(plan, queries, each)
+        begin(plan)
+        probe(plan, mask, limits, factor, epsilon)
+        for i in range(done[FOUND]):
+            positions[each, i] = best[i]
+            nearness[each, i] = distances[i]
+        for i in range(4):
+            counts[each, i] = done[i]

@@ -46,6 +46,19 @@ class Found(NamedTuple):
     reranked: int
 
 
+class FoundBatch(NamedTuple):
+    """Candidates of many queries, a row for each.
+
+    ordinals  int32[m, wanted], nearest first; -1 where no more were found
+    nearness  float32[m, wanted]; infinite there
+    counts    int64[m, 4]: found, lists probed, codes scanned, rows compared by 8-bit codes
+    """
+
+    ordinals: NDArray[np.int32]
+    nearness: NDArray[np.float32]
+    counts: NDArray[np.int64]
+
+
 class Searcher:
     """Searches one set of lists."""
 
@@ -81,6 +94,41 @@ class Searcher:
         positions = scratch.best[:found].copy()
         nearness = scratch.nearness[:found].copy()
         return Found(positions, self.lists.ordinals[positions], nearness, probed, codes, reranked)
+
+    def search_batch(
+        self,
+        queries: NDArray[np.float32],
+        stop: Stop,
+        *,
+        wanted: int,
+        epsilon: float,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> FoundBatch:
+        """Search many queries in one call; each finds what `search` finds.
+
+        To search them in the order of their nearest lists, so that scans of neighbours share what
+        is in the cache, saves a tenth of the time and costs more than that to find out.
+
+        queries  float32[m, d]
+        """
+        scratch = self._scratch(wanted)
+        rows = _readable(np.asarray(queries, np.float32))
+        positions = np.full((len(rows), wanted), -1, np.int32)
+        nearness = np.full((len(rows), wanted), np.inf, np.float32)
+        counts = np.zeros((len(rows), 4), np.int64)
+        kernels.search_batch(
+            scratch.plan,
+            NO_MASK if mask is None else _readable(mask.view(np.uint8)),
+            rows,
+            (stop.k, stop.least, stop.patience, stop.most),
+            stop.factor,
+            epsilon,
+            positions,
+            nearness,
+            counts,
+        )
+        ordinals = np.where(positions >= 0, self.lists.ordinals[positions], np.int32(-1))
+        return FoundBatch(ordinals, nearness, counts)
 
     def trace(
         self, query: NDArray[np.float32], stop: Stop, *, wanted: int, epsilon: float

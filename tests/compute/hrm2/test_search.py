@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -92,6 +95,63 @@ def test_no_row_twice_and_the_same_answer_again(small: Coded) -> None:
         assert first.ordinals.tolist() == again.ordinals.tolist()
 
 
+def test_a_batch_finds_what_single_searches_find(small: Coded) -> None:
+    searcher = Searcher(small.lists, small.metric, SEED)
+    queries, stop = queries_for(small, 40), Stop(10, 2, 3, 1000, 1.5)
+    mask = np.random.default_rng(2).random(len(small.rows)) < 0.5
+    for allowed in (None, mask):
+        batch = searcher.search_batch(queries, stop, wanted=18, epsilon=1.3, mask=allowed)
+        for each, query in enumerate(queries):
+            found = searcher.search(query, stop, wanted=18, epsilon=1.3, mask=allowed)
+            count = len(found.ordinals)
+            assert batch.ordinals[each, :count].tolist() == found.ordinals.tolist()
+            assert (batch.ordinals[each, count:] == -1).all()
+            assert batch.nearness[each, :count].tolist() == found.nearness.tolist()
+            told = [count, found.probed, found.codes, found.reranked]
+            assert batch.counts[each].tolist() == told
+
+
+def test_threads_search_at_once_and_find_the_same(small: Coded) -> None:
+    """H1"""
+    searcher = Searcher(small.lists, small.metric, SEED)
+    queries, stop = queries_for(small, 200), Stop(10, 2, 3, 1000, 1.5)
+    alone = searcher.search_batch(queries, stop, wanted=18, epsilon=1.3)
+
+    def work(_: int) -> tuple[np.ndarray, list[list[int]]]:
+        batch = searcher.search_batch(queries, stop, wanted=18, epsilon=1.3)
+        single = [searcher.search(q, stop, wanted=18, epsilon=1.3) for q in queries[:50]]
+        return batch.ordinals, [found.ordinals.tolist() for found in single]
+
+    with ThreadPoolExecutor(4) as pool:
+        for ordinals, single in pool.map(work, range(8)):
+            assert np.array_equal(ordinals, alone.ordinals)
+            for row, found in zip(ordinals, single, strict=False):
+                assert row[: len(found)].tolist() == found
+
+
+def test_a_search_does_not_hold_the_lock_of_the_interpreter(small: Coded) -> None:
+    searcher = Searcher(small.lists, small.metric, SEED)
+    queries = np.tile(queries_for(small, 100), (80, 1))
+    is_begun, ends = threading.Event(), []
+
+    def work() -> None:
+        is_begun.set()
+        searcher.search_batch(queries, EVERYTHING, wanted=18, epsilon=1.3)
+        ends.append(True)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # nobody takes the lock from a thread that holds it
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        is_begun.wait()
+        assert not ends
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
+    assert ends
+
+
 @pytest.mark.parametrize("dimension", [2, 3, 17, 64, 65, 200, 1100])
 def test_any_dimension(dimension: int) -> None:
     built = coded(clustered(400, dimension), "l2", 6)
@@ -99,6 +159,51 @@ def test_any_dimension(dimension: int) -> None:
     query = built.rows[7] + np.float32(0.01)
     found = searcher.search(query, EVERYTHING, wanted=25, epsilon=3.0)
     assert recall(found.ordinals, exact(built.rows, query, "l2", 10)) >= 0.9
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+@pytest.mark.parametrize("dimension", [1028, 2049, 4096])
+def test_tables_of_many_groups_are_coarser_and_do_not_overflow(dimension: int, metric: str) -> None:
+    """More than 257 groups of four dimensions: 255 in each would not fit in 16 bits."""
+    built = coded(clustered(300, dimension), metric, 5)
+    searcher = Searcher(built.lists, metric, SEED)
+    padded = np.zeros(built.width, np.float32)
+    for row in (3, 77):
+        # all coordinates large after the rotation would be the worst case; a stored row is near
+        query = built.rows[row] * np.float32(1.01)
+        found = searcher.search(query, EVERYTHING, wanted=18, epsilon=3.0)
+        assert recall(found.ordinals, exact(built.rows, query, metric, 10)) >= 0.9
+        padded[:dimension] = query
+        twin = reference.search(
+            built.lists, padded, metric, EVERYTHING, wanted=18, epsilon=3.0, seed=SEED
+        )
+        assert len(set(found.positions.tolist()) & set(twin.positions)) >= 16
+
+
+def test_the_largest_sum_of_a_table_fits() -> None:
+    """Coordinates all alike: the entry of four set bits is the largest there is."""
+    for width in (64, 1024, 1088, 4096):
+        prepared = reference.prepare(np.ones(width, np.float32))
+        sums = prepared.table.reshape(-1, 16)[:, 15].astype(np.int64).sum()
+        assert 0.9 * min(65535, 255 * width // 4) <= sums <= 65535
+        value = prepared.table_scale * np.float32(sums) + prepared.table_low
+        assert abs(value - width) < 0.01 * width
+
+
+@pytest.mark.parametrize("kind", ["f2", "i1"])
+def test_rows_of_other_types_are_found(kind: str) -> None:
+    """Lists are made of float32; rows of 16-bit floats and of bytes are these numbers exactly."""
+    stored = np.clip(np.rint(20 * clustered(1200, 48)), -127, 127).astype(kind)
+    rows = stored.astype(np.float32)
+    for metric in ("cosine", "l2", "ip"):
+        built = coded(rows, metric, 12)
+        searcher = Searcher(built.lists, metric, SEED)
+        recalls = []
+        for row in range(0, 1200, 60):
+            query = built.rows[row]
+            found = searcher.search(query, EVERYTHING, wanted=25, epsilon=3.0)
+            recalls.append(recall(found.ordinals, exact(built.rows, query, metric, 10)))
+        assert np.mean(recalls) > 0.98
 
 
 def test_fewer_rows_than_wanted() -> None:
