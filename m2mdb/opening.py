@@ -52,7 +52,8 @@ def connect(
                        kept within tighter limits, and checked whole before the first row is read
 
     Raises InterfaceError for a wrong argument, OperationalError where the file cannot be opened,
-    CorruptDatabaseError where it is no database, NotSupportedError for a newer format.
+    CorruptDatabaseError where it is no database, NotSupportedError for a newer format. Warns with
+    LostCommitsWarning where the log is damaged and commits in it are lost.
     """
     wanted = target(path, uri=uri, read_only=read_only)
     check_options(timeout, page_size, synchronous)
@@ -75,7 +76,14 @@ def connect(
     if options.untrusted:
         admit(database)
     thread = threading.get_ident() if check_same_thread else None
-    return Connection(database, wanted.path, encoders=encoders, thread=thread)
+    connection = Connection(database, wanted.path, encoders=encoders, thread=thread)
+    if database.store.lost is not None:
+        try:
+            connection.tell_of_lost_commits()
+        except BaseException:  # the caller has made it an error
+            connection.close()
+            raise
+    return connection
 
 
 def admit(database: Database) -> None:

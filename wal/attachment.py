@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from m2mdb.pager.freespace import FreeMap
     from m2mdb.pager.pages import Node
     from m2mdb.pager.vfs import File, Identity, Vfs
+    from m2mdb.wal.lost_commits import LostCommits
     from m2mdb.wal.marks import Marks
     from m2mdb.wal.options import StoreOptions
 
@@ -114,6 +115,7 @@ class Attachment:
         self.checkpoint_error = ""  # why the last automatic checkpoint failed
         self.journal_size_limit = -1  # bytes that a log begun anew keeps; -1: all
         self.held_back = ""  # who keeps the log from being copied; whoever tells of it clears it
+        self.lost: LostCommits | None = None  # behind the log that was applied at opening
         self.frames_told = 0  # that were not copied when `held_back` was set last
         self.sync_is_open = False  # a sync was begun, and how it ended is not known (AT4)
         self.poisoned = ""  # why this connection refuses to write
@@ -241,7 +243,8 @@ class Attachment:
 
         All of the published one is in the file, or else the log is damaged.
         """
-        if backfill.generation != end.generation or backfill.offset < end.offset:
+        older = end.generation < self.index.generation  # what never happens to one file
+        if older or backfill.generation != end.generation or backfill.offset < end.offset:
             raise CorruptDatabaseError(
                 f"header of log {self.log_path}: not of generation {end.generation}, whose frames "
                 f"up to offset {end.offset} are not copied"
@@ -356,6 +359,11 @@ class Attachment:
         if found is None or found[:2] != self.identity[:2]:
             raise OperationalError(
                 f"{self.path} was moved, removed or replaced while it was open; it is not written"
+            )
+        if self.shared is not None and not self.shared.belongs_to(self.identity):
+            raise OperationalError(
+                f"{self.shm_path} was filled for another file while {self.path} was open; it is "
+                f"not written until all connections have closed it"
             )
         if found.links > 1:
             raise OperationalError(

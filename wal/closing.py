@@ -15,6 +15,8 @@ Invariants
         whole file that calls for a log: the flag is cleared before that log is removed.
     CL4 A flag that reads as clear may not be so on the disk, where the sync after clearing it has
         failed: as long as a log lies there it is written and synced once more before that goes.
+    CL5 Where -shm was filled for another file, what it says of the log is not this file's: log and
+        flag stay as they are.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from m2mdb.pager.header import FLAG_OFFSET, FLAG_SIZE, Header, LogFlag
 from m2mdb.wal.checkpoint import write_again
 from m2mdb.wal.creation import set_flag
 from m2mdb.wal.locks import ATTACH
+from m2mdb.wal.lost_commits import keep_aside
 from m2mdb.wal.recovery import apply_log, copy_all
 from m2mdb.wal.truncation import cut
 
@@ -50,6 +53,8 @@ def _leave_whole(store: Attachment) -> None:
     shared = store.shared
     assert shared is not None
     store.check_healthy()  # CL1
+    if not shared.belongs_to(store.identity):
+        return  # CL5
     store.refresh(writing=True)
     if store.read_only and (store.end.generation or _flag_is_needed(store)):
         store.vfs.unlink(store.shm_path)
@@ -88,6 +93,7 @@ def _leave_whole_again(store: Attachment) -> None:
         if store.log is not None:
             store.log.file.close()
         end = apply_log(store, flag)
+        keep_aside(store)
         write_again(store, end)
         copy_all(store, end)
         cut(store)

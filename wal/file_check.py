@@ -2,7 +2,8 @@
 
     page 1    header sector, flag sector, zeros
     flag      says that a log is needed while one is in use, and which
-    log       header, and each frame up to the committed end: chain, commit numbers, its page
+    log       header, and each frame up to the committed end: chain, commit numbers, its page;
+              commits that are lost behind it, where it is not recovered
 
 Nothing is written. Others go on meanwhile: a log that is begun anew while its frames are read is
 read again, and a sector that is being overwritten too.
@@ -20,6 +21,7 @@ from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError
 from m2mdb.pager.header import FIRST_PAGE_SIZE, FLAG_OFFSET, FLAG_SIZE, HEADER_SIZE, Header, LogFlag
 from m2mdb.pager.page import decode_page
 from m2mdb.wal.frame import LOG_HEADER_SIZE, LogHeader, valid_frames
+from m2mdb.wal.lost_commits import find_lost
 
 if TYPE_CHECKING:
     from m2mdb.wal.attachment import Attachment
@@ -40,6 +42,7 @@ def check_file(store: Attachment, report: Report) -> None:
         _check_first_page(store, faults)
         if end.generation and store.log is not None:
             _check_log(store.log, end, faults)
+            _check_behind(store, end, faults)
         if not faults:
             return
         if store.shared is not None:
@@ -104,6 +107,15 @@ def _check_log(log: Log, end: LogEnd, faults: list[str]) -> None:
             f"log {log.file.path}: the frame at byte {reached} does not continue commit {commit}; "
             f"there are frames up to byte {end.offset}"
         )
+
+
+def _check_behind(store: Attachment, end: LogEnd, faults: list[str]) -> None:
+    """What is lost behind a log that is not recovered yet; behind another one a writer works."""
+    assert store.log is not None
+    if store.shared is None or store.shared.unrecovered:
+        lost = find_lost(store.log, end)
+        if lost is not None:
+            faults.append(lost.text)
 
 
 def _check_frame(log: Log, offset: int, page_number: int, faults: list[str]) -> None:

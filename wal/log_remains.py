@@ -18,7 +18,7 @@ Invariants
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.wal.frame import (
@@ -30,20 +30,11 @@ from m2mdb.wal.frame import (
     LogHeader,
     frame_checksum,
 )
+from m2mdb.wal.stray_frames import GoodFrame
 
 if TYPE_CHECKING:
     from m2mdb.pager.header import LogFlag
     from m2mdb.pager.vfs import File
-
-
-class GoodFrame(NamedTuple):
-    """A frame whose own checksum holds."""
-
-    offset: int
-    page_number: int
-    page_count: int
-    commit: int
-    salt: int
 
 
 class LogRemains:

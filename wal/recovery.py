@@ -1,6 +1,7 @@
 """Recovery: from a file and the log that a crash left beside it to a file that is whole (S3).
 
-    replay the log to its last commit -> copy all into the file -> sync
+    replay the log to its last commit -> keep it aside where commits behind it are lost
+        -> copy all into the file -> sync
         -> new header with a new salt -> sync -> -shm anew
 
 A torn tail is never appended to: the new salt makes everything that stands in the log void. One
@@ -28,6 +29,7 @@ from m2mdb.wal.creation import new_salt
 from m2mdb.wal.frame import LOG_HEADER_SIZE, FrameHeader, LogHeader, valid_frames
 from m2mdb.wal.log import Log
 from m2mdb.wal.logindex import LogIndex
+from m2mdb.wal.lost_commits import keep_aside, look_behind
 from m2mdb.wal.shared import Backfill, LogEnd
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def recover(store: Attachment, flag: LogFlag | None) -> None:
     end = apply_log(store, flag)
     log = store.log
     assert log is not None
+    keep_aside(store)
     write_again(store, end)
     copy_all(store, end)
     salt = new_salt(store)
@@ -94,6 +97,7 @@ def apply_log(store: Attachment, flag: LogFlag | None) -> LogEnd:
     end = LogEnd(
         header.generation, header.salt, index.end, index.commit, page_count, chain, index.commit
     )
+    look_behind(store, end)
     store.settle(end, Backfill(header.generation, LOG_HEADER_SIZE, header.base_commit))
     store.index = index
     return end

@@ -28,12 +28,13 @@ from m2mdb.pager.header import (
 )
 from m2mdb.pager.page import decode_page
 from m2mdb.wal.frame import LOG_HEADER_SIZE, LogHeader
-from m2mdb.wal.log_remains import GoodFrame, LogRemains
+from m2mdb.wal.log_remains import LogRemains
 from m2mdb.wal.options import PAGE_SIZES
 
 if TYPE_CHECKING:
     from m2mdb.pager.page import TreeNode
     from m2mdb.pager.vfs import File, Vfs
+    from m2mdb.wal.stray_frames import GoodFrame
 
 _KEPT_NODES = 4096  # decoded pages that are kept
 
