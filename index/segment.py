@@ -34,6 +34,7 @@ import itertools
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -398,40 +399,42 @@ class Segment:
         values = self._values.get(column.id)
         if values is not None:
             return values[ordinal]
-        reader = self._readers.get(column.id)
-        if reader is None:
-            reader = self._readers[column.id] = self._reader(column)
-        return reader(ordinal)
+        return (self._readers.get(column.id) or self._reader(column))(ordinal)
 
     def few_values(self, column: Column, ordinals: Sequence[int]) -> list[Any]:
         """The stored values of a few rows."""
         values = self._values.get(column.id)
         if values is not None:
             return [values[ordinal] for ordinal in ordinals]
-        reader = self._readers.get(column.id)
-        if reader is None:
-            reader = self._readers[column.id] = self._reader(column)
+        reader = self._readers.get(column.id) or self._reader(column)
         return [reader(ordinal) for ordinal in ordinals]
 
     def _reader(self, column: Column) -> Callable[[int], Any]:
-        """Reads one value of a column; what it needs was looked up and checked once."""
+        """Reads one value of a column; what it needs is looked up and checked once."""
         if self.has("nulls", column.id) or column.type not in ("TEXT", "JSON", "BLOB"):
-            return lambda ordinal: self._any_value(column, ordinal)
+            reader: Callable[[int], Any] = partial(self._any_value, column)
+        else:
+            reader = self._bytes_reader(column)
+        self._readers[column.id] = reader
+        return reader
+
+    def _bytes_reader(self, column: Column) -> Callable[[int], str | bytes]:
         offsets = self.array("offsets", column.id)
         bounds = self.view("offsets", column.id, "I" if offsets.itemsize == 4 else "Q")
         extent, at, _, size = self._directory["blob", column.id]
-        read: Callable[[int, int], bytes] = extent.read
         is_text = column.type != "BLOB"
-        if 0 < size <= WHOLE_BLOB_BYTES:
-            blob = self.array("blob", column.id).data
-            at, read = 0, lambda start, length: bytes(blob[start : start + length])
+        is_whole = 0 < size <= WHOLE_BLOB_BYTES
+        blob = self.array("blob", column.id).data if is_whole else memoryview(b"")
 
         def value(ordinal: int) -> str | bytes:
             start, stop = bounds[ordinal], bounds[ordinal + 1]
             if not start <= stop <= size:
                 raise self._disorder(column)
-            raw = read(at + start, stop - start)
-            return self._decoded(raw, column) if is_text else raw
+            raw = blob[start:stop] if is_whole else extent.read(at + start, stop - start)
+            try:
+                return str(raw, "utf-8") if is_text else bytes(raw)
+            except UnicodeDecodeError:
+                return self._decoded(raw, column)  # says where
 
         return value
 
@@ -460,9 +463,9 @@ class Segment:
         raw = extent.read(at + start, stop - start)
         return raw if column.type == "BLOB" else self._decoded(raw, column)
 
-    def _decoded(self, raw: bytes, column: Column) -> str:
+    def _decoded(self, raw: bytes | memoryview, column: Column) -> str:
         try:
-            return raw.decode()
+            return str(raw, "utf-8")
         except UnicodeDecodeError as problem:
             raise CorruptDatabaseError(
                 f"segment {self.id}: column {column.name} holds bytes that are not UTF-8"
