@@ -143,6 +143,7 @@ def write_file(source: Source, vfs: Vfs, path: str, tick: Tick, *, compact: bool
 
     compact  dead rows of segments are left out
     """
+    path = vfs.resolve(path)
     _check_absent(vfs, path)
     draft = f"{path}-new-{vfs.random(4).hex()}"
     try:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from m2mdb.pager.errors import (
     OperationalError,
     ProgrammingError,
 )
+from m2mdb.pager.io_errors import io_error
 from m2mdb.query import ast
 from m2mdb.query.nodes import Literal, Unary, VectorLiteral
 from m2mdb.query.parser import parse
@@ -64,20 +66,38 @@ _PLACE = re.compile(r" \(line (\d+), column (\d+)\)$")
 def dump(connection: Connection, names: list[str], output: str | None) -> int:
     """Write the statements to a file, or to stdout; returns how many rows there were.
 
-    The file is there when all of it is written, or stays as it was.
+    The file is there when all of it is written, or stays as it was. Links are followed; a pipe or
+    a device is written to, not replaced.
     """
     if output is None:
         sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
         return _write(connection, names, sys.stdout)
-    if os.path.exists(output) and os.path.samefile(output, connection.path):
-        raise InterfaceError(f"{output} is the database itself")
-    partial = f"{output}.{os.getpid()}.part"
+    real = os.path.realpath(output)
+    for mine in (connection.path, connection.path + "-wal", connection.path + "-shm"):
+        if real == mine or (os.path.exists(real) and _is_file(mine, real)):
+            raise InterfaceError(f"{output} is the database itself or one of its files")
+    try:
+        if os.path.lexists(real) and not stat.S_ISREG(os.stat(real).st_mode):  # raises of a circle
+            with open(real, "w", encoding="utf-8", newline="") as file:  # a pipe, a device
+                return _write(connection, names, file)
+        return _replace(connection, names, real)
+    except OSError as error:
+        raise io_error(error, "write", output) from error
+
+
+def _is_file(path: str, other: str) -> bool:
+    return os.path.exists(path) and os.path.samefile(path, other)
+
+
+def _replace(connection: Connection, names: list[str], path: str) -> int:
+    """Write a file of its own, which takes the other's place when it is whole."""
+    partial = f"{path}.{os.getpid()}.part"
     try:
         with open(partial, "w", encoding="utf-8", newline="") as file:
             rows = _write(connection, names, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, output)
+        os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(partial)

@@ -278,6 +278,10 @@ class MemoryVfs:
         if content is not None:
             content.links -= 1
 
+    def resolve(self, path: str) -> str:
+        """The path: there are no links and no folders."""
+        return path
+
     def rename(self, source: str, target: str, *, replace: bool = True) -> None:
         """Give the file another name, replacing `target`, or with `replace` false raising."""
         if source not in self._files:

@@ -295,6 +295,14 @@ class OsVfs:
         except OSError as error:
             raise io_error(error, "remove", path) from error
 
+    def resolve(self, path: str) -> str:
+        """The path behind all links, where a file is or can be made (looked at, never opened)."""
+        real = os.path.realpath(path)
+        found = _stat(real)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise OperationalError(f"cannot write {path}: {_kind(found)}")
+        return real
+
     def rename(self, source: str, target: str, *, replace: bool = True) -> None:
         """Give the file another name, replacing `target`, or with `replace` false raising."""
         try:
@@ -391,11 +399,14 @@ def _open_regular(path: str, flags: int) -> int:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         os.close(fd)
-        what = "is a directory" if stat.S_ISDIR(found.st_mode) else "is not a regular file"
-        raise OperationalError(f"cannot open {path}: {what}")
+        raise OperationalError(f"cannot open {path}: {_kind(found)}")
     if mode is not None and not found.st_size and found.st_mode & _PERMISSIONS != mode:
         os.fchmod(fd, mode)
     return fd
+
+
+def _kind(found: os.stat_result) -> str:
+    return "is a directory" if stat.S_ISDIR(found.st_mode) else "is not a regular file"
 
 
 def _creation_mode(path: str) -> int | None:

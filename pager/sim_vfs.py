@@ -209,6 +209,10 @@ class SimVfs:
         if path in self.machine.disk.names:
             self.machine.log(Operation("unlink", path, self.pid))
 
+    def resolve(self, path: str) -> str:
+        """The path: the simulated disk has files only."""
+        return path
+
     def rename(self, source: str, target: str, *, replace: bool = True) -> None:
         """Give the file another name, replacing `target`, or with `replace` false raising."""
         self._enter("rename", source, "rename")

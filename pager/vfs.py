@@ -134,6 +134,13 @@ class Vfs(Protocol):
         """Remove the name; absent is no error."""
         ...
 
+    def resolve(self, path: str) -> str:
+        """The path behind all links, where a file is or can be made.
+
+        Raises OperationalError: links in a circle, a folder, a device or another special file.
+        """
+        ...
+
     def rename(self, source: str, target: str, *, replace: bool = True) -> None:
         """Give the file another name, in one step, replacing `target`.
 

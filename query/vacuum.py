@@ -30,9 +30,14 @@ def run_vacuum(database: Database, statement: Vacuum, bindings: Bindings) -> Res
 
     value = bindings[target.index] if isinstance(target, Parameter) else None
     path = target.value if isinstance(target, Literal) else value
-    if not isinstance(path, str) or not path or "\0" in path:
+    if not isinstance(path, str) or not path or "\0" in path or _is_special(path):
         raise ProgrammingError(f"VACUUM INTO {path!r}: expected the path of a new file")
     return Result(["path", "pages"], [(path, copy_into(database, path))])
+
+
+def _is_special(path: str) -> bool:
+    """Whether a connection to the name would mean another place than a file of that name."""
+    return path == ":memory:" or path.startswith("file:")
 
 
 def incremental_vacuum(database: Database, value: int | float | str | None) -> Result:
