@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from m2mdb.encoders import HashingEncoder
     from m2mdb.hits import Hit, Hits
     from m2mdb.index.receipts import Receipt
+    from m2mdb.searching import match_text
 
 __all__ = [
     "BINARY",
@@ -99,6 +100,7 @@ __all__ = [
     "__version__",
     "apilevel",
     "connect",
+    "match_text",
     "paramstyle",
     "threadsafety",
 ]
@@ -109,11 +111,12 @@ _LATER = {
     "Hit": "m2mdb.hits",
     "Hits": "m2mdb.hits",
     "Receipt": "m2mdb.index.receipts",
+    "match_text": "m2mdb.searching",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """The classes that need NumPy, loaded when they are named."""
+    """What needs NumPy, loaded when it is named."""
     module = _LATER.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,6 +33,19 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 
+_MATCH_SYNTAX = str.maketrans(dict.fromkeys('"+-^~*:', " "))
+
+
+def match_text(text: str) -> str:
+    """Words as MATCH takes them, without any of its signs: for text that a person has typed.
+
+    Raises InterfaceError: not a str.
+    """
+    if not isinstance(text, str):
+        raise InterfaceError(f"match_text() takes a str, not {type(text).__name__}")
+    return text.translate(_MATCH_SYNTAX)
+
+
 def column_of(clause: str, value: Any) -> tuple[str | None, Any]:
     """What `near` or `match` searches: the column that a dict of one names, and the value.
 

@@ -71,7 +71,8 @@ def plan_query(query: Query, view: View, count: int) -> Plan:
         return plan_select(query, view, count, plan_query)
     if isinstance(query, Search):
         return SearchPlan(query, view, count, plan_query)
-    raise NotSupportedError(f"{type(query).__name__.upper()} as a query is not built yet")
+    keyword = {"Compound": "UNION"}.get(type(query).__name__, type(query).__name__.upper())
+    raise NotSupportedError(f"{keyword} as a query is not built yet")
 
 
 def plan_statement(statement: Statement, view: View, count: int) -> Plan:

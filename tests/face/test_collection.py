@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -384,3 +385,20 @@ def test_hits_without_columns_are_as_many_as_their_ids(notes: m2mdb.Collection) 
     assert len(found) == len(found.ids) == len(found.scores) == 2
     assert [tuple(hit) for hit in found] == [(), ()]
     assert found[0].id == found.ids[0]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["dark - mode", "- item one", 'he said "dark', "3 * 4", "5^x", "a ~ b", "note +", "user:dark"],
+)
+def test_what_a_person_types_can_be_matched(tmp_path: Path, typed: str) -> None:
+    con = m2mdb.connect(tmp_path / "a.m2m")
+    con.execute("CREATE TABLE n (id INTEGER PRIMARY KEY, body TEXT FULLTEXT)")
+    notes = con.collection("n")
+    notes.add({"id": [1], "body": ["dark mode item one he said 3 4 5 x a b note user wi-fi"]})
+    with pytest.raises(m2mdb.ProgrammingError):
+        notes.search(match=typed)
+    assert notes.search(match=m2mdb.match_text(typed)).ids.tolist() == [1]
+    with pytest.raises(m2mdb.InterfaceError):
+        m2mdb.match_text(None)  # type: ignore[arg-type]
+    con.close()
