@@ -75,7 +75,12 @@ def recover(damaged: str, new: str) -> dict[str, Any]:
         "damaged": damaged,
         "new": new,
         "commit": salvage.remains.commit,
-        "complete": not salvage.catalog_is_damaged and not any(map(_is_missing, saved)),
+        "complete": not (
+            salvage.catalog_is_damaged
+            or salvage.remains.misses_commits
+            or any(map(_is_missing, saved))
+        ),
+        "commits_may_be_missing": salvage.remains.misses_commits,
         "collections_may_be_missing": salvage.catalog_is_damaged,
         "collections": saved,
         "damage": salvage.damage,
@@ -200,6 +205,8 @@ def text(report: dict[str, Any]) -> str:
         lines.append("no collection was found")
     if report["collections_may_be_missing"]:
         lines.append("the catalog is damaged: whole collections may be missing")
+    if report["commits_may_be_missing"]:
+        lines.append("the log is damaged: commits may be missing, and rows be as they were before")
     damage = report["damage"]
     if damage:
         lines.append(f"damaged ({len(damage):,}):")

@@ -2,7 +2,7 @@
 
 Recovery stops at the first frame that breaks the chain. Here a damaged frame in the middle is
 passed over: each frame's checksum is seeded with that of the frame before, as it stands there, so
-the frames behind a damaged one verify again.
+the frames behind a damaged one verify again; where bytes were lost or put in, at other places.
 
     | run: commits 1 .. c | damaged | run: c+1 (rest), c+2 | end | left over of c+3, which failed |
 
@@ -30,7 +30,7 @@ from m2mdb.wal.frame import (
     LogHeader,
     frame_checksum,
 )
-from m2mdb.wal.stray_frames import GoodFrame
+from m2mdb.wal.stray_frames import GoodFrame, frames_of
 
 if TYPE_CHECKING:
     from m2mdb.pager.header import LogFlag
@@ -55,9 +55,11 @@ class LogRemains:
         self.committed: list[GoodFrame] = []  # of the generation that counts, in order
         self.older: list[GoodFrame] = []  # of generations before it, copied into the file long ago
         self.page_count = 0  # after the last commit
+        self.is_cut_short = False  # commits that it held are known to be missing, wholly or partly
         runs = self._runs()
         self.salt = self._salt(runs, flag)
-        self._choose(runs)
+        self.older += [frame for run in runs if run[0].salt != self.salt for frame in run]
+        self._choose(self._runs_of_salt())
 
     @property
     def last_commit(self) -> int:
@@ -103,20 +105,30 @@ class LogRemains:
             offset += size * per_chunk
         return runs
 
+    def _runs_of_salt(self) -> list[list[GoodFrame]]:
+        """The generation that counts, its frames at other distances too (`stray_frames`)."""
+        size = FRAME_HEADER_SIZE + self.page_size
+        before = int.from_bytes(self.file.read_at(LOG_HEADER_SIZE - 8, 8), "little")
+        runs: list[list[GoodFrame]] = []
+        for frame in frames_of(self.file, self.page_size, self.salt, LOG_HEADER_SIZE, before):
+            if not runs or runs[-1][-1].offset + size != frame.offset:
+                runs.append([])
+            runs[-1].append(frame)
+        return runs
+
     def _choose(self, runs: list[list[GoodFrame]]) -> None:
-        """The committed frames (LR1); runs of other salts are older, where they are whole."""
+        """The committed frames (LR1)."""
+        size = FRAME_HEADER_SIZE + self.page_size
         whole = self.header.base_commit if self.header is not None else -1
         expected = LOG_HEADER_SIZE
         begun: list[GoodFrame] = []  # of a commit whose end is not in its run
         for run in runs:
-            if run[0].salt != self.salt:
-                self.older += run
-                continue
             last = max((frame.commit for frame in run if frame.page_count), default=0)
             is_next = run[0].offset == expected and (whole < 0 or run[0].commit == whole + 1)
             if not last or not (is_next or last >= whole + 2):
                 continue
             if not is_next:
+                self.is_cut_short = True
                 self.damage.append(
                     f"bytes {expected} to {run[0].offset} of {self.path}: frames that do not "
                     "verify; newer versions of some pages were in them"
@@ -127,4 +139,14 @@ class LogRemains:
             self.committed += frames
             end = [frame for frame in frames if frame.page_count][-1]
             whole, self.page_count = last, end.page_count
-            expected = frames[-1].offset + FRAME_HEADER_SIZE + self.page_size
+            expected = frames[-1].offset + size
+        self._look_at_the_end(expected + size * len(begun), size)
+
+    def _look_at_the_end(self, expected: int, size: int) -> None:
+        """A frame that the end of the file cuts was whole once: its space is had before it."""
+        raw = self.file.read_at(expected, size)
+        if FRAME_HEADER_SIZE <= len(raw) < size and FrameHeader.decode(raw).salt == self.salt:
+            self.is_cut_short = True
+            self.damage.append(
+                f"{self.path} ends within the frame at byte {expected}: the newest commits are lost"
+            )

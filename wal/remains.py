@@ -48,6 +48,7 @@ class Remains:
         """
         self.path = path
         self.damage: list[str] = []  # of header, flag and log
+        self.misses_commits = False  # some that the log held are lost, or may be
         self.file: File = vfs.open(path, read_only=True)
         self.log: LogRemains | None = None
         try:
@@ -101,6 +102,7 @@ class Remains:
             return vfs.open(path, read_only=True)
         if flag is not None and flag.needed:
             self.damage.append(f"{path} is missing: the newest commits were in it")
+            self.misses_commits = True
         return None
 
     def _page_size(self, log_file: File | None) -> int:
@@ -145,6 +147,7 @@ class Remains:
             reason = "it is older than the file"
         if reason:
             self.damage.append(f"{log.path} is not used: {reason}")
+            self.misses_commits = flag is None or flag.needed
             log.file.close()
             self.log = None
             return
@@ -154,6 +157,8 @@ class Remains:
         if log.header_error:
             self.damage.append(log.header_error)
         self.damage += log.damage
+        lost_all = bool(log.header_error) and not log.committed
+        self.misses_commits = log.is_cut_short or lost_all
 
     def _sort_frames(self) -> None:
         log = self.log
