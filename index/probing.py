@@ -95,7 +95,7 @@ class Probing:
         if matches <= self.k:
             return True
         codes = CODES * (lists.rows / 1e5) ** GROWTH * (self.k * lists.rows / matches) ** 0.5
-        return START + CODE * codes >= matches
+        return bool(START + CODE * codes >= matches)
 
     def _findable(self, part: SegmentPart, mask: np.ndarray | None, matches: int) -> int:
         """Rows that pass and have a vector."""
