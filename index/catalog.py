@@ -9,6 +9,7 @@ A B-tree at `header.catalog_root`. Numbers inside keys are big-endian u32:
     "P" collection segment       newest ending commit u64, SegmentRecord: versions that are kept
     "A" collection               LIMITS: commits of the last schema change and the last FORGET
     "K"                          KEPT: keep_commits, the oldest commit that it reaches back to
+    "Q"                          commits that do not count for keep_commits: `index.quiet`
 
 `catalog_number` in the header grows with every change here, `schema_number` with those that
 change a schema; by them a reader knows whether what it holds is still true.
@@ -17,8 +18,8 @@ Invariants
     A1  A Catalog object is never changed: a change makes another one, so that undoing a statement
         is putting the old reference back (S12).
     A2  Every change of the tree raises `catalog_number` in the same transaction.
-    A3  Without "K", "A" and "P" nothing of the past is kept: a file that never asked for it has
-        none of them.
+    A3  Without "K", "Q", "A" and "P" nothing of the past is kept: a file that never asked for it
+        has none of them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.index.catalog_check import check_catalog, check_description, check_fields
+from m2mdb.index.quiet import (
+    QUIET_KEY,
+    Ranges,
+    count_back,
+    decode_ranges,
+    encode_ranges,
+    with_commit,
+)
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, closest
 from m2mdb.index.segment import Segment, SegmentRecord
 from m2mdb.pager.btree import BTree
@@ -138,7 +147,8 @@ class Catalog:
     """All collections at one catalog number."""
 
     __slots__ = (
-        "by_id", "by_name", "keep_commits", "kept_from", "next_id", "number", "schema_number",
+        "by_id", "by_name", "keep_commits", "kept_from", "next_id", "number", "quiet",
+        "schema_number",
     )  # fmt: skip
 
     def __init__(self, number: int, schema_number: int) -> None:
@@ -147,6 +157,7 @@ class Catalog:
         self.next_id = 1
         self.keep_commits = 0
         self.kept_from = 0  # nothing was kept for AS OF before this commit
+        self.quiet: Ranges = ()  # commits that do not count for keep_commits
         self.by_id: dict[int, CollectionEntry] = {}
         self.by_name: dict[str, CollectionEntry] = {}
 
@@ -165,10 +176,14 @@ class Catalog:
         Versions that ended at that commit or before are of no use to anybody. Without an entry:
         as far as `keep_commits` goes; a collection's own past may begin later.
         """
-        oldest = max(newest - self.keep_commits, self.kept_from)
+        oldest = max(self.counted_back(newest), self.kept_from)
         if entry is None:
             return oldest
         return max(oldest, entry.schema_commit, entry.forget_commit)
+
+    def counted_back(self, newest: int) -> int:
+        """The oldest commit that `keep_commits` reaches, whenever it was set."""
+        return count_back(self.quiet, self.keep_commits, newest)
 
     def index_owner(self, name: str) -> CollectionEntry | None:
         """The collection that has an index of this name."""
@@ -184,6 +199,7 @@ class Catalog:
         other = Catalog(self.number + 1, self.schema_number + schema_changed)
         other.next_id = self.next_id
         other.keep_commits, other.kept_from = self.keep_commits, self.kept_from
+        other.quiet = self.quiet
         other.by_id = dict(self.by_id)
         other.by_id.pop(removed, None)
         if entry is not None:
@@ -210,9 +226,11 @@ def load_catalog(
             (catalog.next_id,) = _unpacked(_ID, raw, key, where)
         elif key == b"K":
             catalog.keep_commits, catalog.kept_from = _unpacked(KEPT, raw, key, where)
+        elif key == QUIET_KEY:
+            catalog.quiet = decode_ranges(raw, where)
     for key, raw in items:
         kind = key[:1]
-        if kind == b"C" or key in (b"N", b"K"):
+        if kind == b"C" or key in (b"N", b"K", QUIET_KEY):
             continue
         owner = catalog.by_id.get(_key_number(key, 1, where))
         if owner is None or kind not in (b"H", b"S", b"P", b"A"):
@@ -343,6 +361,24 @@ def put_limits(tree: BTree, entry: CollectionEntry) -> None:
 def put_kept(tree: BTree, catalog: Catalog) -> None:
     """Write how many commits are kept."""
     tree.put(b"K", KEPT.pack(catalog.keep_commits, catalog.kept_from))
+
+
+def put_quiet(tree: BTree, catalog: Catalog) -> None:
+    """Write which commits do not count for keep_commits."""
+    if catalog.quiet:
+        tree.put(QUIET_KEY, encode_ranges(catalog.quiet))
+    else:
+        tree.delete(QUIET_KEY)
+
+
+def pass_over(tree: BTree, commit: int, where: str) -> bool:
+    """Make the newest commit a quiet one, in a catalog's tree; False where none is kept anyway."""
+    kept = tree.get(b"K")
+    count = _unpacked(KEPT, kept, b"K", where)[0] if kept is not None else 0
+    if count:
+        ranges = decode_ranges(tree.get(QUIET_KEY) or b"", where)
+        tree.put(QUIET_KEY, encode_ranges(with_commit(ranges, commit, count)))
+    return bool(count)
 
 
 def remove_entry(tree: BTree, entry: CollectionEntry) -> None:

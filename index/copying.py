@@ -41,6 +41,7 @@ from m2mdb.index.catalog import (
     put_kept,
     put_limits,
     put_past,
+    put_quiet,
     put_segment,
 )
 from m2mdb.index.collection import decode_deletions, encode_deletions, open_segments
@@ -281,7 +282,9 @@ def replace_content(write: WriteView, source: Source, tick: Tick) -> None:
     catalog.next_id = max(write.catalog.next_id, source.catalog.next_id)
     catalog.keep_commits = source.catalog.keep_commits
     catalog.kept_from = new if catalog.keep_commits else 0
+    catalog.quiet = ()
     put_kept(tree, catalog)
+    put_quiet(tree, catalog)
     write.set_catalog(catalog)
     write.forget_views()
 

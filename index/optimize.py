@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from m2mdb.index import clustering
 from m2mdb.index.maintenance import SEGMENT_BYTES, bytes_of, flush, merge
+from m2mdb.index.quiet import maintaining
 from m2mdb.pager.errors import OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -77,12 +78,11 @@ def _optimize_one(database: Database, name: str) -> Optimized | None:
 
 def _flush_and_group(database: Database, name: str) -> tuple[int, list[list[int]]]:
     """Empty the delta; the segments before, and the groups that are worth a merge."""
-    with database.writing() as write:
+    with maintaining(database) as write:
         view = write.collection(name)
         before = len(view.segments)
         flush(write, view)
         groups = groups_to_merge(view.entry, write.transaction.page_size)
-    database.commit()
     return before, groups
 
 
@@ -102,13 +102,12 @@ def groups_to_merge(entry: CollectionEntry, page_size: int) -> list[list[int]]:
 
 def _merge_group(database: Database, name: str, ids: list[int]) -> None:
     """One step: those of the group that are still there become one segment."""
-    with database.writing() as write:
+    with maintaining(database) as write:
         view = write.collection(name)
         flush(write, view)
         left = [id_ for id_ in ids if id_ in view.entry.records]
         if len(left) > 1 or (left and view.entry.records[left[0]].deleted):
             merge(write, view, left, view.schema.vector_columns)
-    database.commit()
 
 
 def _without_lists(database: Database, name: str) -> list[int]:
@@ -120,7 +119,7 @@ def _without_lists(database: Database, name: str) -> list[int]:
 
 def _add_lists(database: Database, name: str, id_: int) -> None:
     """One step: lists for a segment, if it is still there."""
-    with database.writing() as write:
+    with maintaining(database) as write:
         view = write.collection(name)
         wanted = [found for found in clustering.without_lists(view) if found[0].id == id_]
         if wanted:
@@ -128,4 +127,3 @@ def _add_lists(database: Database, name: str, id_: int) -> None:
             records = clustering.list_segments(write, view, entry, wanted)
             if records:
                 write.replace_entry(view, entry, records)
-    database.commit()

@@ -209,7 +209,7 @@ def check_reach(view: View, present: CollectionView, commit: int) -> None:
         return
     if commit < catalog.oldest_commit(None, newest):
         reason = f"PRAGMA keep_commits is {catalog.keep_commits}"
-        if catalog.kept_from > newest - catalog.keep_commits:
+        if catalog.kept_from > catalog.counted_back(newest):
             reason += f" since commit {catalog.kept_from}"
     elif commit < entry.forget_commit:
         reason = f"commit {entry.forget_commit} forgot rows of it"

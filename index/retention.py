@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.index import maintenance
-from m2mdb.index.catalog import past_key, put_kept, put_limits, put_past
+from m2mdb.index.catalog import past_key, put_kept, put_limits, put_past, put_quiet
 from m2mdb.index.collection import (
     CHUNK_ROWS,
     decode_deletions,
@@ -66,6 +66,9 @@ def set_keep_commits(write: WriteView, count: int) -> None:
     changed = catalog.replaced(None)
     changed.kept_from = catalog.oldest_commit(None, write.transaction.new_commit)
     changed.keep_commits = count
+    if not count and changed.quiet:
+        changed.quiet = ()
+        put_quiet(write.catalog_tree(), changed)
     put_kept(write.catalog_tree(), changed)
     write.set_catalog(changed)
     for name in [entry.schema.name for entry in changed.by_id.values() if entry.past]:

@@ -42,7 +42,7 @@ from m2mdb.index.salvage_rows import CollectionRemains, DeltaEntry, SegmentRows
 from m2mdb.index.segment import SegmentRecord
 from m2mdb.pager.btree_remains import TreeRemains, leaf_items, orphan_leaves
 from m2mdb.pager.errors import CorruptDatabaseError
-from m2mdb.pager.extent import BLOCK_SIZE
+from m2mdb.pager.extent import BLOCK_SIZE, extent_page_count
 from m2mdb.pager.freespace import decode_run
 from m2mdb.wal.remains import Remains
 
@@ -79,6 +79,7 @@ class Salvage:
         self.damage: list[str] = list(self.remains.damage)
         self.collections: list[CollectionRemains] = []
         self.keep_commits = 0
+        self.misses_segments = False  # there may be some of a collection that is found without
         try:
             self._taken: set[int] = set()
             self._in_extents = np.zeros(self.remains.page_count + 2, bool)
@@ -248,6 +249,7 @@ class Salvage:
                     self._add_entry(fields["id"], json.dumps(fields).encode())
             self._read_trees([f for id_, f in self._found.items() if id_ not in known])
             self._look_for_segments()
+            self._tell_unknown_pages()
         self._give_leaves([leaf for leaf in leaves if leaf[0] not in self._taken])
 
     def _look_for_segments(self) -> None:
@@ -257,17 +259,42 @@ class Salvage:
             if found is None or ("rowids", 0) not in found[1].parts:
                 continue
             extent, directory = found
-            pages = -(-extent.size // self.remains.page_size)
+            pages = extent_page_count(extent.size, self.remains.page_size)
             self._in_extents[number : number + pages] = True
+            self._tell_blocks(extent)
             fields = description_of(extent, directory) or {}
             if fields.get("kept"):
                 continue
             owner = self._owner(fields)
             if owner is None:
+                self.misses_segments = True  # of whom this one is, is not known
                 self._nameless.add_segment(extent, directory)
             elif fields["segment"] not in owner.entry.records:
                 owner.extra[fields["segment"]] = extent, directory, int(fields.get("commit", 0))
                 owner.replaced |= {each for each in fields.get("replaces", []) if type(each) is int}
+
+    def _tell_unknown_pages(self) -> None:
+        """Pages that hold something which nothing accounts for: segments may have been there."""
+        unknown: list[list[int]] = []
+        for number in self._unused():
+            if self._is_page_or_empty(number):
+                continue
+            if unknown and unknown[-1][1] == number - 1:
+                unknown[-1][1] = number
+            else:
+                unknown.append([number, number])
+        for first, last in unknown:
+            self.misses_segments = True
+            where = f"page {first}" if first == last else f"pages {first} to {last}"
+            self.damage.append(f"{where}: nothing there verifies; a segment may have been there")
+
+    def _is_page_or_empty(self, number: int) -> bool:
+        try:
+            self.remains.get(number)
+            return True
+        except CorruptDatabaseError:
+            size = self.remains.page_size
+            return self.remains.file.read_at((number - 1) * size, size) == bytes(size)
 
     def _owner(self, fields: dict[str, Any]) -> _Found | None:
         """The collection that a segment's description names, made where it is not known."""
@@ -325,7 +352,7 @@ class Salvage:
         made = CollectionRemains(entry.schema)
         made.next_rowid = entry.next_rowid
         made.base_sequence = entry.base_sequence if found.has_head else None
-        made.is_unknown = found.is_partial
+        made.is_unknown = found.is_partial or self.misses_segments
         if found.is_partial:
             made.notes.append(
                 "not all changes can be read: rows may be back that were deleted, or older than "
@@ -339,7 +366,6 @@ class Salvage:
                 self._add_segment(made, record)
         for id_, (extent, directory, commit) in found.extra.items():
             if id_ not in found.replaced:
-                self._tell_blocks(extent)
                 remains = SegmentRemains([(extent, directory)])
                 made.segments.append(SegmentRows(id_, remains, None, commit))
         return made
@@ -382,7 +408,8 @@ class Salvage:
 def _is_catalog(items: dict[bytes, bytes]) -> bool:
     kinds = {b"C": 5, b"H": 5, b"S": 9, b"P": 9, b"A": 5}
     return all(
-        key in (b"N", b"K") or key[:1] == b"F" or len(key) == kinds.get(key[:1]) for key in items
+        key in (b"N", b"K", b"Q") or key[:1] == b"F" or len(key) == kinds.get(key[:1])
+        for key in items
     )
 
 

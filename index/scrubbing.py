@@ -20,6 +20,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.catalog import pass_over
 from m2mdb.index.receipts import (
     Receipt,
     StoredReceipt,
@@ -139,6 +140,8 @@ def complete(database: Database, grace: float = 0.0) -> bool:
         zero_free_pages(transaction, everything=is_pending)
         if is_pending:
             finish_receipts(tree, transaction.new_commit, database.path)
+            transaction.change_header().catalog_number += 1
+        if transaction.changed and pass_over(tree, transaction.new_commit, database.path):
             transaction.change_header().catalog_number += 1
         transaction.commit_now()
     except BaseException:

@@ -16,7 +16,8 @@ lowest free place is moved down or away, and the free place grows. It never move
 steps come to an end.
 
 Invariants
-    VA1 Rows, rowids, versions, commits and bytes of vectors are the same before and after.
+    VA1 Rows, rowids, versions, commits and bytes of vectors are the same before and after; so is
+        what AS OF can be asked for, as the steps' commits do not count (`index.quiet`).
     VA2 An extent is copied byte by byte; a checksum that differs ends the step.
     VA3 A step moves at most STEP_BYTES, or one extent that is longer (S22).
     VA4 Pages without a known owner are never moved, and pages that are not free never given back.
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from m2mdb.index import maintenance
 from m2mdb.index.moving import Mover
 from m2mdb.index.pagemap import PageMap
+from m2mdb.index.quiet import maintaining
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import OperationalError, ProgrammingError
 from m2mdb.pager.freespace import decode_run
@@ -109,18 +111,16 @@ def _rewrite(database: Database) -> None:
     for entry, name in entries:
         for id_ in half_dead(entry):
             database.check_interrupted()
-            with database.writing() as write:
+            with maintaining(database) as write:
                 _merge_alone(write, name, id_)
-            database.commit()
     with database.reading() as view:
         pages, page_size = PageMap(view.pages, view.catalog), database.store.page_size
         sparse = pages.sparse
     for root in sparse:
         database.check_interrupted()
-        with database.writing() as write:
+        with maintaining(database) as write:
             if root in [write.header().catalog_root, *PageMap(write.pages, write.catalog).roots]:
                 _load_anew(write, root, _LARGEST_TREE // page_size)
-        database.commit()
 
 
 def half_dead(entry: CollectionEntry) -> list[int]:
@@ -160,12 +160,11 @@ def _move_all(database: Database, most: int) -> None:
     limit = _MOVES_A_PAGE * database.store.stats()["page_count"]
     while idle < 2 and moved <= limit:
         database.check_interrupted()
-        with database.writing() as write:
+        with maintaining(database) as write:
             shrunk = write.transaction.shrink(most - given)
             step = 0
             if moved < most:
                 step = _step(write, min(most - moved, STEP_BYTES // write.transaction.page_size))
-        database.commit()
         moved += step
         given += shrunk
         if step or shrunk:

@@ -61,6 +61,7 @@ class History:
         self.known: dict[int, Rows] = {}
         self.acknowledged: list[tuple[int, int]] = []  # I/O points, and the commit that they keep
         self.rows: Rows = {}
+        self.quiet: set[int] = set()  # commits that do not count for keep_commits
         self.done = "create"
         self.sql(
             f"CREATE COLLECTION notes (id {key}, n INTEGER, body TEXT FULLTEXT, "
@@ -81,6 +82,7 @@ class History:
         other.database = other.open()
         newest = other.commit
         other.floors = [commit for commit in self.floors if commit <= newest]
+        other.quiet = {commit for commit in self.quiet if commit <= newest}
         other.acknowledged = []
         other.known = {number: rows for number, rows in self.known.items() if number <= newest}
         other.rows = dict(other.expected(newest))
@@ -102,6 +104,17 @@ class History:
     def oldest(self) -> int:
         with self.database.reading() as view:
             return view.oldest_commit("notes")
+
+    def reach(self, newest: int) -> int:
+        """The oldest commit that keep_commits lets AS OF name."""
+        commit, left = newest, self.keep
+        while self.keep:
+            while commit in self.quiet:
+                commit -= 1
+            if not left:
+                break
+            commit, left = commit - 1, left - 1
+        return commit
 
     def note(self) -> None:
         """The rows are these from the newest commit on; a crash from here on keeps it."""
@@ -182,7 +195,10 @@ class History:
         steps = (self.one, self.several, self.undone, self.upkeep, self.forget)
         chosen = steps[self.random.choice(len(steps), p=[0.58, 0.15, 0.1, 0.15, 0.02])]
         self.done = chosen.__name__
+        before = self.commit + (chosen == self.forget)
         chosen()
+        if chosen == self.forget or (chosen == self.upkeep and self.done != "flush"):
+            self.quiet.update(range(before + 1, self.commit + 1))
         self.note()
 
     def one(self) -> None:
@@ -242,7 +258,7 @@ class History:
         """Every commit that is kept, those just out of reach, the present and the file."""
         newest, oldest = self.commit, self.oldest
         floors = [commit for commit in self.floors if commit <= newest]
-        assert oldest == max(newest - self.keep, *floors), self.why(newest)
+        assert oldest == max(self.reach(newest), *floors), self.why(newest)
         for commit in range(oldest, newest + 1):
             self.compare(commit, self.expected(commit))
         for commit, error in ((oldest - 1, OperationalError), (newest + 1, ProgrammingError)):
