@@ -6,13 +6,14 @@ committed when it returns, with and without autocommit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from m2mdb.hits import Hits
 from m2mdb.index import scrubbing
+from m2mdb.index.receipts import Receipt
 from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, ProgrammingError
 from m2mdb.query.search import SearchRequest
@@ -32,17 +33,16 @@ if TYPE_CHECKING:
 
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
-    from m2mdb.index.receipts import Receipt
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
 
     OnConflict = Literal["error", "replace", "ignore"]
     Array = np.ndarray[Any, Any]
     Key = int | float | str | bytes | bool | datetime.datetime | np.generic
-    Keys = list[Any] | tuple[Any, ...] | set[Any] | frozenset[Any] | range | np.ndarray[Any, Any]
+    Keys = Iterable[Any]
 
 ON_CONFLICT = ("error", "replace", "ignore")
-LIST_TYPES = (list, tuple, set, frozenset, range, np.ndarray)
+ONE_TYPES = (str, bytes, bytearray, memoryview, np.generic)  # iterable, and yet one id
 
 
 class Collection:
@@ -94,10 +94,9 @@ class Collection:
     def get(self, ids: Keys) -> list[Row | None]: ...
     def get(self, ids: Key | Keys) -> Row | None | list[Row | None]:
         """The row of one id, or None; for a list of ids a list of rows and Nones."""
-        if isinstance(ids, LIST_TYPES):
-            wanted = list(ids)
-            return self.connection.read(lambda view: self._get(view, wanted))
-        return self.connection.read(lambda view: self._get(view, [ids]))[0]
+        wanted = ids_of(ids)
+        rows = self.connection.read(lambda view: self._get(view, wanted))
+        return rows[0] if is_one(ids) else rows
 
     def _get(self, view: View, ids: Sequence[Any]) -> list[Row | None]:
         collection = view.collection(self.name)
@@ -139,7 +138,7 @@ class Collection:
         if where is not None:
             statement = f"DELETE FROM {quoted(self.name)} WHERE {where}"
             return int(self.connection.run_whole(statement, params).rowcount)
-        wanted = list(ids) if isinstance(ids, LIST_TYPES) else [ids]
+        wanted = ids_of(ids)
         return self.connection.write(lambda view: self._delete(view, wanted))
 
     def _delete(self, view: WriteView, ids: Sequence[Any]) -> int:
@@ -164,7 +163,7 @@ class Collection:
             statement = f"FORGET FROM {quoted(self.name)} WHERE {where}"
             number = int(self.connection.run_whole(statement, params).rows[0][-1])
         else:
-            wanted = list(ids) if isinstance(ids, LIST_TYPES) else [ids]
+            wanted = ids_of(ids)
             number = self.connection.write(lambda view: self._forget(view, wanted))
         return self.connection.read(lambda view: scrubbing.receipt(view, number))
 
@@ -177,7 +176,9 @@ class Collection:
 
     def has_forgotten(self, receipt: Receipt, ids: Any) -> bool:
         """Whether the receipt's rows had these ids, all of them and no others (by its digest)."""
-        wanted = list(ids) if isinstance(ids, LIST_TYPES) else [ids]
+        if not isinstance(receipt, Receipt):
+            raise InterfaceError(f"receipt is {type(receipt).__name__}, not what forget returned")
+        wanted = ids_of(ids)
         return self.connection.read(lambda view: self._has_forgotten(view, receipt, wanted))
 
     def _has_forgotten(self, view: View, receipt: Receipt, ids: Sequence[Any]) -> bool:
@@ -317,15 +318,42 @@ class Collection:
         return f"<m2mdb.Collection {schema.name} ({columns}), {len(self)} rows>"
 
 
+def is_one(ids: Any) -> bool:
+    """Whether what was given is one id, not some of them."""
+    if isinstance(ids, np.ndarray):
+        return ids.ndim == 0
+    return isinstance(ids, ONE_TYPES) or not isinstance(ids, Iterable)
+
+
+def ids_of(ids: Any) -> list[Any]:
+    """The ids that a caller gave: one, or any iterable of them.
+
+    Raises InterfaceError for a dict: whether its keys or its values are meant cannot be told.
+    """
+    if isinstance(ids, Mapping):
+        raise InterfaceError(f"ids are {type(ids).__name__}; wanted is one id or a list of ids")
+    if isinstance(ids, np.ndarray):
+        if ids.ndim > 1:
+            raise InterfaceError(f"ids are an array of {ids.ndim} dimensions; wanted is one")
+        return [ids[()]] if ids.ndim == 0 else list(ids)
+    return [ids] if is_one(ids) else list(ids)
+
+
 def find(collection: CollectionView, key: Any) -> int | None:
-    """The rowid of a primary key; where there is none, ids are rowids."""
+    """The rowid of a primary key; where there is none, ids are rowids.
+
+    Raises DataError for what can be no key: "there is no such row" would be no answer, least of
+    all to `forget`.
+    """
     schema = collection.schema
     if schema.primary_key is not None and schema.primary_key != schema.rowid_alias:
         column = schema.columns[schema.primary_key]
-        try:
-            value = store_scalar(column, plain(key), schema.name)
-        except DataError:
-            return None
+        value = plain(key)
+        if value is None or (isinstance(value, bool) and column.type != "BOOLEAN"):
+            raise DataError(
+                f"id {key!r} of {schema.name} is {type(key).__name__}, not {column.type}"
+            )
+        value = store_scalar(column, value, schema.name)
         return None if value is None else collection.find(schema.primary_key, value)
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return int(key)

@@ -316,7 +316,7 @@ def test_wrong_files_are_one_line(file: str, tmp_path: Path, capsys: Capture) ->
         (["dump", str(tmp_path / "text")], "is not a database"),
         (["dump", file, "nots"], "did you mean notes?"),
         (["dump", file, "--output", file], "is the database itself"),
-        (["dump", file, "--output", str(tmp_path / "no" / "x.sql")], "No such file"),
+        (["dump", file, "--output", str(tmp_path / "no" / "x.sql")], "no such file"),
         (["load", file, str(tmp_path / "a.sql")], "exists"),
         (["load", str(tmp_path / "new"), str(tmp_path / "absent")], "No such file"),
         (["load", str(tmp_path / "new"), str(tmp_path)], "directory"),
