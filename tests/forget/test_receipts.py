@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import m2mdb
+from m2mdb.index import scrubbing
 from tests.forget.conftest import Connect
 from tests.forget.rows import Row, forget, insert, insert_in_bulk
 from tests.forget.traces import assert_gone, files_at, traces
@@ -334,3 +335,26 @@ def test_s26_an_ordinary_commit_scrubs_nothing(con: m2mdb.Connection, path: str)
 
     assert receipts(con) == []
     assert any(Row(0).values["raw"] in raw for raw in files_at(path).values())
+
+
+def test_s26_a_commit_looks_for_receipts_only_where_the_catalog_has_changed(
+    con: m2mdb.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other one compares a number: nobody pays for FORGET who does not use it."""
+    insert(con, Row(0))
+    looks: list[bool] = []
+    look = scrubbing._is_pending
+
+    def counted(database: Any) -> bool:
+        looks.append(look(database))
+        return looks[-1]
+
+    monkeypatch.setattr(scrubbing, "_is_pending", counted)
+
+    for number in range(1, 30):
+        insert(con, Row(number))
+    before = len(looks)
+    assert before <= 1
+
+    forget(con, Row(3))
+    assert len(looks) > before
