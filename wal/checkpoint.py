@@ -86,6 +86,7 @@ def _checkpoint(store: Attachment, mode: str) -> Result:
     elif not store.locks.exclusive(CHECKPOINT):
         return (1, *_counts(store))
     store.check_healthy()
+    store.check_named()  # S29: the log may be another file's by now
     if store.shared is not None and store.shared.unrecovered:
         return (1, *_counts(store))  # the first write recovers
     busy = _passive(store) if mode == "passive" else _waiting(store, mode)
@@ -266,6 +267,11 @@ def _verified_page(store: Attachment, page_number: int, place: int) -> bytes:
         raise CorruptDatabaseError(
             f"frame at offset {place} of {store.log_path}: page {found.page_number}, checksum "
             f"{checksum:#018x}, expected page {page_number}, {found.checksum:#018x}"
+        )
+    if found.salt != store.end.salt:  # a chain of another log may hold too
+        raise CorruptDatabaseError(
+            f"frame at offset {place} of {store.log_path}: salt {found.salt:#018x}, expected "
+            f"{store.end.salt:#018x}"
         )
     return page
 

@@ -10,6 +10,8 @@ Invariants
     CR1 Where the flag is clear a log that lies there is of no use: it is begun anew, from nothing.
     CR2 A file becomes a database only where it is empty, or where creation was stopped in it: one
         that begins with zeros and goes on in another way is somebody's.
+    CR3 A log is begun in a file of its own, not in one that lies there: that may be the log of a
+        database which had this path before and is open still, under another one or none (S29).
 """
 
 from __future__ import annotations
@@ -110,9 +112,11 @@ def _create_log(store: Attachment) -> Log:
     header = LogHeader(store.page_size, generation, salt, end.commit, store.uuid)
     if store.vfs.exists(store.log_path):
         set_flag(store, LogFlag(False, flag.salt, flag.generation))  # CR1: durably so
-    if store.log is None:
-        store.log = Log(store.vfs.open(store.log_path, create=True), store.page_size)
-    log = store.log
+        remove_name(store, store.log_path)
+    log, store.log = store.log, None
+    if log is not None:
+        log.file.close()  # of an attempt that failed
+    log = store.log = Log(store.vfs.open(store.log_path, create=True), store.page_size)
     log.file.truncate(0)  # CR1
     log.space = 0
     raw = header.encode()
@@ -127,6 +131,18 @@ def _create_log(store: Attachment) -> Log:
     )
     store.refresh(writing=True)
     return log
+
+
+def remove_name(store: Attachment, path: str) -> None:
+    """Remove the name of a log or -shm that is to be made anew (CR3).
+
+    Where the folder does not let the process do that, the old file is used again.
+    """
+    try:
+        store.vfs.unlink(path)
+    except OperationalError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
 
 
 def set_flag(store: Attachment, flag: LogFlag) -> None:

@@ -15,6 +15,8 @@ Invariants
     O3  An open that fails has changed no byte of any file and leaves none behind.
     O4  OPENING is held until all is done: whoever else holds ATTACH is attached, and not another
         one that waits to find out; and while we hold ATTACH too it cannot remove -shm.
+    O5  -shm is made anew, under its name, by the first: an old one may still be mapped by those who
+        have a file open that had this path before and was moved or replaced (S29).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import CorruptDatabaseError, OperationalError
 from m2mdb.pager.header import FIRST_PAGE_SIZE, FLAG_OFFSET, HEADER_SIZE, Header, LogFlag
-from m2mdb.wal.creation import create_database, is_unborn
+from m2mdb.wal.creation import create_database, is_unborn, remove_name
 from m2mdb.wal.frame import LOG_HEADER_SIZE
 from m2mdb.wal.locks import ATTACH, OPENING, Locks, Patience
 from m2mdb.wal.marks import Marks
@@ -159,7 +161,7 @@ def _begin_new(store: Attachment, options: StoreOptions) -> None:
     if store.vfs.exists(store.log_path):
         raise CorruptDatabaseError(
             f"{store.path} is empty, but {store.log_path} is the log of a database that was there; "
-            f"remove the log to begin anew"
+            f"when nobody has that one open any more, remove the log to begin anew"
         )
     if options.read_only:
         raise CorruptDatabaseError(
@@ -188,10 +190,12 @@ def _settle_without_log(store: Attachment, header: Header) -> None:
 
 
 def _begin_shared(store: Attachment) -> None:
-    """Fill -shm anew (O2); S6: who cannot is refused."""
+    """Make and fill -shm anew (O2, O5); S6: who cannot is refused."""
     vfs = store.vfs
     existed = vfs.exists(store.shm_path)
     try:
+        if existed:
+            remove_name(store, store.shm_path)
         memory = vfs.shared_memory(store.shm_path, SHARED_SIZE, create=True)
     except OperationalError as error:
         if not existed:
