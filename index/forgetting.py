@@ -151,5 +151,6 @@ def _write_receipt(write: WriteView, view: CollectionView, rows: Forgotten) -> i
         view.schema.name,
     )
     add_receipt(tree, state, receipt, where)
+    write.database.scrubs.written = receipt
     write.set_catalog(write.catalog.replaced(None))
     return receipt.number

@@ -45,12 +45,13 @@ GRACE = 0.1  # seconds that FORGET waits for readers that are about to end
 class Scrubs:
     """What a connection knows of the scrub that is due."""
 
-    __slots__ = ("error", "forgot", "number", "pending")
+    __slots__ = ("error", "forgot", "number", "pending", "written")
 
     def __init__(self) -> None:
         self.number = -1  # of the catalog for which `pending` holds
         self.pending = False
         self.forgot = False  # the transaction that ends has forgotten rows
+        self.written: StoredReceipt | None = None  # the last one of this connection
         self.error = ""  # why the last scrub was not done
 
 
@@ -115,9 +116,9 @@ def at_close(database: Database) -> None:
     store = database.store
     if store.closed or store.read_only:
         return
-    known = store.free_map
     with contextlib.suppress(DatabaseError):
-        if (known is not None and known[1].scrub_count) or _is_pending(database):
+        # What another connection has freed waits too: this one may be the last.
+        if _is_pending(database) or _has_pages_to_scrub(database):
             complete(database)
 
 
@@ -168,6 +169,22 @@ def receipt(view: View, number: int) -> Receipt:
     tree = BTree(view.pages, view.header().catalog_root)
     found = load_receipt(tree, number, view.database.path)
     return _shown(found, None if found.done else holders(view.database))
+
+
+def written_receipt(database: Database, number: int) -> Receipt:
+    """The receipt that this connection has written last, once its statement has ended.
+
+    Where it cannot be read it is shown as it was written: the rows are gone, and an error would say
+    that they are not.
+    """
+    try:
+        with database.reading() as view:
+            return receipt(view, number)
+    except DatabaseError as error:
+        written = database.scrubs.written
+        if written is None or written.number != number:
+            raise
+        return _shown(written, str(error))
 
 
 def has_forgotten(view: View, wanted: Receipt, ids: Sequence[Any]) -> bool:

@@ -58,10 +58,9 @@ class ForgetPlan(WritePlan):
 
 def receipt_result(database: Database, result: Result) -> Result:
     """The receipt as it stands once the statement has ended, and maybe its transaction."""
-    from m2mdb.index.scrubbing import receipt
+    from m2mdb.index.scrubbing import written_receipt
 
     assert result.lastrowid is not None, "FORGET gives its receipt's number"
-    with database.reading() as view:
-        found = receipt(view, result.lastrowid)
+    found = written_receipt(database, result.lastrowid)
     row = (found.rows, found.commit, found.digest, found.status, found.holders, found.number)
     return Result(COLUMNS, [row], rowcount=found.rows, types=TYPES)
