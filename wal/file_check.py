@@ -38,16 +38,17 @@ def check_file(store: Attachment, report: Report) -> None:
     faults: list[str] = []
     for _ in range(_READINGS):
         faults = []
-        end = store.end
+        end, backfill = store.end, store.backfill
         _check_first_page(store, faults)
         if end.generation and store.log is not None:
-            _check_log(store.log, end, faults)
+            if not _reset_was_stopped(store, end):
+                _check_log(store.log, end, faults)
             _check_behind(store, end, faults)
         if not faults:
             return
         if store.shared is not None:
             store.refresh()
-        if store.end == end:
+        if (store.end, store.backfill) == (end, backfill):
             break  # FC1: nobody has changed anything
         store.vfs.sleep(0.001)
     for fault in faults:
@@ -80,6 +81,23 @@ def _check_first_page(store: Attachment, faults: list[str]) -> None:
         )
     elif flag.needed and flag.generation == generation and flag.salt != store.end.salt:
         faults.append(f"page 1 (log flag): salt {flag.salt:#018x}, expected {store.end.salt:#018x}")
+
+
+def _reset_was_stopped(store: Attachment, end: LogEnd) -> bool:
+    """Whether the log has the header of a generation that is not published (CP5).
+
+    It is no fault: all is in the file, and the next writer begins the log once more. The frames
+    that stand there cannot be compared with a header that is gone.
+    """
+    assert store.log is not None
+    try:
+        header = store.log.header()
+    except DatabaseError:
+        return False
+    backfill = store.backfill
+    copied = backfill.generation == end.generation and backfill.offset >= end.offset
+    wanted = (store.page_size, end.generation + 1, end.commit, store.uuid)
+    return copied and (header[0], header[1], header[3], header[4]) == wanted
 
 
 def _check_log(log: Log, end: LogEnd, faults: list[str]) -> None:
