@@ -173,6 +173,8 @@ def deserialize(connection: Connection, data: object) -> None:
     """Let the connection go over to a database in memory that holds these bytes."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise InterfaceError(f"the data is {type(data).__name__}, not bytes")
+    if isinstance(data, memoryview) and not data.c_contiguous:
+        data = data.tobytes()
     with connection.lock:
         old = connection.engine()
         if old.in_transaction:

@@ -142,13 +142,13 @@ class Connection:
         """The result of one statement."""
         with self.lock:
             database = self.engine()
+            if database.store.held_back or database.store.lost is not None:
+                self._warn(database, done=False)
             result = (_language or language()).run(database, statement, parameters)
             if result.rowcount > 0:
                 self.total_changes += result.rowcount
-            if database.store.held_back:
-                self._tell_who_holds_back(database)
-            if database.store.lost is not None:
-                self.tell_of_lost_commits()
+            if database.store.held_back or database.store.lost is not None:
+                self._warn(database, done=True)
             return result
 
     def run_whole(self, statement: str, parameters: Parameters = ()) -> Result:
@@ -174,6 +174,8 @@ class Connection:
             database = self.engine()
             if database.in_transaction:
                 return action(database)
+            if database.store.held_back or database.store.lost is not None:
+                self._warn(database, done=False)
             try:
                 result = action(database)
                 if database.in_transaction:
@@ -182,11 +184,29 @@ class Connection:
                 if database.in_transaction:
                     database.rollback()
                 raise
-            if database.store.held_back:
-                self._tell_who_holds_back(database)
-            if database.store.lost is not None:
-                self.tell_of_lost_commits()
+            if database.store.held_back or database.store.lost is not None:
+                self._warn(database, done=True)
             return result
+
+    def _warn(self, database: Database, *, done: bool) -> None:
+        """Give the warnings that wait.
+
+        Where they are errors and something is `done`, one of them would deny a commit: the next
+        statement raises it instead, before it does anything.
+        """
+        store = database.store
+        held_back, lost = store.held_back, store.lost
+        try:
+            if held_back:
+                self._tell_who_holds_back(database)
+            self.tell_of_lost_commits()
+        except (errors.LongReaderWarning, errors.LostCommitsWarning) as warning:
+            if not done:
+                raise
+            if isinstance(warning, errors.LongReaderWarning):
+                store.held_back = held_back
+            else:
+                store.lost = lost
 
     def _tell_who_holds_back(self, database: Database) -> None:
         """Warn of a snapshot that keeps the log from being copied (S28)."""
@@ -227,9 +247,9 @@ class Connection:
         They show the database as it is when the first one is asked for. `filter` is a LIKE
         pattern of the collections wanted.
         """
-        from m2mdb.dumping import iterate
+        from m2mdb.dumping import Dump
 
-        return iterate(self, filter)
+        return Dump(self, filter)
 
     def commit(self) -> None:
         """End the open transaction and keep its changes; without one, do nothing."""

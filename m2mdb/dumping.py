@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -324,7 +324,27 @@ def _settings(view: View) -> Iterator[str]:
         yield f"PRAGMA keep_commits = {view.catalog.keep_commits};"
 
 
-def iterate(connection: Connection, filter: str | None = None) -> Iterator[str]:
+class Dump:
+    """What `Connection.iterdump` returns; threads may share it, one at a time, as a connection."""
+
+    def __init__(self, connection: Connection, filter: str | None = None) -> None:
+        self._connection = connection
+        self._statements = iterate(connection, filter)
+
+    def __iter__(self) -> Dump:
+        return self
+
+    def __next__(self) -> str:
+        with self._connection.lock:
+            return next(self._statements)
+
+    def close(self) -> None:
+        """End the dump, and let go of what it reads."""
+        with self._connection.lock:
+            self._statements.close()
+
+
+def iterate(connection: Connection, filter: str | None = None) -> Generator[str, None, None]:
     """`Connection.iterdump`: the statements one after the other, at the commit of the first.
 
     filter  a LIKE pattern that names of collections have to match
@@ -345,8 +365,12 @@ def iterate(connection: Connection, filter: str | None = None) -> Iterator[str]:
         while True:
             with connection.lock:
                 connection.engine()
-                same = view.pages.is_open and connection.total_changes == changes
-                if snapshot is None and not same:
+                if snapshot is None and not (
+                    view.pages.is_open
+                    and connection.total_changes == changes
+                    and view.pages.header().catalog_number == view.catalog.number
+                    and view.pages.header().schema_number == view.catalog.schema_number
+                ):
                     raise OperationalError("the transaction changed while it was dumped")
                 statement = next(found, None)
             if statement is None:

@@ -28,7 +28,6 @@ from m2mdb.pager.errors import (
     DataError,
     Error,
     InterfaceError,
-    OperationalError,
     ProgrammingError,
 )
 from m2mdb.pager.io_errors import io_error
@@ -178,10 +177,9 @@ def load(path: str, source: str, page_size: int = 4096) -> dict[str, Any]:
     Raises OperationalError where the database exists; what is wrong in the dump as the error that
     it is, with file and line.
     """
-    from m2mdb.opening import connect
+    from m2mdb.opening import connect, new_file
 
-    if os.path.lexists(path):
-        raise OperationalError(f"{path} exists; a dump is loaded into a new file")
+    real = new_file(path)
     with contextlib.ExitStack() as stack:
         if source == "-":
             sys.stdin.reconfigure(encoding="utf-8-sig", newline="")  # type: ignore[union-attr]
@@ -196,7 +194,7 @@ def load(path: str, source: str, page_size: int = 4096) -> dict[str, Any]:
             job.run()
         except BaseException:
             connection.close()
-            for name in (path, path + "-wal", path + "-shm"):
+            for name in (real, real + "-wal", real + "-shm"):
                 with contextlib.suppress(OSError):
                     os.unlink(name)
             raise

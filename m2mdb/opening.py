@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from m2mdb.connection import Connection
-from m2mdb.pager.errors import InterfaceError, ProgrammingError
+from m2mdb.pager.errors import InterfaceError, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
@@ -144,8 +144,7 @@ def target(path: str | os.PathLike[str], *, uri: bool = True, read_only: bool = 
         raise InterfaceError(f"the path is {type(name).__name__}, not str")
     if not name:
         raise InterfaceError('the path is empty; ":memory:" names a database in memory')
-    if "\0" in name:
-        raise InterfaceError(f"the path {name!r} holds a null character")
+    _check_encoding(name)
     mode = "ro" if read_only else "rwc"
     if name == ":memory:":
         return Target(name, "memory")
@@ -180,8 +179,33 @@ def uri_target(uri: str, mode: str) -> Target:
     elif not path:
         raise InterfaceError(f"{uri}: the path is empty")
     else:
+        _check_encoding(path)
         found.path = os.path.realpath(path)
     return found
+
+
+def _check_encoding(name: str) -> None:
+    if "\0" in name:
+        raise InterfaceError(f"the path {name!r} holds a null character")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise InterfaceError(f"the path {name!r} cannot be a file's name: {error}") from None
+
+
+def new_file(path: str) -> str:
+    """The real path of a file that is to be made, by a name as `connect` takes it.
+
+    Raises OperationalError where it or one of its own is there, InterfaceError where the name
+    means no file that could be made and kept.
+    """
+    wanted = target(path)
+    if wanted.mode != "rwc" or wanted.immutable:
+        raise InterfaceError(f"{path}: this names no new file that could be written and kept")
+    for name in (path, wanted.path, wanted.path + "-wal", wanted.path + "-shm"):
+        if os.path.lexists(name):
+            raise OperationalError(f"{name} exists; wanted is the name of a new file")
+    return wanted.path
 
 
 def flag(uri: str, key: str, value: str) -> bool:

@@ -43,14 +43,12 @@ def recover(damaged: str, new: str) -> dict[str, Any]:
     nothing of DAMAGED can be read.
     """
     from m2mdb.index.salvage import Salvage
-    from m2mdb.opening import connect
+    from m2mdb.opening import connect, new_file
     from m2mdb.pager.os_vfs import OsVfs
 
     if not os.path.exists(damaged):
         raise OperationalError(f"{damaged}: no such file")
-    for path in (new, new + "-wal", new + "-shm"):
-        if os.path.lexists(path):
-            raise OperationalError(f"{path} exists; what is recovered goes into a new file")
+    real = new_file(new)
     salvage = Salvage(OsVfs(), os.path.realpath(damaged))
     try:
         if not salvage.collections and salvage.nothing_was_read:
@@ -64,7 +62,7 @@ def recover(damaged: str, new: str) -> dict[str, Any]:
             faults = [row[0] for row in connection.execute("PRAGMA quick_check")]
         except BaseException:
             connection.close()
-            for path in (new, new + "-wal", new + "-shm"):
+            for path in (real, real + "-wal", real + "-shm"):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
             raise

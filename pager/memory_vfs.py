@@ -13,6 +13,8 @@ is mapped without a copy.
 Invariants
     MV1 A segment is never resized, and never moved.
     MV2 Every byte of a segment behind the size of the file is zero.
+    MV3 An interrupt between any two steps leaves segments for all of `capacity`; what there is
+        beyond is dropped when the next segment is added.
 """
 
 from __future__ import annotations
@@ -105,7 +107,8 @@ class MemoryContent:
         for piece, first, last, _ in self.pieces(size, self.size):
             piece[first:last] = bytes(last - first)
         while self.starts and self.starts[-1] >= size:
-            self.capacity = self.starts.pop()
+            self.capacity = self.starts[-1]
+            self.starts.pop()
             self.segments.pop()
         self.size = size
 
@@ -118,14 +121,17 @@ class MemoryContent:
         return memoryview(self.read(offset, size))
 
     def _cut(self, end: int) -> None:
+        self.capacity = end
         while self.starts and self.starts[-1] >= end:
             self.starts.pop()
             self.segments.pop()
-        self.capacity = end
 
     def _add_segment(self, start: int, end: int) -> None:
-        self.starts.append(start)
+        while self.starts and self.starts[-1] >= start:  # MV3: an interrupt left it
+            self.starts.pop()
+        del self.segments[len(self.starts) :]
         self.segments.append(bytearray(end - start))
+        self.starts.append(start)
         self.capacity = end
 
 

@@ -297,7 +297,10 @@ class OsVfs:
 
     def resolve(self, path: str) -> str:
         """The path behind all links, where a file is or can be made (looked at, never opened)."""
-        real = os.path.realpath(path)
+        try:
+            real = os.path.realpath(path)
+        except ValueError as error:
+            raise InterfaceError(f"{path!r} cannot be a path: {error}") from error
         found = _stat(real)
         if found is not None and not stat.S_ISREG(found.st_mode):
             raise OperationalError(f"cannot write {path}: {_kind(found)}")
