@@ -71,18 +71,30 @@ def similarities(rows: Rows, query: Vector, metric: str) -> Doubles:
     rows    float32, float16 or int8 [m, d]
     query   float32 [d]
     """
-    wide = rows.astype(np.float64, order="C")
     target = query.astype(np.float64)
+    if metric == "cosine":
+        return _cosines(rows, target)
+    wide = rows.astype(np.float64, order="C")
     if metric == "l2":
         wide -= target
         wide *= wide
         return _sums(wide) * -1.0
-    dots = _sums(wide * target)
-    if metric == "ip":
-        return dots
-    wide *= wide
-    lengths = np.sqrt(_sums(wide)) * math.sqrt(_sums((target * target)[None])[0])
-    dots /= np.maximum(lengths, SMALLEST)  # a zero vector's product is 0, and stays so
+    wide *= target
+    return _sums(wide)
+
+
+def _cosines(rows: Rows, target: Doubles) -> Doubles:
+    """Cosines, from one reduction over products with the query, squares, and the query's own."""
+    count = rows.shape[0]
+    terms = np.empty((2 * count + 1, target.shape[0]))
+    wide = terms[:count]
+    wide[...] = rows
+    np.multiply(wide, wide, out=terms[count:-1])
+    np.multiply(target, target, out=terms[-1])
+    wide *= target
+    sums = _sums(terms)
+    dots, lengths = sums[:count], np.sqrt(sums[count:])
+    dots /= np.maximum(lengths[:-1] * lengths[-1], SMALLEST)  # a zero vector's product stays 0
     return np.maximum(np.minimum(dots, 1.0), -1.0)
 
 
@@ -95,13 +107,16 @@ def _sums(terms: Doubles) -> Doubles:
 
 def present(similarity: Doubles, metric: str) -> tuple[Scores, Vector]:
     """Score and distance as a statement shows them: float32, but float64 scores for l2."""
+    if metric == "cosine":
+        scores = similarity.astype(np.float32)
+        return scores, np.float32(1.0) - scores
     if metric == "l2":
         with np.errstate(over="ignore"):
             distances = np.sqrt(-similarity).astype(np.float32)
         return 1.0 / (1.0 + distances.astype(np.float64)), distances
     with np.errstate(over="ignore"):
         scores = similarity.astype(np.float32)
-    return scores, np.float32(1.0 if metric == "cosine" else 0.0) - scores
+    return scores, np.float32(0.0) - scores
 
 
 def rank(rows: Rows, ids: Ids, query: Vector, k: int, metric: str) -> Ranked:
