@@ -165,7 +165,8 @@ class Collection:
         else:
             wanted = ids_of(ids)
             number = self.connection.write(lambda view: self._forget(view, wanted))
-        return self.connection.read(lambda view: scrubbing.receipt(view, number))
+        with self.connection.lock:
+            return scrubbing.written_receipt(self.connection.engine(), number)
 
     def _forget(self, view: WriteView, ids: Sequence[Any]) -> int:
         collection = view.collection(self.name)

@@ -258,7 +258,7 @@ class Connection:
             if database.in_transaction:
                 database.commit()
             if database.store.held_back:
-                self._tell_who_holds_back(database)
+                self._warn(database, done=True)
 
     def rollback(self) -> None:
         """End the open transaction and undo its changes; without one, do nothing."""

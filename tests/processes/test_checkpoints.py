@@ -184,6 +184,35 @@ def test_s28_a_warning_made_an_error_undoes_no_commit(con: m2mdb.Connection, pee
     assert con.execute("SELECT count(*) FROM t").fetchone()[0] == count + 1
 
 
+@pytest.mark.parametrize("way", ["execute", "commit", "add"])
+def test_s28_a_statement_that_is_committed_raises_no_warning(
+    path: Path, con: m2mdb.Connection, peer: Peer, way: str
+) -> None:
+    """Made an error, it is the next statement's, which has done nothing."""
+    con.execute("PRAGMA wal_autocheckpoint = 1")
+    con.autocommit = way == "execute"
+    peer.run(HOLD)
+    told, done = 0, con.execute("SELECT count(*) FROM t").fetchone()[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(60):
+            before = con.commit_number
+            try:
+                if way == "add":
+                    con.collection("t").add({"body": ["word " * 900]})
+                else:
+                    con.execute("INSERT INTO t (body) VALUES (?)", ("word " * 900,))
+            except m2mdb.LongReaderWarning:
+                told += 1
+                assert con.commit_number == before
+                assert not con.in_transaction
+                continue
+            con.commit()
+            done += 1
+    assert told > 1
+    assert con.execute("SELECT count(*) FROM t").fetchone()[0] == done
+
+
 def test_s28_journal_size_limit_cuts_a_log_that_is_begun_anew(
     path: Path, con: m2mdb.Connection, peer: Peer
 ) -> None:
