@@ -67,14 +67,22 @@ def checkpoint(store: Attachment, mode: str) -> Result:
         raise ProgrammingError(f"checkpoint mode {mode!r} is not one of {MODES}")
     unsettled, store.unsettled = store.unsettled, True
     try:
-        result = _checkpoint(store, mode)
-    except DatabaseBusyError:
-        result = (1, *_counts(store))
-    finally:
-        store.locks.drop(WRITER)  # once more: an interrupt may have stopped it
-        store.locks.drop(CHECKPOINT)
+        try:
+            result = _checkpoint(store, mode)
+        except DatabaseBusyError:
+            result = (1, *_counts(store))
+        finally:
+            _give_up(store)
+    except BaseException:
+        _give_up(store)  # K3
+        raise
     store.unsettled = unsettled
     return result
+
+
+def _give_up(store: Attachment) -> None:
+    store.locks.drop(WRITER)
+    store.locks.drop(CHECKPOINT)
 
 
 def _checkpoint(store: Attachment, mode: str) -> Result:

@@ -14,6 +14,9 @@ does not wait closes no circle.
 Invariants
     K1  No wait is longer than the timeout, and none sleeps while it holds a lock out of order.
     K2  A busy error names the file, the lock, the process that took it last, and the time waited.
+    K3  A call that is interrupted gives its locks up before it ends, also where the interrupt came
+        while it did so: nobody is kept waiting until the connection is used again. What two
+        interrupts leave is given up at the next use (ST3).
 """
 
 from __future__ import annotations

@@ -126,6 +126,13 @@ class Marks:
         taken exclusively to find out whether it is dead; a dead one of another store is emptied,
         so that the next look is cheap.
         """
+        try:
+            return self._live(others, without)
+        except BaseException:
+            self.sweep()  # K3
+            raise
+
+    def _live(self, others: bool, without: int) -> list[Mark]:
         shared, locks = self._shared, self._locks
         own = self._slot_of.values()
         found = []

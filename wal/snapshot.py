@@ -154,7 +154,11 @@ class Snapshot:
         store = self.store
         if self._number and store.marks is not None and not store.refusal:
             unsettled, store.unsettled = store.unsettled, True
-            store.marks.drop(self._number)
+            try:
+                store.marks.drop(self._number)
+            except BaseException:
+                store.marks.sweep()  # K3
+                raise
             store.unsettled = unsettled
         self._number = NO_MARK
 

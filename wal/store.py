@@ -116,6 +116,7 @@ class Store(Attachment):
             except BaseException:
                 snapshot.close()
                 self.unsettled = True
+                marks.sweep()  # K3
                 raise
             snapshot.close()
             self.unsettled = True
@@ -142,6 +143,7 @@ class Store(Attachment):
             self.transaction = ref(transaction)
         except BaseException:
             self.transaction = None
+            self.locks.drop(CHECKPOINT)  # K3: of a reset that was interrupted
             self.locks.drop(WRITER)
             raise
         self.unsettled = False
@@ -278,11 +280,16 @@ class Store(Attachment):
         if transaction is not None:
             transaction.rollback()
         try:
-            if not self.immutable:
-                detach(self)
-        finally:
-            self.file.close()
+            try:
+                if not self.immutable:
+                    detach(self)
+            finally:
+                self.file.close()
+                self._give_up()
+        except BaseException:
+            self.file.close()  # K3
             self._give_up()
+            raise
 
     def abandon(self) -> None:
         """In a forked child: no unlock, no checkpoint, no unlink, no store to -shm (S5)."""

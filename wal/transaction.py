@@ -292,16 +292,24 @@ class Transaction:
         """The transaction has ended, by commit or rollback: give WRITER up."""
         store = self.store
         unsettled, store.unsettled = store.unsettled, True  # ST3
+        try:
+            self._end()
+        except OperationalError:
+            unsettled = True  # ST3: a commit that is published has not failed for that
+        except BaseException:
+            self._end()  # K3
+            raise
+        store.unsettled = unsettled
+
+    def _end(self) -> None:
+        """What may be done twice."""
+        store = self.store
         self.is_open = False
         # The nodes are shared from now on (P1): no change may find them here.
         self._layer = Layer({}, (), self._layer.page_count, 0)
-        if not store.refusal:
-            try:
-                store.locks.drop(WRITER)
-            except OperationalError:
-                unsettled = True  # ST3: a commit that is published has not failed for that
         store.transaction = None
-        store.unsettled = unsettled
+        if not store.refusal:
+            store.locks.drop(WRITER)
 
     def _check_open(self) -> None:
         if not self.is_open:

@@ -35,13 +35,21 @@ def cut_file(store: Attachment) -> tuple[int, str]:
     """Cut the file behind its last page: bytes given back, and why not more (TR4)."""
     unsettled, store.unsettled = store.unsettled, True
     try:
-        result = _cut_alone(store)
-    finally:
-        store.locks.drop(WRITER)
-        store.locks.drop(CHECKPOINT)
-        store.locks.shared(ATTACH)
+        try:
+            result = _cut_alone(store)
+        finally:
+            _give_up(store)
+    except BaseException:
+        _give_up(store)  # K3
+        raise
     store.unsettled = unsettled
     return result
+
+
+def _give_up(store: Attachment) -> None:
+    store.locks.drop(WRITER)
+    store.locks.drop(CHECKPOINT)
+    store.locks.shared(ATTACH)
 
 
 def _cut_alone(store: Attachment) -> tuple[int, str]:
