@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something is wrong (an error, a fault found), 2 wrong usag
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,11 @@ def _os_error(error: OSError) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        # What is left in the buffer would be written, and fail, once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"m2mdb: cannot write the output: {error.strerror}", file=sys.stderr)
+        return WRONG
     print(f"m2mdb: {error}", file=sys.stderr)
     return WRONG
 

@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from m2mdb.connection import Connection
-from m2mdb.pager.errors import InterfaceError, OperationalError, ProgrammingError
+from m2mdb.pager.errors import (
+    CorruptDatabaseError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+)
 
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
@@ -70,6 +75,8 @@ def connect(
         synchronous=synchronous,
         untrusted=bool(untrusted) and wanted.mode != "memory",
     )
+    if options.untrusted and os.path.isfile(wanted.path) and not os.path.getsize(wanted.path):
+        raise CorruptDatabaseError(f"{wanted.path} is refused as untrusted: it is empty")
     database = Database.open(
         vfs_of(wanted), wanted.path, options, compute=compute, autocommit=bool(autocommit)
     )

@@ -158,6 +158,10 @@ class Header:
         Raises CorruptDatabaseError: not a database, damaged; NotSupportedError: a newer format.
         """
         raw = bytes(raw[:HEADER_SIZE])
+        if len(raw) < HEADER_SIZE and raw.startswith(_MAGIC_OF_ALL_FORMATS):
+            raise CorruptDatabaseError(
+                f"{where} is cut short: {len(raw)} bytes, expected a header of {HEADER_SIZE}"
+            )
         if len(raw) < HEADER_SIZE or not raw.startswith(_MAGIC_OF_ALL_FORMATS):
             raise CorruptDatabaseError(
                 f"{where} is not a database: it begins with {raw[:16]!r}, expected {_MAGIC!r}"

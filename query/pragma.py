@@ -20,6 +20,7 @@ SYNCHRONOUS = ("off", "normal", "full")
 _SYNCHRONOUS_NAMES = {"0": "off", "1": "normal", "2": "full", "3": "full", "extra": "full"}
 _SWITCH = {"1": True, "on": True, "true": True, "0": False, "off": False, "false": False}
 MAX_HEADER_VALUE = 2**31 - 1  # the header has a signed number of 32 bits
+MAX_TIMEOUT = 2**31 - 1  # milliseconds
 
 
 def run_pragma(database: Database, statement: Pragma) -> Result:
@@ -87,9 +88,9 @@ def _synchronous(database: Database, value: PragmaValue) -> Result:
 
 def _busy_timeout(database: Database, value: PragmaValue) -> Result:
     if value is not None:
-        if isinstance(value, str) or value < 0:
+        if type(value) is not int or not 0 <= value <= MAX_TIMEOUT:
             raise ProgrammingError(
-                f"PRAGMA busy_timeout = {value}: expected milliseconds, 0 or more"
+                f"PRAGMA busy_timeout = {value}: expected milliseconds in 0..{MAX_TIMEOUT}"
             )
         database.store.timeout = value / 1000
     return _one("timeout", round(database.store.timeout * 1000))
