@@ -26,6 +26,8 @@ Invariants
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +35,8 @@ import numpy as np
 from m2mdb.compute.hrm2.reference import Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from m2mdb.compute.hrm2.lists import Lists
@@ -50,7 +54,7 @@ FAR_QUERIES = 216
 LEAST_QUERIES = 96  # of a kind, for the largest of KS: each has many neighbours
 MARGIN = 0.002  # that a measured recall has to be above the one that is promised
 CAUTION = (1.0, 1.2, 1.4)  # rows that real queries may miss for one that made-up ones miss
-HIGHEST = 0.997  # asked of measurements: what bounds lose no probing finds
+HIGHEST = 0.992  # asked of measurements: few queries tell no more, and bounds lose some rows
 MEMBERS = 64  # of a list, for its centroid
 LEAST = 2
 CHUNK_ROWS = 8192
@@ -61,17 +65,23 @@ def spare(k: int) -> int:
     return max(8, k // 4)
 
 
-def _factor(k: int) -> float:
-    return float(np.interp(np.log(k), np.log(KS), FACTORS))
+def _between(k: int, values: Sequence[float]) -> float:
+    """A value of each of KS, at k: by the logarithm of k; those of the ends beyond them."""
+    if k >= KS[-1]:
+        return values[-1]
+    right = bisect_right(KS, k)
+    low, high = KS[right - 1], KS[right]
+    share = math.log(k / low) / math.log(high / low)
+    return values[right - 1] + share * (values[right] - values[right - 1])
 
 
 def stop_for(table: NDArray[np.float32], k: int, recall: float) -> Stop:
     """When to stop for a recall, by a table [len(KS), len(RECALLS)] of patience."""
-    column = min(int(np.searchsorted(RECALLS, recall - 1e-9)), len(RECALLS) - 1)
-    patience = float(np.interp(np.log(k), np.log(KS), table[:, column]))
+    column = min(bisect_left(RECALLS, recall - 1e-9), len(RECALLS) - 1)
+    patience = _between(k, table[:, column].tolist())
     if k > KS[-1]:
         patience *= (k / KS[-1]) ** 0.5
-    return Stop(k, LEAST, round(patience + 0.5), 1 << 30, _factor(k))
+    return Stop(k, LEAST, round(patience + 0.5), 1 << 30, _between(k, FACTORS))
 
 
 def queries_like(searcher: Searcher, rows: Floats, seed: int) -> tuple[Floats, Floats]:
@@ -192,7 +202,7 @@ def _recalls(
     searcher: Searcher, rows: Floats, queries: Floats, edges: Floats, k: int
 ) -> NDArray[np.float64]:
     """Recall at each of LEVELS; `edges` is the k-th best key of each query."""
-    factor = _factor(k)
+    factor = _between(k, FACTORS)
     stop = Stop(k, LEAST, int(LEVELS[-1]), 1 << 30, factor)
     hits = np.zeros(len(LEVELS))
     for query, edge in zip(queries, edges, strict=True):

@@ -77,6 +77,19 @@ def test_a_lower_recall_costs_less() -> None:
         assert codes[0] <= codes[1] < codes[2], k
 
 
+def test_a_stop_lies_between_those_of_the_points_around_it() -> None:
+    """C1"""
+    table = np.array([[1, 2, 3, 4, 5, 6], [10, 20, 30, 40, 50, 60], [4, 5, 6, 7, 8, 9]], np.float32)
+    for k, row in ((1, 0), (10, 1), (100, 2)):
+        for recall, column in ((0.1, 0), (0.5, 0), (0.8, 1), (0.85, 2), (0.95, 3), (0.999, 5)):
+            stop = stop_for(table, k, recall)
+            assert stop.k == k
+            assert stop.patience == round(table[row, column] + 0.5)
+    assert stop_for(table, 3, 0.95).patience in range(20, 25)
+    assert stop_for(table, 400, 0.95).patience == 14
+    assert [stop_for(table, k, 0.9).factor for k in (1, 10, 100, 1000)] == [1.5, 1.5, 1.0, 1.0]
+
+
 def test_a_trace_tells_what_shorter_searches_find() -> None:
     """K5: the table is read off one long search of each query."""
     built = coded(low_dimensional(6000, 32, 6), "l2", 64)
