@@ -116,6 +116,7 @@ class Attachment:
         self.journal_size_limit = -1  # bytes that a log begun anew keeps; -1: all
         self.held_back = ""  # who keeps the log from being copied; whoever tells of it clears it
         self.lost: LostCommits | None = None  # behind the log that was applied at opening
+        self.recovery_waits = False  # the disk is full: the log is applied in memory until a write
         self.frames_told = 0  # that were not copied when `held_back` was set last
         self.sync_is_open = False  # a sync was begun, and how it ended is not known (AT4)
         self.poisoned = ""  # why this connection refuses to write

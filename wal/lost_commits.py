@@ -4,7 +4,7 @@
         no    a torn write: the log ends there, as it should
         yes   commits were published and are lost: opening goes on with commit c, and says so
                   who recovers          the log is copied to PATH-wal-damaged-<n> first
-                  who only reads        the log stays as it is
+                  who only reads        the log stays as it is; on a full disk too (`wal.opening`)
                   untrusted             refused
 
 `full` never leaves such a log behind a crash. `normal` and `off` may after a power failure, which
@@ -91,8 +91,8 @@ def keep_aside(store: Attachment) -> None:
         if isinstance(error, OperationalError):
             raise OperationalError(
                 f"{store.lost.text}; recovery would make the log void, and a copy of it cannot be "
-                f"kept: {error}; it can be opened for reading"
-            ) from error
+                f"kept: {error}; until then it is only read"
+            ) from error.__cause__
         raise
     store.lost = store.lost._replace(kept_as=path)
 

@@ -4,7 +4,8 @@
     ATTACH exclusive was had: nobody else has the file
         first page all zero     new: create it                          (no log may lie there)
         flag clear              clean: a log that lies there is ignored
-        flag needed, log there  recover; a reader applies the log in memory and changes nothing
+        flag needed, log there  recover; a reader applies the log in memory and changes nothing,
+                                and so does a writer while the disk is full
         flag needed, no log     refused: copied without its log
       then -shm is filled and ATTACH is kept shared
     ATTACH shared was had: -shm says what there is
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import CorruptDatabaseError, OperationalError
 from m2mdb.pager.header import FIRST_PAGE_SIZE, FLAG_OFFSET, HEADER_SIZE, Header, LogFlag
+from m2mdb.pager.io_errors import is_disk_full
 from m2mdb.wal.creation import create_database, is_unborn, remove_name
 from m2mdb.wal.frame import LOG_HEADER_SIZE
 from m2mdb.wal.locks import ATTACH, OPENING, Locks, Patience
@@ -148,7 +150,23 @@ def _begin(store: Attachment, options: StoreOptions) -> None:
     elif options.read_only:
         apply_log(store, flag)
     else:
+        _recover_or_wait(store, flag)
+
+
+def _recover_or_wait(store: Attachment, flag: LogFlag | None) -> None:
+    """Recover; on a full disk that is left to the first write, as where a reader comes first.
+
+    What was copied already stands in the log too, from which it is read (S11).
+    """
+    try:
         recover(store, flag)
+    except OperationalError as error:
+        end, log = store.end, store.log
+        if not is_disk_full(error) or store.poisoned or log is None or not end.generation:
+            raise
+        if not log.is_of(end.generation, end.salt):
+            raise
+        store.recovery_waits = True
 
 
 def _begin_new(store: Attachment, options: StoreOptions) -> None:
@@ -206,7 +224,8 @@ def _begin_shared(store: Attachment) -> None:
     assert memory is not None
     store.shared = SharedState(memory)
     store.shared.begin(store.identity, store.end, store.backfill)
-    store.shared.unrecovered = store.read_only and store.end.generation > 0
+    applied = store.read_only or store.recovery_waits
+    store.shared.unrecovered = applied and store.end.generation > 0
     _begin_marks(store)
     store.refresh()
 
