@@ -32,6 +32,7 @@ from m2mdb.index import maintenance
 from m2mdb.index.moving import Mover
 from m2mdb.index.pagemap import PageMap
 from m2mdb.index.quiet import maintaining
+from m2mdb.index.scrubbing import why_pending
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import OperationalError, ProgrammingError
 from m2mdb.pager.freespace import decode_run
@@ -97,8 +98,8 @@ def free_pages(pages: Pages) -> int:
 
 
 def _file_pages(database: Database) -> int:
-    store = database.store
-    return max(store.file.size() // store.page_size, store.stats()["page_count"])
+    """Pages that the file has on the disk; what stands in the log alone was never given to it."""
+    return database.store.file.size() // database.store.page_size
 
 
 # ------------------------------------------------------------------------- rewriting
@@ -194,7 +195,9 @@ def _step(write: WriteView, most: int) -> int:
 def _finish(database: Database, before: int) -> Vacuumed:
     """Cut the file, and say what remains."""
     store = database.store
-    _, reason = store.cut()
+    reason = why_pending(database)
+    if not reason:  # else what is cut off could not be overwritten any more (SB4)
+        _, reason = store.cut()
     after = _file_pages(database)
     if not reason:
         reason = "; ".join(_reasons(database))

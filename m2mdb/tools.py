@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import CorruptDatabaseError, OperationalError
+from m2mdb.pager.errors import CorruptDatabaseError, Error, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
 
-OK, WRONG = 0, 1
+OK, WRONG, NOT_RUN = 0, 1, 2
 PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 Add = Callable[[Any, str, str, str], argparse.ArgumentParser]
 
@@ -24,8 +24,8 @@ examples:
 
 Reads every page, block and log frame, and compares every index with the rows (--quick leaves that
 out). The file is not changed. Each fault is a line that names the place and the reason; the exit
-code is 0 where there is none, 1 where there are some. What a fault has left of a file is saved by
-m2mdb recover.
+code is 0 where there is none, 1 where there are some, 2 where the file cannot be looked at. What a
+fault has left of a file is saved by m2mdb recover.
 """
 DUMP_EXAMPLES = """\
 examples:
@@ -52,7 +52,8 @@ examples:
 
 Saves every row whose bytes verify, and says what is lost. DAMAGED (and its -wal, where it is there)
 is only read; close all connections to it first. NEW must not exist. The exit code is 0 where
-nothing was damaged, 1 where something was: NEW is there then too. docs/tools.md has the details.
+nothing was damaged, 1 where something was: NEW is there then too; 2 where nothing could be done.
+docs/tools.md has the details.
 """
 
 
@@ -103,8 +104,14 @@ def reading(path: str) -> Connection:
     return connect(f"file:{quote(real)}?immutable=1", autocommit=True)
 
 
+def not_run(error: Exception) -> int:
+    """Say why nothing could be done; its exit code is not the one of a damaged file."""
+    print(f"m2mdb: {error}", file=sys.stderr)
+    return NOT_RUN
+
+
 def check(options: argparse.Namespace) -> int:
-    """`m2mdb check`: exit code 1 where a fault is found."""
+    """`m2mdb check`: exit code 1 where a fault is found, 2 where the file cannot be looked at."""
     from m2mdb.tables import as_json
 
     pragma = "quick_check" if options.quick else "integrity_check"
@@ -116,6 +123,8 @@ def check(options: argparse.Namespace) -> int:
             con.close()
     except CorruptDatabaseError as error:
         faults = [str(error)]  # it cannot even be opened
+    except (OperationalError, ProgrammingError) as error:
+        return not_run(error)
     if options.json:
         print(as_json({"file": options.file, "ok": not faults, "faults": faults}))
     else:
@@ -154,6 +163,9 @@ def recover(options: argparse.Namespace) -> int:
     from m2mdb import recovering
     from m2mdb.tables import as_json
 
-    report = recovering.recover(options.file, options.new)
+    try:
+        report = recovering.recover(options.file, options.new)
+    except Error as error:
+        return not_run(error)
     print(as_json(report) if options.json else recovering.text(report))
     return OK if report["complete"] and not report["damage"] else WRONG

@@ -206,3 +206,13 @@ def test_help_explains_each_option_and_shows_examples(command: str, capsys: Capt
     for name, rest, following in options:
         assert len(rest.split("  ")) > 1 or following.startswith(" " * 20), name
     assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_what_could_not_be_checked_is_not_called_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["check", str(tmp_path / "none.m2m")]) == 2
+    assert run(["check", str(tmp_path)]) == 2
+    assert "no such file" in capsys.readouterr().err
+    (tmp_path / "text.m2m").write_text("no database" * 1000)
+    assert run(["check", str(tmp_path / "text.m2m")]) == 1

@@ -303,7 +303,7 @@ def test_wrong_input_is_one_line(model: Model, tmp_path: Path, capsys: Capture) 
         ([copy, str(tmp_path / "text")], "exists"),
         ([copy, str(tmp_path / "no" / "new")], "no such file"),
     ]:
-        assert run(["recover", *arguments]) == 1
+        assert run(["recover", *arguments]) == 2
         printed = capsys.readouterr()
         assert words in printed.err and len(printed.err.splitlines()) == 1, (arguments, printed)
         assert sorted(os.listdir(tmp_path)) == before

@@ -68,7 +68,7 @@ def test_s27_a_file_with_much_free_space_becomes_minimal() -> None:
     database = opened(MemoryVfs())
     fill(database, 5, batches=12)
     execute(database, "DELETE FROM other WHERE id % 10 <> 0")
-    before = max(pages(database))
+    before = pages(database)[2]  # what stands in the log alone is no page of the file
 
     done = vacuum(database)
 
