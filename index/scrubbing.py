@@ -102,6 +102,11 @@ def _has_pages_to_scrub(database: Database) -> bool:
         snapshot.close()
 
 
+def why_pending(database: Database) -> str:
+    """Who keeps bytes that were forgotten from being overwritten; empty where none are left."""
+    return f"a FORGET is pending: {holders(database)}" if _is_pending(database) else ""
+
+
 def at_checkpoint(database: Database) -> None:
     """A checkpoint was asked for: scrub where anything waits for it and nobody is in the way.
 

@@ -14,7 +14,7 @@ Invariants
         map is used next: an undone statement swaps its layer and nothing else (S12).
     AL2 Pages of an extent that was undone stay unused until the transaction ends (S14): its bytes
         were written in place, and somebody may hold a view of them.
-    AL3 The free map's own tree allocates at the end of the file only.
+    AL3 The free map's own tree allocates at the end of the file only; VACUUM moves its pages down.
     AL4 What is freed while `scrub` is set, or under secure_delete, is used by nobody before it is
         zeros (S26): see `wal.scrub`.
     AL5 The last pages are given back only where an extent might use them: what is behind the last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 
 import pytest
 
@@ -35,6 +36,33 @@ def test_s26_the_last_close_scrubs_what_another_connection_has_freed(
     reader.close()
 
     assert_gone(files_at(path), rows[7].needles())
+
+
+def test_s26_vacuum_cuts_nothing_off_that_is_to_be_overwritten(
+    con: m2mdb.Connection, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages that were free before the FORGET are given back, and lie behind the last page."""
+    rows = [Row(number) for number in range(1200)]
+    insert_in_bulk(con, rows[:20])
+    insert_in_bulk(con, rows[20:])
+    con.execute("DELETE FROM notes WHERE id NOT IN (?, ?)", [rows[0].id, rows[1].id])
+    con.execute("OPTIMIZE")
+    con.execute("CHECKPOINT truncate")
+
+    with monkeypatch.context() as patched:  # as if a reader were there, and gone before the cut
+        patched.setattr("m2mdb.index.scrubbing.begin_scrub", lambda *_: None)
+        receipt = con.execute("FORGET FROM notes WHERE id = ?", [rows[0].id]).fetchone()
+        assert receipt[3] == "pending"
+        assert traces(files_at(path), rows[30].needles())
+        size = os.path.getsize(path)
+        remaining = con.execute("VACUUM").fetchone()[3]
+        assert "a FORGET is pending" in remaining
+        assert os.path.getsize(path) >= size
+
+    con.execute("VACUUM")
+    assert con.execute("SELECT status FROM m2m_receipts").fetchall() == [("done",)]
+    assert os.path.getsize(path) < size
+    assert_gone(files_at(path), rows[0].needles() | rows[30].needles())
 
 
 @pytest.mark.parametrize("kind", ["lock", "read", "sync", "write", "truncate", "allocate", "share"])
