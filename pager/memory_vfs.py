@@ -142,9 +142,9 @@ class MemoryFile:
 
     def __init__(self, content: MemoryContent, path: str, *, read_only: bool) -> None:
         self.path = path
-        self._content: MemoryContent | None = content
-        self._read_only = read_only
         self._owner = object()  # of the locks; not the file itself, so that it can be collected
+        self._read_only = read_only
+        self._content: MemoryContent | None = content
 
     def _open_content(self) -> MemoryContent:
         if self._content is None:
@@ -221,7 +221,8 @@ class MemoryFile:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_content"):  # an interrupt can come before it is set
+            self.close()
 
 
 class MemorySharedMemory:

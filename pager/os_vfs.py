@@ -56,8 +56,8 @@ class OsFile:
     __slots__ = ("__weakref__", "_fd", "_locked", "_map", "path")
 
     def __init__(self, fd: int, path: str) -> None:
-        self.path = path
         self._fd = fd
+        self.path = path
         self._locked = False
         self._map: memoryview | None = None
         _open_files.add(self)
@@ -212,7 +212,7 @@ class OsFile:
         self, _close: Callable[[int], None] = os.close, _none: int = _NO_DESCRIPTOR
     ) -> None:
         # Bound here: when the interpreter ends, the module's own names are gone before this runs.
-        fd = self._fd
+        fd = getattr(self, "_fd", _none)  # an interrupt can come before it is set
         if fd != _none:
             self._fd = _none
             _close(fd)
