@@ -11,6 +11,7 @@ Invariants
     BA1 A target that is there is replaced by one transaction, and a new file gets its name when it
         is whole: whatever stops a backup, there is no half copy.
     BA2 `progress` hears a remainder that never grows; the last one is 0.
+    BA3 While `progress` runs, the target refuses every use: its transaction is the backup's.
 """
 
 from __future__ import annotations
@@ -94,13 +95,27 @@ def to_connection(
         if _is_one_file(database, into):
             raise ProgrammingError(f"source and target are both {other.path}")
         with _opened(database) as copied:
-            steps = Steps(database, copied.pages, pages, progress)
+            told = None if progress is None else _refusing(other, progress)
+            steps = Steps(database, copied.pages, pages, told)
             into.store.check_not_read_only()
             into.store.checkpoint("passive")  # so that space that is free can be used
             with into.writing() as write:
                 replace_content(write, copied, steps.tick)
             into.commit()
             steps.end()
+
+
+def _refusing(target: Connection, progress: Progress) -> Progress:
+    """`progress`, with the target refused while it runs (BA3)."""
+
+    def told(status: int, left: int, total: int) -> None:
+        target.taken = f"a backup writes into {target.path}, and asks its `progress`"
+        try:
+            progress(status, left, total)
+        finally:
+            target.taken = ""
+
+    return told
 
 
 def _is_one_file(first: Database, second: Database) -> bool:

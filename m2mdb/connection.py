@@ -87,6 +87,7 @@ class Connection:
         self.conditions: dict[Any, Any] = {}  # compiled ones of `Collection.search`
         self.database: Database | None = database  # None: closed, or inherited through fork
         self.thread = thread
+        self.taken = ""  # why the connection is refused: what has it calls the program back
         self._inherited: Database | None = None
         self._pid = os.getpid()
         self._warned = False
@@ -98,14 +99,17 @@ class Connection:
         """The database, where this thread and process may use it (N2).
 
         Raises InterfaceError when closed or in a forked child, ProgrammingError in a thread that
-        `check_same_thread` forbids, and in a busy handler or signal handler that runs inside a
-        call of this connection which holds locks.
+        `check_same_thread` forbids, in a busy handler or signal handler that runs inside a call of
+        this connection which holds locks, and in the `progress` of a backup into it.
         """
         database = self.database
-        if database is not None and self.thread is None and not database.store.unsettled:
+        settled = database is not None and not (database.store.unsettled or self.taken)
+        if database is not None and settled and self.thread is None:
             return database
         database = self._allowed()
         database.store.check_not_within()
+        if self.taken:
+            raise errors.ProgrammingError(f"the connection cannot be used now: {self.taken}")
         return database
 
     def _allowed(self) -> Database:
@@ -385,7 +389,8 @@ class Connection:
 
         target    a Connection, whose content is replaced by one transaction; or a path
         pages     after so many pages `progress` is called; below 1: once, at the end
-        progress  called with (status, pages that remain, pages in all): status 0, at the end 101
+        progress  called with (status, pages that remain, pages in all): status 0, at the end 101;
+                  it may read from this connection, and the target refuses every use there
         name      "main"
         sleep     as in sqlite3, and without effect: one snapshot is held, nothing is tried again
 

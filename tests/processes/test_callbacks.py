@@ -172,3 +172,41 @@ def test_s10_a_log_that_has_moved_on_is_not_begun_anew(
     with pytest.raises(m2mdb.OperationalError, match="not begun anew"):
         reset(store)
     assert rows(con) == rows(writer) == [*ROWS, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "use", ["COMMIT", "ROLLBACK", "CREATE TABLE mine (x INTEGER)", "SELECT 1", "commit", "close"]
+)
+def test_a_backup_target_is_refused_while_it_is_written(
+    path: Path, tmp_path: Path, connect: Callable[[], m2mdb.Connection], use: str
+) -> None:
+    """Its use in `progress` ended the backup's transaction, which then seemed to be damaged."""
+    source = connect()
+    for x in range(10, 20):
+        source.execute("INSERT INTO t VALUES (?, ?)", (x, "body " * 1000))
+    target = m2mdb.connect(tmp_path / "target.m2m", autocommit=True)
+    target.execute("CREATE TABLE old (x INTEGER)")
+    remainders: list[int] = []
+
+    def progress(status: int, left: int, total: int) -> None:
+        remainders.append(left)
+        assert rows(source) == [*ROWS, *range(10, 20)]
+        with pytest.raises(m2mdb.ProgrammingError, match="a backup writes into"):
+            getattr(target, use)() if use in ("commit", "close") else target.execute(use)
+
+    source.backup(target, pages=2, progress=progress)
+    assert len(remainders) > 2
+    assert remainders[-1] == 0
+    assert rows(target) == [*ROWS, *range(10, 20)]
+    with pytest.raises(m2mdb.ProgrammingError, match="no such"):
+        target.execute("SELECT * FROM old")
+
+    def stop(*_: int) -> None:
+        target.execute("COMMIT")
+
+    target.execute("INSERT INTO t VALUES (99, NULL)")
+    with pytest.raises(m2mdb.ProgrammingError, match="a backup writes into"):
+        source.backup(target, pages=2, progress=stop)
+    assert rows(target) == [*ROWS, *range(10, 20), 99]
+    assert target.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    target.close()
