@@ -411,8 +411,11 @@ class Segment:
 
     def _reader(self, column: Column) -> Callable[[int], Any]:
         """Reads one value of a column; what it needs is looked up and checked once."""
-        if self.has("nulls", column.id) or column.type not in ("TEXT", "JSON", "BLOB"):
-            reader: Callable[[int], Any] = partial(self._any_value, column)
+        reader: Callable[[int], Any]
+        if self.has("nulls", column.id) or column.is_vector or column.type == "BOOLEAN":
+            reader = partial(self._any_value, column)
+        elif column.type in SCALAR_PARTS:
+            reader = self.numbers(column)[0].data.__getitem__
         else:
             reader = self._bytes_reader(column)
         self._readers[column.id] = reader

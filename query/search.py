@@ -438,7 +438,7 @@ class SearchHits:
 
     def column(self, source: int | str) -> list[Any]:
         """The values of a stored column (by index), of ROWID, or of a computed column (by name)."""
-        if source == ROWID or source == "rowid":
+        if source in (ROWID, "rowid", self.collection.schema.rowid_alias):
             return self.rowids.tolist()  # type: ignore[no-any-return]
         if isinstance(source, int):
             values = self._values.get(source)
