@@ -175,15 +175,25 @@ class Collection:
         self.connection.total_changes += len(rowids)
         return view.forget(self.name, rowids)
 
-    def has_forgotten(self, receipt: Receipt, ids: Any) -> bool:
-        """Whether the receipt's rows had these ids, all of them and no others (by its digest)."""
-        if not isinstance(receipt, Receipt):
-            raise InterfaceError(f"receipt is {type(receipt).__name__}, not what forget returned")
+    def has_forgotten(self, receipt: Receipt | int, ids: Any) -> bool:
+        """Whether the receipt's rows had these ids, all of them and no others (by its digest).
+
+        `receipt` is what forget returned, or its number in m2m_receipts.
+        """
+        if not isinstance(receipt, Receipt | int) or isinstance(receipt, bool):
+            raise InterfaceError(
+                f"receipt is {type(receipt).__name__}, not what forget returned, nor its number"
+            )
         wanted = ids_of(ids)
         return self.connection.read(lambda view: self._has_forgotten(view, receipt, wanted))
 
-    def _has_forgotten(self, view: View, receipt: Receipt, ids: Sequence[Any]) -> bool:
+    def _has_forgotten(self, view: View, receipt: Receipt | int, ids: Sequence[Any]) -> bool:
         schema = view.collection(self.name).schema
+        if not isinstance(receipt, Receipt):
+            known = {each.number: each for each in scrubbing.receipts(view)}
+            if receipt not in known:
+                raise ProgrammingError(f"no receipt {receipt}; m2m_receipts has {len(known)}")
+            receipt = known[receipt]
         key = schema.primary_key
         keys = [plain(each) for each in ids]
         if key is not None and key != schema.rowid_alias:

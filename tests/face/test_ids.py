@@ -84,7 +84,7 @@ def test_what_can_be_no_id_is_refused(n: m2mdb.Collection, call: Call, ids: Any)
     assert n.connection.execute("SELECT count(*) FROM m2m_receipts").fetchall() == [(0,)]
 
 
-@pytest.mark.parametrize("receipt", [1, None, "1", (1,), object()])
+@pytest.mark.parametrize("receipt", [True, None, "1", (1,), object()])
 def test_has_forgotten_wants_a_receipt(n: m2mdb.Collection, receipt: Any) -> None:
     with pytest.raises(m2mdb.InterfaceError, match="receipt is"):
         n.has_forgotten(receipt, keys(n)[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -358,3 +359,22 @@ def test_s26_a_commit_looks_for_receipts_only_where_the_catalog_has_changed(
 
     forget(con, Row(3))
     assert len(looks) > before
+
+
+def test_s26_a_receipt_can_be_used_by_its_number_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "a.m2m"
+    con = m2mdb.connect(path, autocommit=True)
+    con.execute("CREATE TABLE t (id TEXT PRIMARY KEY, body TEXT)")
+    con.execute("INSERT INTO t VALUES ('a', 'x'), ('b', 'y')")
+    number = con.execute("FORGET FROM t WHERE id = 'a'").fetchone()[-1]
+    con.close()
+    again = m2mdb.connect(path)
+    notes = again.collection("t")
+    assert notes.has_forgotten(number, ["a"])
+    assert not notes.has_forgotten(number, ["b"])
+    with pytest.raises(m2mdb.ProgrammingError, match="no receipt 7"):
+        notes.has_forgotten(7, ["a"])
+    for wrong in (None, "1", (1,), True):
+        with pytest.raises(m2mdb.InterfaceError, match="its number"):
+            notes.has_forgotten(wrong, ["a"])  # type: ignore[arg-type]
+    again.close()
