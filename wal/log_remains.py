@@ -56,6 +56,7 @@ class LogRemains:
         self.older: list[GoodFrame] = []  # of generations before it, copied into the file long ago
         self.page_count = 0  # after the last commit
         self.is_cut_short = False  # commits that it held are known to be missing, wholly or partly
+        self.broken_at = -1  # the last commit before the first gap
         runs = self._runs()
         self.salt = self._salt(runs, flag)
         self.older += [frame for run in runs if run[0].salt != self.salt for frame in run]
@@ -128,6 +129,8 @@ class LogRemains:
             if not last or not (is_next or last >= whole + 2):
                 continue
             if not is_next:
+                if not self.is_cut_short:
+                    self.broken_at = whole
                 self.is_cut_short = True
                 self.damage.append(
                     f"bytes {expected} to {run[0].offset} of {self.path}: frames that do not "

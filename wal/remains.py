@@ -59,6 +59,7 @@ class Remains:
             if log_file is not None:
                 self.log = LogRemains(log_file, self.page_size, flag)
                 self._judge_log(flag)
+            self._look_for_kept_logs(vfs)
         except BaseException:
             self.close()
             raise
@@ -159,6 +160,29 @@ class Remains:
         self.damage += log.damage
         lost_all = bool(log.header_error) and not log.committed
         self.misses_commits = log.is_cut_short or lost_all
+
+    def _look_for_kept_logs(self, vfs: Vfs) -> None:
+        """A log that a recovery kept aside goes on where the file ends, if nothing came since."""
+        number = 0
+        while vfs.exists(path := f"{self.path}-wal-damaged-{(number := number + 1)}"):
+            file = vfs.open(path, read_only=True)
+            kept = LogRemains(file, self.page_size, None)
+            of_this = (
+                kept.header is not None
+                and self.header is not None
+                and kept.header.uuid == self.header.uuid
+                and kept.header.page_size == self.page_size
+            )
+            if of_this and kept.broken_at == self.commit < kept.last_commit:
+                if self.log is not None:
+                    self.log.file.close()
+                self.log = kept
+                self.damage += kept.damage
+                self.misses_commits = True
+                return
+            file.close()
+            if of_this and kept.is_cut_short:
+                self.damage.append(f"{path} is not used: the file was written since")
 
     def _sort_frames(self) -> None:
         log = self.log

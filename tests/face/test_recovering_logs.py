@@ -78,3 +78,24 @@ def test_a_log_with_a_lost_header_and_all_its_frames_is_complete(left: Path) -> 
 
     assert report["damage"]
     assert rows_in(left.parent / "new.m2m") == ROWS
+
+
+def test_a_log_that_was_kept_aside_is_read_until_the_file_is_written(left: Path) -> None:
+    """Opening makes the damaged log void; what stands behind its break is saved all the same."""
+    log = Path(f"{left}-wal")
+    log.write_bytes(CHANGES["a bit flipped"](log.read_bytes()))
+    with pytest.warns(m2mdb.LostCommitsWarning):
+        con = m2mdb.connect(left, autocommit=True, compute="numpy")
+    assert con.execute("SELECT count(*) FROM t").fetchone() == (9,)
+    con.close()
+
+    report = recover(str(left), str(left.parent / "new.m2m"))
+
+    assert rows_in(left.parent / "new.m2m") == ROWS
+    assert report["damage"] and report["commits_may_be_missing"]
+    con = m2mdb.connect(left, autocommit=True, compute="numpy")
+    con.execute("INSERT INTO t VALUES (100)")
+    con.close()
+    report = recover(str(left), str(left.parent / "later.m2m"))
+    assert rows_in(left.parent / "later.m2m") == 10
+    assert any("-wal-damaged-1 is not used" in each for each in report["damage"])
