@@ -98,8 +98,8 @@ def free_pages(pages: Pages) -> int:
 
 
 def _file_pages(database: Database) -> int:
-    store = database.store
-    return max(store.file.size() // store.page_size, store.stats()["page_count"])
+    """Pages that the file has on the disk; what stands in the log alone was never given to it."""
+    return database.store.file.size() // database.store.page_size
 
 
 # ------------------------------------------------------------------------- rewriting
