@@ -167,7 +167,7 @@ def test_s13_only_a_transaction_that_has_read_is_refused_as_stale(
     con.execute("UPDATE t SET body = 'again' WHERE x = 1")
     con.commit()
 
-    with pytest.raises(PeerError, match=r"OperationalError: .*stale snapshot of commit"):
+    with pytest.raises(PeerError, match=r"StaleSnapshotError: .*stale snapshot of commit"):
         peer.run(INSERT.format(4))
     assert peer.run("answer = con.execute('SELECT body FROM t').fetchone()[0]") == "changed twice"
     peer.run("con.rollback(); " + INSERT.format(4) + "; con.commit()")
