@@ -135,7 +135,7 @@ def test_a_creation_that_fails_leaves_nothing(sim: Place) -> None:
     [
         (b"SQLite format 3\0" + bytes(5000), "not a database"),
         (b"x", "not a database"),
-        (b"m2mdb format 1\0\0", "not a database"),
+        (b"m2mdb format 1\0\0", "is cut short"),
         (os.urandom(20_000), "not a database"),
     ],
 )
