@@ -207,9 +207,12 @@ class Salvage:
                 entry = DeltaEntry(key, raw)
             except CorruptDatabaseError as error:
                 self.damage.append(f"delta of {found.entry.schema.name}: {error}")
+                found.is_partial = True
                 continue
             if entry.fits(found.entry.schema):
                 found.entries.append(entry)
+            else:
+                found.is_partial = True
 
     def _take_ends(self, ends: Ends, items: dict[bytes, bytes]) -> None:
         for key, raw in items.items():

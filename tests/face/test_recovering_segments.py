@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import m2mdb
+from m2mdb.index.salvage_rows import DeltaEntry
+from m2mdb.index.schema import CollectionSchema
 from m2mdb.recovering import recover
 
 PAGE = 4096
@@ -75,3 +77,21 @@ def test_rows_lost_with_catalog_and_segment_are_told_whichever_page_is_hit(
                 assert len(report["damage"]) >= 2, f"page {page + 1}: {report['damage']}"
         assert not report["complete"]
     assert lost > 5
+
+
+def test_an_entry_whose_page_verifies_and_that_fits_no_row_is_told(
+    raw: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forged page: the last entry of `k` has values that its columns cannot have."""
+    original = DeltaEntry.fits
+
+    def fits(self: DeltaEntry, schema: CollectionSchema) -> bool:
+        return self.values != ["key 49"] and original(self, schema)
+
+    monkeypatch.setattr(DeltaEntry, "fits", fits)
+
+    report = recovered(tmp_path, raw)
+
+    found = {each["name"]: each for each in report["collections"]}
+    assert found["k"]["saved"] == 49
+    assert found["k"]["more_may_be_lost"] and not report["complete"]
