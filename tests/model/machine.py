@@ -1,9 +1,10 @@
 """The public face against a dict, brute force and a naive BM25, step by step.
 
-Rules: every statement that changes rows, savepoints, readers that hold a snapshot, reopening,
-checkpoints and upkeep. After each step rows, vector search, matches and the index are compared;
-scores of texts are compared after OPTIMIZE, because dead rows count in statistics until they are
-merged (S24). Thresholds are lowered so that flushes, merges and bulk paths come within a few rows.
+Rules: every statement that changes rows, FORGET, savepoints, readers that hold a snapshot,
+reopening, checkpoints, OPTIMIZE, VACUUM and copies. After each step rows, vector search, matches
+and the index are compared; scores of texts are compared after OPTIMIZE, because dead rows count in
+statistics until they are merged (S24). Thresholds are lowered so that flushes, merges and bulk
+paths come within a few rows.
 """
 
 from __future__ import annotations
@@ -264,6 +265,50 @@ class FaceAgreesWithDict(RuleBasedStateMachine):
             assert math.isclose(score, wanted[key], rel_tol=1e-6), (key, score, wanted[key])
         scores = [row[1] for row in found]
         assert scores == sorted(scores, reverse=True)
+
+    @precondition(lambda self: not self.con.in_transaction)
+    @rule(pages=st.sampled_from([None, 1, 20]))
+    def vacuum(self, pages: int | None) -> None:
+        """The file may shrink; rows, readers and answers stay, as the invariants say."""
+        busy = bool(self.readers)
+        self.con.execute("PRAGMA busy_timeout = 0" if busy else "PRAGMA busy_timeout = 5000")
+        statement = "VACUUM" if pages is None else f"PRAGMA incremental_vacuum({pages})"
+        before, after, given, _ = self.con.execute(statement).fetchone()
+        assert given == (before - after) * 4096 or after >= before
+
+    @rule(how=st.sampled_from(["backup", "into", "connection"]))
+    def copy(self, how: str) -> None:
+        """A copy is the last commit, whole, and a database of its own."""
+        if how == "into" and self.con.in_transaction:
+            return
+        path = self.folder / f"copy{next(self.names)}.m2m"
+        source = self.open()
+        if how == "into":
+            source.execute("VACUUM INTO ?", (str(path),))
+        elif how == "backup":
+            source.backup(path)
+        else:
+            target = m2mdb.connect(path)
+            source.backup(target)
+            target.close()
+        source.close()
+        with m2mdb.connect(path) as copied:
+            assert contents(copied) == self.committed
+            assert copied.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        copied.close()
+        path.unlink()
+
+    @precondition(lambda self: not self.con.in_transaction)
+    @rule(chosen=st.sets(keys, min_size=1, max_size=4))
+    def forget(self, chosen: set[str]) -> None:
+        """Rows go as by DELETE; the receipt is done unless a reader is in the way."""
+        receipt = self.con.collection("notes").forget(where="id IN ?", params=(sorted(chosen),))
+        there = [key for key in chosen if key in self.model]
+        assert receipt.rows == len(there)
+        assert receipt.done or self.readers, receipt
+        for key in there:
+            del self.model[key]
+        self.committed = dict(self.model)
 
     @precondition(lambda self: not self.con.in_transaction)
     @rule()
