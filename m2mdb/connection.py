@@ -57,6 +57,8 @@ class Connection:
     """An open database; made by `m2mdb.connect`. Threads may share it, one at a time."""
 
     Warning = errors.Warning
+    LongReaderWarning = errors.LongReaderWarning
+    LostCommitsWarning = errors.LostCommitsWarning
     Error = errors.Error
     InterfaceError = errors.InterfaceError
     DatabaseError = errors.DatabaseError

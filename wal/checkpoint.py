@@ -319,15 +319,15 @@ def reset(store: Attachment) -> None:
     except OperationalError as error:
         store.poison(f"{error}; which generation the log has is unknown")
         raise
-    if store.journal_size_limit >= 0:
-        # Behind the durable header all is of older generations. Others see the new length when
-        # they see the generation.
-        log.shorten(store.journal_size_limit)
     fresh = LogEnd(
         header.generation, salt, LOG_HEADER_SIZE, end.commit, end.page_count, chain, end.commit
     )
     shared.publish(fresh)
     shared.publish_backfill(Backfill(header.generation, LOG_HEADER_SIZE, end.commit))
+    if store.journal_size_limit >= 0:
+        # Only now: until the new generation is published others read frames of the old one, and
+        # this process may die between the two.
+        log.shorten(store.journal_size_limit)
     store.refresh(writing=True)
 
 

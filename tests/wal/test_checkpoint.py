@@ -437,3 +437,31 @@ def test_a_writer_sees_its_own_pages_while_a_checkpoint_runs(place: Place) -> No
     assert rows_of(transaction) == rows
     transaction.commit_now()
     assert read(other) == rows
+
+
+@pytest.mark.parametrize("knows_all", [False, True])
+def test_s10_who_dies_in_a_reset_has_taken_no_frames_from_those_who_go_on(
+    place: Place, knows_all: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is cut behind the publication: before it others still read its frames."""
+    other = place.open(wal_autocheckpoint=0)
+    put(other, first="1")
+    store = place.open(wal_autocheckpoint=0)
+    store.journal_size_limit = 0
+    fill(store, 5)
+    if knows_all:
+        assert read(other)["first"] == "1"
+
+    assert store.shared is not None
+    with monkeypatch.context() as patch:
+
+        def die(*_: object) -> None:
+            raise ProcessKilledError("between the new header and its publication")
+
+        patch.setattr(type(store.shared), "publish", die)
+        with pytest.raises(ProcessKilledError):
+            store.checkpoint("restart")
+
+    assert other.checkpoint("restart")[0] == 0
+    put(other, last="2")
+    assert read(other)["last"] == "2"
