@@ -15,6 +15,7 @@ from m2mdb.index.database import Database
 from m2mdb.index.integrity import check
 from m2mdb.index.text.match_query import parse_match
 from m2mdb.index.values import check_query_vector
+from m2mdb.pager.errors import CorruptDatabaseError
 
 WORDS = ("red", "green", "blue", "dark", "light", "mode")
 NEAREST = 5  # rows of a vector search that are compared
@@ -33,7 +34,8 @@ def read_state(database: Database) -> State:
     found: set[tuple[Any, ...]] = set()
     with database.reading() as view:
         faults = check(view)
-        assert faults == [], faults[:5]
+        if faults:  # what a read would raise, said before it reads
+            raise CorruptDatabaseError(f"integrity_check: {faults[:5]}")
         for name in view.names():
             collection = view.collection(name)
             columns = tuple(column.name for column in collection.schema.columns)
