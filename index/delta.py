@@ -20,6 +20,8 @@ Invariants
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +50,7 @@ FLUSH_ROWS = 4096
 FLUSH_BYTES = 8 << 20
 FOREVER = (1 << 63) - 1
 NEVER = (FOREVER, 0)
+MAPPED_SIZE = 1 << 20  # bytes from which a growing array has pages of its own
 
 
 class GrowingVectors:
@@ -78,7 +81,7 @@ class GrowingVectors:
         there = self.present[:row]
         for name in ("matrix", "_norms", "present"):
             old = getattr(self, name)
-            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
+            new = untouched_zeros((capacity, *old.shape[1:]), old.dtype)
             if there.all():
                 new[:row] = old[:row]
             else:
@@ -92,6 +95,18 @@ class GrowingVectors:
             self._norms[self._normed : count] = norms_of(self.matrix[self._normed : count])
             self._normed = count
         return self._norms[:count]
+
+
+def untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Zeros of which only what is written to takes memory of the machine's.
+
+    np.zeros promises no such thing: what the allocator recycles it clears, and that is touched.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < MAPPED_SIZE or not hasattr(mmap, "MAP_PRIVATE"):  # as on Windows
+        return np.zeros(shape, dtype)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 class DeltaMirror:

@@ -404,8 +404,16 @@ def test_a_delta_that_ends_a_row_which_its_segment_has_not() -> None:
             execute(database, statement)
 
 
-def test_null_vectors_of_the_delta_take_no_memory_of_their_own() -> None:
-    """One row of NULLs was a page of memory for each vector that is not there."""
+@pytest.mark.parametrize("heap", ["fresh", "recycled"])
+def test_null_vectors_of_the_delta_take_no_memory_of_their_own(heap: str) -> None:
+    """One row of NULLs was a page of memory for each vector that is not there.
+
+    Once a process had freed a large block, the allocator no longer mapped such arrays each for
+    itself but took them from the heap, and cleared, so touched, all that it recycled.
+    """
+    if heap == "recycled":
+        freed = [np.ones(3 << 20) for _ in range(100)]
+        del freed[::2]
     columns = tuple(Column(f"v{i}", "VECTOR", id=i + 1, dimension=65_536) for i in range(200))
     mirror = DeltaMirror(CollectionSchema("wide", columns), 0, 1)
     with open("/proc/self/statm", encoding="ascii") as opened_file:
