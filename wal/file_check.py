@@ -72,6 +72,8 @@ def _check_first_page(store: Attachment, faults: list[str]) -> None:
         faults.append(f"page 1 (log flag): {error}")
         return
     generation = store.end.generation
+    if flag.needed and not generation and _first_write_was_stopped(store, flag):
+        return
     if flag.needed != bool(generation):
         said = "needed" if flag.needed else "not needed"
         faults.append(f"page 1 (log flag): the log is {said}, but generation {generation} is read")
@@ -81,6 +83,26 @@ def _check_first_page(store: Attachment, faults: list[str]) -> None:
         )
     elif flag.needed and flag.generation == generation and flag.salt != store.end.salt:
         faults.append(f"page 1 (log flag): salt {flag.salt:#018x}, expected {store.end.salt:#018x}")
+
+
+def _first_write_was_stopped(store: Attachment, flag: LogFlag) -> bool:
+    """Whether the flag names a log that was made and has no frame yet (S4).
+
+    It is no fault: nothing was published, and the next first write makes the log once more.
+    """
+    try:
+        file = store.vfs.open(store.log_path, read_only=True)
+    except DatabaseError:
+        return False
+    try:
+        header = LogHeader.decode(file.read_at(0, LOG_HEADER_SIZE), store.log_path)
+        wanted = (flag.generation, flag.salt, store.uuid)
+        is_its = (header.generation, header.salt, header.uuid) == wanted
+        return is_its and next(iter(valid_frames(file, header)), None) is None
+    except DatabaseError:
+        return False
+    finally:
+        file.close()
 
 
 def _reset_was_stopped(store: Attachment, end: LogEnd) -> bool:
