@@ -147,6 +147,8 @@ class Ledger:
         self.sync_seconds = 0.0
         sleep, sync = OsVfs.sleep, OsFile.sync
 
+        # The classes themselves are measured: the connection under test is the public one, which
+        # takes no other file system, and what it waits for has no other seam.
         def counted_sleep(vfs: OsVfs, seconds: float) -> None:
             start = time.perf_counter()
             sleep(vfs, seconds)

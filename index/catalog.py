@@ -25,7 +25,7 @@ Invariants
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from m2mdb.index.catalog_check import check_catalog, check_description, check_fields
 from m2mdb.index.quiet import (
@@ -51,6 +51,16 @@ NEWEST_END = struct.Struct("<Q")
 _WRONG = (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, ProgrammingError)
 _ID = struct.Struct(">I")
 _SEGMENT_ID = struct.Struct(">II")
+
+
+class CatalogItems(Protocol):
+    """What items of the catalog are put into: its B-tree, or those of a copy that is being made."""
+
+    def get(self, key: bytes, /) -> bytes | None:
+        """The value of a key, or None."""
+
+    def put(self, key: bytes, value: bytes, /) -> None:
+        """Set the value of a key."""
 
 
 class CollectionEntry:
@@ -322,7 +332,7 @@ def segment_key(collection: int, segment: int) -> bytes:
     return b"S" + _SEGMENT_ID.pack(collection, segment)
 
 
-def put_entry(tree: BTree, entry: CollectionEntry, *, described: bool) -> None:
+def put_entry(tree: CatalogItems, entry: CollectionEntry, *, described: bool) -> None:
     """Write an entry's head, and its description where that changed."""
     if described:
         entry.raw = entry.encode()
@@ -332,12 +342,12 @@ def put_entry(tree: BTree, entry: CollectionEntry, *, described: bool) -> None:
     tree.put(collection_key(b"H", entry.id), entry.encode_head())
 
 
-def _next_id(tree: BTree) -> int:
+def _next_id(tree: CatalogItems) -> int:
     raw = tree.get(b"N")
     return int(_ID.unpack(raw)[0]) if raw is not None else 1
 
 
-def put_segment(tree: BTree, collection: int, record: SegmentRecord) -> None:
+def put_segment(tree: CatalogItems, collection: int, record: SegmentRecord) -> None:
     """Write one segment's record."""
     tree.put(segment_key(collection, record.id), record.encode())
 
@@ -347,12 +357,12 @@ def past_key(collection: int, segment: int) -> bytes:
     return b"P" + _SEGMENT_ID.pack(collection, segment)
 
 
-def put_past(tree: BTree, collection: int, record: SegmentRecord) -> None:
+def put_past(tree: CatalogItems, collection: int, record: SegmentRecord) -> None:
     """Write one kept segment's record."""
     tree.put(past_key(collection, record.id), NEWEST_END.pack(record.newest_end) + record.encode())
 
 
-def put_limits(tree: BTree, entry: CollectionEntry) -> None:
+def put_limits(tree: CatalogItems, entry: CollectionEntry) -> None:
     """Write how far back the past of a collection can go."""
     limits = LIMITS.pack(entry.schema_commit, entry.forget_commit)
     tree.put(collection_key(b"A", entry.id), limits)

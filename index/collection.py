@@ -380,7 +380,7 @@ class CollectionView:
             segment = self.segments[index]
             for ordinal in segment.candidates(column.id, hash_):
                 if self._is_live(index, ordinal) and segment.value(column, ordinal) == value:
-                    return segment.rowids[ordinal].item()  # type: ignore[no-any-return]
+                    return int(segment.rowids[ordinal])
         return None
 
     def row(self, place: Place, columns: Sequence[int]) -> tuple[Any, ...]:

@@ -35,6 +35,7 @@ import numpy as np
 
 from m2mdb.index.catalog import (
     Catalog,
+    CatalogItems,
     CollectionEntry,
     load_catalog,
     put_entry,
@@ -335,16 +336,16 @@ class _Copied:
     def __init__(self, entry: CollectionEntry) -> None:
         self.entry = entry
 
-    def write(self, catalog: BTree | _Items) -> None:
+    def write(self, catalog: CatalogItems) -> None:
         """Put all that the catalog says of it."""
         entry = self.entry
-        put_entry(catalog, entry, described=True)  # type: ignore[arg-type]
+        put_entry(catalog, entry, described=True)
         for record in entry.records.values():
-            put_segment(catalog, entry.id, record)  # type: ignore[arg-type]
+            put_segment(catalog, entry.id, record)
         for record in entry.past.values():
-            put_past(catalog, entry.id, record)  # type: ignore[arg-type]
+            put_past(catalog, entry.id, record)
         if entry.schema_commit or entry.forget_commit:
-            put_limits(catalog, entry)  # type: ignore[arg-type]
+            put_limits(catalog, entry)
 
 
 class _Copier:

@@ -17,6 +17,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +47,10 @@ class _Full(Exception):
 
 class _Faults(list[str]):
     """The faults, and when they are enough."""
+
+    def of(self, what: str, fault: str) -> None:
+        """Report one of a structure."""
+        self(f"{what}: {fault}")
 
     def __call__(self, fault: str) -> None:
         """Report one."""
@@ -86,9 +91,7 @@ def check_database(database: Database, *, quick: bool = False) -> list[str]:
             check_file(snapshot.store, faults)
             header = snapshot.header()
             for what, root in (("catalog", header.catalog_root), ("free map", header.free_root)):
-                BTree(FreshPages(snapshot), root).check(
-                    lambda fault, what=what: faults(f"{what}: {fault}")  # type: ignore[misc]
-                )
+                BTree(FreshPages(snapshot), root).check(partial(faults.of, what))
         except (_Full, DatabaseError):
             pass
         finally:

@@ -93,7 +93,8 @@ class PageMap:
         found = np.flatnonzero(
             (self.kinds[boundary + 1 :] == TREE) | (self.kinds[boundary + 1 :] == ROOT)
         )
-        return (found[::-1] + boundary + 1).tolist()  # type: ignore[no-any-return]
+        pages: list[int] = (found[::-1] + boundary + 1).tolist()
+        return pages
 
 
 def roots_of(entry: CollectionEntry) -> Iterator[tuple[str, int]]:

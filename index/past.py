@@ -147,7 +147,7 @@ class PastView(CollectionView):
             for ordinal in segment.candidates(column.id, hash_):
                 is_live = self._was_live(parts[number], ordinal)
                 if is_live and segment.value(column, ordinal) == value:
-                    return segment.rowids[ordinal].item()  # type: ignore[no-any-return]
+                    return int(segment.rowids[ordinal])
         return None
 
     def index_rowids(

@@ -15,6 +15,7 @@ Invariants
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import stat
@@ -69,8 +70,7 @@ def dump(connection: Connection, names: list[str], output: str | None) -> int:
     a device is written to, not replaced.
     """
     if output is None:
-        sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
-        return _write(connection, names, sys.stdout)
+        return _write(connection, names, _as_text(sys.stdout, "utf-8"))
     real = os.path.realpath(output)
     for mine in (connection.path, connection.path + "-wal", connection.path + "-shm"):
         if real == mine or (os.path.exists(real) and _is_file(mine, real)):
@@ -82,6 +82,13 @@ def dump(connection: Connection, names: list[str], output: str | None) -> int:
         return _replace(connection, names, real)
     except OSError as error:
         raise io_error(error, "write", output) from error
+
+
+def _as_text(stream: IO[str], encoding: str) -> IO[str]:
+    """A standard stream in the encoding of files, its line ends left as they are."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding=encoding, newline="")
+    return stream
 
 
 def _is_file(path: str, other: str) -> bool:
@@ -182,8 +189,7 @@ def load(path: str, source: str, page_size: int = 4096) -> dict[str, Any]:
     real = new_file(path)
     with contextlib.ExitStack() as stack:
         if source == "-":
-            sys.stdin.reconfigure(encoding="utf-8-sig", newline="")  # type: ignore[union-attr]
-            file: IO[str] = sys.stdin
+            file: IO[str] = _as_text(sys.stdin, "utf-8-sig")
         else:
             file = stack.enter_context(open(source, encoding="utf-8-sig", newline=""))
             file.read(0)

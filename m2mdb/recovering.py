@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,11 +152,7 @@ def _index(connection: Connection, schema: CollectionSchema, kind: str, notes: l
         options = schema.columns[schema.column(info.column)].fulltext if kind == "bm25" else None
         made = IndexInfo(info.name, info.column, kind=kind, unique=info.unique)
         try:
-            connection.write(
-                lambda write, made=made, options=options: write.create_index(  # type: ignore[misc]
-                    schema.name, made, options
-                )
-            )
+            connection.write(methodcaller("create_index", schema.name, made, options))
         except DatabaseError as error:
             notes.append(f"index {info.name} was not made: {error}")
 

@@ -9,6 +9,8 @@ segment    the content of a segment's extent, of as many rows as its first u16 s
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from struct import Struct
 
 import numpy as np
@@ -125,13 +127,13 @@ def run_segment(data: bytes) -> None:
                 continue
 
 
-def _reads(segment: Segment, column: Column):  # type: ignore[no-untyped-def]
+def _reads(segment: Segment, column: Column) -> Iterator[Callable[[], object]]:
     """The calls that read a column."""
     rows = range(segment.rows)
     yield lambda: [segment.ordinal(rowid) for rowid in (0, 1, 3, 9)]
     if column.is_vector:
         for name in ("numpy", "numba"):
-            yield lambda name=name: _nearest(segment, column, name)
+            yield partial(_nearest, segment, column, name)
         yield lambda: [segment.value(column, row) for row in rows]
         yield lambda: list(segment.matrix_chunks(column))
         return
