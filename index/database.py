@@ -413,11 +413,11 @@ class Database:
         with self.writing() as write:
             setattr(write.transaction.change_header(), name, value)
 
-    def checkpoint(self, mode: str = "passive") -> tuple[int, int, int]:
+    def checkpoint(self, mode: str = "passive", grace: float | None = None) -> tuple[int, int, int]:
         """(busy, frames in the log, frames copied); OperationalError inside a transaction."""
         if self._transaction is not None:
             raise OperationalError("cannot checkpoint inside a transaction")
-        result = self.store.checkpoint(mode)
+        result = self.store.checkpoint(mode, grace)
         at_checkpoint(self)
         return result
 

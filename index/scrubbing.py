@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from m2mdb.index.database import Database
     from m2mdb.index.view import View
 
-GRACE = 0.1  # seconds that FORGET waits for readers that are about to end
+GRACE = 0.1  # seconds that FORGET and VACUUM wait for readers that are about to end
 
 
 class Scrubs:

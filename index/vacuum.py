@@ -32,7 +32,7 @@ from m2mdb.index import maintenance
 from m2mdb.index.moving import Mover
 from m2mdb.index.pagemap import PageMap
 from m2mdb.index.quiet import maintaining
-from m2mdb.index.scrubbing import why_pending
+from m2mdb.index.scrubbing import GRACE, why_pending
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import OperationalError, ProgrammingError
 from m2mdb.pager.freespace import decode_run
@@ -173,7 +173,8 @@ def _move_all(database: Database, most: int) -> None:
             database.checkpoint("passive")  # which scrubs what secure_delete has freed
         else:
             idle += 1
-            database.checkpoint("restart" if idle == 1 else "passive")
+            # A reader that stays would hold every writer out for the busy timeout.
+            database.checkpoint("restart" if idle == 1 else "passive", GRACE)
 
 
 def _step(write: WriteView, most: int) -> int:

@@ -41,7 +41,7 @@ from m2mdb.wal.frame import (
     LogHeader,
     frame_checksum,
 )
-from m2mdb.wal.locks import CHECKPOINT, WRITER
+from m2mdb.wal.locks import CHECKPOINT, WRITER, Patience
 from m2mdb.wal.lost_commits import keep_aside, look_behind
 from m2mdb.wal.shared import Backfill, LogEnd, SharedState
 
@@ -58,8 +58,10 @@ _COPIED_AT_ONCE = 1 << 20  # bytes of neighbouring pages that one write takes
 Result = tuple[int, int, int]  # busy, frames in the log, frames copied
 
 
-def checkpoint(store: Attachment, mode: str) -> Result:
+def checkpoint(store: Attachment, mode: str, grace: float | None = None) -> Result:
     """Copy the log into the file; see the module for the modes.
+
+    grace  seconds to wait for readers, while nobody can write; None: the busy timeout or handler
 
     busy is 1 where another connection kept it from going as far as the mode wants.
     """
@@ -68,7 +70,7 @@ def checkpoint(store: Attachment, mode: str) -> Result:
     unsettled, store.unsettled = store.unsettled, True
     try:
         try:
-            result = _checkpoint(store, mode)
+            result = _checkpoint(store, mode, grace)
         except DatabaseBusyError:
             result = (1, *_counts(store))
         finally:
@@ -85,7 +87,7 @@ def _give_up(store: Attachment) -> None:
     store.locks.drop(CHECKPOINT)
 
 
-def _checkpoint(store: Attachment, mode: str) -> Result:
+def _checkpoint(store: Attachment, mode: str, grace: float | None) -> Result:
     store.refresh()
     if not store.end.generation:
         return 0, 0, 0
@@ -97,7 +99,7 @@ def _checkpoint(store: Attachment, mode: str) -> Result:
     store.check_named()  # S29: the log may be another file's by now
     if store.shared is not None and store.shared.unrecovered:
         return (1, *_counts(store))  # the first write recovers
-    busy = _passive(store) if mode == "passive" else _waiting(store, mode)
+    busy = _passive(store) if mode == "passive" else _waiting(store, mode, grace)
     return (busy, *_counts(store))
 
 
@@ -150,21 +152,22 @@ def _passive(store: Attachment) -> int:
     return 0
 
 
-def _waiting(store: Attachment, mode: str) -> int:
+def _waiting(store: Attachment, mode: str, grace: float | None) -> int:
     """The modes that wait; CHECKPOINT is held."""
+    patience = store.patience if grace is None else Patience(store.vfs, grace)
     _passive(store)  # most of the work, before anybody is kept from writing
     try:
         store.lock_writer()
         store.refresh(writing=True)
         store.extend_index()
         erase_leftover(store)
-        if not _wait(store, lambda: _limit(store) >= store.end.offset, "reads an older commit"):
+        if not _wait(store, patience, lambda: _limit(store) >= store.end.offset, "older commit"):
             copy_frames(store, _limit(store))
             return 1
         copy_frames(store, store.end.offset)
         if mode == "full":
             return 0
-        if not _wait(store, lambda: not _log_is_read(store), "reads the log"):
+        if not _wait(store, patience, lambda: not _log_is_read(store), "log"):
             return 1
         if store.end.offset > LOG_HEADER_SIZE:
             reset(store)
@@ -177,9 +180,10 @@ def _waiting(store: Attachment, mode: str) -> int:
         store.locks.drop(WRITER)
 
 
-def _wait(store: Attachment, condition: Callable[[], bool], complaint: str) -> bool:
+def _wait(store: Attachment, patience: Patience, condition: Callable[[], bool], what: str) -> bool:
+    """Whether readers let the condition come true in time."""
     try:
-        store.patience.wait(condition, lambda: f"{store.path}: another connection {complaint}")
+        patience.wait(condition, lambda: f"{store.path}: another connection reads the {what}")
     except DatabaseBusyError:
         return False
     return True

@@ -182,16 +182,17 @@ class Store(Attachment):
                 f"committed {self.end.commit}; end the transaction and begin it again"
             )
 
-    def checkpoint(self, mode: str = "passive") -> tuple[int, int, int]:
+    def checkpoint(self, mode: str = "passive", grace: float | None = None) -> tuple[int, int, int]:
         """Copy the log into the file: (busy, frames in the log, frames copied).
 
-        mode  passive, full, restart or truncate (wal.checkpoint)
+        mode   passive, full, restart or truncate (wal.checkpoint)
+        grace  seconds to wait for readers, while nobody can write; None: the busy timeout
         """
         self._ready()
         if self.open_transaction() is not None:
             raise OperationalError(f"{self.path}: no checkpoint inside a transaction")
         self.check_not_read_only()
-        return checkpoint(self, mode)
+        return checkpoint(self, mode, grace)
 
     def cut(self) -> tuple[int, str]:
         """Give back what stands behind the last page: bytes, and why not more (S18, S27)."""
