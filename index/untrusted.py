@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.index.integrity import check
+from m2mdb.index.limits import LONG_TYPES, beyond, catalog_excesses, long_values
 from m2mdb.index.schema import VECTOR_DTYPES
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError
@@ -67,18 +68,8 @@ def _excesses(view: View, limits: Limits) -> Iterator[str]:
     header = view.header()
     yield from _deep(view, "the catalog", header.catalog_root, limits)
     yield from _deep(view, "the free map", header.free_root, limits)
-    yield from _beyond("collections", len(catalog.by_id), limits.collections)
+    yield from catalog_excesses(catalog, limits)
     for entry in catalog.by_id.values():
-        schema = entry.schema
-        what = f"of {schema.name[:40]!r}"
-        yield from _beyond(f"columns {what}", len(schema.columns), limits.columns)
-        yield from _beyond(f"indexes {what}", len(schema.indexes), limits.indexes)
-        yield from _beyond(f"segments {what}", len(entry.records), limits.segments)
-        named = [schema.name, *[c.name for c in schema.columns], *[i.name for i in schema.indexes]]
-        longest = max(len(name.encode()) for name in named)
-        yield from _beyond(f"bytes in a name {what}", longest, limits.name_bytes)
-        dimension = max((c.dimension for c in schema.columns), default=0)
-        yield from _beyond(f"dimensions {what}", dimension, limits.dimension)
         yield from _tree_excesses(view, entry, limits)
 
 
@@ -96,12 +87,7 @@ def _tree_excesses(view: View, entry: CollectionEntry, limits: Limits) -> Iterat
     if width:
         entries = sum(len(keys) for keys, _ in BTree(view.pages, entry.delta_root).runs())
         most = limits.null_vector_bytes + view.pages.page_count * view.pages.page_size
-        yield from _beyond(f"bytes of vectors in the delta of {schema.name}", entries * width, most)
-
-
-def _beyond(what: str, found: int, limit: int) -> Iterator[str]:
-    if found > limit:
-        yield f"{found} {what}, the limit is {limit}"
+        yield from beyond(f"bytes of vectors in the delta of {schema.name}", entries * width, most)
 
 
 def _deep(view: View, what: str, root: int, limits: Limits) -> Iterator[str]:
@@ -118,18 +104,12 @@ def _deep(view: View, what: str, root: int, limits: Limits) -> Iterator[str]:
 def _long_values(collection: CollectionView, limits: Limits) -> Iterator[str]:
     """Values that are longer than the limit."""
     for index, column in enumerate(collection.schema.columns):
-        if column.type not in ("TEXT", "BLOB", "JSON"):
+        if column.type not in LONG_TYPES:
             continue
         longest = 0
         for segment in collection.segments:
             offsets = segment.array("offsets", column.id)
             longest = max(longest, int((offsets[1:] - offsets[:-1]).max()))
-        for value in collection.mirror.columns[index]:
-            if value is not None and len(value) * 4 > limits.value_bytes:
-                raw = value if isinstance(value, bytes) else value.encode()
-                longest = max(longest, len(raw))
-        yield from _beyond(
-            f"bytes in a value of {collection.schema.name}.{column.name}",
-            longest,
-            limits.value_bytes,
-        )
+        name = collection.schema.name
+        yield from beyond(f"bytes in a value of {name}.{column.name}", longest, limits.value_bytes)
+        yield from long_values(name, column, collection.mirror.columns[index], limits)

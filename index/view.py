@@ -17,6 +17,7 @@ from m2mdb.index.catalog import Catalog, CollectionEntry, put_entry, put_segment
 from m2mdb.index.collection import CollectionView, open_segments
 from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.description import put_description
+from m2mdb.index.limits import check_catalog
 from m2mdb.index.schema import CollectionSchema, IndexInfo
 from m2mdb.index.segment import SegmentRecord
 from m2mdb.index.writer import CollectionWriter
@@ -200,6 +201,8 @@ class WriteView(View):
 
     def set_catalog(self, catalog: Catalog) -> None:
         """Make a catalog the transaction's, and raise the header's numbers (A2)."""
+        if catalog.schema_number != self.catalog.schema_number:
+            check_catalog(catalog, self.database.store.options.limits)
         header = self.transaction.change_header()
         header.catalog_number = catalog.number
         header.schema_number = catalog.schema_number

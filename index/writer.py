@@ -20,6 +20,7 @@ import numpy as np
 from m2mdb.index import maintenance, secondary
 from m2mdb.index.collection import CollectionView, Place
 from m2mdb.index.constraints import check_not_null, find_conflicts
+from m2mdb.index.limits import check_values
 from m2mdb.index.record import encode_removal, encode_row, sequence_key
 from m2mdb.index.schema import Column
 from m2mdb.index.values import (
@@ -65,6 +66,7 @@ class CollectionWriter:
             columns = dict(columns)
             named = self._named_rowids(columns, columns.pop(key), count)
         stored = self._store(columns, count)
+        check_values(self.view.schema, stored, self._write.database.store.options.limits)
         check_not_null(self.view, stored)
         rowids, given, next_rowid = self._assign_rowids(stored, count, named)
         conflicts = find_conflicts(self.view, stored, given, on_conflict)
@@ -257,6 +259,7 @@ class CollectionWriter:
         kept_rowids = [rowids[i] for i in live]
         kept_places = [place for place in places if place is not None]
         stored = self._updated_columns(kept_places, changed, live)
+        check_values(schema, stored, self._write.database.store.options.limits)
         check_not_null(self.view, stored)
         alias = schema.rowid_alias
         moved = alias is not None and alias in changed

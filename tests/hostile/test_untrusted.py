@@ -225,3 +225,35 @@ def test_a_file_that_changes_meanwhile_gives_no_byte_unhashed(tmp_path: Path) ->
             other.write(good[:1])
         assert extent.read(100_000, 50) == good
     con.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters", "message"),
+    [
+        ("INSERT INTO c (t) VALUES (?)", ("a" * 1_000_001,), "1000001 bytes in a value of c.t"),
+        ("UPDATE c SET t = ?", ("é" * 500_001,), "1000002 bytes in a value of c.t"),
+        ("CREATE TABLE d ({})".format(", ".join(f"c{i}" for i in range(101))), (), "101 columns"),
+        ("CREATE TABLE d (v VECTOR(16385))", (), "16385 dimensions of 'd'"),
+        ("CREATE TABLE {} (a)".format("n" * 256), (), "256 bytes in a name"),
+    ],
+)
+def test_nothing_is_written_that_would_be_refused_when_it_is_opened(
+    statement: str, parameters: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    """Each was written and committed, and the file no longer opened as untrusted."""
+    path = made(
+        tmp_path / "x.m2m",
+        "CREATE COLLECTION c (t TEXT FULLTEXT, v VECTOR(2))",
+        "INSERT INTO c (t) VALUES ('short')",
+    )
+    with opened(path) as con:
+        with pytest.raises(m2mdb.DatabaseError, match=f"untrusted file: {message}.*the limit is"):
+            con.execute(statement, parameters)
+        con.execute("INSERT INTO c (t) VALUES (?)", ("b" * 1_000_000,))
+        con.commit()
+        con.close()
+
+    with opened(path) as con:
+        assert con.execute("SELECT length(t) FROM c ORDER BY 1").fetchall() == [(5,), (1_000_000,)]
+        assert con.execute("SELECT name FROM m2m_collections").fetchall() == [("c",)]
+        con.close()
