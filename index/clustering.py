@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.index.description import ABOUT, describe_segment
+from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import Segment, SegmentRecord, lay_out
 from m2mdb.index.values import VectorData
 
@@ -73,7 +74,8 @@ def add_lists(
         return False
     column = entry.schema.columns[index]
     measured = write.database.kernels.name != "numpy"
-    parts = hrm2.lists_parts(column, values, measured=measured)
+    scratch = Scratch(write.database)
+    parts = hrm2.lists_parts(column, values, measured=measured, scratch=scratch)
     if not parts:
         return False
     description = describe_segment(entry, record.id, record.commit)

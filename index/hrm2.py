@@ -14,6 +14,8 @@ a further extent of the segment, one for each column, and come and go without th
     h.centers ...     the arrays of `compute.hrm2.lists.Lists`, by their names; positions and
                       ordinals as u32 (2**32 - 1: no code)
     h.patience        f32: the points of k, those of recall, then the table, k by k
+    h.error           f32[1]: mean distance of the rows from their first lists' centroids when these
+                      were trained, the baseline of `index.drift`; absent in older files
 
 Invariants
     HL1 Every row that is not NULL stands in the lists.
@@ -35,6 +37,7 @@ from m2mdb.compute.hrm2.reference import Stop
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.loader import LOADER
+from m2mdb.index.scratch import Scratch
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
@@ -75,11 +78,15 @@ def list_count(rows: int) -> int:
     return max(8, int(rows / mean))
 
 
-def lists_parts(column: Column, values: VectorData, *, measured: bool = True) -> list[NamedPart]:
+def lists_parts(
+    column: Column, values: VectorData, *, measured: bool = True, scratch: Scratch | None = None
+) -> list[NamedPart]:
     """The lists of a column's values as parts; none where they would be of no use.
 
     measured  whether compiled kernels may be waited for, to measure how long to probe
+    scratch   where large arrays stand meanwhile; without it in memory
     """
+    scratch = scratch or Scratch()
     chosen = np.arange(len(values)) if values.present is None else np.flatnonzero(values.present)
     if len(chosen) < LEAST_ROWS or column.dimension > MOST_DIMENSIONS:
         return []
@@ -87,18 +94,45 @@ def lists_parts(column: Column, values: VectorData, *, measured: bool = True) ->
         longest = float(values.norms[chosen].max())
         if not SMALLEST <= longest <= LARGEST:
             return []
-    rows = searched_rows(column, values.matrix, chosen)
+    rows = _rows_in(scratch, column, values.matrix, chosen)
     width = padded(column.dimension)
-    router = train(rows, list_count(len(rows)), SEED)
-    first, second = assign(router, rows, spill=True)
+    router = train(rows, list_count(len(rows)), SEED, scratch.tick)
+    first, second = assign(router, rows, spill=True, tick=scratch.tick)
+    error = mean_error(scratch, router.centers, rows, first)
     numbers = np.arange(len(rows), dtype=np.int32)
+    rotated = scratch.array((len(rows), width), np.float32)
+    for some in scratch.chunks(len(rows), 4 * width):
+        rotated[some] = rotate(rows[some], width, SEED)
     centers = rotate(router.centers, width, SEED)
-    rotated = rotate(rows, width, SEED)
-    lists = build_lists(rotated, numbers, centers, first, second, column.metric)
+    lists = build_lists(
+        rotated, numbers, centers, first, second, column.metric, scratch.array, scratch.tick
+    )
     del rotated
-    table = _table(lists, rows, column.metric, measured=measured)
+    table = _table(lists, rows, column.metric, scratch, measured=measured)
     lists = lists._replace(ordinals=chosen[lists.ordinals].astype(np.int32))
-    return _parts(column, lists, table)
+    return _parts(column, lists, table, error)
+
+
+def _rows_in(
+    scratch: Scratch, column: Column, matrix: np.ndarray, chosen: np.ndarray
+) -> np.ndarray:
+    """`searched_rows` in scratch; the matrix itself where it is what is searched."""
+    is_whole = len(chosen) == len(matrix) and matrix.dtype == np.float32
+    if is_whole and column.metric != "cosine":
+        return matrix
+    out = scratch.array((len(chosen), matrix.shape[1]), np.float32)
+    for some in scratch.chunks(len(chosen), 8 * matrix.shape[1]):
+        out[some] = searched_rows(column, matrix, chosen[some])
+    return out
+
+
+def mean_error(scratch: Scratch, centers: np.ndarray, rows: np.ndarray, first: np.ndarray) -> float:
+    """The mean distance of rows from the centroids of their first lists: quantisation error."""
+    total = 0.0
+    for some in scratch.chunks(len(rows), 8 * rows.shape[1]):
+        gap = rows[some] - centers[first[some]]
+        total += float(np.sqrt(np.einsum("ij,ij->i", gap, gap)).sum(dtype=np.float64))
+    return total / max(1, len(rows))
 
 
 def searched_rows(column: Column, matrix: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -124,12 +158,15 @@ def searched_query(query: np.ndarray, metric: str) -> np.ndarray | None:
     return query if length <= LARGEST else None
 
 
-def _table(lists: Lists, rows: np.ndarray, metric: str, *, measured: bool) -> np.ndarray:
+def _table(
+    lists: Lists, rows: np.ndarray, metric: str, scratch: Scratch, *, measured: bool
+) -> np.ndarray:
     """The table of patience: measured, or where there are no kernels a cautious one."""
     if measured and LOADER.wait(WAIT_SECONDS):
         from m2mdb.compute.hrm2.searcher import Searcher
 
-        return calibration.calibrate(Searcher(lists, metric, SEED), rows, SEED)
+        searcher = Searcher(lists, metric, SEED)
+        return calibration.calibrate(searcher, rows, SEED, tick=scratch.tick)
     return cautious_table(len(lists.center_scales))
 
 
@@ -139,7 +176,7 @@ def cautious_table(lists: int) -> np.ndarray:
     return np.tile(np.ceil(shares * lists), (len(calibration.KS), 1)).astype(np.float32)
 
 
-def _parts(column: Column, lists: Lists, table: np.ndarray) -> list[NamedPart]:
+def _parts(column: Column, lists: Lists, table: np.ndarray, error: float) -> list[NamedPart]:
     points = (calibration.KS, calibration.RECALLS)
     head = np.array(
         [VERSION, SEED, lists.width, len(lists.center_scales), len(lists.positions),
@@ -150,6 +187,7 @@ def _parts(column: Column, lists: Lists, table: np.ndarray) -> list[NamedPart]:
     arrays["factors"] = lists.factors.ravel()
     arrays["positions"] = lists.positions.ravel().view(np.uint32)
     arrays["ordinals"] = lists.ordinals.view(np.uint32)
+    arrays["error"] = np.array([error], np.float32)
     named = [(PREFIX + name, column.id, array) for name, array in arrays.items()]
     return [(HEAD, column.id, head), *named]
 

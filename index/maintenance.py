@@ -32,7 +32,8 @@ from m2mdb.index.collection import (
 )
 from m2mdb.index.delta import FLUSH_BYTES, FLUSH_ROWS, DeltaMirror, indexable_text
 from m2mdb.index.description import describe_segment
-from m2mdb.index.schema import Column
+from m2mdb.index.schema import VECTOR_DTYPES, Column
+from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import (
     TEXT_PREFIX,
     NamedPart,
@@ -387,7 +388,10 @@ def merge(
         def texts(column: Column) -> list[NamedPart]:
             return merged_text(column, chosen, maps)
 
-        stored = [merged_column(column, chosen, keep, order) for column in view.schema.columns]
+        scratch = Scratch(write.database)
+        stored = [
+            merged_column(column, chosen, keep, order, scratch) for column in view.schema.columns
+        ]
         commits = np.concatenate([s.commits()[k] for s, k in zip(chosen, keep, strict=True)])
         written.append(
             write_segment(
@@ -428,16 +432,23 @@ def ordinal_maps(
 
 
 def merged_column(
-    column: Column, chosen: Sequence[Segment], keep: Sequence[np.ndarray], order: np.ndarray
+    column: Column,
+    chosen: Sequence[Segment],
+    keep: Sequence[np.ndarray],
+    order: np.ndarray,
+    scratch: Scratch | None = None,
 ) -> StoredColumn:
-    """One column's values of the rows in `keep` of each segment, put in order."""
+    """One column's values of the rows in `keep` of each segment, put in order.
+
+    scratch  where vectors stand that are too many for memory
+    """
     if not column.is_vector:
         values: list[Any] = []
         for segment, kept in zip(chosen, keep, strict=True):
             found = segment.values(column)
             values.extend(found if len(kept) == len(found) else [found[i] for i in kept.tolist()])
         return [values[i] for i in order.tolist()]
-    matrix = np.concatenate([s.matrix(column)[k] for s, k in zip(chosen, keep, strict=True)])
+    matrix = _merged_matrix(column, chosen, keep, order, scratch or Scratch())
     norms = np.concatenate(
         [s.per_row("norms", column.id)[k] for s, k in zip(chosen, keep, strict=True)]
     )
@@ -449,7 +460,27 @@ def merged_column(
             for n, k in zip(nulls, keep, strict=True)
         ]
         present = np.concatenate(masks)[order]
-    return VectorData(matrix[order], norms[order], present)
+    return VectorData(matrix, norms[order], present)
+
+
+def _merged_matrix(
+    column: Column,
+    chosen: Sequence[Segment],
+    keep: Sequence[np.ndarray],
+    order: np.ndarray,
+    scratch: Scratch,
+) -> np.ndarray:
+    """The vectors of the rows in `keep`, put in order chunk by chunk."""
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    matrix = scratch.array((len(order), column.dimension), VECTOR_DTYPES[column.dtype])
+    start = 0
+    for segment, kept in zip(chosen, keep, strict=True):
+        source = segment.matrix(column)
+        for some in scratch.chunks(len(kept), source[:1].nbytes):
+            matrix[position[start + some.start : start + some.stop]] = source[kept[some]]
+        start += len(kept)
+    return matrix
 
 
 def merged_text(

@@ -318,6 +318,10 @@ class MemoryVfs:
             )
         return MemorySharedMemory(region)
 
+    def scratch(self, path: str, size: int) -> memoryview:
+        """So many writable zero bytes."""
+        return memoryview(bytearray(size))
+
     def is_network(self, path: str) -> bool:
         """Never."""
         return False

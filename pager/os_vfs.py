@@ -348,6 +348,17 @@ class OsVfs:
         finally:
             os.close(fd)
 
+    def scratch(self, path: str, size: int) -> memoryview:
+        """So many writable zero bytes on the disk that holds `path`; they go with their views."""
+        import tempfile  # here: connecting needs none of it
+
+        try:
+            with tempfile.TemporaryFile(dir=os.path.dirname(path) or ".", buffering=0) as file:
+                allocate(file.fileno(), 0, size)
+                return memoryview(mmap.mmap(file.fileno(), size))
+        except OSError as error:
+            raise io_error(error, f"take {size} bytes of scratch beside", path) from error
+
     def is_network(self, path: str) -> bool:
         """Whether the path lies on a network file system (S29); asked once per device."""
         found = _stat(path) or _stat(os.path.dirname(path) or ".")

@@ -249,6 +249,10 @@ class SimVfs:
             )
         return SimSharedMemory(self.machine, self.pid, region)
 
+    def scratch(self, path: str, size: int) -> memoryview:
+        """So many writable zero bytes, of which a crash leaves nothing."""
+        return memoryview(bytearray(size))
+
     def is_network(self, path: str) -> bool:
         """Never."""
         return False

@@ -159,6 +159,14 @@ class Vfs(Protocol):
         """
         ...
 
+    def scratch(self, path: str, size: int) -> memoryview:
+        """So many writable zero bytes on the disk that holds `path`; they go with their last view.
+
+        Nothing of them has a name, now or after a crash; the space is had (no store fails later).
+        Raises OperationalError where it is not.
+        """
+        ...
+
     def is_network(self, path: str) -> bool:
         """Whether the path lies on a network file system (S29)."""
         ...

@@ -32,10 +32,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.compute.hrm2.lists import never
 from m2mdb.compute.hrm2.reference import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -147,11 +148,14 @@ def _ready(queries: Floats, metric: str) -> Floats:
     return np.ascontiguousarray(queries, np.float32)
 
 
-def exact(rows: Floats, queries: Floats, metric: str, k: int) -> NDArray[np.float32]:
+def exact(
+    rows: Floats, queries: Floats, metric: str, k: int, tick: Callable[[], None] = never
+) -> NDArray[np.float32]:
     """The k best keys of each query, [len(queries), k] in descending order (float32 by BLAS)."""
     k = min(k, len(rows))
     best = np.empty((len(queries), 0), np.float32)
     for start in range(0, len(rows), CHUNK_ROWS):
+        tick()
         some = rows[start : start + CHUNK_ROWS]
         keys = -(queries @ some.T)
         if metric != "ip":
@@ -168,7 +172,11 @@ def exact(rows: Floats, queries: Floats, metric: str, k: int) -> NDArray[np.floa
 
 
 def calibrate(
-    searcher: Searcher, rows: Floats, seed: int, queries: Floats | None = None
+    searcher: Searcher,
+    rows: Floats,
+    seed: int,
+    queries: Floats | None = None,
+    tick: Callable[[], None] = never,
 ) -> NDArray[np.float32]:
     """The table of patience for lists over `rows`, float32[n, d], numbered as the ordinals.
 
@@ -176,11 +184,12 @@ def calibrate(
     """
     kinds = queries_like(searcher, rows, seed) if queries is None else (queries,)
     every = np.concatenate(kinds)
-    best = exact(rows, every, searcher.metric, KS[-1])
+    best = exact(rows, every, searcher.metric, KS[-1], tick)
     table = np.zeros((len(KS), len(RECALLS)), np.float32)
     first = 0
     for kind in kinds:
         for row, k in enumerate(KS):
+            tick()
             count = min(len(kind), LEAST_QUERIES) if k == KS[-1] else len(kind)
             if k <= best.shape[1]:
                 edges = best[first : first + count, k - 1]

@@ -34,9 +34,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from numpy.typing import NDArray
+
+    Room = Callable[[tuple[int, ...], Any], NDArray[Any]]  # zeros of a shape and a dtype
 
     Bytes = NDArray[np.uint8]
     Floats = NDArray[np.float32]
@@ -49,6 +52,10 @@ CHUNK_ROWS = 1024  # and
 CHUNK_BLOCKS = 32  # are coded at a time: what is made of them stays in the cache
 SLOTS = np.concatenate([np.r_[0:16:2, 1:16:2], np.r_[16:32:2, 17:32:2]])
 _SLOT_OF = np.argsort(SLOTS)
+
+
+def never() -> None:
+    """Called between the chunks of a build that nobody can interrupt."""
 
 
 class Lists(NamedTuple):
@@ -101,7 +108,14 @@ def to_bytes(rows: Floats) -> tuple[Bytes, Floats]:
 
 
 def build(
-    rows: Floats, ordinals: Ints, centers: Floats, first: Ints, second: Ints | None, metric: str
+    rows: Floats,
+    ordinals: Ints,
+    centers: Floats,
+    first: Ints,
+    second: Ints | None,
+    metric: str,
+    room: Room = np.zeros,
+    tick: Callable[[], None] = never,
 ) -> Lists:
     """Code rows for their lists.
 
@@ -109,6 +123,7 @@ def build(
     ordinals  int32[n], what the caller calls the rows
     centers   float32[lists, width], rotated
     first     int32[n], each row's list; second: another list, or -1, or None for all
+    room      makes the large arrays; tick is called between chunks
     """
     count, width = rows.shape
     lists = centers.shape[0]
@@ -129,11 +144,12 @@ def build(
     within = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     places = (starts[labels] + within // BLOCK, within % BLOCK)
     codes, factors, positions = _coded(
-        rows, centers, (labels, members, *places), position, int(starts[-1]), metric
+        rows, centers, (labels, members, *places), position, int(starts[-1]), metric, room, tick
     )
-    bytes8 = np.empty((count, width), np.uint8)
+    bytes8 = room((count, width), np.uint8)
     scales = np.empty(count, np.float32)
     for start in range(0, count, CHUNK_ROWS):
+        tick()
         some = slice(start, start + CHUNK_ROWS)
         bytes8[some], scales[some] = to_bytes(rows[order[some]])
     center_bytes, center_scales = to_bytes(centers)
@@ -159,15 +175,18 @@ def _coded(
     position: Ints,
     blocks: int,
     metric: str,
+    room: Room,
+    tick: Callable[[], None],
 ) -> tuple[Bytes, Floats, Ints]:
     """1-bit codes, their factors and positions, block by block."""
     labels, members, block_of, lane_of = codes_of
     width = rows.shape[1]
-    codes = np.empty((blocks, width // 4, 16), np.uint8)
-    factors = np.zeros((blocks, 3, BLOCK), np.float32)
+    codes: Bytes = room((blocks, width // 4, 16), np.uint8)
+    factors: Floats = room((blocks, 3, BLOCK), np.float32)
     factors[:, 0, :] = np.inf
     positions = np.full((blocks, BLOCK), -1, np.int32)
     for first in range(0, blocks, CHUNK_BLOCKS):
+        tick()
         last = min(blocks, first + CHUNK_BLOCKS)
         some = slice(*np.searchsorted(block_of, (first, last)).tolist())
         label, member, block, lane = labels[some], members[some], block_of[some], lane_of[some]

@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from m2mdb.compute.hrm2.balance import balanced
+from m2mdb.compute.hrm2.lists import never
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
 SAMPLE_OF_LIST = 32  # rows that a centroid is trained on
 LEAST_SAMPLE = 4096
+SAMPLE_BYTES = 256 << 20  # the most that the sample takes, unless that is less than a row a list
 SUPER_ROUNDS = 6
 LIST_ROUNDS = 5
 FINAL_ROUNDS = 5
@@ -57,14 +63,16 @@ class Router(NamedTuple):
         return np.concatenate(parts).astype(np.int32)
 
 
-def train(rows: Floats, lists: int, seed: int = 0) -> Router:
+def train(rows: Floats, lists: int, seed: int = 0, tick: Callable[[], None] = never) -> Router:
     """Centroids for about so many lists, from a sample of the rows.
 
     rows    float32[n, d], n >= 1
     lists   wanted; fewer where the rows do not suffice
+    tick    is called between steps
     """
     rng = np.random.default_rng(seed)
     wanted = max(LEAST_SAMPLE, lists * SAMPLE_OF_LIST)
+    wanted = min(wanted, max(lists, SAMPLE_BYTES // (4 * rows.shape[1])))
     if len(rows) > wanted:
         rows = rows[np.sort(rng.choice(len(rows), wanted, replace=False))]
     lists = max(1, min(lists, len(rows)))
@@ -74,6 +82,7 @@ def train(rows: Floats, lists: int, seed: int = 0) -> Router:
     shares = _shares(sizes, lists)
     parts = []
     for i, share in enumerate(shares.tolist()):
+        tick()
         members = rows[labels == i]
         if share and len(members):
             parts.append(k_means(members, share, LIST_ROUNDS, rng)[0])
@@ -81,10 +90,10 @@ def train(rows: Floats, lists: int, seed: int = 0) -> Router:
             parts.append(np.empty((0, rows.shape[1]), np.float32))
     router = _router(supers, parts)
     for _ in range(FINAL_ROUNDS):
-        first = assign(router, rows)[0]
-        centers = _means(rows, first, router.centers)
+        first = assign(router, rows, tick=tick)[0]
+        centers = means_of(rows, first, router.centers)
         router = Router(router.supers, centers, router.owned, router.near)
-    return router
+    return balanced(router, rows, rng, tick)
 
 
 def _shares(sizes: NDArray[np.int64], lists: int) -> NDArray[np.int64]:
@@ -124,7 +133,7 @@ def nearest(rows: Floats, centers: Floats) -> Ints:
     return out
 
 
-def _means(rows: Floats, labels: Ints, before: Floats) -> Floats:
+def means_of(rows: Floats, labels: Ints, before: Floats) -> Floats:
     """The mean of each label's rows; the old center where it has none."""
     sizes = np.bincount(labels, minlength=len(before))
     used = np.flatnonzero(sizes)
@@ -155,7 +164,7 @@ def k_means(rows: Floats, count: int, rounds: int, rng: np.random.Generator) -> 
         if turn == rounds - 1:
             break
         sizes = np.bincount(labels, minlength=count)
-        centers = _means(rows, labels, centers)
+        centers = means_of(rows, labels, centers)
         empty = np.flatnonzero(sizes == 0)
         if len(empty):
             crowded = np.argsort(-sizes[labels], kind="stable")[: len(empty) * 4]
@@ -165,7 +174,9 @@ def k_means(rows: Floats, count: int, rounds: int, rng: np.random.Generator) -> 
     return centers, labels
 
 
-def assign(router: Router, rows: Floats, *, spill: bool = False) -> tuple[Ints, Ints | None]:
+def assign(
+    router: Router, rows: Floats, *, spill: bool = False, tick: Callable[[], None] = never
+) -> tuple[Ints, Ints | None]:
     """First list of each row, and with `spill` the second one (-1 where there is no other)."""
     first = np.empty(len(rows), np.int32)
     second = np.empty(len(rows), np.int32) if spill else None
@@ -180,6 +191,7 @@ def assign(router: Router, rows: Floats, *, spill: bool = False) -> tuple[Ints, 
         squares = _squares(centers)
         gram = centers @ centers.T if spill else None
         for start in range(bounds[i], bounds[i + 1], ASSIGNED_ROWS):
+            tick()
             chosen = order[start : min(start + ASSIGNED_ROWS, bounds[i + 1])]
             some = rows[chosen]
             products = some @ centers.T
