@@ -27,6 +27,7 @@ from m2mdb.pager.errors import CorruptDatabaseError
 if TYPE_CHECKING:
     from m2mdb.compute.backend import Backend
     from m2mdb.index.found import Found
+    from m2mdb.index.lexical import TextSearcher
     from m2mdb.index.text.delta_postings import DeltaPostings
     from m2mdb.index.text.match_query import TextQuery
     from m2mdb.index.text.source import Source
@@ -296,7 +297,9 @@ class HasPages(Protocol):
 class CollectionView:
     """One collection at one snapshot (or in one transaction, at one statement)."""
 
-    __slots__ = ("_parts", "end", "entry", "mirror", "schema", "segments", "view")
+    __slots__ = (
+        "_parts", "end", "entry", "mirror", "schema", "segments", "text_searchers", "view",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -314,6 +317,8 @@ class CollectionView:
         self.end = end
         self.segments = segments
         self._parts: tuple[Part, ...] | None = None
+        # what text searches share, by the column or None for all of them
+        self.text_searchers: dict[int | None, TextSearcher] = {}
 
     def dead(self, segment: int) -> np.ndarray | None:
         """The mask of the rows that the deletions tree ends, or None."""
@@ -336,6 +341,7 @@ class CollectionView:
         """The delta grew inside this view's own statement."""
         self.end = end
         self._parts = None
+        self.text_searchers = {}
 
     def replace(self, entry: CollectionEntry, mirror: DeltaMirror, end: int) -> None:
         """The entry changed inside this view's own statement."""
@@ -456,11 +462,12 @@ class CollectionView:
         *,
         column_index: int | None = None,
         masks: Sequence[np.ndarray | None] | None = None,
+        backend: Backend | None = None,
     ) -> Found:
         """The k best rows by BM25; see `index.lexical`."""
         from m2mdb.index.lexical import match
 
-        return match(self, query, k, column_index=column_index, masks=masks)
+        return match(self, query, k, column_index=column_index, masks=masks, backend=backend)
 
     def text_source(self, part: int, source: Source) -> Source:
         """What a text search reads of a part: dead rows count until they are merged (S24)."""

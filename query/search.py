@@ -212,7 +212,9 @@ class _Work:
     def matching(self, k: int, masks: Masks) -> Found:
         """The text side."""
         assert self.text is not None
-        return self.collection.match(self.text, k, column_index=self.text_column, masks=masks)
+        return self.collection.match(
+            self.text, k, column_index=self.text_column, masks=masks, backend=self.backend
+        )
 
 
 def vector_column(schema: CollectionSchema, name: str | None) -> int:

@@ -99,7 +99,7 @@ def _atom(clause: Clause, number: int, column: TextColumn) -> Atom:
     else:
         assert clause.kind == FUZZY, clause.kind
         lists = [_fuzzy(source, term) for source in column.sources]
-    weight = _weight(column, sum([len(docs) for docs, _ in lists]))
+    weight = weight_of_term(column, sum([len(docs) for docs, _ in lists]))
     return Atom(clause, number, lists, weight * clause.boost * column.weight)
 
 
@@ -123,11 +123,11 @@ def _phrase_atom(
                 assert texts_of is not None, "a phrase needs the texts"
                 texts = texts_of(number, part, docs.astype(np.int64))
                 lists[part] = _having_phrase(docs, texts, clause.terms)
-    weight = sum([_weight(column, frequencies[term]) for term in clause.terms])
+    weight = sum([weight_of_term(column, frequencies[term]) for term in clause.terms])
     return Atom(clause, number, lists, weight * clause.boost * column.weight)
 
 
-def _weight(column: TextColumn, document_frequency: int) -> float:
+def weight_of_term(column: TextColumn, document_frequency: int) -> float:
     """The weight of a term, 0 if no row has it."""
     if not document_frequency:
         return 0.0

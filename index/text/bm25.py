@@ -83,6 +83,11 @@ class Variant(Protocol):
         """The impact of each frequency in a document of each norm."""
         ...
 
+    @property
+    def constants(self) -> tuple[bool, float, float, float]:
+        """(is that of BM25L, factor on tf, k1, delta): what `impact` is made of, for kernels."""
+        ...
+
 
 class Lucene:
     """Lucene's BM25 since version 8."""
@@ -99,6 +104,11 @@ class Lucene:
         """ln(1 + (N - df + 0.5) / (df + 0.5)), always positive."""
         absent = statistics.document_count - document_frequency
         return log(1.0 + (absent + 0.5) / (document_frequency + 0.5))
+
+    @property
+    def constants(self) -> tuple[bool, float, float, float]:
+        """See `Variant.constants`."""
+        return False, 1.0, self.k1, 0.0
 
     def norm(self, statistics: Statistics) -> tuple[float, float]:
         """k1 (1 - b + b length / L)."""
@@ -133,6 +143,11 @@ class Okapi:
             statistics.average_weight = float(np.sort(weights).mean())
         return self.epsilon * statistics.average_weight
 
+    @property
+    def constants(self) -> tuple[bool, float, float, float]:
+        """See `Variant.constants`."""
+        return False, self.k1 + 1.0, self.k1, 0.0
+
     def norm(self, statistics: Statistics) -> tuple[float, float]:
         """k1 (1 - b + b length / L)."""
         return self.k1 * (1.0 - self.b), self.k1 * self.b / statistics.average_length
@@ -158,6 +173,11 @@ class L:
         """ln((N + 1) / (df + 0.5))."""
         return log(statistics.document_count + 1) - log(document_frequency + 0.5)
 
+    @property
+    def constants(self) -> tuple[bool, float, float, float]:
+        """See `Variant.constants`."""
+        return True, self.k1 + 1.0, self.k1, self.delta
+
     def norm(self, statistics: Statistics) -> tuple[float, float]:
         """1 - b + b length / L."""
         return 1.0 - self.b, self.b / statistics.average_length
@@ -182,6 +202,11 @@ class Plus:
     def weight(self, statistics: Statistics, document_frequency: int) -> float:
         """ln((N + 1) / df)."""
         return log((statistics.document_count + 1) / document_frequency)
+
+    @property
+    def constants(self) -> tuple[bool, float, float, float]:
+        """See `Variant.constants`."""
+        return False, self.k1 + 1.0, self.k1, 0.0
 
     def norm(self, statistics: Statistics) -> tuple[float, float]:
         """k1 (1 - b + b length / L)."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _SPARSE = 32  # fewer postings than a part's size over this are summed without an array of its size
 _SHORTLIST_BLOCKS = 32  # rows per block of the shortlist: its maxima are few and quick to find
-_TINY = 1e-20  # weights above it leave no float32 sum at zero
+TINY = 1e-20  # weights above it leave no float32 sum at zero
 
 
 class TextHits:
@@ -84,7 +84,7 @@ def search_text(
         raise ProgrammingError(f"K {k}: expected 1 or more")
     if not columns:
         raise ProgrammingError("MATCH: the collection has no FULLTEXT column")
-    search = _Search(query, columns, masks, texts_of)
+    search = Search(query, columns, masks, texts_of)
     found: list[tuple[int, NDArray[np.int64], NDArray[np.float32]]] = []
     matches: list[Matches] = []
     for source in range(len(rowids)):
@@ -96,7 +96,7 @@ def search_text(
     return _best(found, rowids, k, matches if want_matches else None)
 
 
-class _Search:
+class Search:
     """One query at one snapshot: its atoms with their weights, and their sums per source."""
 
     def __init__(
@@ -114,15 +114,14 @@ class _Search:
         self._must = [group for group in groups if group[0].clause.occur == MUST]
         self._must_not = [atom for atom in atoms if atom.clause.occur == MUST_NOT]
         scored = [atom for atom in atoms if atom.clause.occur != MUST_NOT]
-        self._baseline = sum([a.weight * columns[a.column].variant.baseline for a in scored])
-        self._scored = [
+        self.baseline = sum([a.weight * columns[a.column].variant.baseline for a in scored])
+        self.scored = [
             [a for a in scored if a.column == column and any(len(docs) for docs, _ in a.lists)]
             for column in range(len(columns))
         ]
-        # Then a row matches exactly if its sum is positive: no mark per posting is needed.
-        self._is_positive = not self._must and all(
-            atom.weight > _TINY for group in self._scored for atom in group
-        )
+        # Then a row that matches has a positive sum, and without `+` every positive sum matches.
+        self.is_compilable = all(atom.weight > TINY for group in self.scored for atom in group)
+        self._is_positive = not self._must and self.is_compilable
 
     # Sums
 
@@ -142,7 +141,7 @@ class _Search:
     def candidates(self, part: int, k: int) -> Matches:
         """The best k of `matches`, and what ties with the last of them; maybe some more."""
         size = self._columns[0].sources[part].size
-        if not self._is_positive or self._baseline or size < 4 * _SHORTLIST_BLOCKS * k:
+        if not self._is_positive or self.baseline or size < 4 * _SHORTLIST_BLOCKS * k:
             return self.matches(part)
         ordinals, scores = self._sums(part)
         if ordinals is not None:
@@ -162,11 +161,11 @@ class _Search:
 
     def _rounded(self, scores: NDArray[np.float64]) -> NDArray[np.float32]:
         """Scores as they are given out (X6)."""
-        return (scores + self._baseline if self._baseline else scores).astype(np.float32)
+        return (scores + self.baseline if self.baseline else scores).astype(np.float32)
 
     def _sums(self, part: int) -> tuple[NDArray[np.int64] | None, NDArray[np.float64]]:
         """The sum of the impacts of each touched row: (ordinals, sums), or (None, sum of all)."""
-        touched = [[a for a in group if len(a.lists[part][0])] for group in self._scored]
+        touched = [[a for a in group if len(a.lists[part][0])] for group in self.scored]
         count = sum([len(a.lists[part][0]) for group in touched for a in group])
         size = self._columns[0].sources[part].size
         ordinals = None
@@ -184,6 +183,12 @@ class _Search:
 
     # Which rows may be found
 
+    def allowed_masks(self) -> Sequence[Mask] | None:
+        """The masks of rows that may be found, with what `+` and `-` clauses leave."""
+        if not self._must and not self._must_not:
+            return self._masks
+        return [self._allowed(part, None) for part in range(len(self._columns[0].sources))]
+
     def _allowed(self, part: int, positive: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """Which ordinals of a source match (X8) and pass the mask.
 
@@ -194,7 +199,7 @@ class _Search:
         for group in self._must:
             allowed &= _present([atom.lists[part][0] for atom in group], size)
         if not self._must and not self._is_positive:
-            lists = [atom.lists[part][0] for group in self._scored for atom in group]
+            lists = [atom.lists[part][0] for group in self.scored for atom in group]
             allowed &= _present(lists, size)
         for atom in self._must_not:
             allowed[atom.lists[part][0]] = False

@@ -22,6 +22,7 @@ from m2mdb.pager.errors import CorruptDatabaseError, NotSupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from types import ModuleType
     from typing import Any
 
     from numpy.typing import NDArray
@@ -35,13 +36,32 @@ _NO_DOCS = np.empty(0, np.uint32)
 _NO_FREQUENCIES = np.empty(0, np.uint8)
 
 
+def address(array: NDArray[Any]) -> int:
+    """Where an array's items lie; the array has to be kept while that is used."""
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+def list_of(
+    docs: NDArray[Any], frequencies: NDArray[Any], lengths: NDArray[np.uint32], lists: ModuleType
+) -> tuple[NDArray[np.int64], Any]:
+    """A list in arrays as `text_lists` takes it, and the arrays, which have to be kept."""
+    docs = np.ascontiguousarray(docs, np.uint32)
+    frequencies = np.ascontiguousarray(frequencies)
+    kind = {1: lists.BYTES, 4: lists.WORDS, 8: lists.HALVES}[frequencies.dtype.itemsize]
+    found = np.empty(lists.CHECKED, np.int64)
+    found[: lists.LIST] = address(docs), address(frequencies), kind, len(docs)
+    lists.note_lengths(found, address(lengths))
+    return found, (docs, frequencies)
+
+
 class TextSegment:
     """The lists of one column of one segment; immutable, shared by snapshots."""
 
     __slots__ = (
-        "_bounds", "_docs", "_freqs", "_norms", "_overflow_at", "_overflow_freqs", "_starts",
-        "_term_offsets", "_terms", "document_count", "lengths", "size", "term_count",
-        "total_length", "where",
+        "_addresses", "_bounds", "_checked", "_docs", "_freqs", "_norms", "_overflow_at",
+        "_overflow_freqs", "_starts", "_term_offsets", "_terms", "document_count", "lengths",
+        "size", "term_count", "total_length", "where",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +95,8 @@ class TextSegment:
             )
         self._check_statistics(rows)
         self._bounds: dict[bytes, tuple[int, int]] = {}
+        self._checked: dict[bytes, tuple[NDArray[np.int64] | None, Any]] = {}
+        self._addresses: NDArray[np.int64] | None = None
         self._norms: tuple[tuple[float, float], NDArray[np.float64]] | None = None
 
     def _check_statistics(self, rows: int | None) -> None:
@@ -243,6 +265,48 @@ class TextSegment:
         """Refuse ordinals that no row has (T4)."""
         if len(docs) and docs.max() >= self.size:
             raise CorruptDatabaseError(f"{self.where}: ordinal {docs.max()} of {self.size} rows")
+
+    def checked(self, term: bytes, lists: ModuleType) -> tuple[NDArray[np.int64] | None, Any]:
+        """The list of a term as `text_lists.check_list` describes it, checked and remembered.
+
+        None where no row has the term. Beside it the arrays that have to be kept for it, if any.
+        """
+        found = self._checked.get(term)
+        if found is None:
+            out = np.empty(lists.CHECKED, np.int64)
+            status = lists.check_list(
+                self._segment_addresses(lists), np.frombuffer(term, np.uint8), out
+            )
+            found = (out, None)
+            if status == lists.ABSENT:
+                found = (None, None)
+            elif status != lists.FOUND:
+                docs, frequencies = self.postings(term)
+                if status == lists.DAMAGED:  # which `postings` has said better, or else
+                    raise CorruptDatabaseError(f"{self.where}: the list of {term!r} is damaged")
+                found = list_of(docs, frequencies, self.lengths, lists)
+            if len(self._checked) >= _REMEMBERED_TERMS:
+                self._checked.clear()
+            self._checked[term] = found
+        return found
+
+    def _segment_addresses(self, lists: ModuleType) -> NDArray[np.int64]:
+        """What `check_list` reads of the segment: addresses and counts."""
+        if self._addresses is None:
+            found = np.zeros(lists.SEGMENT, np.int64)
+            terms = np.frombuffer(self._terms, np.uint8)
+            found[lists.TERMS], found[lists.TERM_BYTES] = address(terms), len(terms)
+            offsets = np.frombuffer(self._term_offsets, np.uint32)
+            found[lists.TERM_OFFSETS] = address(offsets)
+            found[lists.TERM_COUNT] = self.term_count
+            found[lists.LIST_STARTS] = address(np.frombuffer(self._starts, np.uint64))
+            found[lists.POSTINGS] = len(self._docs)
+            found[lists.ALL_DOCS] = address(self._docs)
+            found[lists.ALL_FREQUENCIES] = address(self._freqs)
+            found[lists.LENGTHS], found[lists.ROWS] = address(self.lengths), self.size
+            found[lists.DOCUMENTS] = self.document_count
+            self._addresses = found
+        return self._addresses
 
     # Integrity
 

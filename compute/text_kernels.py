@@ -1,0 +1,432 @@
+"""Compiled text search: the best rows for some posting lists, over all parts of a collection.
+
+Lists, slots and the plan that holds them are described in `text_lists.py`. All comes as addresses:
+
+    parts     int64[parts, FIRST_LENGTHS + columns]: SIZE, MASK (address of u8, 0 = all), ROWIDS
+              (int64), and the u32 lengths of each column
+    scratch   addresses of what a search works in, and how much there is, see `compiled.Scratch`
+
+A part is searched in windows of its ordinals. Lists are added to an accumulator a row, those with
+the largest possible impact first, until the rows not met so far can be none of the best; then the
+lists that are left are looked up for the rows that may be. The sums so far are in the order of the
+lists' impacts; a row that comes through is summed again in the order of the clauses.
+
+Invariants
+    M1  The rows and scores are those of scoring every row: nothing is dropped but what is below the
+        k-th best by more than the rounding of sums and of float32 (SLACK).
+    M2  A score is the float64 sum, column by column and in each in the order of the slots, rounded
+        to float32 once: `index.text.search` sums in the same order (X6).
+    M3  A kernel allocates nothing and reads what addresses name without checks (M4).
+"""
+
+# mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return, no-untyped-def"
+# mypy: disable-error-code="return-value, operator"
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import types
+
+from m2mdb.compute.text_lists import (
+    CEILINGS,
+    COLUMN_OF,
+    COUNT,
+    DOCS,
+    FACTOR,
+    FLOAT,
+    FLOATS,
+    FREQUENCIES,
+    INT,
+    INTS,
+    KIND,
+    LIST,
+    NORM,
+    NORMS,
+    PARTS,
+    TABLE,
+    WEIGHTS,
+    bytes_at,
+    first_at_least,
+    frequency_at,
+    halves_at,
+    impact_of,
+    kernel,
+    longs_at,
+    words_at,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+# a part
+SIZE, MASK, ROWIDS, FIRST_LENGTHS = 0, 1, 2, 3
+# scratch
+SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, LARGEST, WINDOW, SCRATCH = range(10)
+SLACK = 2.0**-20  # covers sums in another order, and rounding to float32
+SCAN_COST = 24  # postings that are added in the time of one look-up
+
+SCORES = types.float32[::1]
+INT_MATRIX = types.int64[:, ::1]
+
+
+# ------------------------------------------------------------------------- the k-th largest
+
+
+@kernel(types.void, INT, INT)
+def _sift_floats(heap: int, size: int) -> None:
+    """Bring the root of a heap (smallest first) to its place."""
+    items = halves_at(heap)
+    value = items[0]
+    at = np.int64(0)
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and items[child + 1] < items[child]:
+            child += 1
+        if items[child] >= value:
+            break
+        items[at] = items[child]
+        at = child
+    items[at] = value
+
+
+@kernel(FLOAT, INTS, INT, INT)
+def _kth_largest(scratch: Ints, count: int, k: int) -> float:
+    """The k-th largest sum of the first `count` >= k touched rows."""
+    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    heap = halves_at(scratch[LARGEST])
+    for i in range(k):
+        value = sums[touched[i]]
+        at = np.int64(i)
+        while at > 0 and heap[(at - 1) >> 1] > value:
+            heap[at] = heap[(at - 1) >> 1]
+            at = (at - 1) >> 1
+        heap[at] = value
+    for i in range(k, count):
+        value = sums[touched[i]]
+        if value > heap[0]:
+            heap[0] = value
+            _sift_floats(scratch[LARGEST], k)
+    return heap[0]
+
+
+@kernel(types.boolean, SCORES, INTS, INT, INT)
+def _is_worse(scores: Any, rowids: Ints, one: int, other: int) -> bool:
+    """Whether a hit stands behind another: by its score, then by its rowid."""
+    if scores[one] != scores[other]:
+        return scores[one] < scores[other]
+    return rowids[one] > rowids[other]
+
+
+@kernel(types.void, SCORES, INTS, INT_MATRIX, INT, INT)
+def _swap(scores: Any, rowids: Ints, places: Ints, one: int, other: int) -> None:
+    """Exchange two hits."""
+    scores[one], scores[other] = scores[other], scores[one]
+    rowids[one], rowids[other] = rowids[other], rowids[one]
+    places[0, one], places[0, other] = places[0, other], places[0, one]
+    places[1, one], places[1, other] = places[1, other], places[1, one]
+
+
+@kernel(types.void, SCORES, INTS, INT_MATRIX, INT)
+def _sift_hits(scores: Any, rowids: Ints, places: Ints, size: int) -> None:
+    """Bring the root of the heap of hits (the worst first) to its place."""
+    at = np.int64(0)
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            return
+        if child + 1 < size and _is_worse(scores, rowids, child + 1, child):
+            child += 1
+        if not _is_worse(scores, rowids, child, at):
+            return
+        _swap(scores, rowids, places, at, child)
+        at = child
+
+
+# ------------------------------------------------------------------------- a window
+
+
+@kernel(INT, INTS, INTS, INT, INT, FLOAT, INT, INT, INT)
+def _add_list(
+    row: Ints,
+    scratch: Ints,
+    norms: int,
+    lengths: int,
+    weight: float,
+    mask: int,
+    at: int,
+    count: int,
+) -> int:
+    """Add one list to the sums of a window; returns how many rows are touched now.
+
+    row     the list, and the window's first ordinal behind it
+    at      which of the ordered lists it is: its bounds in this window stand in STARTS and STOPS
+    count   rows touched before
+    """
+    first = row[LIST]
+    docs = words_at(row[DOCS])
+    frequencies, kind = row[FREQUENCIES], row[KIND]
+    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    sizes, allowed = words_at(lengths), bytes_at(mask)
+    for i in range(longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]):
+        ordinal = docs[i]
+        if mask != 0 and allowed[ordinal] == 0:
+            continue
+        added = weight * impact_of(
+            frequency_at(frequencies, kind, i), np.float64(sizes[ordinal]), norms
+        )
+        place = np.int64(ordinal) - first
+        before = sums[place]
+        sums[place] = before + added
+        if before == 0.0:
+            touched[count] = place
+            count += 1
+    return count
+
+
+@kernel(INT, INTS, INTS, INT, INT, FLOAT, INT, INT)
+def _look_up(
+    row: Ints, scratch: Ints, norms: int, lengths: int, weight: float, at: int, count: int
+) -> int:
+    """Add one list to the sums of the rows that are still touched; returns how many those are."""
+    first = row[LIST]
+    docs = words_at(row[DOCS])
+    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    sizes = words_at(lengths)
+    start, stop = longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]
+    if stop - start < count * SCAN_COST:
+        for i in range(start, stop):
+            place = np.int64(docs[i]) - first
+            if sums[place] != 0.0:
+                sums[place] += weight * impact_of(
+                    frequency_at(row[FREQUENCIES], row[KIND], i), np.float64(sizes[docs[i]]), norms
+                )
+        return count
+    for i in range(count):
+        place = np.int64(touched[i])
+        found = first_at_least(row[DOCS], start, stop, place + first)
+        if found < stop and np.int64(docs[found]) == place + first:
+            sums[place] += weight * impact_of(
+                frequency_at(row[FREQUENCIES], row[KIND], found),
+                np.float64(sizes[docs[found]]),
+                norms,
+            )
+    return count
+
+
+@kernel(FLOAT, FLOAT, FLOAT)
+def _lowered(bound: float, baseline: float) -> float:
+    """What a sum has to reach not to be below `bound` for certain (M1)."""
+    return bound - (abs(bound) + abs(baseline)) * SLACK
+
+
+@kernel(FLOAT, INTS, FLOATS, INT, INT)
+def _weight(plan: Ints, boosts: Floats, slot: int, i: int) -> float:
+    """What a slot's impacts are multiplied by."""
+    column = longs_at(plan[COLUMN_OF])[slot]
+    factor = halves_at(plan[NORMS])[NORM * column + FACTOR]
+    return halves_at(plan[WEIGHTS])[slot] * boosts[i] * factor
+
+
+@kernel(INT, INTS, INT, FLOAT, FLOAT)
+def _keep(scratch: Ints, count: int, rest: float, threshold: float) -> int:
+    """Drop the touched rows that stay below the threshold; returns how many are left."""
+    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    kept = np.int64(0)
+    for i in range(count):
+        place = touched[i]
+        if sums[place] + rest < threshold:
+            sums[place] = 0.0
+        else:
+            touched[kept] = place
+            kept += 1
+    return kept
+
+
+@kernel(FLOAT, INTS, INTS, FLOATS, INTS, INT, INT)
+def _exact(plan: Ints, slots: Ints, boosts: Floats, parts: Ints, part: int, ordinal: int) -> float:
+    """The score of one row, in the order of the columns and clauses (M2)."""
+    total, subtotal = 0.0, 0.0
+    column_before = np.int64(-1)
+    table, columns = longs_at(plan[TABLE]), longs_at(plan[COLUMN_OF])
+    for i in range(len(slots)):
+        slot = slots[i]
+        at = (slot * plan[PARTS] + part) * LIST
+        count = table[at + COUNT]
+        if count == 0:
+            continue
+        column = columns[slot]
+        if column != column_before:
+            total += subtotal
+            subtotal = 0.0
+            column_before = column
+        docs = table[at + DOCS]
+        found = first_at_least(docs, 0, count, ordinal)
+        if found < count and np.int64(words_at(docs)[found]) == ordinal:
+            length = np.float64(words_at(parts[FIRST_LENGTHS + column])[ordinal])
+            frequency = frequency_at(table[at + FREQUENCIES], table[at + KIND], found)
+            impact = impact_of(frequency, length, plan[NORMS] + 8 * NORM * column)
+            subtotal += impact * _weight(plan, boosts, slot, i)
+    return total + subtotal
+
+
+# ------------------------------------------------------------------------- a search
+
+
+@kernel(INT, INTS, INTS, FLOATS, INTS, INT)
+def _order_lists(plan: Ints, slots: Ints, boosts: Floats, scratch: Ints, part: int) -> int:
+    """Order the lists of a part by what they can add at most; returns how many there are.
+
+    ORDER gets their places in `slots`, UPPERS the most, REST the sum of it from each list on.
+    """
+    order, uppers, rest = (
+        longs_at(scratch[ORDER]),
+        halves_at(scratch[UPPERS]),
+        halves_at(scratch[REST]),
+    )
+    table, ceilings = longs_at(plan[TABLE]), halves_at(plan[CEILINGS])
+    count = np.int64(0)
+    for i in range(len(slots)):
+        at = slots[i] * plan[PARTS] + part
+        if table[at * LIST + COUNT] == 0:
+            continue
+        upper = ceilings[at] * _weight(plan, boosts, slots[i], i)
+        place = count
+        while place > 0 and uppers[place - 1] < upper:
+            uppers[place] = uppers[place - 1]
+            order[place] = order[place - 1]
+            place -= 1
+        uppers[place] = upper
+        order[place] = i
+        count += 1
+    rest[count] = 0.0
+    for i in range(count - 1, -1, -1):
+        rest[i] = rest[i + 1] + uppers[i]
+    return count
+
+
+@kernel(types.void, INTS, INT, INTS)
+def _load_row(plan: Ints, at: int, row: Ints) -> None:
+    """Copy a list's row out of the table."""
+    table = longs_at(plan[TABLE])
+    for i in range(LIST):
+        row[i] = table[at * LIST + i]
+
+
+@kernel(INT, INTS, INTS, FLOATS, INTS, INTS, INTS, INTS, INT, FLOAT, FLOAT)
+def _window(
+    plan: Ints, slots: Ints, boosts: Floats, parts: Ints, scratch: Ints, row: Ints, where: Ints,
+    k: int, threshold: float, baseline: float,
+) -> int:  # fmt: skip
+    """Sum up a window; the rows that may be among the best are left in TOUCHED.
+
+    row     int64[LIST + 1], room for a list and the window's first ordinal
+    where   the part's number, and how many lists it has
+    threshold   without the baseline
+    """
+    part, lists = where[0], where[1]
+    order, rest = longs_at(scratch[ORDER]), halves_at(scratch[REST])
+    starts, stops = longs_at(scratch[STARTS]), longs_at(scratch[STOPS])
+    columns = longs_at(plan[COLUMN_OF])
+    touched = np.int64(0)
+    is_open = True  # whether rows that no list has touched yet may be among the best
+    for at in range(lists):
+        if starts[at] == stops[at]:
+            continue
+        if touched >= k and (is_open or stops[at] - starts[at] > touched):
+            threshold = max(threshold, _lowered(_kth_largest(scratch, touched, k), baseline))
+        if is_open and rest[at] < threshold:
+            is_open = False
+        i = order[at]
+        slot = slots[i]
+        column = columns[slot]
+        _load_row(plan, slot * plan[PARTS] + part, row)
+        norms, lengths = plan[NORMS] + 8 * NORM * column, parts[FIRST_LENGTHS + column]
+        weight = _weight(plan, boosts, slot, i)
+        if is_open:
+            touched = _add_list(row, scratch, norms, lengths, weight, parts[MASK], at, touched)
+        else:
+            touched = _keep(scratch, touched, rest[at], threshold)
+            touched = _look_up(row, scratch, norms, lengths, weight, at, touched)
+    if touched > k:
+        threshold = max(threshold, _lowered(_kth_largest(scratch, touched, k), baseline))
+    return _keep(scratch, touched, 0.0, threshold)
+
+
+@kernel(INT, INTS, INTS, INTS, FLOATS, INT_MATRIX, FLOAT, SCORES, INTS, INT_MATRIX)
+def best(
+    plan: Ints, scratch: Ints, slots: Ints, boosts: Floats, parts: Ints, baseline: float,
+    scores: Any, rowids: Ints, places: Ints,
+) -> int:  # fmt: skip
+    """The best rows for the sum of some slots, best first; returns how many there are.
+
+    slots     int64[n], in the order of the columns, and of the clauses in each
+    boosts    float64[n]; boost times weight is positive
+    baseline  what every row has beside, see `bm25.Variant.baseline`
+    scores    float32[k]     written: the best, (score descending, rowid ascending)
+    rowids    int64[k]       written
+    places    int64[2, k]    written: parts and ordinals
+    Twin      `index.text.search.search_text`, equal to the bit
+    """
+    k = np.int64(len(scores))
+    hits = np.int64(0)
+    numbers = scratch[SCRATCH:]  # room for one list's row, and for `where`
+    row, where = numbers[: LIST + 1], numbers[LIST + 1 :]
+    window = scratch[WINDOW]
+    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    order, rest = longs_at(scratch[ORDER]), halves_at(scratch[REST])
+    starts, stops = longs_at(scratch[STARTS]), longs_at(scratch[STOPS])
+    table = longs_at(plan[TABLE])
+    for part in range(plan[PARTS]):
+        lists = _order_lists(plan, slots, boosts, scratch, part)
+        for i in range(lists):
+            stops[i] = 0
+        for first in range(0, parts[part, SIZE], window):
+            threshold = -1.0
+            if hits == k:
+                threshold = _lowered(np.float64(scores[0]) - baseline, baseline)
+            if lists == 0 or rest[0] < threshold:
+                break
+            end = min(first + window, parts[part, SIZE])
+            for i in range(lists):
+                at = (slots[order[i]] * plan[PARTS] + part) * LIST
+                starts[i] = stops[i]
+                stops[i] = table[at + COUNT]
+                if end < parts[part, SIZE]:
+                    stops[i] = first_at_least(table[at + DOCS], starts[i], stops[i], end)
+            row[LIST] = first
+            where[0], where[1] = part, lists
+            count = _window(
+                plan, slots, boosts, parts[part], scratch, row, where, k, threshold, baseline
+            )
+            for i in range(count):
+                place = np.int64(touched[i])
+                sums[place] = 0.0
+                ordinal = first + place
+                exact = _exact(plan, slots, boosts, parts[part], part, ordinal)
+                score = np.float32(exact + baseline)
+                rowid = longs_at(parts[part, ROWIDS])[ordinal]
+                if hits == k:
+                    if score < scores[0] or (score == scores[0] and rowid > rowids[0]):
+                        continue
+                    scores[0], rowids[0] = score, rowid
+                    places[0, 0], places[1, 0] = part, ordinal
+                    _sift_hits(scores, rowids, places, hits)
+                    continue
+                at = hits
+                scores[at], rowids[at] = score, rowid
+                places[0, at], places[1, at] = part, ordinal
+                hits += 1
+                while at > 0 and _is_worse(scores, rowids, at, (at - 1) >> 1):
+                    _swap(scores, rowids, places, at, (at - 1) >> 1)
+                    at = (at - 1) >> 1
+    for last in range(hits - 1, 0, -1):
+        _swap(scores, rowids, places, 0, last)
+        _sift_hits(scores, rowids, places, last)
+    return hits

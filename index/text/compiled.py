@@ -1,0 +1,315 @@
+"""Compiled search: what the searches of one snapshot share, and the call of the kernel.
+
+    match text --> slots of its terms --> text_kernels.best --> hits
+                        |
+                    TextPlan: one table of lists, weights and largest impacts a snapshot
+
+A term of a column gets a *slot* when it is first searched for at a snapshot: where its list lies
+in each part, its weight, and the largest impact in each list. Phrases, prefixes and fuzzy words get
+slots for one search, of lists that are made for it. So a search for known words is a dictionary
+look-up a word, and one call. A plan belongs to a CollectionView and goes with it.
+
+What the kernel does not take (weights of zero or below, which `^0` and okapi give) is left to
+`search_text`, whose every answer the kernel gives bit by bit.
+
+Invariants
+    X11 A plan holds every array whose address stands in its table.
+    X12 A plan holds SLOTS_KEPT slots at most between two searches: 40 bytes a slot and part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m2mdb.index.text.atoms import weight_of_term
+from m2mdb.index.text.match_query import SHOULD, TERM
+from m2mdb.index.text.search import TINY, Search, TextHits
+from m2mdb.index.text.segment import TextSegment, address, list_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from m2mdb.compute.text_backend import Kernels
+    from m2mdb.index.text.atoms import Atom, Mask, TextsOf
+    from m2mdb.index.text.match_query import TextQuery
+    from m2mdb.index.text.source import Source, TextColumn
+
+    Ints = NDArray[np.int64]
+    Slots = tuple[list[int], list[float]]  # slots in the order of the columns, and their boosts
+
+SLOTS_KEPT = 1 << 14
+LARGEST_WINDOW = 1 << 17  # rows summed at a time: 1.5 MB, which stay in the processor's cache
+SPARE_SCRATCHES = 4
+FIRST_SLOTS = 64
+
+
+class Scratch:
+    """What one search at a time works in; `numbers` is `text_kernels`' scratch."""
+
+    __slots__ = ("_arrays", "k", "lists", "numbers", "window")
+
+    def __init__(self, window: int, lists: int, k: int) -> None:
+        """Room for windows of `window` rows, `lists` lists and the k best."""
+        self.window = window
+        self.lists = lists
+        self.k = k
+        # in the order of text_kernels.SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, LARGEST
+        self._arrays: list[NDArray[Any]] = [
+            np.zeros(window),
+            np.empty(window, np.uint32),
+            *[np.empty(lists, np.int64) for _ in range(3)],
+            np.empty(lists + 1),
+            np.empty(lists),
+            np.empty(k),
+        ]
+        rows_room = np.zeros(16, np.int64)
+        self.numbers = np.concatenate(
+            [np.array([*map(address, self._arrays), window], np.int64), rows_room]
+        )
+
+
+_spare: list[Scratch] = []  # taken and put back by single steps: threads never share one
+
+
+def _scratch(window: int, lists: int, k: int) -> Scratch:
+    """A scratch that is large enough."""
+    try:
+        found = _spare.pop()
+    except IndexError:
+        found = None
+    if found is None or found.window < window or found.lists < lists or found.k < k:
+        known = found or Scratch(1, 16, 16)
+        found = Scratch(max(window, known.window), max(lists, known.lists), max(k, known.k))
+    return found
+
+
+class TextPlan:
+    """The slots of some FULLTEXT columns at a snapshot; used by one thread at a time."""
+
+    __slots__ = (
+        "_ceilings", "_column_of", "_count", "_held", "_kernels", "_lists", "_norms", "_parts",
+        "_plan", "_rowids", "_slots", "_table", "_weights", "_weights_by_slot", "_window",
+        "columns",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        columns: Sequence[TextColumn],
+        rowids: Sequence[NDArray[np.int64]],
+        kernels: Kernels,
+        window: int = LARGEST_WINDOW,
+    ) -> None:
+        """`rowids` as `search_text` takes them; at most `window` rows are summed at a time."""
+        self.columns = columns
+        self._kernels = kernels
+        self._lists = kernels.lists
+        self._rowids = [np.ascontiguousarray(ids, np.int64) for ids in rowids]
+        self._held: list[Any] = []  # X11
+        self._slots: list[dict[bytes, int]] = [{} for _ in columns]
+        self._count = 0
+        self._table: Ints
+        self._ceilings: NDArray[np.float64]
+        self._weights: NDArray[np.float64]
+        self._column_of: Ints
+        self._weights_by_slot: list[float]
+        sizes = [source.size for source in columns[0].sources]
+        self._window = max(1, min(window, max(sizes, default=1)))
+        self._norms = np.zeros((len(columns), kernels.lists.NORM))
+        lengths = []
+        for number, column in enumerate(columns):
+            self._norms[number] = _norms_of(column, kernels.lists)
+            lengths.append([np.ascontiguousarray(s.lengths, np.uint32) for s in column.sources])
+        self._held.append(lengths)
+        self._parts = np.array(
+            [
+                [
+                    sizes[part],
+                    0,
+                    address(self._rowids[part]),
+                    *[address(of[part]) for of in lengths],
+                ]
+                for part in range(len(sizes))
+            ],
+            np.int64,
+        ).reshape(len(sizes), kernels.search.FIRST_LENGTHS + len(columns))
+        self._resize(FIRST_SLOTS)
+
+    def _resize(self, capacity: int) -> None:
+        """Tables of another size, with the slots that are there."""
+        parts, count = len(self._parts), self._count
+        table = np.zeros((capacity, parts, self._lists.LIST), np.int64)
+        ceilings, weights = np.zeros((capacity, parts)), np.zeros(capacity)
+        column_of = np.zeros(capacity, np.int64)
+        weights_by_slot = [0.0] * capacity
+        if count:
+            table[:count], ceilings[:count] = self._table[:count], self._ceilings[:count]
+            weights[:count], column_of[:count] = self._weights[:count], self._column_of[:count]
+            weights_by_slot[:count] = self._weights_by_slot[:count]
+        self._table, self._ceilings, self._weights = table, ceilings, weights
+        self._column_of, self._weights_by_slot = column_of, weights_by_slot
+        arrays = (table, ceilings, weights, column_of, self._norms)
+        self._plan = np.array([*map(address, arrays), parts, len(self.columns)], np.int64)
+
+    # Slots
+
+    @property
+    def slot_count(self) -> int:
+        """How many slots there are."""
+        return self._count
+
+    def _new_slot(self, number: int, weight: float) -> int:
+        """An empty slot of a column."""
+        slot = self._count
+        if slot == len(self._weights):
+            self._resize(2 * slot)
+        self._table[slot] = 0
+        self._weights[slot] = self._weights_by_slot[slot] = weight
+        self._column_of[slot] = number
+        self._count = slot + 1
+        return slot
+
+    def _slot_of(self, number: int, term: bytes) -> int:
+        """The slot of a term of a column, -1 where no part has it."""
+        column, kernels = self.columns[number], self._lists
+        frequency, lists = 0, []
+        for part, source in enumerate(column.sources):
+            if not source.document_count:
+                continue
+            checked, held = checked_list(source, term, kernels)
+            if checked is not None:
+                frequency += int(checked[kernels.COUNT])
+                lists.append((part, checked))
+                if held is not None:
+                    self._held.append(held)
+        slot = -1
+        if lists:
+            slot = self._new_slot(number, weight_of_term(column, frequency))
+            for part, checked in lists:
+                kernels.place_list(self._plan, checked, slot, part, number)
+        self._slots[number][term] = slot
+        return slot
+
+    def _slot_for(self, atom: Atom, held: list[Any]) -> int:
+        """A slot for the lists of an atom, which `held` keeps."""
+        column, kernels = self.columns[atom.column], self._lists
+        # The atom's weight has its boost and the column's in it already.
+        slot = self._new_slot(atom.column, atom.weight)
+        for part, (docs, frequencies) in enumerate(atom.lists):
+            if len(docs):
+                lengths = column.sources[part].lengths
+                checked, arrays = list_of(docs, frequencies, lengths, kernels)
+                held.append(arrays)
+                kernels.place_list(self._plan, checked, slot, part, atom.column)
+        return slot
+
+    # Searching
+
+    def search(
+        self,
+        query: TextQuery,
+        k: int,
+        masks: Sequence[Mask] | None,
+        texts_of: TextsOf | None,
+    ) -> TextHits | None:
+        """As `search_text`; None where that has to do it."""
+        if self._count > SLOTS_KEPT:
+            self._slots = [{} for _ in self.columns]
+            self._count = 0
+            del self._held[1:]
+        for clause in query.clauses:
+            if clause.kind != TERM or clause.occur != SHOULD or clause.field is not None:
+                return self._search_atoms(query, k, masks, texts_of)
+        slots, boosts = [], []
+        baseline = 0.0
+        for number, column in enumerate(self.columns):
+            known, weights = self._slots[number], self._weights_by_slot
+            for clause in query.clauses:
+                term = clause.terms[0]
+                slot = known.get(term)
+                if slot is None:
+                    slot = self._slot_of(number, term)
+                    weights = self._weights_by_slot
+                if slot >= 0:
+                    if weights[slot] * clause.boost * column.weight <= TINY:
+                        return None
+                    slots.append(slot)
+                    boosts.append(clause.boost)
+            if column.variant.baseline:
+                return self._search_atoms(query, k, masks, texts_of)
+        return self._best(slots, boosts, baseline, k, masks)
+
+    def _search_atoms(
+        self,
+        query: TextQuery,
+        k: int,
+        masks: Sequence[Mask] | None,
+        texts_of: TextsOf | None,
+    ) -> TextHits | None:
+        """`search` for clauses of every kind."""
+        search = Search(query, self.columns, masks, texts_of)
+        if not search.is_compilable:
+            return None
+        count = self._count
+        held: list[Any] = []
+        try:
+            slots = [self._slot_for(atom, held) for group in search.scored for atom in group]
+            allowed = search.allowed_masks()
+            factors = self._norms[:, self._lists.FACTOR].copy()
+            self._norms[:, self._lists.FACTOR] = 1.0
+            try:
+                return self._best(slots, [1.0] * len(slots), search.baseline, k, allowed)
+            finally:
+                self._norms[:, self._lists.FACTOR] = factors
+        finally:
+            self._count = count
+
+    def _best(
+        self,
+        slots: list[int],
+        boosts: list[float],
+        baseline: float,
+        k: int,
+        masks: Sequence[Mask] | None,
+    ) -> TextHits:
+        """Call the kernel."""
+        scores, rowids = np.empty(k, np.float32), np.empty(k, np.int64)
+        places = np.empty((2, k), np.int64)
+        parts = self._parts
+        held: list[Any] = []
+        if masks is not None:
+            for part, mask in enumerate(masks):
+                if mask is not None:
+                    if parts is self._parts:
+                        parts = parts.copy()
+                    held.append(np.ascontiguousarray(mask, bool))
+                    parts[part, self._kernels.search.MASK] = address(held[-1])
+        scratch = _scratch(self._window, len(slots), k)
+        count = self._kernels.search.best(
+            self._plan, scratch.numbers, np.array(slots, np.int64), np.array(boosts, np.float64),
+            parts, baseline, scores, rowids, places,
+        )  # fmt: skip
+        if len(_spare) < SPARE_SCRATCHES:
+            _spare.append(scratch)
+        return TextHits(places[0, :count], places[1, :count], rowids[:count], scores[:count], None)
+
+
+def checked_list(source: Source, term: bytes, lists: ModuleType) -> tuple[Ints | None, Any]:
+    """The list of a term as a plan takes it, None where there is none; and what it needs kept."""
+    if isinstance(source, TextSegment):
+        return source.checked(term, lists)
+    docs, frequencies = source.postings(term)
+    return list_of(docs, frequencies, source.lengths, lists) if len(docs) else (None, None)
+
+
+def _norms_of(column: TextColumn, lists: ModuleType) -> list[float]:
+    """A row of `text_lists.NORMS`."""
+    base, slope = column.variant.norm(column.statistics)
+    is_raised, scale, k1, delta = column.variant.constants
+    variant = lists.RAISED if is_raised else lists.RATIO
+    return [base, slope, variant, scale, k1, delta, column.weight]
