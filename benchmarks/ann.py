@@ -1,305 +1,172 @@
-"""Nearest-neighbour search beside libraries: queries per CPU second at equal recall, on one core.
+"""Nearest-neighbour search beside its rivals: queries per CPU second at equal recall, on one core.
 
-    taskset -c 0 python benchmarks/ann.py --data FOLDER [--stores m2mdb,hnswlib,...] [--k 10]
+    taskset -c 1 python benchmarks/ann.py --data FOLDER [--stores "m2mdb,svs"] [--keep PLACE]
 
-Each store gets the same vectors and queries in the same run and sweeps its effort. Every query is
-one call; then all of them in one call. Recall is that of the k best inner products, ties allowed.
-QPS at a recall is interpolated between two efforts (log QPS over recall); "-" where no effort
-reaches it. A store runs in a process of its own: memory is the growth of what it holds. Its times
-are CPU times, of all its threads, and each is the best of the turns: on a shared machine a
-store's wall time tells more of the neighbours.
+Each store (`stores.py`) gets the same vectors and queries in the same run and sweeps its effort:
+every query is one call; then all of them in one call; then one call a query under a filter that
+lets 10 % and 1 % of the rows pass. Recall is that of the k best inner products, ties allowed. QPS
+at a recall is interpolated between two efforts (log QPS over recall); "-" where no effort reaches
+it. A store is built in one process and searched in another: memory is the growth of the second.
+Times are CPU times of all threads, and each is the best of the turns: on a shared machine wall
+time tells more of the neighbours. A store that is slow sees the first queries only (`--seconds`).
 
-m2mdb runs as a database: a file, `Collection.add`, OPTIMIZE, commit, then `Collection.search`.
-The libraries keep arrays in memory and are saved to a file to tell their size.
+    --keep PLACE     where built stores are kept, so that the next run only searches them
+    --set            wordnet (--data), or synthetic: --count vectors of --dimension (synthetic.py)
+    --plot FILE      draws QPS over recall (needs matplotlib)
+    --json FILE      keeps all that was measured
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-import common  # sets the number of threads before NumPy loads
 import numpy as np
+from stores import LABELS, STORES, Array, Store, bytes_under, common, label_of
 
 RECALLS = (0.90, 0.95, 0.99)
-Array = np.ndarray[Any, Any]
-Search = Callable[[Array], Array]  # a query, or many, to row numbers
+LEAST = 30  # queries that even a slow store sees
 
 
-class Point(NamedTuple):
-    """One effort of a store: searches of one query and of many."""
-
-    effort: str
-    single: Search
-    batch: Search | None
+# ------------------------------------------------------------------------- data
 
 
-class Store(NamedTuple):
-    """A built store."""
+def rows_and_queries(options: argparse.Namespace) -> tuple[Array, Array]:
+    """float32 (n, d) and (m, d), all of length one."""
+    if options.set == "synthetic":
+        import synthetic
 
-    disk_bytes: int
-    points: Iterator[Point]
-
-
-def m2mdb(rows: Array, folder: str, k: int) -> Store:
-    """Through the public face; recall is asked for."""
-    import m2mdb
-    from m2mdb.compute.loader import LOADER
-
-    if not LOADER.wait():
-        raise SystemExit(f"no compiled kernels: {LOADER.error!r}")
-    started = time.process_time()
-    path = os.path.join(folder, "ann.m2m")
-    connection = m2mdb.connect(path)
-    connection.execute(
-        f"CREATE COLLECTION notes (id INTEGER PRIMARY KEY, e VECTOR({rows.shape[1]}) METRIC cosine)"
-    )
-    notes = connection.collection("notes")
-    notes.add({"id": np.arange(len(rows)), "e": rows})
-    connection.commit()
-    connection.execute("OPTIMIZE notes")
-    connection.commit()
-    spent["build"] = time.process_time() - started
-
-    def points() -> Iterator[Point]:
-        for recall in (0.5, 0.8, 0.9, 0.95, 0.98, 0.99):
-            yield Point(
-                f"recall {recall}",
-                partial(_ids, notes, k, recall),
-                partial(_ids_of_many, notes, k, recall),
-            )
-
-    return Store(os.path.getsize(path), points())
+        rows, queries = synthetic.vectors(options.count, options.dimension, options.queries)
+    else:
+        data = common.Data(options.data, options.count)
+        rows = data.vectors
+        step = max(1, len(data.queries) // options.queries)  # its kinds stand one after the other
+        queries = data.queries[::step][: options.queries]
+    return _unit(rows), _unit(queries)
 
 
-def _ids(notes: Any, k: int, recall: float, query: Array) -> Array:
-    ids: Array = notes.search(near=query, k=k, recall=recall, returning="id").ids
-    return ids
-
-
-def _ids_of_many(notes: Any, k: int, recall: float, queries: Array) -> Array:
-    ids: Array = notes.search_batch(queries, k=k, recall=recall)[0]
-    return ids
-
-
-def hrm2(rows: Array, folder: str, k: int) -> Store:
-    """The lists without a database: what they would be worth at no other cost."""
-    from m2mdb.compute.hrm2 import calibration, lists, rotation, training
-    from m2mdb.compute.hrm2.searcher import Searcher
-
-    started = time.process_time()
-    router = training.train(rows, max(8, len(rows) // 100), 1)
-    first, second = training.assign(router, rows, spill=True)
-    width = lists.padded(rows.shape[1])
-    built = lists.build(
-        rotation.rotate(rows, width, 1),
-        np.arange(len(rows), dtype=np.int32),
-        rotation.rotate(router.centers, width, 1),
-        first,
-        second,
-        "cosine",
-    )
-    searcher = Searcher(built, "cosine", 1)
-    table = calibration.calibrate(searcher, rows, 1)
-    spent["build"] = time.process_time() - started
-    wanted, epsilon = k + calibration.spare(k), calibration.EPSILON
-
-    def ranked(found: Array, query: Array) -> Array:
-        return found[np.argsort(-(rows[found] @ query), kind="stable")[:k]]
-
-    def points() -> Iterator[Point]:
-        for recall in (0.5, 0.8, 0.9, 0.95, 0.98, 0.99):
-            stop = calibration.stop_for(table, k, recall)
-
-            def single(query: Array, stop: Any = stop) -> Array:
-                found = searcher.search(query, stop, wanted=wanted, epsilon=epsilon)
-                return ranked(found.ordinals, query)
-
-            def batch(many: Array, stop: Any = stop) -> Array:
-                found = searcher.search_batch(many, stop, wanted=wanted, epsilon=epsilon)
-                keys = np.einsum("ijk,ik->ij", rows[found.ordinals], many)
-                keys[found.ordinals < 0] = -np.inf
-                best = np.argsort(-keys, axis=1, kind="stable")[:, :k]
-                return np.take_along_axis(found.ordinals, best, axis=1)
-
-            yield Point(f"recall {recall}", single, batch)
-
-    return Store(sum(array.nbytes for array in built) + rows.nbytes, points())
-
-
-def hnswlib(rows: Array, folder: str, k: int) -> Store:
-    """M = 16, ef_construction = 200."""
-    library = importlib.import_module("hnswlib")
-    started = time.process_time()
-    index = library.Index(space="ip", dim=rows.shape[1])
-    index.init_index(len(rows), ef_construction=200, M=16, random_seed=1)
-    index.set_num_threads(1)
-    index.add_items(rows)
-    path = os.path.join(folder, "hnsw")
-    index.save_index(path)
-    spent["build"] = time.process_time() - started
-
-    def points() -> Iterator[Point]:
-        for effort in (16, 32, 64, 128, 256):
-            index.set_ef(max(effort, k))
-            yield Point(
-                f"ef {effort}",
-                lambda query: index.knn_query(query, k)[0][0],
-                lambda many: index.knn_query(many, k)[0],
-            )
-
-    return Store(os.path.getsize(path), points())
-
-
-def usearch(rows: Array, folder: str, k: int) -> Store:
-    """16-bit floats, connectivity 16, expansion_add = 128."""
-    library = importlib.import_module("usearch.index")
-    started = time.process_time()
-    index = library.Index(
-        ndim=rows.shape[1], metric="ip", dtype="f16", connectivity=16, expansion_add=128
-    )
-    index.add(np.arange(len(rows)), rows, threads=1)
-    path = os.path.join(folder, "usearch")
-    index.save(path)
-    spent["build"] = time.process_time() - started
-
-    def points() -> Iterator[Point]:
-        for effort in (16, 32, 64, 128, 256):
-            index.expansion_search = effort
-            yield Point(
-                f"expansion {effort}",
-                lambda query: index.search(query, k, threads=1).keys,
-                lambda many: index.search(many, k, threads=1).keys,
-            )
-
-    return Store(os.path.getsize(path), points())
-
-
-def _faiss(rows: Array, folder: str, k: int, text: str, efforts: tuple[int, ...]) -> Store:
-    library = importlib.import_module("faiss")
-    library.omp_set_num_threads(1)
-    started = time.process_time()
-    index = library.index_factory(rows.shape[1], text, library.METRIC_INNER_PRODUCT)
-    index.train(rows)
-    index.add(rows)
-    path = os.path.join(folder, "faiss")
-    library.write_index(index, path)
-    spent["build"] = time.process_time() - started
-    name = "nprobe" if "IVF" in text else "efSearch"
-    space = library.ParameterSpace()
-    if text.endswith("RFlat"):
-        space.set_index_parameter(index, "k_factor_rf", 10)  # candidates compared for each of k
-
-    def points() -> Iterator[Point]:
-        for effort in efforts:
-            space.set_index_parameter(index, name, effort)
-            yield Point(
-                f"{name} {effort}",
-                lambda query: index.search(query[None], k)[1][0],
-                lambda many: index.search(many, k)[1],
-            )
-
-    return Store(os.path.getsize(path), points())
-
-
-def faiss_hnsw(rows: Array, folder: str, k: int) -> Store:
-    """HNSW with 32 links, vectors of 8-bit values."""
-    return _faiss(rows, folder, k, "HNSW32_SQ8", (8, 16, 32, 64, 128, 256))
-
-
-def faiss_ivf(rows: Array, folder: str, k: int) -> Store:
-    """IVF with 4-bit product quantisation (fast scan), then full precision."""
-    lists = max(16, len(rows) // 100)
-    text = f"IVF{lists},PQ{rows.shape[1] // 2}x4fs,RFlat"
-    return _faiss(rows, folder, k, text, (8, 16, 32, 64, 128, 256))
-
-
-def svs(rows: Array, folder: str, k: int) -> Store:
-    """Vamana with 48 links, window 150, vectors of 16-bit floats."""
-    library = importlib.import_module("svs")
-    started = time.process_time()
-    build = library.VamanaBuildParameters(graph_max_degree=48, window_size=150, alpha=0.95)
-    half = rows.astype(np.float16)
-    index = library.Vamana.build(build, half, library.DistanceType.MIP, 1)
-    places = [os.path.join(folder, name) for name in ("config", "graph", "data")]
-    index.save(*places)
-    spent["build"] = time.process_time() - started
-
-    def points() -> Iterator[Point]:
-        for effort in (10, 14, 20, 28, 48, 80, 140):
-            index.search_window_size = max(effort, k)
-            yield Point(
-                f"window {effort}",
-                lambda query: index.search(query[None], k)[0][0],
-                lambda many: index.search(many, k)[0],
-            )
-
-    return Store(_bytes_under(folder), points())
-
-
-def numpy(rows: Array, folder: str, k: int) -> Store:
-    """Every product, and argpartition."""
-    spent["build"] = 0.0
-
-    def single(query: Array) -> Array:
-        keys = rows @ query
-        return np.argpartition(keys, -k)[-k:]
-
-    def batch(many: Array) -> Array:
-        parts = [many[i : i + 100] @ rows.T for i in range(0, len(many), 100)]
-        return np.concatenate([np.argpartition(part, -k, axis=1)[:, -k:] for part in parts])
-
-    return Store(rows.nbytes, iter([Point("all", single, batch)]))
-
-
-STORES = {
-    each.__name__: each
-    for each in (m2mdb, hrm2, svs, faiss_hnsw, faiss_ivf, hnswlib, usearch, numpy)
-}
-spent: dict[str, float] = {}  # seconds of the last build
-
-
-def _bytes_under(folder: str) -> int:
-    return sum(
-        os.path.getsize(os.path.join(place, name))
-        for place, _, names in os.walk(folder)
-        for name in names
-    )
-
-
-def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _unit(rows: Array) -> Array:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / lengths, np.float32)
 
 
 def edges_of(rows: Array, queries: Array, k: int) -> Array:
-    """The k-th best product of each query."""
-    out = np.empty(len(queries), np.float32)
+    """The k-th best product of each query; -inf where there are fewer rows."""
+    out = np.full(len(queries), -np.inf, np.float32)
+    if len(rows) < k:
+        return out
     for start in range(0, len(queries), 100):
         keys = queries[start : start + 100] @ rows.T
         out[start : start + 100] = np.partition(keys, -k, axis=1)[:, -k]
     return out
 
 
-def recall(rows: Array, queries: Array, edges: Array, found: Array, k: int) -> float:
-    """The share of the k best that was found; no row counts twice."""
+def recall(
+    rows: Array, queries: Array, edges: Array, found: Sequence[Any], k: int, passing: Array | None
+) -> float:
+    """The share of the k best that was found; no row counts twice, none that the filter refuses."""
     hits = 0
-    for query, edge, some in zip(queries, edges, found, strict=True):
-        different = np.unique(some[some >= 0]).astype(np.int64)
+    for query, edge, some in zip(queries, edges, found, strict=False):
+        different = np.unique(np.asarray(some, np.int64)[:k])
+        different = different[different >= 0]
+        if passing is not None:
+            different = different[passing[different]]
         hits += min(k, int((rows[different] @ query >= edge - 1e-6).sum()))
-    return hits / (k * len(queries))
+    return hits / (k * len(found))
 
 
-def best_rate(work: Callable[[], object], queries: int, turns: int) -> float:
+# ------------------------------------------------------------------------- measuring
+
+
+def build(store: Store, options: argparse.Namespace, folder: str) -> dict[str, float]:
+    """Build a store, in this process: CPU and wall seconds, and the bytes of its files."""
+    rows, _ = rows_and_queries(options)
+    labels = {share: label_of(share, len(rows)) for share in LABELS}
+    started, clock = time.process_time(), time.perf_counter()
+    store.build(rows, labels, folder)
+    return {
+        "build": time.process_time() - started,
+        "build_wall": time.perf_counter() - clock,
+        "disk": bytes_under(folder),
+    }
+
+
+def search(store: Store, options: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """Sweep an opened store, in this process."""
+    rows, queries = rows_and_queries(options)
+    edges = edges_of(rows, queries, options.k)
+    before = _resident()
+    store.open(folder)
+    memory = None
+    plain, batches, filtered = [], [], {share: [] for share in LABELS}
+    for effort in store.efforts:
+        store.use(effort)
+        found, rate = _each(partial(store.search, k=options.k), queries, options)
+        reached = recall(rows, queries, edges, found, options.k, None)
+        plain.append((str(effort), reached, rate))
+        memory = memory or _resident() - before
+        if store.has_batch and len(found) == len(queries):
+            rate = _best(partial(store.batch, queries, options.k), len(queries), options.rounds)
+            together = recall(
+                rows, queries, edges, store.batch(queries, options.k), options.k, None
+            )
+            batches.append((str(effort), together, rate))
+        _tell(store.name, effort, plain[-1], batches)
+    if store.has_filter and not options.no_filters:
+        for share in LABELS:
+            filtered[share] = _filtered(store, share, rows, queries, options)
+    return {"plain": plain, "batch": batches, "filtered": filtered, "memory": memory}
+
+
+def _filtered(
+    store: Store, share: int, rows: Array, queries: Array, options: argparse.Namespace
+) -> list[tuple[str, float, float]]:
+    passing = label_of(share, len(rows)) == 0
+    edges = edges_of(rows[passing], queries, options.k)
+    points = []
+    for effort in store.efforts:
+        store.use(effort)
+        call = partial(store.filtered, k=options.k, share=share)
+        found, rate = _each(call, queries, options)
+        reached = recall(rows, queries, edges, found, options.k, passing)
+        points.append((str(effort), reached, rate))
+        _tell(f"{store.name} 1/{share}", effort, points[-1], [])
+        if reached >= 0.999:
+            break
+    return points
+
+
+def _each(
+    call: Callable[[Array], Any], queries: Array, options: argparse.Namespace
+) -> tuple[list[Any], float]:
+    """What was found for as many queries as the time allows, and queries per CPU second."""
+    call(queries[0])
+    found: list[Any] = []
+    started = time.perf_counter()
+    for query in queries:
+        found.append(call(query))
+        if len(found) >= LEAST and time.perf_counter() - started > options.seconds:
+            break
+    some = queries[: len(found)]
+
+    def all_of_them() -> None:
+        for query in some:
+            call(query)
+
+    return found, _best(all_of_them, len(some), options.rounds)
+
+
+def _best(work: Callable[[], object], queries: int, turns: int) -> float:
     """Queries per CPU second of the best turn."""
     best = float("inf")
     for _ in range(turns):
@@ -309,111 +176,165 @@ def best_rate(work: Callable[[], object], queries: int, turns: int) -> float:
     return queries / best
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Build and sweep one store, in this process."""
-    data = common.Data(options.data, options.count)
-    rows = data.vectors / np.linalg.norm(data.vectors, axis=1, keepdims=True)
-    queries = np.ascontiguousarray(data.queries[: options.queries])
-    edges = edges_of(rows, queries, options.k)
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        before = _resident()
+def _tell(name: str, effort: Any, point: tuple[str, float, float], batches: list[Any]) -> None:
+    batch = f"  batch {batches[-1][2]:8,.0f}" if batches else ""
+    line = f"  {name:18} {effort!s:34} recall {point[1]:.4f}  {point[2]:8,.0f} QPS{batch}"
+    print(line, file=sys.stderr, flush=True)
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# ------------------------------------------------------------------------- the run
+
+
+def run(name: str, options: argparse.Namespace, keep: str) -> dict[str, Any]:
+    """Build a store where it is not kept, and search it, each in a process of its own."""
+    safe = "".join(c if c.isalnum() else "-" for c in f"{name} {options.set} {options.count}")
+    folder = Path(keep, f"{safe}-{options.dimension}")
+    kept = folder / "built.json"
+    if not kept.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "store").mkdir(parents=True)
+        built = _child(name, "build", str(folder / "store"))
+        if "absent" in built:
+            return {"name": name, **built}
+        kept.write_text(json.dumps(built))
+    return {
+        "name": name,
+        "settings": STORES[name].settings,
+        **json.loads(kept.read_text()),
+        **_child(name, "search", str(folder / "store")),
+    }
+
+
+def _child(name: str, phase: str, folder: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--phase", phase]
+    command += ["--place", folder]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        return {"absent": f"{phase} failed with {done.returncode}"}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> int:
+    """Run each store in processes of its own, and print the table."""
+    parser = common.parser(__doc__ or "", 100_000, 3)
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--stores", default=",".join(STORES))
+    parser.add_argument("--set", default="wordnet", choices=("wordnet", "synthetic"))
+    parser.add_argument("--dimension", type=int, default=common.DIMENSION)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn of a slow store")
+    parser.add_argument("--no-filters", action="store_true")
+    parser.add_argument("--keep")
+    parser.add_argument("--plot")
+    parser.add_argument("--json")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--phase", help=argparse.SUPPRESS)
+    parser.add_argument("--place", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        work = build if options.phase == "build" else search
         try:
-            store = STORES[name](rows, folder, options.k)
+            print(json.dumps(work(STORES[options.only], options, options.place)))
         except ModuleNotFoundError as error:
-            return {"name": name, "absent": str(error)}
-        points = []
-        for point in store.points:
-            found = np.array([_padded(point.single(query), options.k) for query in queries])
-            reached = recall(rows, queries, edges, found, options.k)
-            single = best_rate(partial(_each, point, queries), len(queries), options.rounds)
-            batch = 0.0
-            if point.batch is not None:
-                batch = best_rate(partial(point.batch, queries), len(queries), options.rounds)
-            points.append((point.effort, reached, single, batch))
-            print(f"  {name:11} {point.effort:14} recall {reached:.4f}  {single:8,.0f} QPS  "
-                  f"batch {batch:8,.0f}", file=sys.stderr, flush=True)  # fmt: skip
-        memory = _resident() - before
-        return {
-            "name": name,
-            "points": points,
-            "build": spent["build"],
-            "memory": memory,
-            "disk": store.disk_bytes,
-        }
+            print(json.dumps({"absent": str(error)}))
+        return 0
+    with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
+        names = [name.strip() for name in options.stores.split(",")]
+        results = [run(name, options, options.keep or scratch) for name in names]
+    show(results, options)
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=1))
+    if options.plot:
+        plot(results, options)
+    return 0
 
 
-def _each(point: Point, queries: Array) -> None:
-    for query in queries:
-        point.single(query)
+# ------------------------------------------------------------------------- what came of it
 
 
-def _padded(found: Any, k: int) -> Array:
-    out = np.full(k, -1, np.int64)
-    some = np.asarray(found)[:k]
-    out[: len(some)] = some
-    return out
-
-
-def rate_at(points: list[list[Any]], wanted: float, column: int) -> float | None:
+def rate_at(points: list[list[Any]], wanted: float) -> float | None:
     """QPS at a recall, between the two efforts around it; None where none reaches it."""
     ordered = sorted(points, key=lambda point: point[1])
     enough = [point for point in ordered if point[1] >= wanted]
     below = [point for point in ordered if point[1] < wanted]
     if not enough:
         return None
-    rates: list[float] = [point[column] for point in enough]
-    if below and below[-1][column]:
+    rates: list[float] = [point[2] for point in enough]
+    if below and below[-1][2]:
         low, high = below[-1], enough[0]
         share = (wanted - low[1]) / (high[1] - low[1])
-        logs = (1 - share) * np.log(low[column]) + share * np.log(high[column])
-        rates.append(float(np.exp(logs)))
+        rates.append(float(np.exp((1 - share) * np.log(low[2]) + share * np.log(high[2]))))
     return max(rates)
-
-
-def main() -> int:
-    """Run each store in a process of its own, and print the table."""
-    parser = common.parser(__doc__ or "", 100_000, 3)
-    parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--stores", default=",".join(STORES))
-    parser.add_argument("--only", help="measure one store here and print what it did as JSON")
-    options = parser.parse_args()
-    if options.only:
-        print(json.dumps(measure(options.only, options)))
-        return 0
-    results = []
-    for name in options.stores.split(","):
-        command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if run.returncode:
-            results.append({"name": name, "absent": f"failed: {run.returncode}"})
-        else:
-            results.append(json.loads(run.stdout.splitlines()[-1]))
-    show(results, options)
-    return 0
 
 
 def show(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """A line for each store."""
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"\nk = {options.k}, {options.queries} queries; load average {load}")
+    print(f"\n{options.set}, {options.count:,} rows, k = {options.k}; load average {load}")
     heads = " ".join(f"{f'@{each:.2f}':>8}" for each in RECALLS)
+    shares = " ".join(f"{f'1/{each} @.95':>10}" for each in LABELS)
     print(
-        f"{'queries per CPU second':23} {heads}   {'batch':>5} {heads}   build s     MB   disk MB"
+        f"{'queries per CPU second':19} {heads} | batch {heads} | {shares} | "
+        f"{'build s':>8} {'rows/s':>7} {'MB':>5} {'disk MB':>8}"
     )
     for result in results:
         if "absent" in result:
-            print(f"{result['name']:23} {result['absent']}")
+            print(f"{result['name']:19} {result['absent']}")
             continue
-        cells = []
-        for column in (2, 3):
-            for each in RECALLS:
-                rate = rate_at(result["points"], each, column)
-                cells.append(f"{rate:8,.0f}" if rate else f"{'-':>8}")
+        plain = [_cell(rate_at(result["plain"], each), 8) for each in RECALLS]
+        batch = [_cell(rate_at(result["batch"], each), 8) for each in RECALLS]
+        some = [_cell(rate_at(_of(result["filtered"], each), 0.95), 10) for each in LABELS]
+        seconds = max(result["build"], 1e-9)
         print(
-            f"{result['name']:23} {' '.join(cells[:3])}         {' '.join(cells[3:])}"
-            f"   {result['build']:7.1f} {result['memory'] / 1e6:6.0f} {result['disk'] / 1e6:9.1f}"
+            f"{result['name']:19} {' '.join(plain)} |       {' '.join(batch)} | {' '.join(some)} | "
+            f"{seconds:8.1f} {options.count / seconds:7,.0f} {result['memory'] / 1e6:5.0f} "
+            f"{result['disk'] / 1e6:8.1f}"
         )
+
+
+def _of(filtered: dict[Any, list[list[Any]]], share: int) -> list[list[Any]]:
+    """JSON makes texts of the shares."""
+    return filtered.get(str(share)) or filtered.get(share) or []
+
+
+def _cell(rate: float | None, width: int) -> str:
+    return f"{rate:{width},.0f}" if rate else f"{'-':>{width}}"
+
+
+def plot(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """QPS over recall, a line for each store."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 6))
+    for result in results:
+        points = sorted((point[1], point[2]) for point in result.get("plain", ()))
+        if points:
+            mine = result["name"] == "m2mdb"
+            axes.plot(
+                *zip(*points, strict=True),
+                marker="o",
+                label=result["name"],
+                linewidth=3 if mine else 1,
+            )
+    axes.set(
+        xlabel=f"recall@{options.k}",
+        ylabel="queries per CPU second, one query a call",
+        yscale="log",
+        xlim=(0.7, 1.005),
+        title=f"{options.set}, {options.count:,} rows",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(options.plot, dpi=120)
 
 
 if __name__ == "__main__":
