@@ -11,7 +11,8 @@ Times are CPU times of all threads, and each is the best of the turns: on a shar
 time tells more of the neighbours. A store that is slow sees the first queries only (`--seconds`).
 
     --keep PLACE     where built stores are kept, so that the next run only searches them
-    --set            wordnet (--data), or synthetic: --count vectors of --dimension (synthetic.py)
+    --set            wordnet (--data); clusters: 200 normal ones, in which --count vectors of
+                     --dimension stand; synthetic: a likeness of real vectors (synthetic.py)
     --plot FILE      draws QPS over recall (needs matplotlib)
     --json FILE      keeps all that was measured
 """
@@ -43,7 +44,9 @@ LEAST = 30  # queries that even a slow store sees
 
 def rows_and_queries(options: argparse.Namespace) -> tuple[Array, Array]:
     """float32 (n, d) and (m, d), all of length one."""
-    if options.set == "synthetic":
+    if options.set == "clusters":
+        rows, queries = mixture(options.count, options.dimension, options.queries)
+    elif options.set == "synthetic":
         import synthetic
 
         rows, queries = synthetic.vectors(options.count, options.dimension, options.queries)
@@ -53,6 +56,15 @@ def rows_and_queries(options: argparse.Namespace) -> tuple[Array, Array]:
         step = max(1, len(data.queries) // options.queries)  # its kinds stand one after the other
         queries = data.queries[::step][: options.queries]
     return _unit(rows), _unit(queries)
+
+
+def mixture(count: int, dimension: int, queries: int, clusters: int = 200) -> tuple[Array, Array]:
+    """Normal clusters of one size and spread, rows and queries alike: easy, and often shown."""
+    random = np.random.default_rng(42)
+    centers = random.standard_normal((clusters, dimension), np.float32)
+    of = random.integers(0, clusters, count + queries)
+    all_of_them = centers[of] + random.standard_normal((len(of), dimension), np.float32)
+    return all_of_them[:count], all_of_them[count:]
 
 
 def _unit(rows: Array) -> Array:
@@ -226,7 +238,7 @@ def main() -> int:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--stores", default=",".join(STORES))
-    parser.add_argument("--set", default="wordnet", choices=("wordnet", "synthetic"))
+    parser.add_argument("--set", default="wordnet", choices=("wordnet", "clusters", "synthetic"))
     parser.add_argument("--dimension", type=int, default=common.DIMENSION)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn of a slow store")
     parser.add_argument("--no-filters", action="store_true")

@@ -251,9 +251,11 @@ class Hnswlib(Store):
         self.index.set_ef(effort["ef"])
 
     def search(self, query: Array, k: int) -> Any:
-        return self.index.knn_query(query, k)[0][0]
+        return self.batch(query, k)[0]
 
     def batch(self, queries: Array, k: int) -> Any:
+        if self.index.ef < k:
+            self.index.set_ef(k)
         return self.index.knn_query(queries, k)[0]
 
     def filtered(self, query: Array, k: int, share: int) -> Any:
@@ -578,6 +580,7 @@ STORES: dict[str, Store] = {
         Svs(),
         Faiss("HNSW16 SQ8", "HNSW16_SQ8", _EF),
         Faiss("HNSW32", "HNSW32,Flat", _EF),
+        Faiss("IVF256", "IVF256,Flat", [{"nprobe": n} for n in (1, 2, 4, 8, 16, 32, 64, 128)]),
         Faiss("IVF-PQ fs", "IVF{lists},PQ{half}x4fs,RFlat", _PROBES),
         Faiss("IVF-RaBitQ fs", "IVF{lists},RaBitQfs,RFlat", _PROBES),
         Hnswlib(),
