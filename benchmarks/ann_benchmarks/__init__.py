@@ -1,0 +1,1 @@
+"""m2mdb for ann-benchmarks; see module.py."""
