@@ -8,6 +8,7 @@ A B-tree at `header.catalog_root`. Numbers inside keys are big-endian u32:
     "S" collection segment       SegmentRecord
     "P" collection segment       newest ending commit u64, SegmentRecord: versions that are kept
     "A" collection               LIMITS: commits of the last schema change and the last FORGET
+    "D" collection column        how far new vectors lie from the lists: `index.drift`
     "K"                          KEPT: keep_commits, the oldest commit that it reaches back to
     "Q"                          commits that do not count for keep_commits: `index.quiet`
 
@@ -28,6 +29,9 @@ import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
 from m2mdb.index.catalog_check import check_catalog, check_description, check_fields
+from m2mdb.index.drift import KIND as DRIFT_KIND
+from m2mdb.index.drift import Drift, column_of_key
+from m2mdb.index.drift import remove_all as remove_drift
 from m2mdb.index.quiet import (
     QUIET_KEY,
     Ranges,
@@ -71,6 +75,7 @@ class CollectionEntry:
         "dead",
         "deletes_root",
         "delta_root",
+        "drift",
         "forget_commit",
         "id",
         "next_column",
@@ -104,6 +109,7 @@ class CollectionEntry:
         self.past_opened: tuple[Segment, ...] | None = None
         self.schema_commit = 0  # AS OF cannot go before these two
         self.forget_commit = 0
+        self.drift: dict[int, Drift] = {}  # by column id
 
     def copy(self) -> CollectionEntry:
         """A copy to change; opened segments and masks come along."""
@@ -243,7 +249,7 @@ def load_catalog(
         if kind == b"C" or key in (b"N", b"K", QUIET_KEY):
             continue
         owner = catalog.by_id.get(_key_number(key, 1, where))
-        if owner is None or kind not in (b"H", b"S", b"P", b"A"):
+        if owner is None or kind not in (b"H", b"S", b"P", b"A", DRIFT_KIND):
             raise CorruptDatabaseError(f"{where}: catalog key {key!r} belongs to no collection")
         if kind == b"H":
             _load_head(owner, raw, where)
@@ -251,6 +257,8 @@ def load_catalog(
             owner.schema_commit, owner.forget_commit = _unpacked(LIMITS, raw, key, where)
         elif kind == b"P":
             _load_past(owner, raw, where, known)
+        elif kind == DRIFT_KIND:
+            owner.drift[column_of_key(key, where)] = Drift.decode(raw, where)
         else:
             _load_segment(owner, raw, where, known)
     catalog.by_name = {entry.schema.name.lower(): entry for entry in catalog.by_id.values()}
@@ -399,6 +407,7 @@ def remove_entry(tree: BTree, entry: CollectionEntry) -> None:
         tree.delete(past_key(entry.id, record))
     if entry.schema_commit or entry.forget_commit:
         tree.delete(collection_key(b"A", entry.id))
+    remove_drift(tree, entry)
     tree.delete(collection_key(b"H", entry.id))
     tree.delete(collection_key(b"C", entry.id))
 

@@ -42,6 +42,7 @@ _COLUMN_TYPES: dict[str, tuple[type, ...]] = {
     "default": _DEFAULTS,
     "fulltext": (type(None), dict),
 }
+RETRAIN = (None, "auto", "manual")  # the option of an hrm2 index
 _INDEX_TYPES: dict[str, type] = {"name": str, "column": str, "kind": str, "unique": bool}
 
 
@@ -73,6 +74,8 @@ def _check_index(schema: CollectionSchema, index: IndexInfo) -> None:
     for name, kind in _INDEX_TYPES.items():
         if type(getattr(index, name)) is not kind:
             raise TypeError(f"{name} of an index is {type(getattr(index, name)).__name__}")
+    if not isinstance(index.options, dict) or index.options.get("retrain") not in RETRAIN:
+        raise ValueError(f"index {index.name[:40]!r} has options that it does not take")
     position = schema.position(index.column)
     if position is None:
         raise ValueError(f"index {index.name[:40]!r} is on no column")

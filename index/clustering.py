@@ -18,14 +18,16 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index import drift
 from m2mdb.index.description import ABOUT, describe_segment
 from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import Segment, SegmentRecord, lay_out
 from m2mdb.index.values import VectorData
+from m2mdb.pager.errors import ProgrammingError
 
 if TYPE_CHECKING:
     from m2mdb.index.catalog import CollectionEntry
@@ -37,6 +39,21 @@ if TYPE_CHECKING:
 HEAD = "h.head"  # the part by which lists are known
 PREFIX = "h."
 KIND = "hrm2"
+
+
+def checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an hrm2 index: `retrain`, "manual" or "auto".
+
+    Raises ProgrammingError for others.
+    """
+    for option, value in options.items():
+        if option != "retrain":
+            raise ProgrammingError(f"index {name}: hrm2 takes the option retrain, not {option}")
+        if value not in ("auto", "manual"):
+            raise ProgrammingError(
+                f"index {name}: retrain is {value!r}, expected 'auto' or 'manual'"
+            )
+    return {key: value for key, value in options.items() if value != "manual"}
 
 
 def declared_columns(schema: CollectionSchema) -> set[int]:
@@ -113,6 +130,7 @@ def list_segments(
         if add_lists(write, entry, record, index, values):
             changed[segment.id] = record
     _replace(entry, changed)
+    drift.settle(write, entry)
     return list(changed.values())
 
 
@@ -129,6 +147,7 @@ def drop_lists(
             write.transaction.free_extent(found)
             changed[segment.id] = record
     _replace(entry, changed)
+    drift.settle(write, entry)
     return list(changed.values())
 
 

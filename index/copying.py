@@ -47,6 +47,7 @@ from m2mdb.index.catalog import (
 )
 from m2mdb.index.collection import decode_deletions, encode_deletions, open_segments
 from m2mdb.index.description import DESCRIPTION_KEY, describe_collection
+from m2mdb.index.drift import put_all as put_drift
 from m2mdb.index.moving import replace_roots
 from m2mdb.index.pagemap import roots_of
 from m2mdb.index.receipts import ForgetState, StoredReceipt, load_receipts, load_state, put_receipts
@@ -346,6 +347,7 @@ class _Copied:
             put_past(catalog, entry.id, record)
         if entry.schema_commit or entry.forget_commit:
             put_limits(catalog, entry)
+        put_drift(catalog, entry)
 
 
 class _Copier:
@@ -366,6 +368,12 @@ class _Copier:
             entry.base_sequence, entry.past = int.from_bytes(random, "little"), {}
             entry.schema_commit = self.newest if self.source.catalog.keep_commits else 0
             entry.forget_commit = 0
+            entry.drift = {
+                column: state._replace(
+                    since=min(state.since, self.newest), alarmed=min(state.alarmed, self.newest)
+                )
+                for column, state in old.drift.items()
+            }
         shift = entry.base_sequence - old.base_sequence
         roots = {what: BTree.create(self.sink) for what, _ in roots_of(old)}
         replace_roots(entry, roots)

@@ -86,7 +86,9 @@ def create_index(
     if info.kind == "bm25":
         _add_text_index(write, view, column, info, options)
         return
-    if options:
+    if info.kind == clustering.KIND:
+        info.options = clustering.checked_options(info.name, options)
+    elif options:
         raise ProgrammingError(f"index {info.name}: {info.kind} takes no options")
     if info.kind == clustering.KIND:
         _add_lists(write, view, column, info)

@@ -127,11 +127,11 @@ def _rows_in(
 
 
 def mean_error(scratch: Scratch, centers: np.ndarray, rows: np.ndarray, first: np.ndarray) -> float:
-    """The mean distance of rows from the centroids of their first lists: quantisation error."""
+    """The mean squared distance of rows from the centroids of their lists: quantisation error."""
     total = 0.0
     for some in scratch.chunks(len(rows), 8 * rows.shape[1]):
         gap = rows[some] - centers[first[some]]
-        total += float(np.sqrt(np.einsum("ij,ij->i", gap, gap)).sum(dtype=np.float64))
+        total += float(np.einsum("ij,ij->i", gap, gap).sum(dtype=np.float64))
     return total / max(1, len(rows))
 
 
@@ -187,7 +187,7 @@ def _parts(column: Column, lists: Lists, table: np.ndarray, error: float) -> lis
     arrays["factors"] = lists.factors.ravel()
     arrays["positions"] = lists.positions.ravel().view(np.uint32)
     arrays["ordinals"] = lists.ordinals.view(np.uint32)
-    arrays["error"] = np.array([error], np.float32)
+    arrays["error"] = np.array([min(error, 1e30)], np.float32)
     named = [(PREFIX + name, column.id, array) for name, array in arrays.items()]
     return [(HEAD, column.id, head), *named]
 

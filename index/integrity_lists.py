@@ -19,6 +19,7 @@ import numpy as np
 from m2mdb.compute.hrm2.lists import BLOCK, SLOTS, Lists
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.index.hrm2 import SegmentLists, searched_rows
+from m2mdb.index.routing import stored_error
 
 if TYPE_CHECKING:
     from m2mdb.index.schema import Column
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CHUNK = 2048  # rows, or codes, that are compared at a time
 STEP = 0.51  # of a code's step: how far a number may be from its code
+ERROR = 0.1  # relative: the shorter residual is not always that of the first list
 LOOSE = 1e-3  # relative, for sums of many numbers
 
 
@@ -38,6 +40,7 @@ def list_faults(segment: Segment, column: Column, *, quick: bool = False) -> Ite
     if found is None or quick:
         return
     yield from _place_faults(segment, column, found)
+    yield from _error_faults(segment, column, found)
     yield from _row_faults(segment, column, found)
     yield from _code_faults(found)
 
@@ -61,6 +64,24 @@ def _place_faults(segment: Segment, column: Column, found: SegmentLists) -> Iter
     pairs = owners.astype(np.int64) * len(lists.ordinals) + positions
     if len(np.unique(pairs)) != len(pairs):
         yield "a row stands in one list twice"
+
+
+def _error_faults(segment: Segment, column: Column, found: SegmentLists) -> Iterator[str]:
+    """The baseline of drift, against the lengths of the shorter residual of each row."""
+    stored = stored_error(segment, column)
+    if not stored:
+        return
+    lists = found.lists
+    there = lists.positions >= 0
+    f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
+    tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
+    squares = (f.astype(np.float64) * np.sqrt(1 - tilt * tilt) / 2)[there] ** 2
+    shortest = np.full(len(lists.ordinals), np.inf)
+    np.minimum.at(shortest, lists.positions[there], squares)
+    error = float(shortest.mean())
+    scale = float(lists.squares.mean())
+    if not abs(error - stored) <= ERROR * max(error, stored) + LOOSE * scale:
+        yield f"the quantisation error is said to be {stored:.6g}, and is {error:.6g}"
 
 
 def _owners(lists: Lists) -> np.ndarray:

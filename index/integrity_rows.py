@@ -25,6 +25,7 @@ from m2mdb.index.description import (
     decode_fields,
     describe_collection,
 )
+from m2mdb.index.drift import faults as drift_faults
 from m2mdb.index.integrity_lists import list_faults
 from m2mdb.index.keys import decode_rowid, index_key
 from m2mdb.index.retention import load_ends
@@ -66,6 +67,8 @@ def check_collection(
         if segment.id not in damaged:
             _each(f"{where}, segment {segment.id}", report, _check_living, collection, segment,
                   report, quick)  # fmt: skip
+    for fault in drift_faults(collection):
+        report(f"{where}, drift: {fault}")
     _check_past(collection, damaged, report, quick=quick)
     if quick:
         return

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import clustering
+from m2mdb.index import clustering, drift
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.collection import (
     CHUNK_ROWS,
@@ -144,6 +144,8 @@ def add_segments(
         some = slice(start, start + step)
         chosen = [_slice(values, some) for values in stored] if step < len(rowids) else stored
         written.append(write_segment(write, entry, (rowids[some], chosen)))
+        drift.observe(write, entry, chosen)
+    drift.settle(write, entry)
     write.replace_entry(view, entry, written)
 
 
@@ -177,6 +179,11 @@ def after_write(write: WriteView, view: CollectionView) -> None:
         if not taken:
             break
         left -= taken
+    if view.entry.drift and drift.due_retraining(view.entry, write.transaction.page_size, left):
+        flush(write, view)  # M1
+        ids = drift.due_retraining(view.entry, write.transaction.page_size, MERGE_BYTES)
+        if ids:
+            merge(write, view, ids)
 
 
 def flush(write: WriteView, view: CollectionView) -> None:
@@ -199,6 +206,7 @@ def flush(write: WriteView, view: CollectionView) -> None:
         stored = delta_columns(mirror, chosen)
         commits = np.array(mirror.commits, np.uint64)[chosen]
         written.append(write_segment(write, entry, (rowids[chosen], stored), commits=commits))
+        drift.observe(write, entry, stored)
     changed: set[int] = set()
     for segment, kills in mirror.kills.items():
         ended = {ordinal: when[1] for ordinal, when in kills.items()}
@@ -209,6 +217,7 @@ def flush(write: WriteView, view: CollectionView) -> None:
     drop_empty(write, entry, changed)
     if keeps:
         retention.tidy(write, entry)
+    drift.settle(write, entry)
     records = written + [entry.records[i] for i in sorted(changed) if i in entry.records]
     write.replace_entry(view, entry, records)
 
@@ -248,6 +257,7 @@ def end_in_bulk(write: WriteView, view: CollectionView, found: Sequence[tuple[in
         changed |= end_places(write, entry, segment, ended)
     if not view.mirror.kills:
         drop_empty(write, entry, changed)
+        drift.settle(write, entry)
     records = [entry.records[i] for i in sorted(changed) if i in entry.records]
     write.replace_entry(view, entry, records)
 
@@ -413,6 +423,7 @@ def merge(
         drop_segment(write, entry, id_)
     if keeps:
         retention.tidy(write, entry)
+    drift.settle(write, entry)
     write.replace_entry(view, entry, written)
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from m2mdb.index import clustering
+from m2mdb.index import clustering, drift
 from m2mdb.index.maintenance import SEGMENT_BYTES, bytes_of, flush, merge
 from m2mdb.index.quiet import maintaining
 from m2mdb.pager.errors import OperationalError, ProgrammingError
@@ -66,6 +66,7 @@ def _optimize_one(database: Database, name: str) -> Optimized | None:
         for id_ in _without_lists(database, name):
             database.check_interrupted()
             _add_lists(database, name, id_)
+        _begin_drift_anew(database, name)
         with database.reading() as read:
             view = read.collection(name)
             return Optimized(view.schema.name, before, len(view.segments), view.count())
@@ -127,3 +128,15 @@ def _add_lists(database: Database, name: str, id_: int) -> None:
             records = clustering.list_segments(write, view, entry, wanted)
             if records:
                 write.replace_entry(view, entry, records)
+
+
+def _begin_drift_anew(database: Database, name: str) -> None:
+    """All rows stand in lists that were trained with them now: nothing has come since."""
+    with database.reading() as read:
+        if not any(state.rows for state in read.collection(name).entry.drift.values()):
+            return
+    with maintaining(database) as write:
+        view = write.collection(name)
+        entry = view.entry.copy()
+        drift.settle(write, entry, trained=True)
+        write.replace_entry(view, entry)

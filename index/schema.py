@@ -143,12 +143,23 @@ class Column:
 class IndexInfo:
     """An index on one column: a B-tree over its values, or the text index of a column."""
 
-    __slots__ = ("column", "id", "kind", "name", "root", "unique")
+    __slots__ = ("column", "id", "kind", "name", "options", "root", "unique")
 
     def __init__(
-        self, name: str, column: str, *, kind: str = "btree", unique: bool = False, root: int = 0
+        self,
+        name: str,
+        column: str,
+        *,
+        kind: str = "btree",
+        unique: bool = False,
+        root: int = 0,
+        options: dict[str, Any] | None = None,
     ) -> None:
-        """`root` is the B-tree's root page; a text index has none, it lies in the segments."""
+        """`root` is the B-tree's root page; a text index has none, it lies in the segments.
+
+        options  those of hrm2, see `index.clustering`; a text index's stand in its column
+        """
+        self.options = options or {}
         self.name = name
         self.column = column
         self.kind = kind
@@ -164,6 +175,7 @@ class IndexInfo:
             "kind": self.kind,
             "unique": self.unique,
             "root": self.root,
+            **({"options": self.options} if self.options else {}),
         }
 
     @classmethod
@@ -175,6 +187,7 @@ class IndexInfo:
             kind=fields["kind"],
             unique=fields["unique"],
             root=fields["root"],
+            options=fields.get("options"),
         )
 
 

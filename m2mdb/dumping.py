@@ -162,6 +162,8 @@ def index_statements(schema: CollectionSchema, kinds: Sequence[str]) -> Iterator
         if info.kind == "bm25":
             given = schema.columns[schema.column(info.column)].fulltext
             options = _options(given or {}, " WITH (", ")")
+        elif info.options:
+            options = _options(info.options, " WITH (", ")")
         unique = "UNIQUE " if info.unique else ""
         yield (
             f"CREATE {unique}INDEX {quoted(info.name)} ON {quoted(schema.name)} "

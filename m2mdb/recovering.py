@@ -149,7 +149,8 @@ def _index(connection: Connection, schema: CollectionSchema, kind: str, notes: l
     for info in schema.indexes:
         if info.kind != kind:
             continue
-        options = schema.columns[schema.column(info.column)].fulltext if kind == "bm25" else None
+        column = schema.columns[schema.column(info.column)]
+        options = column.fulltext if kind == "bm25" else info.options
         made = IndexInfo(info.name, info.column, kind=kind, unique=info.unique)
         try:
             connection.write(methodcaller("create_index", schema.name, made, options))

@@ -5,7 +5,10 @@ m2m_columns       collection, position, name, type, primary_key, unique_key, not
                   default_value, metric, fulltext
 m2m_indexes       name, collection, column_name, kind, is_unique
 m2m_segments      collection, part, rows, live
-m2m_clusters      collection, column_name, part, list, rows, spread (mean distance to the centroid)
+m2m_clusters      collection, column_name, part, list, rows (codes in the list), spread (their mean
+                  distance from the centroid), weight (share of all codes), is_dead (next to empty)
+m2m_lists         of each segment and column with lists: query.list_figures
+m2m_drift         how far the vectors that came lie from the lists: query.list_figures
 m2m_stats         one row of figures: query.statistics
 m2m_receipts      receipt, collection, rows, commit, digest, status, holders: of FORGET
 """
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.query.functions import FUNCTIONS
+from m2mdb.query.list_figures import DRIFT, LISTS, dead_lists, drift_rows, list_rows
 from m2mdb.query.lists import ListSchema, ListView
 from m2mdb.query.statistics import STATS, stats_row
 
@@ -73,10 +77,10 @@ def _clusters(view: View, collection: CollectionView) -> Rows:
                 continue
             name, part = schema.columns[index].name, f"segment {segment.id}"
             codes, spreads = lists.clusters()
-            for number, (rows, spread) in enumerate(
-                zip(codes.tolist(), spreads.tolist(), strict=True)
-            ):
-                yield schema.name, name, part, number, rows, spread
+            weights, dead = codes / max(1, int(codes.sum())), dead_lists(codes)
+            figures = zip(codes, spreads, weights, dead, strict=True)
+            for number, each in enumerate(figures):
+                yield schema.name, name, part, number, *(figure.item() for figure in each)
 
 
 _TABLES: dict[str, tuple[ListSchema, Callable[[View, CollectionView], Rows]]] = {
@@ -123,11 +127,13 @@ _TABLES: dict[str, tuple[ListSchema, Callable[[View, CollectionView], Rows]]] = 
             "m2m_clusters",
             (
                 ("collection", _TEXT), ("column_name", _TEXT), ("part", _TEXT), ("list", _INTEGER),
-                ("rows", _INTEGER), ("spread", "REAL"),
+                ("rows", _INTEGER), ("spread", "REAL"), ("weight", "REAL"), ("is_dead", _BOOLEAN),
             ),
         ),
         _clusters,
     ),
+    "m2m_lists": (LISTS, list_rows),
+    "m2m_drift": (DRIFT, drift_rows),
 }  # fmt: skip
 
 
