@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from m2mdb.pager.errors import InterfaceError, ProgrammingError
 from m2mdb.query.ast import Delete
 from m2mdb.query.binding import bind
+from m2mdb.query.correlation import Level
 from m2mdb.query.executor import execute, execute_many, plan_query
 from m2mdb.query.limits import check_statement
 from m2mdb.query.parser import iterate_script, parse
@@ -87,7 +88,9 @@ class ConditionPlan(Plan):
         self.tables.append((schema.name.lower(), schema))
         subqueries = Subqueries(statement.parameter_count)
         self._statement = statement
-        self._predicate = compile_predicate(statement.where, RowScope(schema, subqueries))
+        scope = RowScope(schema, subqueries)
+        level = Level(self, scope, (view, plan_query, subqueries))
+        self._predicate = compile_predicate(level.resolve(statement.where), scope)
         self.prepare_inner(subqueries, view, plan_query)
 
     def bound(self, view: View, parameters: Any) -> Filter:

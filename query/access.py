@@ -83,7 +83,7 @@ class Access:
         return f"SCAN {name}"
 
 
-def _checked(view: CollectionView, rowids: Sequence[int], condition: Filter) -> Selection:
+def _checked(view: CollectionView, rowids: Sequence[int], condition: Filter | None) -> Selection:
     """Those of some rows that exist and pass."""
     parts = view.parts()
     found: list[list[int]] = [[] for _ in parts]
@@ -94,7 +94,8 @@ def _checked(view: CollectionView, rowids: Sequence[int], condition: Filter) -> 
     chosen = []
     for part, ordinals in zip(parts, found, strict=True):
         rows = np.array(sorted(set(ordinals)), np.int64)
-        chosen.append(condition.chosen(part, rows) if len(rows) else rows)
+        passing = condition is not None and len(rows)
+        chosen.append(condition.chosen(part, rows) if condition and passing else rows)
     return Selection(view, chosen)
 
 
@@ -128,6 +129,48 @@ class KeyAccess(Access):
     def describe(self, name: str) -> str:
         """One line for EXPLAIN."""
         return f"SEARCH {name} USING {self._label}"
+
+
+def looked_up(
+    view: CollectionView,
+    column: int,
+    values: Sequence[Value],
+    predicate: Predicate | None,
+    bindings: Bindings,
+) -> Selection | None:
+    """The rows with one of these values in a column that is a key or has an index, and that pass.
+
+    None where the column is neither, or has too many such rows for looking them up one by one.
+    """
+    schema = view.schema
+    wanted = dict.fromkeys(value for value in values if value is not None)
+    rowids: list[int] = []
+    if column in (ROWID, schema.rowid_alias) or schema.columns[column].is_key:
+        found = (rowid_of(view, column, value) for value in wanted)
+        rowids = [rowid for rowid in found if rowid is not None]
+    elif schema.btree_on(column) is None:
+        return None
+    else:
+        most = view.count() // SPARSE
+        for value in wanted:
+            some = _equal_rowids(view, column, value)
+            if some is None or len(rowids) + len(some) > most:
+                return None
+            rowids += some
+    condition = None if predicate is None else predicate.bind(bindings)
+    return _checked(view, rowids, condition)
+
+
+def _equal_rowids(view: CollectionView, column: int, value: Value) -> list[int] | None:
+    """Candidates of an index for one value; None where the index does not suit it."""
+    bound: Bound = (lambda row, bindings: value, False)
+    empty = Bindings()
+    low = _bound_value(view.schema.columns[column], bound, empty, upper=False)
+    high = _bound_value(view.schema.columns[column], bound, empty, upper=True)
+    if low is UNSUITED or high is UNSUITED:
+        return None
+    found = view.index_rowids(column, low, high)
+    return None if found is None else found.tolist()
 
 
 def rowid_of(view: CollectionView, column: int, value: Value) -> int | None:

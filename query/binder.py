@@ -7,9 +7,7 @@ goes before a column of that name, elsewhere the column goes before it, as in SQ
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query.nodes import (
@@ -23,6 +21,7 @@ from m2mdb.query.nodes import (
     Star,
     Subquery,
 )
+from m2mdb.query.rewriting import rewritten
 from m2mdb.query.scope import RowScope
 
 
@@ -48,7 +47,7 @@ def outputs_of(items: Sequence[SelectItem], scope: RowScope) -> list[Output]:
     for item in items:
         expression = item.expression
         if isinstance(expression, Star):
-            found.extend(_spread(expression, scope))
+            found.extend(Output(name, node) for name, node in scope.spread(expression))
         else:
             found.append(Output(item.alias or _name(item, expression, scope), expression))
     return found
@@ -56,22 +55,9 @@ def outputs_of(items: Sequence[SelectItem], scope: RowScope) -> list[Output]:
 
 def _name(item: SelectItem, expression: Expression, scope: RowScope) -> str:
     """A column's own name as it was declared; else the expression as it was written."""
-    if isinstance(expression, ColumnRef) and scope.schema is not None:
-        index = scope.schema.position(expression.name)
-        return expression.name if index is None else scope.schema.columns[index].name
+    if isinstance(expression, ColumnRef):
+        return scope.declared(expression)
     return item.label
-
-
-def _spread(star: Star, scope: RowScope) -> list[Output]:
-    schema = scope.schema
-    if schema is None or not schema.columns:
-        raise ProgrammingError("* needs a collection in FROM")
-    if star.table is not None and star.table.lower() != scope.name:
-        raise ProgrammingError(f"no such collection in the statement: {star.table}")
-    return [
-        Output(column.name, ColumnRef(column.name, None, star.position))
-        for column in schema.columns
-    ]
 
 
 def aliases_of(items: Sequence[SelectItem]) -> Aliases:
@@ -87,37 +73,14 @@ def without_aliases(node: Expression, aliases: Aliases, scope: RowScope) -> Expr
     """The expression with aliases replaced, where no column has their name."""
     if not aliases:
         return node
-    known = {
-        name: expression
-        for name, expression in aliases.items()
-        if scope.schema is None or scope.schema.position(name) is None
-    }
-    replaced = _replaced(node, known)
-    assert isinstance(replaced, Expression)
-    return replaced
+    known = {name: expression for name, expression in aliases.items() if not scope.hides(name)}
 
+    def replace(each: Node) -> Node | None:
+        if isinstance(each, ColumnRef):
+            return each if each.table is not None else known.get(each.name.lower(), each)
+        return each if isinstance(each, Subquery) else None
 
-def _replaced(node: Any, aliases: Aliases) -> Any:
-    """A copy of a tree with aliases replaced; the tree itself where there are none."""
-    if isinstance(node, ColumnRef):
-        return node if node.table is not None else aliases.get(node.name.lower(), node)
-    if isinstance(node, list | tuple):
-        parts = [_replaced(part, aliases) for part in node]
-        changed = any(new is not old for new, old in zip(parts, node, strict=True))
-        return type(node)(parts) if changed else node
-    if not isinstance(node, Node) or isinstance(node, Subquery):
-        return node
-    changes = {
-        field: new
-        for field, value in node.fields().items()
-        if (new := _replaced(value, aliases)) is not value
-    }
-    if not changes:
-        return node
-    made = copy.copy(node)
-    for field, value in changes.items():
-        setattr(made, field, value)
-    return made
+    return rewritten(node, replace)
 
 
 def order_expression(

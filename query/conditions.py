@@ -22,6 +22,7 @@ from m2mdb.query.comparison import (
     rank,
 )
 from m2mdb.query.constants import is_constant
+from m2mdb.query.correlation import Correlated, OuterColumn, compile_correlated_in
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import (
     Between,
@@ -63,6 +64,8 @@ def type_of(node: Expression, scope: Scope) -> str | None:
         return scope.column(node).type
     if isinstance(node, Cast):
         return cast_type(node.type_name)
+    if isinstance(node, OuterColumn):
+        return node.type
     return type_of(node.operand, scope) if isinstance(node, Collate) else None
 
 
@@ -255,6 +258,9 @@ def compile_in(node: In, scope: Scope, compile: Compile) -> Evaluator:
     if isinstance(node.values, list) and not all(map(is_constant, node.values)):
         items = [folded(compile(value, scope), fold) for value in node.values]
         return _negated(_in_row(operand, items, affinity), node.negated)
+    if isinstance(node.values, Correlated):
+        values, shape = compile(node.values, scope), shaper(affinity, fold)
+        return _negated(compile_correlated_in(operand, values, shape), node.negated)
     gather = gatherer(node, scope, compile)
     key = (id(node), affinity)
 
@@ -295,6 +301,8 @@ def gatherer(node: In, scope: Scope, compile: Compile) -> Callable[[Bindings], l
     if isinstance(values, Subquery):
         index = scope.subquery(values, "list")
         return lambda bindings: list(bindings[index])
+    assert isinstance(values, Parameter), values
+    assert isinstance(values, Parameter), values
     index = values.index
     return lambda bindings: sequence_of(bindings[index], index)
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 from m2mdb.query.ast import Delete, Update
 from m2mdb.query.binder import Output, outputs_of
+from m2mdb.query.correlation import Level
 from m2mdb.query.functions import Bindings
-from m2mdb.query.nodes import SelectItem
-from m2mdb.query.plan import Explained, Plan, QueryPlanner
+from m2mdb.query.nodes import Expression, SelectItem
+from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.planner import plan_access
 from m2mdb.query.projection import Columns, Projection
 from m2mdb.query.result import Result
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
+    from m2mdb.query.planning import Planner
 
 
 class PlacedRows:
@@ -62,8 +64,10 @@ class Returning:
 
     __slots__ = ("_projection",)
 
-    def __init__(self, items: Sequence[SelectItem], scope: RowScope) -> None:
+    def __init__(self, items: Sequence[SelectItem], scope: RowScope, level: Level) -> None:
         outputs = outputs_of(items, scope)
+        for output in outputs:
+            output.expression = level.resolve(output.expression)
         if any(has_aggregate(output.expression) for output in outputs):
             raise ProgrammingError("RETURNING takes no aggregates")
         self._projection = Projection(outputs, scope)
@@ -80,21 +84,32 @@ class Returning:
 class WritePlan(Plan):
     """Base of INSERT, UPDATE and DELETE."""
 
-    __slots__ = ("name", "returning", "schema", "scope")
+    __slots__ = ("level", "name", "returning", "schema", "scope")
 
     def __init__(
         self,
         collection: str,
         returning: Sequence[SelectItem] | None,
-        view: View,
-        subqueries: Subqueries,
+        context: tuple[View, Planner, Subqueries],
     ) -> None:
+        view, _, subqueries = context
         super().__init__(subqueries.first)
         self.schema = target_schema(view, collection)
         self.name = self.schema.name.lower()
         self.tables.append((self.name, self.schema))
         self.scope = RowScope(self.schema, subqueries)
-        self.returning = None if returning is None else Returning(returning, self.scope)
+        self.level = Level(self, self.scope, context)
+        self.returning: Returning | None = None
+        if returning is not None:
+            self.returning = Returning(returning, self.scope, self.level)
+
+    def condition(self, where: Expression | None) -> Expression | None:
+        """WHERE, ready to be planned."""
+        if where is None:
+            return None
+        where = self.level.resolve(where)
+        refuse_aggregates(where, "WHERE")
+        return where
 
     def columns(self) -> tuple[list[str], list[str | None]]:
         """Names and types of RETURNING's columns; nothing without it."""
@@ -115,19 +130,18 @@ class UpdatePlan(WritePlan):
 
     __slots__ = ("_access", "_changed", "_projection")
 
-    def __init__(self, statement: Update, view: View, count: int, planner: QueryPlanner) -> None:
+    def __init__(self, statement: Update, view: View, count: int, planner: Planner) -> None:
         subqueries = Subqueries(count)
-        super().__init__(statement.collection, statement.returning, view, subqueries)
+        super().__init__(statement.collection, statement.returning, (view, planner, subqueries))
         if statement.or_action not in (None, "abort"):
             raise NotSupportedError(f"UPDATE OR {statement.or_action.upper()} is not built yet")
-        if statement.where is not None:
-            refuse_aggregates(statement.where, "WHERE")
-        self._access = plan_access(statement.where, self.scope)
+        self._access = plan_access(self.condition(statement.where), self.scope)
         assignments = {self.schema.column(each.column): each for each in statement.assignments}
         self._changed = list(assignments)
         for each in assignments.values():
             refuse_aggregates(each.value, "SET")
-        outputs = [Output(each.column, each.value) for each in assignments.values()]
+        resolve = self.level.resolve
+        outputs = [Output(each.column, resolve(each.value)) for each in assignments.values()]
         self._projection = Projection(outputs, self.scope)
         self.prepare_inner(subqueries, view, planner)
 
@@ -163,12 +177,10 @@ class DeletePlan(WritePlan):
 
     __slots__ = ("_access",)
 
-    def __init__(self, statement: Delete, view: View, count: int, planner: QueryPlanner) -> None:
+    def __init__(self, statement: Delete, view: View, count: int, planner: Planner) -> None:
         subqueries = Subqueries(count)
-        super().__init__(statement.collection, statement.returning, view, subqueries)
-        if statement.where is not None:
-            refuse_aggregates(statement.where, "WHERE")
-        self._access = plan_access(statement.where, self.scope)
+        super().__init__(statement.collection, statement.returning, (view, planner, subqueries))
+        self._access = plan_access(self.condition(statement.where), self.scope)
         self.prepare_inner(subqueries, view, planner)
 
     def run(self, view: View, bindings: Bindings) -> Result:

@@ -21,6 +21,7 @@ from m2mdb.query.ast import (
     Begin,
     Checkpoint,
     Commit,
+    Compound,
     CreateCollection,
     CreateIndex,
     Delete,
@@ -41,18 +42,23 @@ from m2mdb.query.ast import (
     Unbuilt,
     Update,
     Vacuum,
+    Values,
+    With,
 )
 from m2mdb.query.binding import Parameters, bind
+from m2mdb.query.compound import CompoundPlan, ValuesPlan
 from m2mdb.query.dml import DeletePlan, UpdatePlan
 from m2mdb.query.explain import explained
 from m2mdb.query.forget import ForgetPlan, receipt_result
 from m2mdb.query.insert import InsertPlan
 from m2mdb.query.limits import check_statement
 from m2mdb.query.plan import Plan
+from m2mdb.query.planning import Planner
 from m2mdb.query.pragma import checkpoint, run_pragma
 from m2mdb.query.result import Result
 from m2mdb.query.search_plan import SearchPlan
 from m2mdb.query.select import plan_select
+from m2mdb.query.syntax import NameFault, placed
 from m2mdb.query.vacuum import run_vacuum
 
 if TYPE_CHECKING:
@@ -65,28 +71,60 @@ KEPT_STATEMENTS = 256  # prepared ones of a database; the least recently used go
 _TOO_DEEP = "the statement is nested too deep"
 
 
-def plan_query(query: Query, view: View, count: int) -> Plan:
+def _plan_query(query: Query, view: View, count: int, planner: Planner) -> Plan:
     """The plan of a statement that gives rows."""
     if isinstance(query, Select):
-        return plan_select(query, view, count, plan_query)
+        return plan_select(query, view, count, planner)
     if isinstance(query, Search):
-        return SearchPlan(query, view, count, plan_query)
-    keyword = {"Compound": "UNION"}.get(type(query).__name__, type(query).__name__.upper())
-    raise NotSupportedError(f"{keyword} as a query is not built yet")
+        return SearchPlan(query, view, count, planner)
+    if isinstance(query, Compound):
+        return CompoundPlan(query, view, count, planner)
+    if isinstance(query, Values):
+        return ValuesPlan(query, view, count, planner)
+    assert isinstance(query, With), query
+    return plan_statement(query, view, count, planner)
 
 
-def plan_statement(statement: Statement, view: View, count: int) -> Plan:
-    """The plan of a statement with `count` parameters that reads or writes collections."""
+plan_query = Planner(_plan_query)
+
+
+def plan_statement(
+    statement: Statement, view: View, count: int, planner: Planner = plan_query
+) -> Plan:
+    """The plan of a statement with `count` parameters that reads or writes collections.
+
+    Raises what planning raises. NotSupportedError: WITH RECURSIVE.
+    """
+    if isinstance(statement, With):
+        if statement.recursive:
+            raise NotSupportedError("WITH RECURSIVE is not built yet; WITH without it is")
+        inner = planner.with_tables(statement.tables, view, count)
+        return plan_statement(statement.statement, view, count, inner)
     if isinstance(statement, Query):
-        return plan_query(statement, view, count)
+        return planner(statement, view, count)
     if isinstance(statement, Insert):
-        return InsertPlan(statement, view, count, plan_query)
+        return InsertPlan(statement, view, count, planner)
     if isinstance(statement, Update):
-        return UpdatePlan(statement, view, count, plan_query)
+        return UpdatePlan(statement, view, count, planner)
     if isinstance(statement, Forget):
-        return ForgetPlan(statement, view, count, plan_query)
+        return ForgetPlan(statement, view, count, planner)
     assert isinstance(statement, Delete), statement
-    return DeletePlan(statement, view, count, plan_query)
+    return DeletePlan(statement, view, count, planner)
+
+
+def within(statement: Statement) -> Statement:
+    """The statement behind WITH; any other is itself."""
+    return statement.statement if isinstance(statement, With) else statement
+
+
+def planned(statement: Statement, view: View, count: int) -> Plan:
+    """As `plan_statement`; a name that means nothing is told with its place."""
+    try:
+        return plan_statement(statement, view, count)
+    except NameFault as fault:
+        if not statement.text:
+            raise
+        raise ProgrammingError(placed(str(fault), statement.text, fault.position)) from None
 
 
 class Prepared:
@@ -96,8 +134,9 @@ class Prepared:
 
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
-        self.is_query = isinstance(statement, Query)
-        self.is_write = isinstance(statement, Insert | Update | Delete | Forget)
+        inner = within(statement)
+        self.is_query = isinstance(inner, Query)
+        self.is_write = isinstance(inner, Insert | Update | Delete | Forget)
         self._plan: Plan | None = None
 
     def plan(self, view: View) -> Plan:
@@ -105,7 +144,7 @@ class Prepared:
         plan = self._plan
         if plan is None or not plan.is_valid(view):
             statement = self.statement
-            plan = self._plan = plan_statement(statement, view, statement.parameter_count)
+            plan = self._plan = planned(statement, view, statement.parameter_count)
         return plan
 
 
@@ -145,7 +184,8 @@ def execute_many(
     database.forget_interrupt()
     prepared = _prepared(database, statement)
     tree = prepared.statement
-    if not isinstance(tree, Insert | Update | Delete) or tree.returning is not None:
+    inner = within(tree)
+    if not isinstance(inner, Insert | Update | Delete) or inner.returning is not None:
         raise ProgrammingError(
             "executemany() takes INSERT, UPDATE and DELETE without RETURNING only"
         )
@@ -224,14 +264,14 @@ def _run_other(database: Database, statement: Statement) -> Result:
 def _explain(database: Database, statement: Explain, parameters: Parameters) -> Result:
     """EXPLAIN plans and tells, and needs no values; with ANALYZE it also runs."""
     inner = statement.statement
-    is_write = isinstance(inner, Insert | Update | Delete | Forget)
+    is_write = isinstance(within(inner), Insert | Update | Delete | Forget)
     if not is_write and not isinstance(inner, Query):
         return explained([(0, type(inner).__name__)], None)
     bindings = bind(statement, parameters) if statement.analyze or parameters else None
     if not statement.analyze:
         bindings = None
     with database.writing() if is_write and statement.analyze else database.reading() as view:
-        plan = plan_statement(inner, view, statement.parameter_count)
+        plan = planned(inner, view, statement.parameter_count)
         return explained(plan.explain(view), None if bindings is None else (plan, view, bindings))
 
 

@@ -39,6 +39,12 @@ from m2mdb.query.conditions import (
     folded,
     shaper,
 )
+from m2mdb.query.correlation import (
+    Correlated,
+    OuterColumn,
+    compile_correlated,
+    compile_outer,
+)
 from m2mdb.query.functions import CONTEXT_FUNCTIONS, FUNCTIONS, Bindings
 from m2mdb.query.nodes import (
     Between,
@@ -117,6 +123,10 @@ def _collate(node: Collate, scope: Scope) -> Evaluator:
 def _subquery(node: Subquery, scope: Scope) -> Evaluator:
     index = scope.subquery(node, "scalar")
     return lambda row, bindings: bindings[index]
+
+
+def _correlated(node: Correlated, scope: Scope) -> Evaluator:
+    return compile_correlated(node, scope, compile_expression)
 
 
 def _unary(node: Unary, scope: Scope) -> Evaluator:
@@ -274,12 +284,14 @@ _COMPILERS: dict[type, Callable[..., Evaluator]] = {
     Cast: _cast,
     Collate: _collate,
     ColumnRef: _column,
+    Correlated: _correlated,
     FunctionCall: _call,
     In: _in,
     IsNull: _is_null,
     JsonPath: _json_path,
     Like: _like,
     Literal: _literal,
+    OuterColumn: compile_outer,
     Parameter: _parameter,
     Subquery: _subquery,
     Unary: _unary,

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from m2mdb.query.ast import Forget
 from m2mdb.query.dml import WritePlan
 from m2mdb.query.functions import Bindings
-from m2mdb.query.plan import Explained, QueryPlanner
+from m2mdb.query.plan import Explained
 from m2mdb.query.planner import plan_access
 from m2mdb.query.result import Result
 from m2mdb.query.scope import ROWID, Subqueries
-from m2mdb.query.select import refuse_aggregates
 
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
     from m2mdb.index.view import View, WriteView
+    from m2mdb.query.planning import Planner
 
 COLUMNS = ["rows", "commit", "digest", "status", "holders", "receipt"]
 TYPES: list[str | None] = ["INTEGER", "INTEGER", "TEXT", "TEXT", "TEXT", "INTEGER"]
@@ -29,11 +29,10 @@ class ForgetPlan(WritePlan):
 
     __slots__ = ("_access",)
 
-    def __init__(self, statement: Forget, view: View, count: int, planner: QueryPlanner) -> None:
+    def __init__(self, statement: Forget, view: View, count: int, planner: Planner) -> None:
         subqueries = Subqueries(count)
-        super().__init__(statement.collection, None, view, subqueries)
-        refuse_aggregates(statement.where, "WHERE")
-        self._access = plan_access(statement.where, self.scope)
+        super().__init__(statement.collection, None, (view, planner, subqueries))
+        self._access = plan_access(self.condition(statement.where), self.scope)
         self.prepare_inner(subqueries, view, planner)
 
     def columns(self) -> tuple[list[str], list[str | None]]:

@@ -253,14 +253,20 @@ class Bindings(list[Any]):
     """The values bound to a statement's parameters, and what is one moment for all of it.
 
     Behind the program's values stand those of the statement's own subqueries.
+
+    outer   the values that a correlated subquery reads of the row around it
+    shared  what the statement's queries have in common: rows of the tables of WITH
     """
 
-    __slots__ = ("_memo", "_moment")
+    __slots__ = ("_memo", "_moment", "outer", "shared", "view")
 
     def __init__(self, values: Any = ()) -> None:
         super().__init__(values)
         self._moment: datetime.datetime | None = None
         self._memo: dict[object, Any] | None = None
+        self.view: Any = None  # the View that the statement runs on, once it does
+        self.outer: tuple[Any, ...] = ()
+        self.shared: dict[Any, Any] = {}
 
     def once(self, key: object, make: Callable[[], Any]) -> Any:
         """What `make` gives, computed once for this run of the statement."""
@@ -274,6 +280,7 @@ class Bindings(list[Any]):
         """The first values alone, at the same moment: what a subquery is bound to."""
         other = Bindings(self[:count])
         other._moment = self.moment
+        other.outer, other.shared = self.outer, self.shared
         return other
 
     @property

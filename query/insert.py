@@ -15,11 +15,12 @@ from m2mdb.query.affinity import truth
 from m2mdb.query.ast import Insert
 from m2mdb.query.binding import adapted
 from m2mdb.query.conditions import Evaluator
+from m2mdb.query.correlation import Level
 from m2mdb.query.dml import PlacedRows, WritePlan
 from m2mdb.query.expression import compile_expression, literal_value
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import ColumnRef, Literal, OnConflict, Parameter
-from m2mdb.query.plan import Explained, Plan, QueryPlanner
+from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.result import Result
 from m2mdb.query.scope import ROWID, RowScope, Slot, Subqueries
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
+    from m2mdb.query.planning import Planner
 
 _MODES = {None: "error", "abort": "error", "replace": "replace", "ignore": "ignore"}
 _PLAIN = frozenset({str, bytes, bool, int, float, type(None)})
@@ -37,9 +39,9 @@ class InsertPlan(WritePlan):
 
     __slots__ = ("_mode", "_names", "_query", "_rows", "_slots", "_upsert")
 
-    def __init__(self, statement: Insert, view: View, count: int, planner: QueryPlanner) -> None:
+    def __init__(self, statement: Insert, view: View, count: int, planner: Planner) -> None:
         subqueries = Subqueries(count)
-        super().__init__(statement.collection, statement.returning, view, subqueries)
+        super().__init__(statement.collection, statement.returning, (view, planner, subqueries))
         if statement.or_action not in _MODES:
             action = (statement.or_action or "").upper()
             raise NotSupportedError(f"INSERT OR {action} is not built yet")
@@ -53,7 +55,8 @@ class InsertPlan(WritePlan):
             self._check_width(len(self._query.columns()[0]))
         for row in statement.rows:
             self._check_width(len(row))
-        self._rows = [[compile_expression(each, values_scope) for each in row]
+        values = Level(self, values_scope, (view, planner, subqueries))
+        self._rows = [[compile_expression(values.resolve(each), values_scope) for each in row]
                       for row in statement.rows]  # fmt: skip
         self._upsert: _Upsert | None = None
         conflict = statement.on_conflict
@@ -61,7 +64,7 @@ class InsertPlan(WritePlan):
             if conflict.action == "nothing" and _covers_all_keys(self.schema, conflict.column):
                 self._mode = "ignore"
             else:
-                self._upsert = _Upsert(self.schema, conflict, subqueries)
+                self._upsert = _Upsert(self.schema, conflict, subqueries, self.level)
         self.prepare_inner(subqueries, view, planner)
         self._slots = None if self.inner else _slots(statement)
 
@@ -209,7 +212,11 @@ class _Upsert:
     __slots__ = ("_assignments", "_keys", "_schema", "_scope", "_where", "target")
 
     def __init__(
-        self, schema: CollectionSchema, conflict: OnConflict, subqueries: Subqueries
+        self,
+        schema: CollectionSchema,
+        conflict: OnConflict,
+        subqueries: Subqueries,
+        level: Level,
     ) -> None:
         self._schema = schema
         keys = key_columns(schema)
@@ -229,11 +236,11 @@ class _Upsert:
         if conflict.action == "update":
             self._assignments = [
                 (schema.columns[schema.column(each.column)].name,
-                 compile_expression(each.value, self._scope))
+                 compile_expression(level.resolve(each.value), self._scope))
                 for each in conflict.assignments
             ]  # fmt: skip
             if conflict.where is not None:
-                self._where = compile_expression(conflict.where, self._scope)
+                self._where = compile_expression(level.resolve(conflict.where), self._scope)
 
     def run(
         self, write: WriteView, names: list[str], columns: list[list[Any]], bindings: Bindings

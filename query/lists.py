@@ -11,19 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from m2mdb.index.schema import closest
 from m2mdb.pager.errors import ProgrammingError
 
 
 class ListColumn:
     """A column's name and type; None: any type."""
 
-    __slots__ = ("name", "primary_key", "type", "unique")
+    __slots__ = ("is_key", "name", "primary_key", "type", "unique")
 
     def __init__(self, name: str, type: str | None) -> None:
         self.name = name
         self.type = type
         self.primary_key = False
         self.unique = False
+        self.is_key = False
 
 
 class ListSchema:
@@ -48,7 +50,9 @@ class ListSchema:
         found = self.position(name)
         if found is None:
             where = f" in {self.name}" if self.name else ""
-            raise ProgrammingError(f"no such column: {name}{where}")
+            close = closest(name, self._positions)
+            hint = f"; did you mean {self.columns[self._positions[close]].name}?" if close else ""
+            raise ProgrammingError(f"no such column: {name}{where}{hint}")
         return found
 
     def btree_on(self, column_index: int) -> None:

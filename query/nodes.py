@@ -238,12 +238,12 @@ class In(Expression):
 
     __slots__ = ("negated", "operand", "values")
 
-    values: list[Expression] | Parameter | Subquery
+    values: list[Expression] | Expression
 
     def __init__(
         self,
         operand: Expression,
-        values: list[Expression] | Parameter | Subquery,
+        values: list[Expression] | Expression,
         negated: bool,
         position: int,
     ) -> None:

@@ -62,18 +62,21 @@ class Plan:
         return found
 
     def prepare_inner(self, subqueries: Subqueries, view: View, planner: QueryPlanner) -> None:
-        """Plan the subqueries that compiling has found."""
+        """Plan the subqueries that compiling has found, but for those that have a plan already."""
         for node, form in subqueries.found:
-            self.inner.append((planner(node.query, view, self.parameter_count), form))
+            known: Any = subqueries.planned.get(id(node))
+            plan = known[0] if known else planner(node.query, view, self.parameter_count)
+            self.inner.append((plan, form))
 
     def bind_inner(self, view: View, bindings: Bindings) -> Bindings:
         """The bindings with the subqueries' values behind the program's."""
+        bindings.view = view
         if not self.inner:
             return bindings
         given = bindings.program_values(self.parameter_count)
         for plan, form in self.inner:
             own = given.program_values(self.parameter_count)
-            bindings.append(_inner_value(plan, form, view, own))
+            bindings.append(inner_value(plan, form, view, own))
         return bindings
 
     def explain_inner(self, view: View) -> Explained:
@@ -88,7 +91,8 @@ class Plan:
 QueryPlanner = Callable[["Query", "View", int], Plan]
 
 
-def _inner_value(plan: Plan, form: str, view: View, bindings: Bindings) -> Any:
+def inner_value(plan: Plan, form: str, view: View, bindings: Bindings) -> Any:
+    """What a subquery gives as a value: its one value, a list, or whether it has rows."""
     result = plan.run(view, bindings)
     if form == "exists":
         return bool(result.rows)

@@ -14,6 +14,7 @@ from m2mdb.query.access import Access, Bound, Evaluator, IndexAccess, KeyAccess
 from m2mdb.query.affinity import APPLY, NONE, Value
 from m2mdb.query.conditions import affinity_of, chain, gatherer
 from m2mdb.query.constants import is_constant
+from m2mdb.query.correlation import Correlated
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import Between, Binary, ColumnRef, Expression, In
@@ -96,6 +97,8 @@ def _key_list(
     if _key_label(column, scope) is None:
         return None
     if isinstance(term.values, list) and not all(map(is_constant, term.values)):
+        return None
+    if isinstance(term.values, Correlated):
         return None
     gather = gatherer(term, scope, compile_expression)
     affinity = affinity_of(term.operand, scope)

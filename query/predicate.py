@@ -36,6 +36,7 @@ from m2mdb.query.conditions import (
     type_of,
 )
 from m2mdb.query.constants import is_constant
+from m2mdb.query.correlation import Correlated
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import (
@@ -210,6 +211,8 @@ def _member(node: In, scope: RowScope, wanted: bool) -> Term | None:
     if not isinstance(node.operand, ColumnRef):
         return None
     if isinstance(node.values, list) and not all(map(is_constant, node.values)):
+        return None
+    if isinstance(node.values, Correlated):
         return None
     gather = gatherer(node, scope, compile_expression)
     affinity = affinity_of(node.operand, scope)

@@ -4,8 +4,8 @@ A row is a tuple. A scope gives each column that is used a position in it, in th
 use, so that only those columns are fetched; `sources` says what stands where: a column's index,
 ROWID, or the name of a computed column.
 
-A subquery that stands as a value does not depend on the row: it is run once, before the
-statement, and its value is bound behind the program's parameters.
+A subquery that does not depend on the row is run once, before the statement, and its value is
+bound behind the program's parameters; one that does is a node of `query.correlation`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 
 from m2mdb.index.schema import CollectionSchema
 from m2mdb.pager.errors import ProgrammingError
-from m2mdb.query.nodes import ColumnRef, Expression, Subquery
+from m2mdb.query.nodes import ColumnRef, Expression, Star, Subquery
+from m2mdb.query.syntax import NameFault
 
 ROWID = -1
 Source = int | str
@@ -47,11 +48,12 @@ class Scope(Protocol):
 class Subqueries:
     """The subqueries of one statement, in the order of their parameters."""
 
-    __slots__ = ("first", "found")
+    __slots__ = ("first", "found", "planned")
 
     def __init__(self, first: int) -> None:
         self.first = first
         self.found: list[tuple[Subquery, str]] = []
+        self.planned: dict[int, object] = {}  # the plans that `query.correlation` made, by id
 
     def add(self, node: Subquery, form: str) -> int:
         """The parameter's index that the result will have; the same for the same node."""
@@ -100,11 +102,12 @@ class RowScope:
         """The place of a name's value; ProgrammingError: no such column."""
         schema = self.schema
         if schema is None:
-            raise ProgrammingError(f"no such column: {reference.name}")
+            raise NameFault(f"no such column: {reference.name}", reference.position)
         if reference.table is not None and reference.table.lower() != self.name:
-            raise ProgrammingError(
+            raise NameFault(
                 f"no such column: {reference.table}.{reference.name}; the statement reads "
-                f"{self.name}"
+                f"{self.name or 'a query without a name'}",
+                reference.position,
             )
         index = schema.position(reference.name)
         if index is not None:
@@ -114,8 +117,49 @@ class RowScope:
             return Slot(self.position(ROWID), "INTEGER")
         if lower in self.computed:
             return Slot(self.position(lower), COMPUTED_TYPES.get(lower))
-        schema.column(reference.name)
+        try:
+            schema.column(reference.name)
+        except ProgrammingError as problem:
+            raise NameFault(str(problem), reference.position) from None
         raise AssertionError("column() found what position() did not")
+
+    def has(self, reference: ColumnRef) -> bool:
+        """Whether a name is one of this scope's, be it ambiguous."""
+        if self.schema is None:
+            return False
+        if reference.table is not None and reference.table.lower() != self.name:
+            return False
+        lower = reference.name.lower()
+        return self.schema.position(lower) is not None or lower in ("rowid", *self.computed)
+
+    def declared(self, reference: ColumnRef) -> str:
+        """A column's name as it was declared; the name as written where it is no column."""
+        index = None if self.schema is None else self.schema.position(reference.name)
+        if index is None or self.schema is None:
+            return reference.name
+        return self.schema.columns[index].name
+
+    def hides(self, name: str) -> bool:
+        """Whether a column has this name, so that it goes before an alias."""
+        return self.schema is not None and self.schema.position(name) is not None
+
+    def spread(self, star: Star) -> list[tuple[str, Expression]]:
+        """The names and references that `*` or `table.*` stands for.
+
+        Raises ProgrammingError: no FROM, or another collection's star.
+        """
+        schema = self.schema
+        if schema is None or not schema.columns:
+            raise NameFault("* needs a collection in FROM", star.position)
+        if star.table is not None and star.table.lower() != self.name:
+            raise NameFault(f"no such collection in the statement: {star.table}", star.position)
+        return [
+            (column.name, ColumnRef(column.name, None, star.position)) for column in schema.columns
+        ]
+
+    def expansion(self, reference: ColumnRef) -> Expression | None:
+        """What a name stands for that is no single column; None for all others."""
+        return None
 
     def replacement(self, node: Expression) -> Slot | None:
         """Nothing is computed before the row is read."""

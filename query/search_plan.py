@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +9,10 @@ import numpy as np
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.text.match_query import parse_match
 from m2mdb.pager.errors import DataError, NotSupportedError, ProgrammingError
-from m2mdb.query.ast import Query, Search
+from m2mdb.query.ast import Search
 from m2mdb.query.binder import Output, outputs_of
 from m2mdb.query.constants import walk
+from m2mdb.query.correlation import Level
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import ColumnRef, FunctionCall, Node, SelectItem, Star
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from m2mdb.index.effort import PartWork
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
+    from m2mdb.query.planning import Planner
 
-QueryPlanner = Callable[[Query, "View", int], Plan]
 _UNBUILT = {
     "for_": "FOR", "decay": "DECAY", "temperature": "TEMPERATURE",
     "seed": "SEED", "diversity": "DIVERSITY",
@@ -56,7 +56,7 @@ class SearchPlan(Plan):
         "_values",
     )  # fmt: skip
 
-    def __init__(self, statement: Search, view: View, count: int, planner: QueryPlanner) -> None:
+    def __init__(self, statement: Search, view: View, count: int, planner: Planner) -> None:
         super().__init__(count)
         self._statement = statement
         _refuse_unbuilt(statement)
@@ -68,8 +68,9 @@ class SearchPlan(Plan):
         if statement.match is not None:
             text_column(schema, statement.match_column)
         constant_scope = RowScope(None, subqueries)
+        constants = Level(self, constant_scope, (view, planner, subqueries))
         self._values = {
-            name: compile_expression(node, constant_scope)
+            name: compile_expression(constants.resolve(node), constant_scope)
             for name in _VALUES
             if (node := getattr(statement, name)) is not None
         }
@@ -77,7 +78,8 @@ class SearchPlan(Plan):
         scope = RowScope(schema, subqueries)
         self._predicate: Predicate | None = None
         if statement.where is not None:
-            self._predicate = compile_predicate(statement.where, scope)
+            level = Level(self, scope, (view, planner, subqueries))
+            self._predicate = compile_predicate(level.resolve(statement.where), scope)
         hit_scope = RowScope(schema, subqueries, computed=COMPUTED)
         self._projection = Projection(_outputs(statement, schema, hit_scope), hit_scope)
         self.prepare_inner(subqueries, view, planner)

@@ -1,4 +1,4 @@
-"""SELECT: one collection, a system table, a query in FROM, or no table at all.
+"""SELECT: over one table, several that are joined, a query in FROM, or no table at all.
 
     source --WHERE--> selection --GROUP BY--> groups --HAVING--> --ORDER BY--> --LIMIT--> rows
 
@@ -8,14 +8,14 @@ Without grouping, rows are put in order and cut before the columns of the result
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query.access import KeyAccess, rowid_of
 from m2mdb.query.affinity import truth
 from m2mdb.query.aggregates import is_aggregate
-from m2mdb.query.ast import Query, Select
+from m2mdb.query.ast import Select
 from m2mdb.query.binder import (
     Output,
     aliases_of,
@@ -27,37 +27,38 @@ from m2mdb.query.binder import (
 from m2mdb.query.conditions import collation_of as fold_of_node
 from m2mdb.query.conditions import folded
 from m2mdb.query.constants import walk
+from m2mdb.query.correlation import Level
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.grouping import Grouping
-from m2mdb.query.lists import NO_TABLE, ListSchema, ListView
-from m2mdb.query.nodes import (
-    ColumnRef,
-    DerivedTable,
-    Expression,
-    FunctionCall,
-    OrderItem,
-    Source,
-    TableName,
-)
+from m2mdb.query.join import JoinSource
+from m2mdb.query.joined import JoinedRows
+from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Join, OrderItem, Source
 from m2mdb.query.ordering import SortKey, distinct_rows, row_limit, sorted_order
 from m2mdb.query.plan import Explained, Plan
-from m2mdb.query.planner import plan_access
 from m2mdb.query.projection import Projection
 from m2mdb.query.result import Result
 from m2mdb.query.scope import RowScope, Subqueries
 from m2mdb.query.selection import Selection
-from m2mdb.query.system_tables import system_schema, system_view
+from m2mdb.query.sources import Context, TableSource, leaf_of
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.view import View
+    from m2mdb.query.planning import Planner
 
-Opener = Callable[["View", Bindings], Any]  # gives the CollectionView or ListView to read
-QueryPlanner = Callable[[Query, "View", int], Plan]
+Rows = Selection | JoinedRows
 
 
-def plan_select(statement: Select, view: View, count: int, planner: QueryPlanner) -> Plan:
+def source_of(source: Source | None, context: Context) -> TableSource | JoinSource:
+    """What FROM says, planned but for its WHERE."""
+    if isinstance(source, Join):
+        return JoinSource(source, context)
+    leaf = leaf_of(source, context)
+    return TableSource(leaf, RowScope(leaf.schema, context.subqueries, name=leaf.name))
+
+
+def plan_select(statement: Select, view: View, count: int, planner: Planner) -> Plan:
     """The plan of a SELECT; `planner` plans the queries inside it.
 
     Raises ProgrammingError: unknown names, misused aggregates, numbers out of range.
@@ -70,110 +71,66 @@ class SelectPlan(Plan):
     """A SELECT, compiled."""
 
     __slots__ = (
-        "_access", "_as_of", "_counts_all", "_distinct", "_grouped", "_limits", "_open", "_order",
-        "_projection", "_scope", "_source_plan", "_title",
+        "_counts_all", "_distinct", "_grouped", "_limits", "_order", "_projection", "_scope",
+        "_source",
     )  # fmt: skip
 
-    def __init__(self, statement: Select, view: View, count: int, planner: QueryPlanner) -> None:
+    def __init__(self, statement: Select, view: View, count: int, planner: Planner) -> None:
         super().__init__(count)
-        self._source_plan: Plan | None = None
         subqueries = Subqueries(count)
-        self._as_of: Expression | None = getattr(statement.source, "as_of", None)
-        self._open, schema = self._source(statement.source, view, planner, subqueries)
-        alias = getattr(statement.source, "alias", None)
-        self._scope = RowScope(schema, subqueries, name=alias)
-        self._title = (alias or schema.name) if statement.source is not None else "CONSTANT ROW"
-        if self._as_of is not None:
-            self._title += " AS OF A COMMIT"
-        outputs = outputs_of(statement.items, self._scope)
+        context = Context(view, planner, subqueries)
+        source = self._source = source_of(statement.source, context)
+        self.tables.extend(source.leaf.tables)
+        scope = self._scope = source.scope
+        names = [item.alias for item in statement.items if item.alias is not None]
+        level = Level(self, scope, (view, planner, subqueries), names)
+        source.resolve(level.resolve)
+        for condition in source.conditions():
+            refuse_aggregates(condition, "ON")
+        outputs = outputs_of(statement.items, scope)
+        for output in outputs:
+            output.expression = level.resolve(output.expression)
         aliases = aliases_of(statement.items)
         where = statement.where
         if where is not None:
-            where = without_aliases(where, aliases, self._scope)
+            where = level.resolve(without_aliases(where, aliases, scope))
             refuse_aggregates(where, "WHERE")
-        self._access = plan_access(where, self._scope, with_indexes=self._as_of is None)
+        source.restrict(where)
         keys = [
-            group_expression(node, outputs, aliases, self._scope) for node in statement.group_by
+            level.resolve(group_expression(node, outputs, aliases, scope))
+            for node in statement.group_by
         ]
         order = [
-            (item, order_expression(item, outputs, aliases, self._scope))
+            (item, level.resolve(order_expression(item, outputs, aliases, scope)))
             for item in statement.order_by
         ]
         having = statement.having
         if having is not None:
-            having = without_aliases(having, aliases, self._scope)
+            having = level.resolve(without_aliases(having, aliases, scope))
         self._distinct = statement.distinct
-        self._limits = self._compile_limits(statement)
+        self._limits = self._compile_limits(statement, level)
         expressions = [output.expression for output in outputs] + [node for _, node in order]
         self._grouped: _GroupedWork | None = None
         self._projection: Projection | None = None
         self._order: tuple[list[OrderItem], Projection] | None = None
+        self._counts_all = False
         if keys or having is not None or any(map(has_aggregate, expressions)):
-            self._grouped = _GroupedWork(self._scope, keys, outputs, having, order)
-            self._counts_all = where is None and self._grouped.is_count and not keys
+            self._grouped = _GroupedWork(scope, keys, outputs, having, order)
+            is_plain = where is None and not keys and isinstance(source, TableSource)
+            self._counts_all = is_plain and self._grouped.is_count
         else:
-            self._counts_all = False
-            self._projection = Projection(outputs, self._scope)
+            self._projection = Projection(outputs, scope)
             if order:
                 named = [Output("", node) for _, node in order]
                 items = [item for item, _ in order]
-                self._order = items, Projection(named, self._scope, collated=True)
+                self._order = items, Projection(named, scope, collated=True)
         self.prepare_inner(subqueries, view, planner)
 
-    def _source(
-        self, source: Source | None, view: View, planner: QueryPlanner, subqueries: Subqueries
-    ) -> tuple[Opener, Any]:
-        """What opens the source, and its schema."""
-        if source is None:
-            return (lambda view, bindings: ListView(NO_TABLE, [()])), NO_TABLE
-        if isinstance(source, TableName):
-            if source.as_of is not None:
-                return self._past(source.name, source.as_of, view, subqueries)
-            return self._table(source.name, view)
-        if isinstance(source, DerivedTable):
-            return self._derived(source, view, planner)
-        raise NotSupportedError("joins and bound tables in FROM are not built yet")
-
-    def _table(self, name: str, view: View) -> tuple[Opener, Any]:
-        system = system_schema(name)
-        if system is not None:
-            return (lambda view, bindings: system_view(view, name)), system
-        schema = view.collection(name).schema
-        lower = name.lower()
-        self.tables.append((lower, schema))
-        return (lambda view, bindings: view.collection(lower)), schema
-
-    def _past(
-        self, name: str, as_of: Expression, view: View, subqueries: Subqueries
-    ) -> tuple[Opener, Any]:
-        """A collection AS OF a commit: its schema is the present one, or it cannot be read."""
-        if system_schema(name) is not None:
-            raise ProgrammingError(f"{name} AS OF: a system table shows the present alone")
-        schema = self._table(name, view)[1]
-        commit = compile_expression(as_of, RowScope(None, subqueries))
-        lower = name.lower()
-        return (lambda view, bindings: view.collection_as_of(lower, commit((), bindings))), schema
-
-    def _derived(
-        self, source: DerivedTable, view: View, planner: QueryPlanner
-    ) -> tuple[Opener, Any]:
-        inner = planner(source.query, view, self.parameter_count)
-        self._source_plan = inner
-        self.tables.extend(inner.all_tables())
-        names, types = inner.columns()
-        schema = ListSchema(source.alias or "", list(zip(names, types, strict=True)))
-        count = self.parameter_count
-
-        def open_rows(view: View, bindings: Bindings) -> ListView:
-            return ListView(schema, inner.run(view, bindings.program_values(count)).rows)
-
-        return open_rows, schema
-
-    def _compile_limits(self, statement: Select) -> list[tuple[str, Any]]:
+    def _compile_limits(self, statement: Select, level: Level) -> list[tuple[str, Any]]:
         """LIMIT and OFFSET, which see no columns."""
         scope = RowScope(None, self._scope.subqueries)
         return [
-            (name, compile_expression(node, scope))
+            (name, compile_expression(level.resolve(node), scope))
             for name, node in (("LIMIT", statement.limit), ("OFFSET", statement.offset))
             if node is not None
         ]
@@ -187,12 +144,15 @@ class SelectPlan(Plan):
 
     def point(self) -> Plan | None:
         """The plan for one row by its key, where the statement is that simple."""
-        access, projection = self._access, self._projection
-        if type(access) is not KeyAccess or not access.is_exact or projection is None:
+        source, projection = self._source, self._projection
+        if not isinstance(source, TableSource) or source.leaf.is_past or projection is None:
             return None
-        if self._order or self._distinct or self._limits or self.inner or not self.tables:
+        access = source.access
+        if type(access) is not KeyAccess or not access.is_exact:
             return None
-        if self._as_of is not None:
+        if self._order or self._distinct or self._limits or self.inner or not source.leaf.tables:
+            return None
+        if source.leaf.plan is not None:
             return None
         sources = projection.plain_sources
         return None if sources is None else PointPlan(self, access, sources)
@@ -202,11 +162,10 @@ class SelectPlan(Plan):
         bindings = self.bind_inner(view, bindings)
         names, types = self.columns()
         limit, offset = self._bound_limits(bindings)
-        collection = self._open(view, bindings)
-        if self._counts_all:
-            rows = [(collection.count(),) * len(names)]
-            return Result(names, _cut(rows, limit, offset), types=types)
-        selection = self._access.select(collection, bindings, view.database.check_interrupted)
+        if self._counts_all and isinstance(self._source, TableSource):
+            counted = [(self._source.open(view, bindings).count(),) * len(names)]
+            return Result(names, _cut(counted, limit, offset), types=types)
+        selection = self._source.select(view, bindings)
         if self._grouped is not None:
             rows = self._grouped.run(selection, bindings)
         else:
@@ -216,7 +175,7 @@ class SelectPlan(Plan):
         return Result(names, _cut(rows, limit, offset), types=types)
 
     def _plain_rows(
-        self, selection: Selection, bindings: Bindings, limit: int | None, offset: int
+        self, selection: Rows, bindings: Bindings, limit: int | None, offset: int
     ) -> tuple[list[tuple[Any, ...]], int | None, int]:
         """The rows in order, cut already unless DISTINCT comes behind; and what remains to cut."""
         if self._order is not None and len(selection) > 1:
@@ -240,12 +199,10 @@ class SelectPlan(Plan):
 
     def explain(self, view: View) -> Explained:
         """The access, then what happens to its rows."""
-        lines: Explained = []
-        if self._source_plan is not None:
-            lines.append((0, "MATERIALIZE query in FROM"))
-            lines += [(depth + 1, text) for depth, text in self._source_plan.explain(view)]
-        described = self._access.describe(self._title)
-        lines.append((0, "COUNT " + self._title if self._counts_all else described))
+        lines: Explained = self._source.explain(view)
+        if self._counts_all:
+            depth, described = lines[0]
+            lines[0] = depth, described.replace("SCAN", "COUNT", 1)
         if self._grouped is not None and self._grouped.has_keys:
             lines.append((0, "USE HASH TABLE FOR GROUP BY"))
         if self._order is not None or (self._grouped is not None and self._grouped.has_order):
@@ -333,7 +290,7 @@ class _GroupedWork:
         """Whether the groups are sorted."""
         return bool(self._order)
 
-    def run(self, selection: Selection, bindings: Bindings) -> list[tuple[Any, ...]]:
+    def run(self, selection: Rows, bindings: Bindings) -> list[tuple[Any, ...]]:
         """The rows of the result, in order, not yet cut."""
         groups = self._grouping.run(selection, bindings)
         having = self._having

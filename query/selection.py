@@ -65,6 +65,36 @@ class Selection:
             return self._whole_column(source)
         return self._picked_column(source)
 
+    def numbers(self, source: int) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """The values of a numeric column in order, and which are NULL; None for other columns.
+
+        TIMESTAMP comes as int64 microseconds, BOOLEAN as u8; what stands under a NULL means
+        nothing.
+        """
+        if source == ROWID:
+            return self.rowids, None
+        values, masks = [], []
+        for part, rows in zip(self._view.parts(), self._chosen, strict=True):
+            if not len(rows):
+                continue
+            found = part.numbers(source)
+            if found is None:
+                return None
+            is_whole = len(rows) == part.size
+            values.append(found[0] if is_whole else found[0][rows])
+            nulls = found[1]
+            if nulls is None:
+                masks.append(np.zeros(len(rows), bool))
+            else:
+                masks.append(nulls if is_whole else nulls[rows])
+        if not values:
+            return None
+        whole = values[0] if len(values) == 1 else np.concatenate(values)
+        mask = masks[0] if len(masks) == 1 else np.concatenate(masks)
+        if self._order is not None:
+            whole, mask = whole[self._order], mask[self._order]
+        return whole, mask if mask.any() else None
+
     def _whole_column(self, source: int) -> list[Any]:
         """All chosen rows' values, then put in order."""
         values: list[Any] = []

@@ -266,7 +266,7 @@ REFUSED: list[tuple[str, type[Exception], str]] = [
     ("RELEASE nope", ProgrammingError, "no such savepoint: nope"),
     ("FEEDBACK notes NEAR [1, 2] RELEVANT ('a')", NotSupportedError, "FEEDBACK"),
     ("VACUUM INTO ''", ProgrammingError, "path"),
-    ("SELECT a.id FROM notes AS a, notes AS b", NotSupportedError, ""),
+    ("SELECT id FROM notes AS a, notes AS b", ProgrammingError, "ambiguous column name: id"),
     ("SELEC 1", ProgrammingError, ""),
     ("", ProgrammingError, ""),
 ]  # fmt: skip

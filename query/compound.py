@@ -1,0 +1,211 @@
+"""UNION [ALL], EXCEPT, INTERSECT, and VALUES as a query.
+
+Both sides run whole; their rows are compared as DISTINCT compares them, NULLs being equal. What is
+not UNION ALL comes in the order of its values, as SQLite gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.query.ast import Compound, Query, Values
+from m2mdb.query.comparison import fold_of, rank, sort_key
+from m2mdb.query.correlation import Level
+from m2mdb.query.expression import compile_expression
+from m2mdb.query.functions import Bindings
+from m2mdb.query.nodes import Collate, ColumnRef, Expression, Literal
+from m2mdb.query.ordering import SortKey, row_limit, sorted_order
+from m2mdb.query.plan import Explained, Plan
+from m2mdb.query.result import Result
+from m2mdb.query.scope import RowScope, Subqueries
+from m2mdb.query.syntax import NameFault
+
+if TYPE_CHECKING:
+    from m2mdb.index.view import View
+    from m2mdb.query.planning import Planner
+
+Row = tuple[Any, ...]
+_ORDINALS = {1: "1st", 2: "2nd", 3: "3rd"}
+
+
+class ValuesPlan(Plan):
+    """`VALUES (…), (…)` as a query."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, statement: Values, view: View, count: int, planner: Planner) -> None:
+        super().__init__(count)
+        subqueries = Subqueries(count)
+        scope = RowScope(None, subqueries)
+        level = Level(self, scope, (view, planner, subqueries))
+        self._rows = [
+            [compile_expression(level.resolve(each), scope) for each in row]
+            for row in statement.rows
+        ]
+        self.prepare_inner(subqueries, view, planner)
+
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """`column1`, `column2` … of any type."""
+        width = len(self._rows[0])
+        return [f"column{number}" for number in range(1, width + 1)], [None] * width
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Execute."""
+        bindings = self.bind_inner(view, bindings)
+        rows = [tuple([each((), bindings) for each in row]) for row in self._rows]
+        names, types = self.columns()
+        return Result(names, rows, types=types)
+
+    def explain(self, view: View) -> Explained:
+        """How many rows there are."""
+        return [(0, f"VALUES of {len(self._rows)} rows"), *self.explain_inner(view)]
+
+
+class CompoundPlan(Plan):
+    """Two queries made one."""
+
+    __slots__ = ("_left", "_limits", "_operator", "_order", "_right")
+
+    def __init__(self, statement: Compound, view: View, count: int, planner: Planner) -> None:
+        super().__init__(count)
+        self._operator = statement.operator
+        self._left = planner(statement.left, view, count)
+        self._right = planner(statement.right, view, count)
+        for side in (self._left, self._right):
+            self.tables.extend(side.all_tables())
+        if len(self._left.columns()[0]) != len(self._right.columns()[0]):
+            raise NameFault(
+                f"SELECTs to the left and right of {self._operator} do not have the same number of "
+                f"result columns: {len(self._left.columns()[0])} and "
+                f"{len(self._right.columns()[0])}",
+                statement.right.position,
+            )
+        names = _names(statement, planner, (view, count))
+        self._order = [
+            (item, *_term(item.expression, number, names))
+            for number, item in enumerate(statement.order_by, 1)
+        ]
+        subqueries = Subqueries(count)
+        scope = RowScope(None, subqueries)
+        level = Level(self, scope, (view, planner, subqueries))
+        self._limits = [
+            (name, compile_expression(level.resolve(node), scope))
+            for name, node in (("LIMIT", statement.limit), ("OFFSET", statement.offset))
+            if node is not None
+        ]
+        self.prepare_inner(subqueries, view, planner)
+
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """The left side's names; a type where both sides have the same."""
+        names, types = self._left.columns()
+        others = self._right.columns()[1]
+        return names, [
+            mine if mine == other else None for mine, other in zip(types, others, strict=True)
+        ]
+
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Execute."""
+        bindings = self.bind_inner(view, bindings)
+        count = self.parameter_count
+        left = self._left.run(view, bindings.program_values(count)).rows
+        right = self._right.run(view, bindings.program_values(count)).rows
+        rows = _combined(self._operator, left, right)
+        if self._order and len(rows) > 1:
+            keys = [
+                SortKey(_column(rows, index, fold), item.descending, item.nulls_first)
+                for item, index, fold in self._order
+            ]
+            rows = [rows[place] for place in sorted_order(keys, len(rows)).tolist()]
+        values = {name: row_limit(run((), bindings), name) for name, run in self._limits}
+        limit, offset = values.get("LIMIT"), values.get("OFFSET") or 0
+        names, types = self.columns()
+        return Result(names, rows[offset : None if limit is None else offset + limit], types=types)
+
+    def explain(self, view: View) -> Explained:
+        """The sides, and what is done with them."""
+        lines: Explained = [(0, self._operator)]
+        for side in (self._left, self._right):
+            lines += [(depth + 1, text) for depth, text in side.explain(view)]
+        if self._order:
+            lines.append((0, "SORT FOR ORDER BY"))
+        return lines + self.explain_inner(view)
+
+
+def _combined(operator: str, left: list[Row], right: list[Row]) -> list[Row]:
+    """The rows of both sides by the operator.
+
+    Raises DataError: vectors cannot be compared.
+    """
+    if operator == "UNION ALL":
+        return left + right
+    try:
+        if operator == "UNION":
+            found = {row: row for row in left}
+            found.update((row, row) for row in right)  # of equal rows the last one stays
+            return _sorted(list(found.values()))
+        others = set(right)
+        wanted = operator == "INTERSECT"
+        return _sorted([row for row in dict.fromkeys(left) if (row in others) == wanted])
+    except TypeError:
+        for row in (*left, *right):
+            for value in row:
+                rank(value)
+        raise
+
+
+def _sorted(rows: list[Row]) -> list[Row]:
+    """Rows in the order of their values."""
+    return sorted(rows, key=lambda row: [sort_key(value) for value in row])
+
+
+def _column(rows: Sequence[Row], index: int, fold: Any) -> list[Any]:
+    values = [row[index] for row in rows]
+    return values if fold is None else list(map(fold, values))
+
+
+Named = list[tuple[list[str], list[Expression | None]]]  # of each side: names and expressions
+
+
+def _names(query: Query, planner: Planner, context: tuple[View, int]) -> Named:
+    """What the columns of each side are called, from the left."""
+    if isinstance(query, Compound):
+        left = _names(query.left, planner, context)
+        return left + _names(query.right, planner, context)
+    names = planner(query, *context).columns()[0]
+    items = getattr(query, "items", None)
+    nodes: list[Expression | None] = [None] * len(names)
+    if items is not None and len(items) == len(names):
+        nodes = [each.expression if isinstance(each.expression, Expression) else None
+                 for each in items]  # fmt: skip
+    return [(names, nodes)]
+
+
+def _term(node: Expression, number: int, sides: Named) -> tuple[int, Any]:
+    """The column that a term of ORDER BY sorts by, and its collation's fold.
+
+    Raises ProgrammingError: it is no column of the result.
+    """
+    fold = None
+    if isinstance(node, Collate):
+        fold, node = fold_of(node.collation), node.operand
+    width = len(sides[0][0])
+    if isinstance(node, Literal) and type(node.value) is int:
+        if not 1 <= node.value <= width:
+            raise NameFault(
+                f"ORDER BY {node.value} is out of range - should be between 1 and {width}",
+                node.position,
+            )
+        return node.value - 1, fold
+    for names, nodes in sides:
+        if isinstance(node, ColumnRef) and node.table is None:
+            lower = [name.lower() for name in names]
+            if node.name.lower() in lower:
+                return lower.index(node.name.lower()), fold
+        for index, each in enumerate(nodes):
+            if each is not None and each == node:
+                return index, fold
+    ordinal = _ORDINALS.get(number, f"{number}th")
+    raise NameFault(
+        f"{ordinal} ORDER BY term does not match any column in the result set", node.position
+    )

@@ -1,0 +1,534 @@
+"""Joins: several tables of FROM, matched by hashing.
+
+    FROM --flatten--> tables and steps --restrict(ON, WHERE)--> terms by the tables they read
+    run:  each table's rows by its own terms, then step by step
+          equal keys --> pairs --the step's other terms--> pairs --unmatched rows--> JoinedRows
+    at the end the terms of WHERE that an outer join's NULLs may reach
+
+Terms of WHERE and of the ON of inner joins are one pool. A term goes to the first place where all
+its tables are there: to the access of its one table, to a step as a pair of keys (`a.x = b.y`) or
+as a check of pairs. Without an outer join the tables are taken in an order in which each next one
+shares a key with those before it where one does. Where few rows have come so far and the next
+table has a key or an index on its side of an equality, its rows are looked up instead of scanned.
+
+Invariants
+    J1  A term that reads a table which an outer join may pad is checked behind that join.
+    J2  Keys are compared as `=` compares: affinities and collations are those of the comparison.
+    J3  Looking rows up leaves out only rows that no pair of keys can match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.pager.errors import NotSupportedError
+from m2mdb.query.access import SPARSE, looked_up
+from m2mdb.query.affinity import APPLY, NONE, truth
+from m2mdb.query.comparison import conversions
+from m2mdb.query.conditions import affinity_of, chain, collation_of
+from m2mdb.query.constants import is_constant, walk
+from m2mdb.query.expression import compile_expression
+from m2mdb.query.functions import Bindings
+from m2mdb.query.join_scope import JoinScope, Merged
+from m2mdb.query.joined import (
+    JoinedRows,
+    Places,
+    Rows,
+    matches_of_numbers,
+    matches_of_values,
+    with_unmatched,
+)
+from m2mdb.query.nodes import Binary, ColumnRef, Expression, Join, Node, Source
+from m2mdb.query.plan import Explained
+from m2mdb.query.projection import Computed
+from m2mdb.query.rewriting import rewritten
+from m2mdb.query.scope import RowScope
+from m2mdb.query.sources import Context, Leaf, TableSource, explained_leaf, leaf_of
+from m2mdb.query.syntax import NameFault
+
+if TYPE_CHECKING:
+    from m2mdb.index.view import View
+
+BLOCK_PAIRS = 1 << 20  # pairs that a check sees at once where there are no keys
+KINDS = ("inner", "cross", "left", "right", "full", "natural")
+_WHOLE = ("INTEGER", "TIMESTAMP", "BOOLEAN")
+
+
+class Step:
+    """One JOIN: how the table `number` is matched with what stands before it.
+
+    terms  what is checked at this step, by the time it is compiled into keys and checks
+    """
+
+    __slots__ = ("_checks", "_keys", "kind", "number", "on", "position", "terms", "using")
+
+    def __init__(self, number: int, join: Join, using: list[str]) -> None:
+        self.number = number
+        self.kind = "inner" if join.kind in ("cross", "natural") else join.kind
+        self.on = join.on
+        self.using = using
+        self.position = join.right.position
+        self.terms: list[Expression] = []
+        self._keys: list[_KeyPair] = []
+        self._checks: Check | None = None
+
+    @property
+    def keys(self) -> list[_KeyPair]:
+        """The equalities that it matches by."""
+        return self._keys
+
+    def compile(self, scope: JoinScope, before: set[int]) -> None:
+        """Keys and checks of the terms; `before`: the tables that are there already."""
+        rest = []
+        for term in self.terms:
+            pair = _key_pair(term, scope, before, self.number)
+            if pair is None:
+                rest.append(term)
+            else:
+                self._keys.append(pair)
+        self._checks = Check(rest, scope) if rest else None
+
+    def run(
+        self, rows: JoinedRows, table: Rows, context: tuple[JoinScope, Bindings, Callable[[], None]]
+    ) -> JoinedRows:
+        """What stands before this table, and beside it the table's rows."""
+        scope, bindings, check = context
+        if self._keys:
+            mine, theirs = self._matched(rows, JoinedRows.of_one(scope.layout, self.number, table),
+                                         bindings)  # fmt: skip
+            pairs = self._checked(rows, table, (mine, theirs), bindings)
+        else:
+            pairs = self._every_pair(rows, table, bindings, check)
+        pairs = with_unmatched(pairs, (len(rows), len(table)), self.kind)
+        return rows.beside(self.number, table, pairs)
+
+    def _matched(
+        self, rows: JoinedRows, table: JoinedRows, bindings: Bindings
+    ) -> tuple[Places, Places]:
+        """The pairs whose keys are equal."""
+        if len(self._keys) == 1:
+            numbers = self._keys[0].numbers(rows, table)
+            if numbers is not None:
+                return matches_of_numbers(*numbers)
+        left = [key.left.values(rows, bindings) for key in self._keys]
+        right = [key.right.values(table, bindings) for key in self._keys]
+        return matches_of_values(left, right)
+
+    def _checked(
+        self, rows: JoinedRows, table: Rows, pairs: tuple[Places, Places], bindings: Bindings
+    ) -> tuple[Places, Places]:
+        """Those pairs for which the other terms hold."""
+        if self._checks is None or not len(pairs[0]):
+            return pairs
+        passed = self._checks.passed(rows.beside(self.number, table, pairs), bindings)
+        return pairs[0][passed], pairs[1][passed]
+
+    def _every_pair(
+        self, rows: JoinedRows, table: Rows, bindings: Bindings, check: Callable[[], None]
+    ) -> tuple[Places, Places]:
+        """All pairs, checked block by block."""
+        count, width = len(rows), len(table)
+        step = max(1, BLOCK_PAIRS // max(1, width))
+        found: list[tuple[Places, Places]] = []
+        for start in range(0, count, step):
+            check()
+            stop = min(count, start + step)
+            mine = np.repeat(np.arange(start, stop), width)
+            theirs = np.tile(np.arange(width), stop - start)
+            found.append(self._checked(rows, table, (mine, theirs), bindings))
+        if not found:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+
+
+class Check:
+    """Terms that joined rows must pass."""
+
+    __slots__ = ("_evaluate", "_scope")
+
+    def __init__(self, terms: Sequence[Expression], scope: JoinScope) -> None:
+        self._scope = scope.sibling()
+        self._evaluate = [compile_expression(term, self._scope) for term in terms]
+
+    def passed(self, rows: JoinedRows, bindings: Bindings) -> np.ndarray:
+        """The places of the rows that pass."""
+        columns = [rows.column(source) for source in self._scope.sources]  # type: ignore[arg-type]
+        values = zip(*columns, strict=True) if columns else iter([()] * len(rows))
+        evaluate = self._evaluate
+        return np.array(
+            [
+                place
+                for place, row in enumerate(values)
+                if all(truth(each(row, bindings)) is True for each in evaluate)
+            ],
+            np.int64,
+        )
+
+
+class _KeySide:
+    """One side of an equality, over the rows of a join."""
+
+    __slots__ = ("_computed", "_scope", "_shapes", "node")
+
+    def __init__(self, node: Expression, scope: JoinScope, shapes: Sequence[Any]) -> None:
+        self.node = node
+        self._scope = scope.sibling()
+        self._computed = Computed(node, self._scope)
+        self._shapes = [shape for shape in shapes if shape is not None]
+
+    def values(self, rows: JoinedRows, bindings: Bindings) -> list[Any]:
+        """The key of each row, converted as the comparison converts it (J2)."""
+        columns = [rows.column(source) for source in self._scope.sources]  # type: ignore[arg-type]
+        found = self._computed.values(columns, len(rows), bindings)
+        for shape in self._shapes:
+            found = list(map(shape, found))
+        return found
+
+    @property
+    def whole_source(self) -> tuple[int, str] | None:
+        """The source and type of a plain column of whole numbers; None for all else."""
+        if self._shapes or self._computed.position is None or not isinstance(self.node, ColumnRef):
+            return None
+        type = self._scope.column(self.node).type
+        source = self._scope.sources[self._computed.position]
+        assert isinstance(source, int)
+        return (source, type) if type in _WHOLE else None
+
+
+class _KeyPair:
+    """An equality between what stands before a table and the table itself."""
+
+    __slots__ = ("left", "right", "term")
+
+    def __init__(self, left: _KeySide, right: _KeySide, term: Expression) -> None:
+        self.left = left
+        self.right = right
+        self.term = term
+
+    def numbers(self, rows: JoinedRows, table: JoinedRows) -> Any:
+        """Both sides as arrays, where both are columns of one type of whole numbers."""
+        one, other = self.left.whole_source, self.right.whole_source
+        if one is None or other is None or one[1] != other[1]:
+            return None
+        left, right = rows.numbers(one[0]), table.numbers(other[0])
+        return None if left is None or right is None else (left, right)
+
+
+def _key_pair(term: Expression, scope: JoinScope, before: set[int], table: int) -> _KeyPair | None:
+    """A term as an equality of keys; None where it is none between the two sides."""
+    if not isinstance(term, Binary) or term.operator != "=":
+        return None
+    one, other = conversions(affinity_of(term.left, scope), affinity_of(term.right, scope))
+    fold = collation_of(term.left, term.right)
+    for left, right, shapes in (
+        (term.left, term.right, (one, other)),
+        (term.right, term.left, (other, one)),
+    ):
+        mine, theirs = tables_of(left, scope), tables_of(right, scope)
+        if mine and mine <= before and theirs == {table} and not _is_volatile(term):
+            return _KeyPair(
+                _KeySide(left, scope, (_applied(shapes[0]), fold)),
+                _KeySide(right, scope, (_applied(shapes[1]), fold)),
+                term,
+            )
+    return None
+
+
+def _applied(affinity: str) -> Any:
+    return None if affinity == NONE else APPLY[affinity]
+
+
+def tables_of(node: Expression, scope: JoinScope) -> set[int]:
+    """The tables whose columns an expression reads."""
+    return {scope.place(each)[0] for each in walk(node) if isinstance(each, ColumnRef)}
+
+
+def _is_volatile(node: Expression) -> bool:
+    """Whether an expression has another value each time, whatever its columns are."""
+
+    def without_columns(each: Node) -> Node | None:
+        return _NOTHING if isinstance(each, ColumnRef) else None
+
+    return not is_constant(rewritten(node, without_columns))
+
+
+class _Nothing(Expression):
+    __slots__ = ()
+
+
+_NOTHING = _Nothing(0)
+
+
+# ------------------------------------------------------------------------- the source
+
+
+class JoinSource:
+    """The rows of several tables that pass ON and WHERE."""
+
+    __slots__ = ("_order", "_rest", "_steps", "_tables", "leaf", "scope")
+
+    def __init__(self, source: Join, context: Context) -> None:
+        """Raises ProgrammingError: unknown names, columns of USING that are not on both sides."""
+        leaves: list[Leaf] = []
+        self._steps: list[Step] = []
+        _flatten(source, context, leaves, self._steps)
+        merged = _merged(leaves, self._steps)
+        self.scope = JoinScope(leaves, merged, context.subqueries)
+        self._tables = [
+            TableSource(leaf, RowScope(leaf.schema, context.subqueries, name=leaf.name))
+            for leaf in leaves
+        ]
+        self._order: list[int] = []  # of the steps
+        self._rest: Check | None = None
+        self.leaf = Leaf(leaves[0].open, leaves[0].schema, None, "JOIN")
+        for leaf in leaves:
+            self.leaf.tables.extend(leaf.tables)
+
+    def resolve(self, resolve: Callable[[Expression], Expression]) -> None:
+        """Mark outer columns and correlated subqueries in ON."""
+        for step in self._steps:
+            if step.on is not None:
+                step.on = resolve(step.on)
+
+    def conditions(self) -> list[Expression]:
+        """All ON."""
+        return [step.on for step in self._steps if step.on is not None]
+
+    def restrict(self, where: Expression | None) -> None:
+        """Plan the join for a WHERE."""
+        nullable = _nullable(self._steps)
+        pool: list[Expression] = []
+        rest: list[Expression] = []
+        for term in [] if where is None else chain(where, "AND"):
+            is_late = tables_of(term, self.scope) & nullable or _is_volatile(term)
+            (rest if is_late else pool).append(term)
+        for step in self._steps:
+            self._sort_terms(step, nullable, pool)
+        is_inner = all(step.kind == "inner" for step in self._steps)
+        own = [self._own_terms(table, pool, nullable) for table in range(len(self._tables))]
+        for step in self._steps:
+            if step.kind == "left":
+                alone = [t for t in step.terms if tables_of(t, self.scope) <= {step.number}]
+                step.terms = [term for term in step.terms if term not in alone]
+                own[step.number] += alone
+        for table, terms in zip(self._tables, own, strict=True):
+            table.restrict(_joined([_of_one_table(term) for term in terms]))
+        self._plan_steps(pool, is_inner)
+        self._rest = Check(rest, self.scope) if rest else None
+
+    def _sort_terms(self, step: Step, nullable: set[int], pool: list[Expression]) -> None:
+        """The terms of ON and USING: into the pool, or to the step itself."""
+        terms = [] if step.on is None else chain(step.on, "AND")
+        terms += [self._equality(step, name) for name in step.using]
+        for term in terms:
+            tables = tables_of(term, self.scope)
+            if step.kind == "inner" and not tables & nullable and not _is_volatile(term):
+                pool.append(term)
+                continue
+            if tables and max(tables) > step.number:
+                raise NameFault("ON clause references tables to its right", term.position)
+            step.terms.append(term)
+
+    def _equality(self, step: Step, name: str) -> Expression:
+        """`left.name = right.name` of USING."""
+        position = step.position
+        merged = self.scope.merged[name.lower()]
+        earlier = [table for table in merged.tables if table < step.number]
+        sides: list[Expression] = [self.scope.pinned(t, name, position) for t in earlier]
+        left = sides[0]
+        if merged.is_padded and len(sides) > 1:
+            from m2mdb.query.nodes import FunctionCall
+
+            left = FunctionCall("coalesce", sides, False, False, position)
+        return Binary("=", left, self.scope.pinned(step.number, name, position), position)
+
+    def _own_terms(
+        self, table: int, pool: list[Expression], nullable: set[int]
+    ) -> list[Expression]:
+        """The terms of the pool that read this table alone; those of no table go to the first."""
+        wanted = [{table}, set()] if table == 0 and not nullable else [{table}]
+        found = [term for term in pool if tables_of(term, self.scope) in wanted]
+        if table == 0 and nullable:
+            found += [term for term in pool if not tables_of(term, self.scope)]
+        return found
+
+    def _plan_steps(self, pool: list[Expression], is_inner: bool) -> None:
+        """The order of the steps, and what each of them checks."""
+        waiting = list(range(len(self._steps)))
+        before, left = {0}, [t for t in pool if len(tables_of(t, self.scope)) > 1]
+        while waiting:
+            chosen = self._next(waiting, before, left) if is_inner else waiting[0]
+            waiting.remove(chosen)
+            step = self._steps[chosen]
+            there = before | {step.number}
+            ready = [term for term in left if tables_of(term, self.scope) <= there]
+            step.terms += ready
+            left = [term for term in left if term not in ready]
+            step.compile(self.scope, before)
+            before = there
+            self._order.append(chosen)
+        assert not left, "every term has tables that are there at the end"
+
+    def _next(self, waiting: list[int], before: set[int], terms: list[Expression]) -> int:
+        """The first step that shares a key with what is there; else the first."""
+        for number in waiting:
+            table = self._steps[number].number
+            if any(_key_pair(term, self.scope, before, table) for term in terms):
+                return number
+        return waiting[0]
+
+    # --------------------------------------------------------------- running
+
+    def select(self, view: View, bindings: Bindings) -> JoinedRows:
+        """The joined rows that pass."""
+        check = view.database.check_interrupted
+        first = self._tables[0].select(view, bindings)
+        rows = JoinedRows.of_one(self.scope.layout, 0, first)
+        for number in self._order:
+            step = self._steps[number]
+            check()
+            table = self._selected(step, rows, view, bindings)
+            rows = step.run(rows, table, (self.scope, bindings, check))
+        if self._rest is not None:
+            rows = rows.reordered(self._rest.passed(rows, bindings))
+        return rows
+
+    def _selected(self, step: Step, rows: JoinedRows, view: View, bindings: Bindings) -> Rows:
+        """The rows of a step's table: by its own access, or looked up by the keys so far (J3)."""
+        table = self._tables[step.number]
+        collection = table.open(view, bindings)
+        if step.kind in ("inner", "left") and not table.leaf.is_past and table.leaf.plan is None:
+            for key in step.keys:
+                column = self._plain_column(key.right.node, step.number)
+                if column is None or len(rows) * SPARSE > collection.count():
+                    continue
+                values = key.left.values(rows, bindings)
+                found = looked_up(collection, column, values, table.access.predicate, bindings)
+                if found is not None:
+                    return found
+        return table.access.select(collection, bindings, view.database.check_interrupted)
+
+    def _plain_column(self, node: Expression, table: int) -> int | None:
+        if not isinstance(node, ColumnRef):
+            return None
+        owner, column = self.scope.place(node)
+        return column if owner == table else None
+
+    def explain(self, view: View) -> Explained:
+        """The steps in the order in which they are taken."""
+        first = self._tables[0]
+        lines: Explained = [
+            (0, first.access.describe(first.leaf.title)), *explained_leaf(first.leaf, view)
+        ]  # fmt: skip
+        for number in self._order:
+            step = self._steps[number]
+            table = self._tables[step.number]
+            how = "HASH JOIN" if step.keys else "NESTED LOOP JOIN"
+            kind = "" if step.kind == "inner" else f"{step.kind.upper()} "
+            shown = " AND ".join(self._shown(key) for key in step.keys)
+            lines.append((0, f"{kind}{how} {table.leaf.title}" + (f" ON {shown}" if shown else "")))
+            lines.append((1, table.access.describe(table.leaf.title)))
+            lines += [(depth + 1, text) for depth, text in explained_leaf(table.leaf, view)]
+        return lines
+
+    def _shown(self, key: _KeyPair) -> str:
+        return f"{self._side(key.left.node)} = {self._side(key.right.node)}"
+
+    def _side(self, node: Expression) -> str:
+        if not isinstance(node, ColumnRef):
+            return "(expression)"
+        table, column = self.scope.place(node)
+        leaf = self._tables[table].leaf
+        name = "rowid" if column < 0 else leaf.schema.columns[column].name
+        return f"{leaf.name}.{name}"
+
+
+def _flatten(source: Source, context: Context, leaves: list[Leaf], steps: list[Step]) -> None:
+    """The tables from the left, and a step for each but the first."""
+    if not isinstance(source, Join):
+        leaves.append(leaf_of(source, context))
+        return
+    chain_: list[Join] = []
+    current: Source = source
+    while isinstance(current, Join):
+        chain_.append(current)
+        current = current.left
+    leaves.append(leaf_of(current, context))
+    for join in reversed(chain_):
+        if join.kind not in KINDS:
+            raise NotSupportedError(f"{join.kind.upper()} JOIN is not built yet")
+        if isinstance(join.right, Join):
+            raise NotSupportedError("a join in parentheses is not built yet")
+        leaves.append(leaf_of(join.right, context))
+        using = list(join.using)
+        if join.kind == "natural":
+            if join.on is not None or using:
+                raise NameFault("a NATURAL join may not have an ON or USING clause", join.position)
+            using = _shared_names(leaves)
+        steps.append(Step(len(leaves) - 1, join, using))
+
+
+def _shared_names(leaves: Sequence[Leaf]) -> list[str]:
+    """The columns that NATURAL joins by: of the last table and of one before it."""
+    earlier = {column.name.lower() for leaf in leaves[:-1] for column in leaf.schema.columns}
+    return [c.name for c in leaves[-1].schema.columns if c.name.lower() in earlier]
+
+
+def _merged(leaves: Sequence[Leaf], steps: Sequence[Step]) -> dict[str, Merged]:
+    """The columns that USING makes one."""
+    merged: dict[str, Merged] = {}
+    for step in steps:
+        for name in step.using:
+            owners = [
+                number
+                for number in range(step.number)
+                if leaves[number].schema.position(name) is not None
+            ]
+            if not owners or leaves[step.number].schema.position(name) is None:
+                raise NameFault(
+                    f"cannot join using column {name} - column not present in both tables",
+                    step.position,
+                )
+            known = merged.get(name.lower())
+            if known is None:
+                if len(owners) > 1:
+                    raise NameFault(f"ambiguous reference to {name} in USING()", step.position)
+                known = merged[name.lower()] = Merged(owners[0])
+            known.tables.append(step.number)
+            known.is_padded = known.is_padded or step.kind in ("right", "full")
+    return merged
+
+
+def _nullable(steps: Sequence[Step]) -> set[int]:
+    """The tables whose rows an outer join may replace by NULLs."""
+    found: set[int] = set()
+    for step in steps:
+        if step.kind in ("left", "full"):
+            found.add(step.number)
+        if step.kind in ("right", "full"):
+            found.update(range(step.number))
+    return found
+
+
+def _joined(terms: Sequence[Expression]) -> Expression | None:
+    """Terms as one condition."""
+    if not terms:
+        return None
+    whole = terms[0]
+    for term in terms[1:]:
+        whole = Binary("AND", whole, term, term.position)
+    return whole
+
+
+def _of_one_table(term: Expression) -> Expression:
+    """A term whose names need no table, because one table alone is in sight."""
+
+    def unpinned(each: Node) -> Node | None:
+        if isinstance(each, ColumnRef) and each.table is not None:
+            return ColumnRef(each.name, None, each.position)
+        return None
+
+    return rewritten(term, unpinned)
