@@ -125,7 +125,7 @@ class RowScope:
 
     def has(self, reference: ColumnRef) -> bool:
         """Whether a name is one of this scope's, be it ambiguous."""
-        if self.schema is None:
+        if self.schema is None or not self.schema.columns:
             return False
         if reference.table is not None and reference.table.lower() != self.name:
             return False

@@ -25,6 +25,7 @@ SCRIPT = [
     "INSERT INTO u VALUES (1, 20, 'x'), (1, 30, 'X'), (NULL, 5, 'y'), (7, 7, NULL), (3, 2, '3')",
     "INSERT INTO k VALUES (1, 'x', 1.0), (2, 'y', 3.5), (3, 'z', NULL), (20, '20', 20.0)",
 ]
+# ruff: noqa: E501  # a statement a line
 STATEMENTS = """
 SELECT * FROM t JOIN u ON t.a = u.a
 SELECT * FROM t, u WHERE t.a = u.a AND t.b < u.c
