@@ -45,6 +45,11 @@ class Routing(NamedTuple):
         """Dimensions of the rotated space."""
         return int(self.centers.shape[1])
 
+    def products(self, rows: np.ndarray) -> np.ndarray:
+        """float32 (n, lists) inner products for searched rows float32 (n, dimension)."""
+        out: np.ndarray = rotate(rows, self.width, self.seed) @ self.centers.T
+        return out
+
     def squared_distances(self, rows: np.ndarray) -> np.ndarray:
         """float32 (n, lists) for searched rows float32 (n, dimension)."""
         rotated = rotate(rows, self.width, self.seed)

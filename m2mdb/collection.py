@@ -16,7 +16,7 @@ from m2mdb.index import scrubbing
 from m2mdb.index.receipts import Receipt
 from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, ProgrammingError
-from m2mdb.query.search import SearchRequest
+from m2mdb.query.search import SearchRequest, signals_of
 from m2mdb.row import Names, Row
 from m2mdb.searching import (
     batch,
@@ -230,6 +230,7 @@ class Collection:
         score: str = "similarity",
         as_of: int | None = None,
         returning: str | Sequence[str] | None = None,
+        signals: bool = False,
     ) -> Hits:
         """The best k rows for a vector (`near`), a text (`match`), or both.
 
@@ -241,6 +242,7 @@ class Collection:
         as_of          search the rows as they stood right after this commit, see
                        `PRAGMA keep_commits`
         returning      columns of the hits; without it all but vectors, and `score`
+        signals        compute `hits.signals`: confidence, margin and qerr of `near`
 
         `query` (a text that an encoder turns into a vector) and score "splat" are not built yet
         and raise NotSupportedError.
@@ -271,7 +273,10 @@ class Collection:
         with connection.lock, connection.engine().reading() as view:
             if where is not None:
                 request.where = condition(connection, view, self.name, where, params)
-            return hits_of(view, request, returning)
+            hits = hits_of(view, request, returning)
+            if signals:
+                hits.signals = signals_of(view, request)
+            return hits
 
     def search_batch(
         self,

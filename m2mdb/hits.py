@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from m2mdb.row import Names, Row, short
+
+if TYPE_CHECKING:
+    from m2mdb.index.signals import Signals
 
 SHOWN_HITS = 10  # in a repr
 
@@ -35,9 +38,11 @@ class Hits(Sequence[Hit]):
 
     `ids` are primary keys (int64 where they are integers, else object), or rowids where the
     collection has no primary key; `scores` are float64. Both are arrays of `len(hits)`.
+    `signals` says how well the query fits what is stored, where the search was asked for it
+    (confidence, margin, qerr, part, list); None elsewhere, and where the column has no lists.
     """
 
-    __slots__ = ("_names", "_rows", "ids", "scores")
+    __slots__ = ("_names", "_rows", "ids", "scores", "signals")
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Hits(Sequence[Hit]):
         self._rows = rows
         self.ids = ids
         self.scores = scores
+        self.signals: Signals | None = None
 
     def keys(self) -> list[str]:
         """The column names, in order."""

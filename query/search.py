@@ -31,6 +31,7 @@ from m2mdb.query.limits import check_count
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView, Part
     from m2mdb.index.effort import PartWork
+    from m2mdb.index.signals import Signals
     from m2mdb.index.text.match_query import TextQuery
     from m2mdb.index.view import View
     from m2mdb.query.fusion import Fused
@@ -331,6 +332,19 @@ def _fused(work: _Work, request: SearchRequest, method: str, depth: int) -> Sear
         options,
     )
     return SearchHits.of_fusion(work, request, fused, (vector, text))
+
+
+def signals_of(view: View, request: SearchRequest) -> Signals | None:
+    """How well the vector of a request fits what is stored; None without one, or without lists."""
+    from m2mdb.index.signals import signals
+
+    if request.near is None:
+        return None
+    collection = view.collection(request.collection)
+    schema = collection.schema
+    index = vector_column(schema, request.near_column)
+    query = check_query_vector(schema.columns[index], request.near, schema.name)
+    return signals(collection, index, query)
 
 
 def vector_works(view: View, request: SearchRequest) -> list[PartWork]:

@@ -30,6 +30,7 @@ from m2mdb.query.search import (
     fusion_of,
     run_search,
     searched,
+    signals_of,
     text_column,
     vector_column,
     vector_works,
@@ -197,6 +198,12 @@ class SearchPlan(Plan):
             passing = sum(int(np.count_nonzero(request.where.mask(part))) for part in parts)
             found.append(f"{passing} of {rows} rows pass WHERE")
         found += [_said(work) for work in vector_works(view, request)]
+        signals = signals_of(view, request)
+        if signals is not None:
+            found.append(
+                f"signals: confidence {signals.confidence:.3f}, margin {signals.margin:.3g}, "
+                f"qerr {signals.qerr:.3g} ({signals.part}, list {signals.list})"
+            )
         if fusion_of(request) in ("rrf", "weighted"):
             found.append(f"depth {depth_of(request)} a side")
         return found
