@@ -13,7 +13,11 @@ a further extent of the segment, one for each column, and come and go without th
                       points of k and of recall in the table
     h.centers ...     the arrays of `compute.hrm2.lists.Lists`, by their names; positions and
                       ordinals as u32 (2**32 - 1: no code)
-    h.patience        f32: the points of k, those of recall, then the table, k by k
+    h.patience        f32: the points of k, those of recall, then the patience of the hardest
+                      queries, k by k; for readers that know no h.effort
+    h.effort          f32: how many shares, points of k, points of recall and ranges of hardness;
+                      the first three of these; then the arrays of `calibration.Table`; absent in
+                      older files
     h.error           f32[1]: mean distance of the rows from their first lists' centroids when these
                       were trained, the baseline of `index.drift`; absent in older files
 
@@ -26,6 +30,8 @@ Invariants
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +39,7 @@ import numpy as np
 from m2mdb.compute.hrm2 import calibration
 from m2mdb.compute.hrm2.lists import BLOCK, Lists, padded
 from m2mdb.compute.hrm2.lists import build as build_lists
-from m2mdb.compute.hrm2.reference import Stop
+from m2mdb.compute.hrm2.reference import HARD, Stop
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.loader import LOADER
@@ -42,6 +48,7 @@ from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
     from m2mdb.compute.hrm2.searcher import Found, Searcher
+    from m2mdb.compute.hrm2.searcher import Scratch as ListScratch
     from m2mdb.index.effort import Effort
     from m2mdb.index.schema import Column
     from m2mdb.index.segment import NamedPart, Segment
@@ -60,8 +67,8 @@ SMALLEST = (
 LIST_ROWS = 100  # of a list, up to CROWD rows; then it grows by GROWTH
 CROWD = 100_000
 GROWTH = 0.4
-THINNING = 0.6  # of patience where a mask leaves a share of the rows
 WAIT_SECONDS = 120.0  # that a build waits for the kernels that measure its table
+KEPT_STOPS = 256  # of one set of lists; all go when there are more
 CAUTIOUS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # shares of the lists, where nothing was measured
 _LARGEST_SQUARE = 1e26
 _LARGEST_FACTOR = 1e17
@@ -152,7 +159,7 @@ def searched_rows(column: Column, matrix: np.ndarray, chosen: np.ndarray) -> np.
 def searched_query(query: np.ndarray, metric: str) -> np.ndarray | None:
     """A checked query as lists are searched for it; None where it is too long for them (HL2)."""
     wide = query.astype(np.float64)
-    length = float(np.sqrt(wide @ wide))
+    length = float(np.sqrt(np.add.reduce(wide * wide)))  # as `ranking_kernels.unit` adds
     if metric == "cosine":
         return (wide / length).astype(np.float32)
     return query if length <= LARGEST else None
@@ -160,7 +167,7 @@ def searched_query(query: np.ndarray, metric: str) -> np.ndarray | None:
 
 def _table(
     lists: Lists, rows: np.ndarray, metric: str, scratch: Scratch, *, measured: bool
-) -> np.ndarray:
+) -> calibration.Table:
     """The table of patience: measured, or where there are no kernels a cautious one."""
     if measured and LOADER.wait(WAIT_SECONDS):
         from m2mdb.compute.hrm2.searcher import Searcher
@@ -170,20 +177,27 @@ def _table(
     return cautious_table(len(lists.center_scales))
 
 
-def cautious_table(lists: int) -> np.ndarray:
+def cautious_table(lists: int) -> calibration.Table:
     """A table for so many lists of which nothing is known."""
     shares = np.interp(calibration.RECALLS, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), CAUTIOUS)
-    return np.tile(np.ceil(shares * lists), (len(calibration.KS), 1)).astype(np.float32)
+    every = np.tile(np.ceil(shares * lists), (len(calibration.KS), 1))
+    return calibration.plain_table(every.astype(np.float32))
 
 
-def _parts(column: Column, lists: Lists, table: np.ndarray, error: float) -> list[NamedPart]:
+_POINTS = (calibration.SHARES, calibration.KS, calibration.RECALLS)
+_EFFORT_HEAD = np.array([*map(len, _POINTS), HARD, *itertools.chain(*_POINTS)], np.float32)
+
+
+def _parts(column: Column, lists: Lists, table: calibration.Table, error: float) -> list[NamedPart]:
     points = (calibration.KS, calibration.RECALLS)
     head = np.array(
         [VERSION, SEED, lists.width, len(lists.center_scales), len(lists.positions),
          len(lists.ordinals), len(points[0]), len(points[1])], np.uint32,
     )  # fmt: skip
-    flat = np.concatenate([*points, table.ravel()]).astype(np.float32)
+    hardest = table.patience[0, :, :, -1]
+    flat = np.concatenate([*points, hardest.ravel()]).astype(np.float32)
     arrays: dict[str, Any] = {**lists._asdict(), "patience": flat}
+    arrays["effort"] = np.concatenate([_EFFORT_HEAD, *(each.ravel() for each in table)])
     arrays["factors"] = lists.factors.ravel()
     arrays["positions"] = lists.positions.ravel().view(np.uint32)
     arrays["ordinals"] = lists.ordinals.view(np.uint32)
@@ -198,7 +212,7 @@ def _parts(column: Column, lists: Lists, table: np.ndarray, error: float) -> lis
 class SegmentLists:
     """The lists of one segment and column, checked (HL2)."""
 
-    __slots__ = ("_searcher", "lists", "metric", "seed", "table")
+    __slots__ = ("_searcher", "_stops", "lists", "metric", "seed", "table")
 
     def __init__(self, segment: Segment, column: Column) -> None:
         """Raises CorruptDatabaseError where the parts cannot be lists."""
@@ -207,6 +221,7 @@ class SegmentLists:
         self.seed, self.lists = reader.lists()
         self.table = reader.table()
         self._searcher: Searcher | None = None
+        self._stops: dict[tuple[int, float, float], Stop | None] = {}
 
     @property
     def count(self) -> int:
@@ -218,18 +233,22 @@ class SegmentLists:
         """Rows that the lists lead to."""
         return len(self.lists.ordinals)
 
-    def stop(self, k: int, share: float, effort: Effort) -> Stop:
+    def stop(self, k: int, share: float, effort: Effort) -> Stop | None:
         """When to stop probing for k rows where a `share` of all passes a mask.
 
-        Each list then has that share of the rows which would keep the search going, so it is as
-        patient as several lists together were worth before (THINNING, by measurement).
+        None: to find the recall every row must be compared.
         """
         if effort.probes is not None:
             most = min(effort.probes, self.count)
             return Stop(k, most, 0, most, 0.0)
-        found = calibration.stop_for(self.table, k, effort.recall)
-        patience = min(self.count, int(np.ceil(found.patience / share**THINNING)))
-        return found._replace(patience=patience)
+        key = k, effort.recall, share
+        try:
+            return self._stops[key]
+        except KeyError:
+            if len(self._stops) >= KEPT_STOPS:
+                self._stops.clear()
+            found = self._stops[key] = calibration.stop_for(self.table, k, effort.recall, share)
+            return found
 
     def clusters(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each list: its codes, and the mean length of their residuals (float32)."""
@@ -245,13 +264,27 @@ class SegmentLists:
 
     def search(self, query: np.ndarray, stop: Stop, mask: np.ndarray | None) -> Found:
         """Candidates of a `searched_query`; the kernels are loaded."""
+        wanted = stop.k + calibration.spare(stop.k)
+        epsilon = calibration.EPSILON
+        return self._ready().search(query, stop, wanted=wanted, epsilon=epsilon, mask=mask)
+
+    def run(self, query: np.ndarray, stop: Stop, mask: np.ndarray | None) -> ListScratch:
+        """As `search`; what was found stays in scratch, which has to be given back."""
+        wanted = stop.k + calibration.spare(stop.k)
+        epsilon = calibration.EPSILON
+        return self._ready().run(query, stop, wanted=wanted, epsilon=epsilon, mask=mask)
+
+    def give_back(self, scratch: ListScratch) -> None:
+        """What `run` gave is not needed any more."""
+        self._ready().give_back(scratch)
+
+    def _ready(self) -> Searcher:
         searcher = self._searcher
         if searcher is None:
             from m2mdb.compute.hrm2.searcher import Searcher
 
             searcher = self._searcher = Searcher(self.lists, self.metric, self.seed)
-        wanted = stop.k + calibration.spare(stop.k)
-        return searcher.search(query, stop, wanted=wanted, epsilon=calibration.EPSILON, mask=mask)
+        return searcher
 
 
 class _Reader:
@@ -357,7 +390,7 @@ class _Reader:
         if nulls is not None:
             self._expect(part, not times[nulls != 0].any(), "a row that is NULL")
 
-    def table(self) -> np.ndarray:
+    def table(self) -> calibration.Table:
         """The table of patience; a cautious one where its points are not those of this version."""
         ks, recalls = self._points
         self._expect("head", max(ks, recalls) <= 1000, f"{ks} times {recalls} points")
@@ -366,4 +399,25 @@ class _Reader:
         is_known = (ks, recalls) == (len(calibration.KS), len(calibration.RECALLS))
         if not is_known or not np.array_equal(array[: ks + recalls], points):
             return cautious_table(self.count)
-        return np.array(array[ks + recalls :].reshape(ks, recalls))
+        found = None
+        if self._segment.has(PREFIX + "effort", self._column.id):
+            found = self._effort()
+        if found is not None:
+            return found
+        return calibration.plain_table(np.maximum(1, array[ks + recalls :].reshape(ks, recalls)))
+
+    def _effort(self) -> calibration.Table | None:
+        """The whole table; None where its points are not those of this version."""
+        size = len(_EFFORT_HEAD)
+        array = self._segment.array(PREFIX + "effort", self._column.id)
+        if not np.array_equal(array[:size], _EFFORT_HEAD):
+            return None
+        counts = [math.prod(shape) for shape in calibration.TABLE_SHAPES]
+        array = self._floats("effort", size + sum(counts), -1e31, 1e31)
+        parts = np.split(array[size:], np.cumsum(counts)[:-1])
+        shaped = zip(parts, calibration.TABLE_SHAPES, strict=True)
+        table = calibration.Table(*(np.array(part.reshape(shape)) for part, shape in shaped))
+        for name, values in (("patience", table.patience), ("probed", table.probed)):
+            low, high = float(values.min()), float(values.max())
+            self._expect("effort", low >= 1 and high <= 1e9, f"{name} from {low} to {high}")
+        return table

@@ -64,6 +64,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "h.squares": ("<f4",),
     "h.ordinals": ("<u4",),
     "h.patience": ("<f4",),
+    "h.effort": ("<f4",),
     "h.error": ("<f4",),
 }
 

@@ -16,7 +16,7 @@ Invariants
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from m2mdb.index.effort import PartWork
 from m2mdb.index.hrm2 import SegmentLists, searched_query
 
 if TYPE_CHECKING:
+    from m2mdb.compute.hrm2.reference import Stop
     from m2mdb.index.collection import SegmentPart
     from m2mdb.index.effort import Effort
     from m2mdb.index.schema import Column
@@ -34,6 +35,15 @@ START = 300.0  # rows compared in the time that a search takes to begin
 CODE = 0.1  # the same for a 1-bit code
 CODES = 5000.0  # that a search of 100,000 rows compares for k = 1
 GROWTH = 0.7
+
+
+class Chosen(NamedTuple):
+    """How the lists of a part are searched: until when, for which rows, and how many these are."""
+
+    lists: SegmentLists
+    stop: Stop
+    mask: np.ndarray | None
+    matches: int
 
 
 class Probing:
@@ -47,11 +57,15 @@ class Probing:
         self.k = k
         self.effort = effort
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether lists are searched at all for so many rows and such a recall."""
+        effort = self.effort
+        return self.k <= MOST_ROWS and (effort.probes is not None or effort.recall <= RECALLS[-1])
+
     def prepared(self, query: np.ndarray) -> np.ndarray | None:
         """The query as `candidates` takes it; None where every row must be compared."""
-        if self.k > MOST_ROWS or (self.effort.probes is None and self.effort.recall > RECALLS[-1]):
-            return None
-        return searched_query(query, self.column.metric)
+        return searched_query(query, self.column.metric) if self.is_possible else None
 
     def candidates(
         self,
@@ -66,6 +80,27 @@ class Probing:
         mask   which rows pass WHERE; None for all
         works  is given what was done
         """
+        chosen = self.chosen(part, mask)
+        if chosen is None:
+            return None
+        lists, matches = chosen.lists, chosen.matches
+        found = lists.search(query, chosen.stop, chosen.mask)
+        ordinals = found.ordinals.astype(np.int64)
+        if len(ordinals) < self.k and len(ordinals) < self.findable(part, chosen):
+            return None
+        if works is not None:
+            recall = None if self.effort.probes is not None else self.effort.recall
+            works.append(
+                PartWork(part.name, matches, lists.count, found.probed, found.codes,
+                         found.reranked, recall)
+            )  # fmt: skip
+        return ordinals
+
+    def chosen(self, part: SegmentPart, mask: np.ndarray | None) -> Chosen | None:
+        """How the lists of a part are searched; None where it has none, or a scan is due.
+
+        mask   which rows pass WHERE; None for all
+        """
         lists = part.segment.lists(self.column)
         if lists is None:
             return None
@@ -76,17 +111,7 @@ class Probing:
         if self._is_scan_better(lists, matches):
             return None
         stop = lists.stop(self.k, min(1.0, max(1, matches) / lists.rows), self.effort)
-        found = lists.search(query, stop, mask)
-        ordinals = found.ordinals.astype(np.int64)
-        if len(ordinals) < self.k and len(ordinals) < self._findable(part, mask, matches):
-            return None
-        if works is not None:
-            recall = None if self.effort.probes is not None else self.effort.recall
-            works.append(
-                PartWork(part.name, matches, lists.count, found.probed, found.codes,
-                         found.reranked, recall)
-            )  # fmt: skip
-        return ordinals
+        return None if stop is None else Chosen(lists, stop, mask, matches)
 
     def _is_scan_better(self, lists: SegmentLists, matches: int) -> bool:
         """PROBES asks for lists, whatever they cost."""
@@ -97,9 +122,9 @@ class Probing:
         codes = CODES * (lists.rows / 1e5) ** GROWTH * (self.k * lists.rows / matches) ** 0.5
         return bool(START + CODE * codes >= matches)
 
-    def _findable(self, part: SegmentPart, mask: np.ndarray | None, matches: int) -> int:
+    def findable(self, part: SegmentPart, chosen: Chosen) -> int:
         """Rows that pass and have a vector."""
         present = part.present(self.column_index)
-        if mask is None or present is None:
-            return matches
-        return int(np.count_nonzero(mask & present))
+        if chosen.mask is None or present is None:
+            return chosen.matches
+        return int(np.count_nonzero(chosen.mask & present))

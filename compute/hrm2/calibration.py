@@ -4,39 +4,51 @@ Probing goes on while fewer lists were probed than
 
     factor * (the last list that changed the k best) + patience
 
-so that a query whose neighbours lie together stops early and one between clusters goes on. Which
-patience gives which recall is measured when lists are built, on queries of two kinds:
+so that a query whose neighbours lie together stops early and one between clusters goes on. How
+patient it has to be depends on k, on the recall, on the share of the rows that pass a filter, and
+on how hard the query is: the distance of its k-th best row after the first LEAST lists tells that
+better than anything known before, and costs nothing. Queries far off the stored rows are hard and
+get much patience, of which those among them then need none.
 
-    like what is stored     a row, and a part of the difference of two others
-    off its distribution    a third each: the centroid of a list with the residual of a row of
-                            another; a row with most of the difference of two others; the mean of
-                            three rows of a list with more than half of such a difference
+The table is measured when lists are built, on queries of several kinds:
 
-The latter are of unlike difficulty, as real queries are: in the mean they tell what sentences need
-that search short definitions. The table keeps the larger patience of both kinds. Where real
-queries are known, they take the place of those made up.
+    stored   a row, searched for among the others
+    swapped  the centroid of a list with the residual of a row of another
+    moved    a row with most of the difference of two others
+    mixed    the mean of three rows of a list with more than half of such a difference
+    halved   the mean of two rows
+    free     no row: values that spread as those of all rows do
+    known    queries that were asked of the collection; where there are enough of them, they take
+             the place of all made-up ones
+
+A range of hardness gets the smallest patience that reaches the recall in the mean of its queries;
+then all ranges get as much more as it takes for the mean of the stored ones, of the made-up ones
+and of the known ones. Where nothing reaches it (rows that their codes cannot tell apart), the
+table says so, and a search compares every row.
 
 A search is a prefix of every longer one (K5), so one long search of a query tells when any other
 would have stopped, and with what.
 
 Invariants
-    C1  The table ascends with recall; patience between its points is taken from the next higher.
-    C2  It depends on lists, rows, queries and seed alone.
+    C1  Patience ascends with recall and with hardness; between points of recall that of the next
+        higher one is taken.
+    C2  The table depends on lists, rows, queries and seed alone.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from m2mdb.compute.hrm2.lists import never
-from m2mdb.compute.hrm2.reference import Stop
+from m2mdb.compute.hrm2.reference import HARD, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -44,21 +56,63 @@ if TYPE_CHECKING:
     from m2mdb.compute.hrm2.searcher import Searcher
 
     Floats = NDArray[np.float32]
+    Wide = NDArray[np.float64]
+    Tick = Callable[[], None]
 
 EPSILON = 1.3  # standard errors taken off a 1-bit estimate
 KS = (1, 10, 100)
 FACTORS = (1.5, 1.5, 1.0)  # of many rows one always comes late
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-LEVELS = np.unique(np.rint(1.1 ** np.arange(64)).astype(np.int64))  # of patience: 1 to 405
-NEAR_QUERIES = 48
-FAR_QUERIES = 216
-LEAST_QUERIES = 96  # of a kind, for the largest of KS: each has many neighbours
-MARGIN = 0.002  # that a measured recall has to be above the one that is promised
-CAUTION = (1.0, 1.2, 1.4)  # rows that real queries may miss for one that made-up ones miss
-HIGHEST = 0.992  # asked of measurements: few queries tell no more, and bounds lose some rows
+SHARES = (1.0, 0.1)  # of the rows that pass a filter
+THINNING = 0.6  # exponent of patience for smaller shares
+LEVELS = np.unique(np.rint(1.1 ** np.arange(96)).astype(np.int64))  # of patience: 1 to 8,550
+UNREACHED = np.float32(1e9)  # patience where nothing reaches the recall
+FARTHEST = np.float32(1e30)  # an edge of hardness that only searches without k rows are beyond
+STORED_QUERIES = 144
+MADE_QUERIES = 360  # of all kinds together
+FILTERED_QUERIES = 150  # of each of the two, for shares below 1
+LEAST_QUERIES = 192  # of each of the two, for the largest of KS: each has many neighbours
+ENOUGH = 64  # known queries, to do without made-up ones
+MARGIN = 0.003  # that a measured recall has to be above the one that is promised,
+ERRORS = 0.7  # and standard errors of its mean
+HIGHEST = 0.993  # asked of measurements: few queries tell no more, and bounds lose some rows
 MEMBERS = 64  # of a list, for its centroid
 LEAST = 2
+FIRST_REACH = 64  # patience of the first searches that measure; longer ones where it is too little
 CHUNK_ROWS = 8192
+MIDDLE_ROWS = 4096
+ROUNDING = np.float32(1e-6)  # of a sum of products, by the lengths of what is multiplied
+
+
+Fitted = tuple["Floats", "Floats", "Floats"]  # of one share and k: what `Table` holds
+
+
+class Table(NamedTuple):
+    """How patient searches are.
+
+    edges     float32[SHARES, KS, HARD - 1]: distances that part the ranges of hardness
+    patience  float32[SHARES, KS, RECALLS, HARD]; UNREACHED where every row must be compared
+    probed    float32[SHARES, KS, RECALLS]: lists that searches probed, in the mean
+    """
+
+    edges: Floats
+    patience: Floats
+    probed: Floats
+
+
+TABLE_SHAPES = (
+    (len(SHARES), len(KS), HARD - 1),
+    (len(SHARES), len(KS), len(RECALLS), HARD),
+    (len(SHARES), len(KS), len(RECALLS)),
+)
+
+
+def plain_table(patience: Floats) -> Table:
+    """A table of one patience for all queries, [KS, RECALLS]; less dense rows take more."""
+    edges = np.full(TABLE_SHAPES[0], FARTHEST, np.float32)
+    thinned = np.array(SHARES, np.float32) ** np.float32(-THINNING)
+    every = (thinned[:, None, None] * patience).astype(np.float32)
+    return Table(edges, np.repeat(every[..., None], HARD, axis=3), every + LEAST)
 
 
 def spare(k: int) -> int:
@@ -76,40 +130,118 @@ def _between(k: int, values: Sequence[float]) -> float:
     return values[right - 1] + share * (values[right] - values[right - 1])
 
 
-def stop_for(table: NDArray[np.float32], k: int, recall: float) -> Stop:
-    """When to stop for a recall, by a table [len(KS), len(RECALLS)] of patience."""
-    column = min(bisect_left(RECALLS, recall - 1e-9), len(RECALLS) - 1)
-    patience = _between(k, table[:, column].tolist())
-    if k > KS[-1]:
-        patience *= (k / KS[-1]) ** 0.5
-    return Stop(k, LEAST, round(patience + 0.5), 1 << 30, _between(k, FACTORS))
+def stop_for(table: Table, k: int, recall: float, share: float = 1.0) -> Stop | None:
+    """When to stop for a recall where a share of the rows passes; None: compare every row."""
+    column, thin = _column(recall), _thinness(share)
+    patience = np.exp(_at(np.log(table.patience[:, :, column]), k, thin)) * _beyond(k, share)
+    if patience[0] >= UNREACHED / 2:
+        return None
+    patience = np.minimum(np.rint(patience + 0.49), UNREACHED)
+    hardness = np.concatenate((_at(table.edges, k, thin), patience)).astype(np.float32)
+    return Stop(k, LEAST, int(patience[-1]), 1 << 30, _between(k, FACTORS), hardness)
 
 
-def queries_like(searcher: Searcher, rows: Floats, seed: int) -> tuple[Floats, Floats]:
-    """Queries like stored rows, and queries off their distribution (in random order)."""
+def probed_for(table: Table, k: int, recall: float, share: float = 1.0) -> float:
+    """How many lists such searches probe in the mean."""
+    found = _at(np.log(table.probed[:, :, _column(recall)]), k, _thinness(share))
+    return float(np.exp(found)) * _beyond(k, share)
+
+
+def _column(recall: float) -> int:
+    return min(bisect_left(RECALLS, recall - 1e-9), len(RECALLS) - 1)
+
+
+def _thinness(share: float) -> float:
+    """Where a share lies between all and the smallest of SHARES: from 0 to 1."""
+    return min(1.0, max(0.0, math.log(share) / math.log(SHARES[1])))
+
+
+def _beyond(k: int, share: float) -> float:
+    """What is more than the table's last points takes more patience."""
+    return math.pow(max(1.0, SHARES[1] / share), THINNING) * math.sqrt(max(1.0, k / KS[-1]))
+
+
+def _at(values: Floats, k: int, thin: float) -> Wide:
+    """Values of [SHARES, KS, ...] at k and between shares."""
+    right = min(bisect_right(KS, k), len(KS) - 1)
+    low, high = KS[right - 1], KS[right]
+    part = min(1.0, math.log(k / low) / math.log(high / low))
+    wide = values[:, right - 1 : right + 1].astype(np.float64)
+    weights = np.outer((1 - thin, thin), (1 - part, part))
+    out = np.zeros(values.shape[2:])
+    for i, j in np.argwhere(weights > 0).tolist():
+        out += weights[i, j] * wide[i, j]
+    return out
+
+
+# ------------------------------------------------------------------------- queries
+
+
+class Queries(NamedTuple):
+    """Queries that measure.
+
+    vectors  float32[n, d]
+    own      int64[n]: the row that a query is, and that it must not find; -1: none
+    groups   int64[n]: 0 stored, 1 made up, 2 known
+    """
+
+    vectors: Floats
+    own: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+    def first(self, each: int) -> Queries:
+        """The first ones of every group, so many of each."""
+        chosen = np.concatenate([np.flatnonzero(self.groups == g)[:each] for g in range(3)])
+        return Queries(self.vectors[chosen], self.own[chosen], self.groups[chosen])
+
+
+def queries_for(
+    searcher: Searcher, rows: Floats, seed: int, known: Floats | None = None
+) -> Queries:
+    """Stored rows, and known queries or, where they are too few, made-up ones (in random order)."""
     rng = np.random.default_rng(seed)
+    own = rng.permutation(len(rows))[:STORED_QUERIES]
+    vectors, groups = [rows[own]], [np.zeros(len(own), np.int64)]
+    count = 0 if known is None else len(known)
+    if count < ENOUGH:
+        made = _ready(made_queries(searcher, rows, rng), searcher.metric)
+        vectors.append(made)
+        groups.append(np.ones(len(made), np.int64))
+    if known is not None and count:
+        vectors.append(known)
+        groups.append(np.full(count, 2))
+    every = np.ascontiguousarray(np.concatenate(vectors), np.float32)
+    of_none = np.full(len(every) - len(own), -1)
+    return Queries(every, np.concatenate((own, of_none)), np.concatenate(groups))
 
-    def some(count: int) -> Floats:
+
+def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> Floats:
+    """Queries off the distribution of the rows, of unlike difficulty."""
+    count = -(-MADE_QUERIES // 5)
+
+    def some() -> Floats:
         return rows[rng.integers(0, len(rows), count)]
 
-    a, b, c = some(NEAR_QUERIES), some(NEAR_QUERIES), some(NEAR_QUERIES)
-    near = a + np.float32(0.25) * (b - c)
-    third = FAR_QUERIES // 3
     members = _Members(searcher.lists, rows)
-    owners = rng.integers(0, len(searcher.lists.ordinals), (3, third))
+    owners = rng.integers(0, len(searcher.lists.ordinals), (3, count))
     swapped = np.stack(
         [
             members.mean(at) + members.one(of, rng) - members.mean(of)
             for at, of in zip(*owners[:2].tolist(), strict=True)
         ]
     )
-    moved = some(third) + np.float32(0.9) * (some(third) - some(third))
+    moved = some() + np.float32(0.9) * (some() - some())
     mixed = np.stack(
         [np.mean([members.one(of, rng) for _ in range(3)], axis=0) for of in owners[2].tolist()]
     )
-    mixed += np.float32(0.6) * (some(third) - some(third))
-    far = np.concatenate((swapped, moved, mixed)).astype(np.float32)
-    return _ready(near, searcher.metric), _ready(rng.permutation(far), searcher.metric)
+    mixed += np.float32(0.6) * (some() - some())
+    halved = (some() + some()) / 2
+    sample = rows[rng.integers(0, len(rows), min(len(rows), CHUNK_ROWS))]
+    spread = rng.standard_normal((count, rows.shape[1])) * sample.std(axis=0)
+    free = sample.mean(axis=0) + spread
+    every = np.concatenate((swapped, moved, mixed, halved, free)).astype(np.float32)
+    out: Floats = rng.permutation(every)[:MADE_QUERIES]
+    return out
 
 
 class _Members:
@@ -148,26 +280,43 @@ def _ready(queries: Floats, metric: str) -> Floats:
     return np.ascontiguousarray(queries, np.float32)
 
 
+# ------------------------------------------------------------------------- measuring
+
+
 def exact(
-    rows: Floats, queries: Floats, metric: str, k: int, tick: Callable[[], None] = never
+    rows: Floats, queries: Floats, metric: str, k: int, tick: Tick = never
 ) -> NDArray[np.float32]:
-    """The k best keys of each query, [len(queries), k] in descending order (float32 by BLAS)."""
+    """The k best keys (see `_keys`) of each query, [len(queries), k] in descending order.
+
+    By BLAS in float32, from a point amid the rows, which leaves more digits to what lies far from
+    zero; less what roundings may come to.
+    """
     k = min(k, len(rows))
+    is_near = metric != "ip"
+    middle = rows[:: max(1, len(rows) // MIDDLE_ROWS)].mean(axis=0) if is_near else np.float32(0)
+    queries = queries - middle
     best = np.empty((len(queries), 0), np.float32)
+    longest = np.float32(0)
     for start in range(0, len(rows), CHUNK_ROWS):
         tick()
-        some = rows[start : start + CHUNK_ROWS]
+        some = rows[start : start + CHUNK_ROWS] - middle
+        squares = np.einsum("ij,ij->i", some, some)
+        longest = max(longest, squares.max())
         keys = -(queries @ some.T)
-        if metric != "ip":
+        if is_near:
             keys *= 2
-            keys += np.einsum("ij,ij->i", some, some)
+            keys += squares
         if keys.shape[1] > k:
             keys.partition(k - 1, axis=1)
         best = np.concatenate((best, keys[:, :k]), axis=1)
         if best.shape[1] > k:
             best.partition(k - 1, axis=1)
             best = best[:, :k]
+    own = np.einsum("ij,ij->i", queries, queries)
+    if is_near:
+        best += own[:, None]
     out: NDArray[np.float32] = -np.sort(best, axis=1)
+    out -= ROUNDING * np.sqrt(own * longest)[:, None]
     return out
 
 
@@ -176,51 +325,187 @@ def calibrate(
     rows: Floats,
     seed: int,
     queries: Floats | None = None,
-    tick: Callable[[], None] = never,
-) -> NDArray[np.float32]:
-    """The table of patience for lists over `rows`, float32[n, d], numbered as the ordinals.
+    tick: Tick = never,
+) -> Table:
+    """The table for lists over `rows`, float32[n, d], numbered as the ordinals.
 
     queries  real ones, float32[m, d], of length 1 under cosine; None where none are known
     """
-    kinds = queries_like(searcher, rows, seed) if queries is None else (queries,)
-    every = np.concatenate(kinds)
-    best = exact(rows, every, searcher.metric, KS[-1], tick)
-    table = np.zeros((len(KS), len(RECALLS)), np.float32)
-    first = 0
-    for kind in kinds:
-        for row, k in enumerate(KS):
+    every = queries_for(searcher, rows, seed, queries)
+    passing = np.random.default_rng(seed).random(len(rows)) < SHARES[1]
+    found = []
+    for mask, count in ((None, len(every.own)), (passing, FILTERED_QUERIES)):
+        asked = every.first(count)
+        best = _best(searcher, rows, asked, mask, tick)
+        for k in KS:
             tick()
-            count = min(len(kind), LEAST_QUERIES) if k == KS[-1] else len(kind)
-            if k <= best.shape[1]:
-                edges = best[first : first + count, k - 1]
-                recalls = _recalls(searcher, rows, kind[:count], edges, k)
-                found = _patience(recalls, 1.0 if queries is not None else CAUTION[row])
-                np.maximum(table[row], found, out=table[row])
-        first += len(kind)
-    return table
+            some = asked.first(LEAST_QUERIES) if k == KS[-1] else asked
+            found.append(_measured(_Measuring(searcher, rows, mask, k), some, best))
+    return _table_of(found)
 
 
-def _patience(recalls: NDArray[np.float64], caution: float) -> NDArray[np.float32]:
-    """The smallest level for each of RECALLS."""
-    wanted = np.minimum(1 - (1 - np.array(RECALLS)) / caution + MARGIN, HIGHEST)
-    at = np.searchsorted(np.maximum.accumulate(recalls), wanted)
-    return LEVELS[np.minimum(at, len(LEVELS) - 1)].astype(np.float32)
+def _table_of(found: list[Fitted | None]) -> Table:
+    """What was measured, and where nothing was, what follows from all rows; else UNREACHED."""
+    edges, patience, probed = (
+        np.full(shape, filling, np.float32)
+        for shape, filling in zip(TABLE_SHAPES, (FARTHEST, UNREACHED, UNREACHED), strict=True)
+    )
+    for number, each in enumerate(found):
+        share, k = divmod(number, len(KS))
+        if each is not None:
+            edges[share, k], patience[share, k], probed[share, k] = each
+        elif share:
+            for values in (patience, probed):
+                thinned = values[0, k] * np.float32(SHARES[share] ** -THINNING)
+                values[share, k] = np.minimum(thinned, UNREACHED)
+    return Table(edges, patience, probed)
 
 
-def _recalls(
-    searcher: Searcher, rows: Floats, queries: Floats, edges: Floats, k: int
-) -> NDArray[np.float64]:
-    """Recall at each of LEVELS; `edges` is the k-th best key of each query."""
-    factor = _between(k, FACTORS)
-    stop = Stop(k, LEAST, int(LEVELS[-1]), 1 << 30, factor)
-    hits = np.zeros(len(LEVELS))
-    for query, edge in zip(queries, edges, strict=True):
-        ordinals, lists, places = searcher.trace(query, stop, wanted=k + spare(k), epsilon=EPSILON)
-        true = _keys(rows[ordinals], query, searcher.metric) >= _tolerant(edge)
+def _best(
+    searcher: Searcher, rows: Floats, asked: Queries, mask: NDArray[np.bool_] | None, tick: Tick
+) -> dict[int, Floats]:
+    """The k-th best key of each query for each of KS, among the rows that pass but its own.
+
+    Without those k for which there are too few rows.
+    """
+    metric = searcher.metric
+    among = rows if mask is None else rows[mask]
+    best = exact(among, asked.vectors, metric, KS[-1] + 1, tick)
+    owns = np.full(len(best), -np.inf, np.float32)
+    for at, own in enumerate(asked.own.tolist()):
+        if own >= 0 and (mask is None or mask[own]):
+            owns[at] = _keys(rows[own : own + 1], asked.vectors[at], metric)[0]
+    out = {}
+    for k in KS:
+        if k < best.shape[1]:
+            edges = best[:, k - 1]
+            found = owns >= edges - 1e-5 * np.abs(edges)
+            out[k] = np.where(found, best[:, k], edges)
+    return out
+
+
+class _Measuring:
+    """Searches for k rows among those of a mask."""
+
+    def __init__(
+        self, searcher: Searcher, rows: Floats, mask: NDArray[np.bool_] | None, k: int
+    ) -> None:
+        self.searcher = searcher
+        self.rows = rows
+        self.mask = mask
+        self.k = k
+        self.factor = _between(k, FACTORS)
+
+    def _options(self, own: int) -> dict[str, Any]:
+        """Without the query's own row."""
+        mask = self.mask
+        if own >= 0:
+            mask = np.ones(len(self.rows), bool) if mask is None else mask.copy()
+            mask[own] = False
+        return {"wanted": self.k + spare(self.k), "epsilon": EPSILON, "mask": mask}
+
+    def hardness(self, query: Floats, own: int) -> float:
+        """What tells the search how hard a query is."""
+        stop = Stop(self.k, LEAST, 0, LEAST, 0.0)
+        found = self.searcher.search(query, stop, **self._options(own))
+        return float(found.nearness[self.k - 1]) if len(found.nearness) >= self.k else math.inf
+
+    def recalls(
+        self, query: Floats, own: int, edge: float, reach: int
+    ) -> tuple[Wide, NDArray[np.int64]]:
+        """Recall at each of LEVELS up to `reach`, and from there on that at `reach`; and how many
+        lists are probed at each.
+        """
+        k = self.k
+        stop = Stop(k, LEAST, reach, 1 << 30, self.factor)
+        ordinals, lists, places = self.searcher.trace(query, stop, **self._options(own))
+        true = _keys(self.rows[ordinals], query, self.searcher.metric) >= _tolerant(edge)
         when = np.sort(lists[true])
-        ends = _ends(np.unique(lists[places < k]), factor)
-        hits += np.minimum(np.searchsorted(when, ends), k)
-    return hits / (k * len(queries))
+        full = _full_at(lists, k)
+        ends = np.maximum(_ends(np.unique(lists[places < k]), self.factor), full)
+        return np.minimum(np.searchsorted(when, ends), k) / k, ends
+
+
+def _full_at(lists: NDArray[np.int32], k: int) -> int:
+    """How many lists are probed when there are k rows: no search stops before (K6)."""
+    return int(lists[k - 1]) + 1 if len(lists) >= k else 1 << 30
+
+
+def _measured(measuring: _Measuring, asked: Queries, best: dict[int, Floats]) -> Fitted | None:
+    """What the table has for this share and k; None where rows are too few."""
+    if measuring.k not in best:
+        return None
+    every = list(zip(asked.vectors, asked.own.tolist(), strict=True))
+    edges = best[measuring.k][: len(every)].tolist()
+    hardness = np.array([measuring.hardness(query, own) for query, own in every])
+    recalls = np.empty((len(every), len(LEVELS)))
+    probed = np.empty((len(every), len(LEVELS)), np.int64)
+    left = np.arange(len(every))
+    reach, lists = FIRST_REACH, len(measuring.searcher.lists.center_scales)
+    while len(left):
+        for at in left.tolist():
+            recalls[at], probed[at] = measuring.recalls(*every[at], edges[at], reach)
+        if reach >= lists:
+            break
+        left = left[recalls[left, -1] < 1]
+        reach *= 8
+    return fitted(hardness, recalls, np.minimum(probed, lists), asked.groups)
+
+
+def fitted(
+    hardness: Wide, recalls: Wide, probed: NDArray[np.int64], groups: NDArray[np.int64]
+) -> Fitted:
+    """Edges that part queries evenly by hardness, the patience for [RECALLS, HARD], and the lists
+    that are probed with it.
+
+    hardness  of n queries
+    recalls   [n, LEVELS]; lists probed for them
+    groups    [n], see `Queries`
+    """
+    ordered = np.sort(hardness)
+    edges = ordered[np.arange(1, HARD) * len(ordered) // HARD]
+    ranges = np.searchsorted(edges, hardness)
+    patience = np.empty((len(RECALLS), HARD), np.float32)
+    means = np.empty(len(RECALLS), np.float32)
+    for column, recall in enumerate(RECALLS):
+        wanted = min(recall + MARGIN, HIGHEST)
+        at = np.zeros(HARD, np.int64)
+        for each in range(HARD):
+            own = recalls[ranges == each]
+            if len(own):
+                curve = own.mean(axis=0)
+                at[each] = (curve >= min(wanted, curve.max())).argmax()
+        at = np.maximum.accumulate(at)
+        while at[0] < len(LEVELS) - 1:
+            if _is_enough(recalls, ranges, groups, at, wanted, ERRORS):
+                break
+            at = np.minimum(at + 1, len(LEVELS) - 1)
+        patience[column] = LEVELS[at]
+        means[column] = probed[np.arange(len(probed)), at[ranges]].mean()
+        if not _is_enough(recalls, ranges, groups, at, min(recall, HIGHEST)):
+            patience[column] = UNREACHED
+    np.maximum.accumulate(patience, axis=0, out=patience)
+    return np.minimum(edges, FARTHEST).astype(np.float32), patience, means
+
+
+def _is_enough(
+    recalls: Wide,
+    ranges: NDArray[np.intp],
+    groups: NDArray[np.int64],
+    at: NDArray[np.int64],
+    wanted: float,
+    errors: float = 0.0,
+) -> bool:
+    """Whether each group reaches a recall in the mean, with these levels by hardness.
+
+    errors  standard errors that each mean has to be above it
+    """
+    reached = recalls[np.arange(len(recalls)), at[ranges]]
+    for group in np.unique(groups):
+        own = reached[groups == group]
+        if own.mean() < min(wanted + errors * own.std() / math.sqrt(len(own)), HIGHEST):
+            return False
+    return True
 
 
 def _ends(changes: NDArray[np.int32], factor: float) -> NDArray[np.int64]:
@@ -235,22 +520,33 @@ def _ends(changes: NDArray[np.int32], factor: float) -> NDArray[np.int64]:
 
 
 def _keys(rows: Floats, query: Floats, metric: str) -> Floats:
-    keys: Floats = rows @ query
-    if metric != "ip":
-        keys = 2 * keys - np.einsum("ij,ij->i", rows, rows)
-    return keys
+    """What is sought of rows, the more the better: -|x - q|^2, or <x, q>."""
+    if metric == "ip":
+        products: Floats = rows @ query
+        return products
+    gaps = rows - query
+    squares: Floats = np.einsum("ij,ij->i", gaps, gaps)
+    return -squares
 
 
-def _tolerant(edge: np.float32) -> float:
+def _tolerant(edge: float) -> float:
     """The k-th best key, less what float32 sums differ by."""
-    return float(edge) - 1e-5 * max(1.0, abs(float(edge)))
+    return float(edge) - 1e-5 * abs(float(edge))
 
 
-def measure(searcher: Searcher, rows: Floats, queries: Floats, edges: Floats, stop: Stop) -> float:
-    """Recall@k over queries; rows that tie with the k-th best count."""
+def measure(
+    searcher: Searcher,
+    rows: Floats,
+    queries: Floats,
+    edges: Floats,
+    stop: Stop,
+    mask: NDArray[np.bool_] | None = None,
+) -> float:
+    """Recall@k over queries, among the rows of a mask; rows that tie with the k-th best count."""
     hits = 0
+    wanted = stop.k + spare(stop.k)
     for query, edge in zip(queries, edges, strict=True):
-        found = searcher.search(query, stop, wanted=stop.k + spare(stop.k), epsilon=EPSILON)
+        found = searcher.search(query, stop, wanted=wanted, epsilon=EPSILON, mask=mask)
         keys = _keys(rows[found.ordinals], query, searcher.metric)
         hits += min(stop.k, int((keys >= _tolerant(edge)).sum()))
     return hits / (stop.k * len(queries))

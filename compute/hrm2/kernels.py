@@ -22,7 +22,7 @@ lists.Lists, but centroids by panels (`panels_of`), and scratch of one thread:
     PENDING_BOUNDS  float32        ... and the bounds
     BEST       int32[WANTED]       positions, nearest first
     NEARNESS   float32[WANTED]     their distances by 8-bit codes
-    NUMBERS    float32[8]          see steps.py
+    NUMBERS    float32[16]         see steps.py; from HARDNESS on it is the caller's
     COUNTS     int64[8]            see below
     LOG        int32[LOG_SIZE, 3]  of each row that came among the best: its position, the place of
                                    the list in the order, and its own place
@@ -32,6 +32,7 @@ Invariants
     K4  Equal distances keep the order of probing, which depends on file and query alone.
     K5  A search is a prefix of every longer one: what it did in its first lists does not depend on
         when it stops. (Calibration rests on this.)
+    K6  A search that ends before `most` lists has found k rows at least.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return, return-value"
@@ -55,6 +56,7 @@ from m2mdb.compute.hrm2.steps import (
     bucket_order,
     dot8,
     insert,
+    patience_for,
     prepare,
     rotate,
     route,
@@ -208,7 +210,8 @@ def next_nearest(plan: Any, first: int, count: int) -> None:
 @step
 def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
     """Scan lists in their order until the stop rule says that the best rows are known."""
-    k, least, patience, most = limits
+    k, least, constant, most = limits
+    patience = np.float32(constant)
     order, counts, starts = ints_at(plan[ORDER]), longs_at(plan[COUNTS]), longs_at(plan[STARTS])
     pending, pending_bounds = ints_at(plan[PENDING]), floats_at(plan[PENDING_BOUNDS])
     best, nearness, log = ints_at(plan[BEST]), floats_at(plan[NEARNESS]), ints_at(plan[LOG])
@@ -217,7 +220,10 @@ def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
     worst = np.float32(np.inf)
     size, scanned, reranked, logged, last, done = 0, 0, 0, 0, 0, 0
     while done < most:
-        if done >= least and np.float32(done) >= factor * np.float32(last) + np.float32(patience):
+        if done == least:
+            patience = patience_for(floats_at(plan[NUMBERS]), worst)
+        limit = factor * np.float32(last) + patience
+        if done >= least and size >= k and np.float32(done) >= limit:
             break
         each = order[done]
         later = order[min(done + 1, most - 1)]
@@ -261,8 +267,10 @@ def search(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None
     """Find the best rows of the query in ROTATED: BEST, NEARNESS and COUNTS.
 
     mask     uint8 by ordinal, 1 = may be found; an empty one lets every row be found
-    limits   (k, least, patience, most): lists are probed while fewer than `least` were, or while
-             fewer than factor * (the last that changed the k best) + patience were, at most `most`
+    limits   (k, least, patience, most): lists are probed while fewer than `least` were, or fewer
+             than k rows were found, or while fewer than factor * (the last that changed the k best)
+             + patience were, at most `most`. What patience is once `least` were, NUMBERS says:
+             it depends on how near the k-th best row is by then
     epsilon  how many standard errors of a 1-bit estimate its bound takes off
     """
     begin(plan)

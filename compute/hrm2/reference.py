@@ -23,16 +23,22 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 BUCKETS = 1024
+HARD = 6  # ranges of hardness
 
 
 class Stop(NamedTuple):
-    """When probing ends; see kernels.search."""
+    """When probing ends; see kernels.search.
+
+    hardness  float32[2 * HARD - 1]: HARD - 1 ascending distances, then a patience for each of the
+              HARD ranges between them; None: `patience` for all
+    """
 
     k: int
     least: int
     patience: int
     most: int
     factor: float
+    hardness: NDArray[np.float32] | None = None
 
 
 class Outcome(NamedTuple):
@@ -125,8 +131,13 @@ def search(
     root = np.float32(1 / np.sqrt(width))
     best: list[tuple[np.float32, int]] = []
     done = last = codes = reranked = 0
+    patience = float(stop.patience)
     while done < min(stop.most, len(order)):
-        if done >= stop.least and done >= stop.factor * last + stop.patience:
+        if done == stop.least and stop.hardness is not None:
+            hard = np.searchsorted(stop.hardness[: HARD - 1], _worst(best, stop.k))
+            patience = float(stop.hardness[HARD - 1 + hard])
+        is_full = done >= stop.least and len(best) >= stop.k
+        if is_full and done >= np.float32(stop.factor) * last + patience:
             break
         each = int(order[done])
         base = distances[each]

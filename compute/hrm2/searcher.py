@@ -14,7 +14,16 @@ import numpy as np
 
 from m2mdb.compute.hrm2 import kernels
 from m2mdb.compute.hrm2.rotation import ROUNDS, signs
-from m2mdb.compute.hrm2.steps import BUCKETS, GROUP, NEAR, PANEL, PRODUCT
+from m2mdb.compute.hrm2.steps import (
+    BUCKETS,
+    GROUP,
+    HARD,
+    HARDNESS,
+    NEAR,
+    NUMBERS_SIZE,
+    PANEL,
+    PRODUCT,
+)
 
 if TYPE_CHECKING:
     from typing import Any
@@ -71,6 +80,7 @@ class Searcher:
         self._arrays.append(np.ascontiguousarray(signs(lists.width, seed)))
         self._longest = 32 * int(np.diff(lists.starts).max(initial=1))
         self._local = threading.local()
+        self._spare: dict[int, list[Scratch]] = {}  # of `run`, by how many are wanted
 
     def search(
         self,
@@ -95,6 +105,27 @@ class Searcher:
         nearness = scratch.nearness[:found].copy()
         return Found(positions, self.lists.ordinals[positions], nearness, probed, codes, reranked)
 
+    def run(
+        self,
+        query: NDArray[np.float32],
+        stop: Stop,
+        *,
+        wanted: int,
+        epsilon: float,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> Scratch:
+        """As `search`, but what was found stays in the scratch: the caller's until `give_back`."""
+        try:
+            scratch = self._spare[wanted].pop()  # H1: one step, so that it is nobody else's
+        except (KeyError, IndexError):
+            scratch = self._new_scratch(wanted, logs=False)
+        self._run(scratch, query, stop, epsilon, mask)
+        return scratch
+
+    def give_back(self, scratch: Scratch) -> None:
+        """The scratch of `run` may serve the next search."""
+        self._spare.setdefault(len(scratch.best), []).append(scratch)
+
     def search_batch(
         self,
         queries: NDArray[np.float32],
@@ -112,6 +143,7 @@ class Searcher:
         queries  float32[m, d]
         """
         scratch = self._scratch(wanted)
+        _tell_hardness(scratch, stop)
         rows = _readable(np.asarray(queries, np.float32))
         positions = np.full((len(rows), wanted), -1, np.int32)
         nearness = np.full((len(rows), wanted), np.inf, np.float32)
@@ -131,7 +163,13 @@ class Searcher:
         return FoundBatch(ordinals, nearness, counts)
 
     def trace(
-        self, query: NDArray[np.float32], stop: Stop, *, wanted: int, epsilon: float
+        self,
+        query: NDArray[np.float32],
+        stop: Stop,
+        *,
+        wanted: int,
+        epsilon: float,
+        mask: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         """What came among the best in the course of a search, in that order.
 
@@ -139,7 +177,7 @@ class Searcher:
         that each took among the best.
         """
         scratch = self._scratch(wanted, logs=True)
-        self._run(scratch, query, stop, epsilon, None)
+        self._run(scratch, query, stop, epsilon, mask)
         log = scratch.log[: int(scratch.counts[kernels.LOGGED])]
         return self.lists.ordinals[log[:, 0]], log[:, 1].copy(), log[:, 2].copy()
 
@@ -152,6 +190,7 @@ class Searcher:
         mask: NDArray[np.bool_] | None,
     ) -> None:
         dimensions = len(query)
+        _tell_hardness(scratch, stop)
         scratch.rotated[:dimensions] = query
         scratch.rotated[dimensions:] = 0
         kernels.search(
@@ -177,6 +216,7 @@ class Searcher:
         rotated, best = np.zeros(width, np.float32), np.zeros(wanted, np.int32)
         nearness, counts = np.zeros(wanted, np.float32), np.zeros(8, np.int64)
         log = np.zeros((log_size, 3), np.int32)
+        numbers = np.zeros(NUMBERS_SIZE, np.float32)
         arrays: list[NDArray[Any]] = [
             rotated,
             np.zeros(width, np.int8),
@@ -191,7 +231,7 @@ class Searcher:
             np.zeros(self._longest, np.float32),
             best,
             nearness,
-            np.zeros(8, np.float32),
+            numbers,
             counts,
             log,
         ]
@@ -201,7 +241,8 @@ class Searcher:
         kind = PRODUCT if self.metric == "ip" else NEAR
         plan[len(addresses) :] = (count, width, ROUNDS, kind, wanted, log_size)
         plan.flags.writeable = False
-        return Scratch(rotated, best, nearness, counts, log, plan, arrays)
+        hardness, address = numbers[HARDNESS:], plan.ctypes.data
+        return Scratch(rotated, best, nearness, counts, log, hardness, plan, arrays, address)
 
 
 class Scratch(NamedTuple):
@@ -212,8 +253,18 @@ class Scratch(NamedTuple):
     nearness: NDArray[np.float32]
     counts: NDArray[np.int64]
     log: NDArray[np.int32]
+    hardness: NDArray[np.float32]
     plan: NDArray[np.int64]
     kept: list[NDArray[Any]]
+    address: int  # of the plan
+
+
+def _tell_hardness(scratch: Scratch, stop: Stop) -> None:
+    """Say how patience depends on hardness; without a table it is the same for all."""
+    if stop.hardness is not None:
+        scratch.hardness[:] = stop.hardness
+    else:
+        scratch.hardness[HARD - 1 :] = stop.patience
 
 
 def panels_of(centers: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:

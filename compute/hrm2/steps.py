@@ -28,6 +28,8 @@ simd: Any = simd_module  # its functions are intrinsics: what calls them is no P
 
 # numbers: what the query is
 QUERY_SCALE, QUERY_SQUARE, TABLE_SCALE, TABLE_LOW, BIAS = 0, 1, 2, 3, 4
+# and from HARDNESS on how hard it may be: reference.Stop.hardness
+HARDNESS, HARD, NUMBERS_SIZE = 5, 6, 16
 
 BUCKETS = 1024
 PANEL = 16  # lists whose centroids are interleaved
@@ -326,6 +328,15 @@ else:
             bounds[s] = bound - spread * factors[first + 64 + s]
             below |= bounds[s] < limit
         return below
+
+
+@step
+def patience_for(numbers: Any, worst: Any) -> Any:
+    """How patient a search is whose k-th best distance after its first lists is `worst`."""
+    at = 0
+    while at < HARD - 1 and worst > numbers[HARDNESS + at]:
+        at += 1
+    return numbers[HARDNESS + HARD - 1 + at]
 
 
 @step

@@ -180,8 +180,10 @@ def _probe(segment: Segment, column: Column) -> None:
         prepared = searched_query(query + np.float32(1e-3), column.metric)
         assert prepared is not None
         for effort in (Effort(0.9), Effort(0.9, 1000)):
-            found = lists.search(prepared, lists.stop(3, 1.0, effort), None)
-            rows = found.ordinals.tolist()
+            stop = lists.stop(3, 1.0, effort)
+            if stop is None:
+                continue
+            rows = lists.search(prepared, stop, None).ordinals.tolist()
             assert all(0 <= row < segment.rows for row in rows) and len(set(rows)) == len(rows)
 
 

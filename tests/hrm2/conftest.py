@@ -40,7 +40,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def few_queries(monkeypatch: pytest.MonkeyPatch, count: int = 24) -> None:
     """How long to probe is measured on so many queries of a kind."""
-    for name in ("QUERIES", "NEAR_QUERIES", "FAR_QUERIES", "LEAST_QUERIES"):
+    for name in ("STORED_QUERIES", "MADE_QUERIES", "FILTERED_QUERIES", "LEAST_QUERIES"):
         if hasattr(calibration, name):
             monkeypatch.setattr(calibration, name, count)
 

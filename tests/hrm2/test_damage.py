@@ -114,6 +114,10 @@ REFUSED: dict[str, Change] = {
     "a row that is NULL": put("ordinals", 0, COUNT - 1),
     "patience that is no number": put("patience", -1, np.nan),
     "negative patience": put("patience", -1, -1),
+    "effort that is no number": put("effort", -1, np.nan),
+    "negative effort": put("effort", -1, -1),
+    "effort cut short": cut("effort"),
+    "effort of another type": retyped("effort", "<u2"),
     **{f"{name} not a number": put(name, 3, np.nan) for name in FLOATS},
     **{f"{name} infinite": put(name, 3, np.inf) for name in FLOATS},
     "a negative scale": put("scales", 0, -1),
@@ -143,8 +147,22 @@ def test_a_table_of_other_points_is_not_used(parts: Parts) -> None:
     parts["h.patience"][0] = 7
     lists = made(parts).lists(COLUMN)
     assert lists is not None
-    assert (lists.table[0] > 0).all()
-    assert (lists.table == lists.table[0]).all()
+    assert (lists.table.patience > 0).all()
+    assert (lists.table.patience == lists.table.patience[:, :1, :, :1]).all()
+
+
+def test_lists_of_older_files_have_one_patience_for_all_queries(parts: Parts) -> None:
+    newer = made(parts).lists(COLUMN)
+    del parts["h.effort"]
+    older = made(parts).lists(COLUMN)
+    parts["h.effort"] = np.concatenate(([9], np.ones(20))).astype(np.float32)
+    other = made(parts).lists(COLUMN)
+    assert newer is not None
+    for lists in (older, other):
+        assert lists is not None
+        hardest = newer.table.patience[0, :, :, -1]
+        assert (lists.table.patience[0] == hardest[:, :, None]).all()
+        assert (lists.table.patience[1] >= lists.table.patience[0]).all()
 
 
 def swap_rows(parts: Parts) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from m2mdb.compute.hrm2 import calibration
-from m2mdb.compute.hrm2.calibration import KS, RECALLS, calibrate, measure, stop_for
+from m2mdb.compute.hrm2.calibration import KS, Table, calibrate, measure, stop_for
+from m2mdb.compute.hrm2.lists import never
+from m2mdb.compute.hrm2.reference import Stop
 from m2mdb.compute.hrm2.searcher import Searcher
 from tests.compute.hrm2.conftest import SEED, coded, unit
 
@@ -29,91 +31,177 @@ def low_dimensional(count: int, dimension: int, seed: int) -> np.ndarray:
 
 
 def reached(
-    searcher: Searcher, rows: np.ndarray, queries: np.ndarray, table: np.ndarray
+    searcher: Searcher, rows: np.ndarray, queries: np.ndarray, table: Table
 ) -> dict[tuple[int, float], float]:
-    """What is reached of each recall asked, for each k."""
+    """What is reached of each recall asked, for each k; 1 where every row is compared."""
     best = calibration.exact(rows, queries, searcher.metric, KS[-1])
-    return {
-        (k, asked): measure(searcher, rows, queries, best[:, k - 1], stop_for(table, k, asked))
-        for k in KS
-        for asked in ASKED
-    }
+    out = {}
+    for k in KS:
+        for asked in ASKED:
+            stop = stop_for(table, k, asked)
+            edges = best[:, k - 1]
+            out[k, asked] = measure(searcher, rows, queries, edges, stop) if stop else 1.0
+    return out
+
+
+def error_of(asked: float, queries: int, k: int) -> float:
+    """So many queries tell a mean only so well: two standard errors."""
+    return float(2 * np.sqrt(asked * (1 - asked) / (queries * min(k, 10))))
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
-def test_queries_of_both_kinds_reach_the_recall_that_is_asked(metric: str) -> None:
-    built = coded(low_dimensional(9000, 40, 3), metric, 96)
+def test_queries_of_all_kinds_reach_the_recall_that_is_asked(metric: str) -> None:
+    rows = low_dimensional(9600, 40, 3)
+    built = coded(rows[:9000], metric, 96)
     searcher = Searcher(built.lists, metric, SEED)
     table = calibrate(searcher, built.rows, 1)
-    assert (np.diff(table, axis=1) >= 0).all(), "C1"
-    near, far = calibration.queries_like(searcher, built.rows, 77)
-    for queries in (near, far):
+    made = calibration.made_queries(searcher, built.rows, np.random.default_rng(77))
+    made = calibration._ready(made, metric)
+    others = rows[9000:]
+    for queries in (unit(others) if metric == "cosine" else others, made):
         for (k, asked), got in reached(searcher, built.rows, queries, table).items():
-            # so many queries tell a mean only so well
-            error = 2 * np.sqrt(asked * (1 - asked) / (len(queries) * min(k, 10)))
+            error = error_of(asked, len(queries), k)
             assert got >= asked - TOLERANCE - error, (k, asked)
+
+
+def test_patience_ascends_with_recall_and_hardness() -> None:
+    """C1"""
+    built = coded(low_dimensional(6000, 32, 6), "l2", 64)
+    table = calibrate(Searcher(built.lists, "l2", SEED), built.rows, 1)
+    assert (np.diff(table.patience, axis=2) >= 0).all()
+    assert (np.diff(table.patience, axis=3) >= 0).all()
+    assert (np.diff(table.edges, axis=2) >= 0).all()
+    assert (table.patience >= 1).all()
 
 
 def test_the_table_depends_on_the_seed_alone() -> None:
     """C2"""
     built = coded(low_dimensional(3000, 20, 4), "l2", 32)
     tables = [calibrate(Searcher(built.lists, "l2", SEED), built.rows, 9) for _ in range(2)]
-    assert tables[0].tobytes() == tables[1].tobytes()
+    for one, other in zip(*tables, strict=True):
+        assert one.tobytes() == other.tobytes()
 
 
 def test_a_lower_recall_costs_less() -> None:
     built = coded(low_dimensional(9000, 40, 3), "l2", 96)
     searcher = Searcher(built.lists, "l2", SEED)
     table = calibrate(searcher, built.rows, 1)
-    queries = calibration.queries_like(searcher, built.rows, 5)[1]
+    queries = calibration.made_queries(searcher, built.rows, np.random.default_rng(5))
     for k in KS:
-        codes = [
-            sum(
-                searcher.search(query, stop_for(table, k, asked), wanted=2 * k, epsilon=1.3).codes
-                for query in queries
-            )
-            for asked in (0.8, 0.95, 0.99)
-        ]
+        codes = []
+        for asked in (0.8, 0.95, 0.99):
+            stop = stop_for(table, k, asked)
+            assert stop is not None
+            found = searcher.search_batch(queries, stop, wanted=2 * k, epsilon=1.3)
+            codes.append(found.counts[:, 2].sum())
         assert codes[0] <= codes[1] < codes[2], k
+
+
+def test_easy_queries_cost_less_than_hard_ones() -> None:
+    built = coded(low_dimensional(9000, 40, 3), "l2", 96)
+    searcher = Searcher(built.lists, "l2", SEED)
+    stop = stop_for(calibrate(searcher, built.rows, 1), 10, 0.95)
+    assert stop is not None
+    far = built.rows.mean(axis=0) + 1.5 * np.random.default_rng(1).standard_normal((50, 40))
+    costs = [
+        searcher.search_batch(queries.astype(np.float32), stop, wanted=20, epsilon=1.3).counts[:, 2]
+        for queries in (built.rows[:50], far)
+    ]
+    assert 3 * costs[0].mean() < costs[1].mean()
+
+
+def level_table(rows: list[list[float]]) -> Table:
+    return calibration.plain_table(np.array(rows, np.float32))
 
 
 def test_a_stop_lies_between_those_of_the_points_around_it() -> None:
     """C1"""
-    table = np.array([[1, 2, 3, 4, 5, 6], [10, 20, 30, 40, 50, 60], [4, 5, 6, 7, 8, 9]], np.float32)
+    table = level_table([[1, 2, 3, 4, 5, 6], [10, 20, 30, 40, 50, 60], [4, 5, 6, 7, 8, 9]])
     for k, row in ((1, 0), (10, 1), (100, 2)):
         for recall, column in ((0.1, 0), (0.5, 0), (0.8, 1), (0.85, 2), (0.95, 3), (0.999, 5)):
             stop = stop_for(table, k, recall)
+            assert stop is not None
             assert stop.k == k
-            assert stop.patience == round(table[row, column] + 0.5)
-    assert stop_for(table, 3, 0.95).patience in range(20, 25)
-    assert stop_for(table, 400, 0.95).patience == 14
-    assert [stop_for(table, k, 0.9).factor for k in (1, 10, 100, 1000)] == [1.5, 1.5, 1.0, 1.0]
+            assert stop.patience == table.patience[0, row, column, 0]
+
+    def patience(k: int, share: float = 1.0) -> int:
+        stop = stop_for(table, k, 0.95, share)
+        assert stop is not None
+        return stop.patience
+
+    assert 4 < patience(3) < 40
+    assert patience(400) == 14
+    assert [patience(10, share) for share in (1.0, 0.5, 0.1, 0.01)] == [40, 61, 160, 634]
+    stops = [stop_for(table, k, 0.9) for k in (1, 10, 100, 1000)]
+    assert [stop.factor for stop in stops if stop] == [1.5, 1.5, 1.0, 1.0]
+
+
+def test_where_no_patience_suffices_every_row_is_compared() -> None:
+    """Rows that differ by less than a step of their codes."""
+    rng = np.random.default_rng(3)
+    rows = 100 + 1e-3 * rng.standard_normal((2000, 24))
+    built = coded(rows.astype(np.float32), "l2", 32)
+    table = calibrate(Searcher(built.lists, "l2", SEED), built.rows, 1)
+    assert all(stop_for(table, k, 0.95, share) is None for k in KS for share in (1, 0.2, 0.01))
 
 
 def test_a_trace_tells_what_shorter_searches_find() -> None:
     """K5: the table is read off one long search of each query."""
     built = coded(low_dimensional(6000, 32, 6), "l2", 64)
     searcher = Searcher(built.lists, "l2", SEED)
-    queries = calibration.queries_like(searcher, built.rows, 2)[1]
-    for k in KS:
-        edges = calibration.exact(built.rows, queries, "l2", k)[:, -1]
-        told = calibration._recalls(searcher, built.rows, queries, edges, k)
-        for level in (0, 5, 12):
-            stop = stop_for(np.zeros((len(KS), len(RECALLS)), np.float32), k, 0.9)
-            stop = stop._replace(patience=int(calibration.LEVELS[level]))
-            got = measure(searcher, built.rows, queries, edges, stop)
-            assert abs(got - told[level]) < 0.003, (k, level)
+    queries = calibration.made_queries(searcher, built.rows, np.random.default_rng(2))[:90]
+    passing = np.random.default_rng(3).random(len(built.rows)) < 0.3
+    for mask in (None, passing):
+        among = built.rows if mask is None else built.rows[mask]
+        for k in KS:
+            edges = calibration.exact(among, queries, "l2", k)[:, -1]
+            measuring = calibration._Measuring(searcher, built.rows, mask, k)
+            told = [
+                measuring.recalls(query, -1, edge, 4096)[0]
+                for query, edge in zip(queries, edges.tolist(), strict=True)
+            ]
+            for level in (0, 5, 12):
+                patience = int(calibration.LEVELS[level])
+                stop = Stop(k, calibration.LEAST, patience, 1 << 30, measuring.factor)
+                got = measure(searcher, built.rows, queries, edges, stop, mask)
+                assert abs(got - np.mean(told, axis=0)[level]) < 0.003, (k, level)
+
+
+def test_a_stored_row_is_searched_for_among_the_others() -> None:
+    built = coded(low_dimensional(6000, 32, 6), "l2", 64)
+    searcher = Searcher(built.lists, "l2", SEED)
+    queries = calibration.queries_for(searcher, built.rows, 4)
+    stored = np.flatnonzero(queries.groups == 0)
+    assert (queries.own[stored] >= 0).all()
+    assert (queries.own[queries.groups != 0] == -1).all()
+    best = calibration._best(searcher, built.rows, queries.first(20), None, never)
+    for at in stored[:20]:
+        own = int(queries.own[at])
+        others = np.delete(built.rows, own, axis=0)
+        for k in KS:
+            expected = calibration.exact(others, built.rows[own : own + 1], "l2", k)[0, -1]
+            assert np.isclose(best[k][at], expected, atol=1e-3)
 
 
 def test_known_queries_take_the_place_of_made_up_ones() -> None:
     built = coded(low_dimensional(6000, 32, 6), "l2", 64)
     searcher = Searcher(built.lists, "l2", SEED)
-    stored = np.ascontiguousarray(built.rows[::20])
-    easy = calibrate(searcher, built.rows, 1, stored)
-    assert (easy <= calibrate(searcher, built.rows, 1)).all()
-    assert easy.sum() < calibrate(searcher, built.rows, 1).sum()
+    known = np.ascontiguousarray(built.rows[::50])
+    assert len(known) >= calibration.ENOUGH
+    easy, usual = calibrate(searcher, built.rows, 1, known), calibrate(searcher, built.rows, 1)
+    groups = calibration.queries_for(searcher, built.rows, 1, known).groups
+    assert set(groups.tolist()) == {0, 2}
+    assert easy.patience.sum() < usual.patience.sum()
     got = reached(searcher, built.rows, built.rows[7::20], easy)
     assert all(value >= asked - 0.03 for (_, asked), value in got.items())
+
+
+def test_a_few_known_queries_come_beside_the_made_up_ones() -> None:
+    built = coded(low_dimensional(3000, 20, 4), "l2", 32)
+    queries = calibration.queries_for(Searcher(built.lists, "l2", SEED), built.rows, 1,
+                                      built.rows[:9])  # fmt: skip
+    counts = np.bincount(queries.groups).tolist()
+    assert counts == [calibration.STORED_QUERIES, calibration.MADE_QUERIES, 9]
 
 
 @pytest.mark.slow

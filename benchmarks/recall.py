@@ -1,0 +1,256 @@
+"""Recall that is asked, recall that is reached, and the codes that it takes.
+
+    python benchmarks/recall.py --data FOLDER [--sets wordnet,clustered,...] [--ks 1,10,100]
+
+Each set is built into lists, its table is calibrated, and queries of two kinds are searched at
+each recall: "like" come from where the rows come from, "off" do not (wordnet's are sentences that
+search short definitions). None of them is known to the calibration; with --known N, N others of
+each kind are, as a log of real queries would be. A row that ties with the k-th best counts.
+
+    set         rows
+    wordnet     100,000 definitions (cosine)
+    clustered   clusters of uneven weight along six directions of their own, and noise (cosine)
+    uniform     a cube of 24 dimensions (l2)
+    duplicates  40 copies of a row in the mean, few and very many (cosine)
+    giant       nine rows of ten in one narrow cluster (l2)
+    lengths     clusters whose rows' lengths spread over a factor of ten (l2)
+    products    the same by inner product (ip)
+
+"low" marks what misses the recall that was asked for by more than a hundredth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import common  # sets the number of threads before NumPy loads
+import numpy as np
+
+from m2mdb.compute.hrm2 import calibration
+from m2mdb.compute.hrm2.lists import Lists, build, padded
+from m2mdb.compute.hrm2.rotation import rotate
+from m2mdb.compute.hrm2.searcher import Searcher
+from m2mdb.compute.hrm2.training import assign, train
+from m2mdb.compute.loader import LOADER
+from m2mdb.index.hrm2 import SEED, list_count
+
+ASKED = (0.80, 0.90, 0.95, 0.99)
+TOLERANCE = 0.01
+WIDTH = 64
+Array = np.ndarray[Any, Any]
+
+
+class Set(NamedTuple):
+    """Rows, and queries by their kind."""
+
+    metric: str
+    rows: Array
+    queries: dict[str, Array]
+
+
+def _clusters(count: int, rng: np.random.Generator, *, spread: float = 0.4) -> Array:
+    """Rows of low intrinsic dimension; the same clusters for the same count."""
+    fixed = np.random.default_rng(11)
+    centers = fixed.standard_normal((200, WIDTH))
+    axes = fixed.standard_normal((len(centers), 6, WIDTH))
+    labels = (rng.random(count) ** 2 * len(centers)).astype(int)
+    along = rng.standard_normal((count, 6))
+    rows: Array = centers[labels] + spread * np.einsum("ij,ijk->ik", along, axes[labels])
+    return rows + 0.2 * rng.standard_normal((count, WIDTH))
+
+
+def _off(rows: Array, count: int, rng: np.random.Generator) -> Array:
+    """A third each: means of two rows, rows with as much noise again, and noise like all rows."""
+    third = -(-count // 3)
+    a, b, c = (rows[rng.integers(0, len(rows), third)] for _ in range(3))
+    noise = rng.standard_normal((2, third, rows.shape[1]))
+    spread = rows.std(axis=0)
+    free = rows.mean(axis=0) + noise[1] * spread
+    out: Array = np.concatenate(((a + b) / 2, c + noise[0] * spread, free))
+    return rng.permutation(out)[:count]
+
+
+def _made(metric: str, draw: Callable[[int, np.random.Generator], Array], size: int,
+          queries: int) -> Set:  # fmt: skip
+    rows = draw(size, np.random.default_rng(1)).astype(np.float32)
+    like = draw(queries, np.random.default_rng(2)).astype(np.float32)
+    off = _off(rows.astype(np.float64), queries, np.random.default_rng(3)).astype(np.float32)
+    return Set(metric, rows, {"like": like, "off": off})
+
+
+def _duplicates(count: int, rng: np.random.Generator) -> Array:
+    different = _clusters(750, np.random.default_rng(5))
+    picks = (rng.random(count) ** 3 * len(different)).astype(int)
+    return different[picks]
+
+
+def _giant(count: int, rng: np.random.Generator) -> Array:
+    rows = _clusters(count, rng)
+    narrow = rng.random(count) < 0.9
+    rows[narrow] = 3 + 0.05 * rng.standard_normal((int(narrow.sum()), WIDTH))
+    return rows
+
+
+def _lengths(count: int, rng: np.random.Generator) -> Array:
+    rows = _clusters(count, rng)
+    return rows * np.exp(rng.uniform(np.log(0.3), np.log(3), (count, 1)))
+
+
+def _wordnet(options: argparse.Namespace) -> Set | None:
+    folder = Path(options.data or "/nowhere")
+    if not (folder / "vectors.f16.npy").exists():
+        return None
+    rows = np.load(folder / "vectors.f16.npy").astype(np.float32)
+    off = np.load(folder / "query_vectors.f32.npy")
+    rng = np.random.default_rng(2)
+    chosen = rng.permutation(len(rows))
+    held, rows = rows[chosen[: options.queries + options.known]], rows[np.sort(chosen[3000:])]
+    return Set("cosine", rows, {"like": held, "off": off[rng.permutation(len(off))]})
+
+
+def sets(options: argparse.Namespace) -> dict[str, Callable[[], Set | None]]:
+    """What makes each set."""
+    size, queries = options.count, options.queries + options.known
+
+    def made(metric: str, draw: Callable[[int, np.random.Generator], Array]) -> Callable[[], Set]:
+        return lambda: _made(metric, draw, size, queries)
+
+    return {
+        "wordnet": lambda: _wordnet(options),
+        "clustered": made("cosine", _clusters),
+        "uniform": made("l2", lambda count, rng: rng.random((count, 24))),
+        "duplicates": made("cosine", _duplicates),
+        "giant": made("l2", _giant),
+        "lengths": made("l2", _lengths),
+        "products": made("ip", _lengths),
+    }
+
+
+def ready(rows: Array, metric: str) -> Array:
+    """float32, of length 1 under cosine."""
+    if metric == "cosine":
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows, np.float32)
+
+
+def coded(name: str, rows: Array, metric: str, folder: str | None) -> Lists:
+    """Lists of rows; kept in the folder, as building takes longer than measuring."""
+    kept = Path(folder or "/nowhere") / f"{name}-{len(rows)}.npz"
+    if kept.exists():
+        with np.load(kept) as arrays:
+            return Lists(*(arrays[field] for field in Lists._fields))
+    router = train(rows, list_count(len(rows)), SEED)
+    first, second = assign(router, rows, spill=True)
+    width = padded(rows.shape[1])
+    numbers = np.arange(len(rows), dtype=np.int32)
+    centers = rotate(router.centers, width, SEED)
+    lists = build(rotate(rows, width, SEED), numbers, centers, first, second, metric)
+    if folder:
+        np.savez(kept, **lists._asdict())
+    return lists
+
+
+class Line(NamedTuple):
+    """What was reached of each of ASKED, and the codes that a search compared for it."""
+
+    kind: str
+    k: int
+    reached: list[float]
+    codes: list[float]
+
+
+def measure(name: str, made: Set, options: argparse.Namespace) -> list[Line]:
+    """A line for each kind of query and k."""
+    rows = ready(made.rows, made.metric)
+    started = time.process_time()
+    lists = coded(name, rows, made.metric, options.folder)
+    built = time.process_time() - started
+    searcher = Searcher(lists, made.metric, SEED)
+    queries = {kind: ready(each, made.metric) for kind, each in made.queries.items()}
+    known = None
+    if options.known:
+        known = np.concatenate([each[options.queries :][: options.known]
+                                for each in queries.values()])  # fmt: skip
+    started = time.process_time()
+    table = calibration.calibrate(searcher, rows, SEED, known)
+    took = time.process_time() - started
+    print(f"{name}: {len(rows)} rows, {len(lists.center_scales)} lists, "
+          f"built {built:.1f} s, calibrated {took:.1f} s")  # fmt: skip
+    if options.table:
+        print(table.edges[0], table.patience[0], sep="\n")
+    lines = []
+    for kind, each in queries.items():
+        some = each[: options.queries]
+        best = calibration.exact(rows, some, made.metric, max(options.ks))
+        for k in options.ks:
+            reached, codes = [], []
+            for asked in ASKED:
+                stop = calibration.stop_for(table, k, asked)
+                result = searched(searcher, rows, some, best[:, k - 1], stop)
+                reached.append(result[0])
+                codes.append(result[1])
+            lines.append(Line(kind, k, reached, codes))
+    return lines
+
+
+def searched(
+    searcher: Searcher, rows: Array, queries: Array, edges: Array, stop: Any
+) -> tuple[float, float]:
+    """Recall, and codes compared, in the mean over queries; a scan compares none."""
+    if stop is None:
+        return 1.0, 0.0
+    recall = calibration.measure(searcher, rows, queries, edges, stop)
+    wanted = stop.k + calibration.spare(stop.k)
+    found = searcher.search_batch(queries, stop, wanted=wanted, epsilon=calibration.EPSILON)
+    return recall, float(found.counts[:, 2].mean())
+
+
+def show(lines: list[Line]) -> int:
+    """Print them; how many recalls were missed."""
+    heads = "".join(f"{f'asked {asked:.2f}':>22}" for asked in ASKED)
+    print(f"  {'queries':8} {'k':>4} {heads}")
+    missed = 0
+    for line in lines:
+        cells = []
+        for asked, reached, codes in zip(ASKED, line.reached, line.codes, strict=True):
+            low = reached < asked - TOLERANCE
+            missed += low
+            cells.append(f"{reached:7.3f}{' low' if low else '    '}{codes:9,.0f} c")
+        print(f"  {line.kind:8} {line.k:4} " + "".join(cells))
+    sys.stdout.flush()
+    return missed
+
+
+def main() -> int:
+    """Measure each set and print its table."""
+    parser = common.parser(__doc__ or "", 30_000, 1)
+    parser.add_argument("--sets", default=None)
+    parser.add_argument("--ks", default="1,10,100", type=lambda text: [*map(int, text.split(","))])
+    parser.add_argument("--queries", type=int, default=400, help="of a kind")
+    parser.add_argument("--known", type=int, default=0, help="of a kind, as a log of real queries")
+    parser.add_argument("--table", action="store_true", help="print the table of patience")
+    options = parser.parse_args()
+    if options.folder:
+        os.makedirs(options.folder, exist_ok=True)
+    if not LOADER.wait():
+        raise SystemExit(f"no compiled kernels: {LOADER.error!r}")
+    every = sets(options)
+    missed = 0
+    for name in options.sets.split(",") if options.sets else every:
+        made = every[name]()
+        if made is None:
+            print(f"{name}: not there")
+            continue
+        missed += show(measure(name, made, options))
+    print(f"{missed} recalls missed by more than {TOLERANCE}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
