@@ -18,7 +18,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from m2mdb.pager.errors import (
 from m2mdb.wal.store import Store, StoreOptions
 
 if TYPE_CHECKING:
+    from m2mdb.index.text.analysis import Tokenizer
     from m2mdb.pager.vfs import Vfs
     from m2mdb.wal.snapshot import Snapshot
     from m2mdb.wal.transaction import Transaction
@@ -60,6 +61,7 @@ class Database:
         self._catalog: Catalog | None = None
         self._own_catalog: Catalog | None = None
         self._mirrors: dict[int, DeltaMirror] = {}
+        self.tokenizers: Mapping[str, Tokenizer] = {}  # the program's own, for FULLTEXT columns
         self._view: View | None = None
         self._interrupted = False
         self._reading = Reading(self)
@@ -389,13 +391,16 @@ class Database:
         """A mirror of the log generation that the view sees; kept unless a newer one is held."""
         owner = transaction if transaction is not None and transaction.changed else None
         if old is not None and old.intact and old.owner is None and old.commit > view.commit:
-            return DeltaMirror(entry.schema, entry.base_sequence, entry.next_rowid)
+            return self._mirror_of(entry)
         return self.new_mirror(entry, owner)
 
     def new_mirror(self, entry: CollectionEntry, owner: Transaction | None) -> DeltaMirror:
         """An empty mirror, kept as the collection's; it has read nothing yet."""
-        mirror = DeltaMirror(entry.schema, entry.base_sequence, entry.next_rowid)
+        mirror = self._mirror_of(entry)
         mirror.owner = owner
+    def _mirror_of(self, entry: CollectionEntry) -> DeltaMirror:
+        return DeltaMirror(entry.schema, entry.base_sequence, entry.next_rowid, self.tokenizers)
+
         if owner is not None:
             mirror.commit = -1
         self._mirrors[entry.id] = mirror

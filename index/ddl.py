@@ -29,7 +29,7 @@ def create_collection(write: WriteView, schema: CollectionSchema, next_rowid: in
         raise ProgrammingError(f"collection name {schema.name}: names with m2m_ are the system's")
     for column in schema.columns:
         if column.fulltext is not None:
-            check_text_options(column.fulltext)
+            check_text_options(write, column.fulltext)
     entry = CollectionEntry(write.catalog.next_id, schema)
     for number, column in enumerate(schema.columns, 1):
         column.id = number
@@ -45,11 +45,11 @@ def create_collection(write: WriteView, schema: CollectionSchema, next_rowid: in
     write.set_catalog(write.catalog.replaced(entry, schema_changed=True))
 
 
-def check_text_options(options: dict[str, Any]) -> None:
-    """Refuse options of FULLTEXT that are unknown or not built yet."""
+def check_text_options(write: WriteView, options: dict[str, Any]) -> None:
+    """Refuse options of FULLTEXT that are unknown, or name what is not there."""
     from m2mdb.index.text.options import parse_options
 
-    parse_options(options)
+    parse_options(options).analyzer(write.database.tokenizers)
 
 
 def drop_collection(write: WriteView, name: str) -> None:
@@ -142,16 +142,34 @@ def _add_text_index(
     info: IndexInfo,
     options: dict[str, Any],
 ) -> None:
-    """Inverted lists for a column that had none: a further extent for every segment."""
+    """FULLTEXT for a column that had none."""
     if column.fulltext is not None:
         raise ProgrammingError(f"column {column.name} of {view.schema.name} has a text index")
-    check_text_options(options)
+    add_text_lists(write, view, column, (*view.schema.indexes, info), options)
+
+
+def add_text_lists(
+    write: WriteView,
+    view: CollectionView,
+    column: Column,
+    indexes: tuple[IndexInfo, ...],
+    options: dict[str, Any],
+) -> None:
+    """Inverted lists for a column that has none: a further extent for every segment.
+
+    indexes  of the collection's schema from now on
+    """
+    check_text_options(write, options)
     changed = {column.name: options}
-    entry = _with_index(view, (*view.schema.indexes, info), changed)
+    entry = _with_index(view, indexes, changed)
     retention.end_past(write, entry)
     records = []
     for segment in view.segments:
-        parts: list[NamedPart] = maintenance.text_parts(column, segment.values(column))
+        parts: list[NamedPart] = maintenance.text_parts(
+            entry.schema.columns[entry.schema.column(column.name)],
+            segment.values(column),
+            write.database.tokenizers,
+        )
         record = entry.records[segment.id].copy()
         description = describe_segment(entry, segment.id, record.commit)
         buffers, size = lay_out(segment.rows, parts, description)

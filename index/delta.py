@@ -45,6 +45,11 @@ from m2mdb.pager.header import LARGEST_NUMBER
 
 if TYPE_CHECKING:
     from m2mdb.index.text.delta_postings import DeltaPostings
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    from m2mdb.compute.ranking import Codes
+    from m2mdb.index.text.analysis import Analyzer, Tokenizer
 
 FLUSH_ROWS = 4096
 FLUSH_BYTES = 8 << 20
@@ -114,12 +119,15 @@ class DeltaMirror:
 
     __slots__ = (
         "_ended",
+        "_analyzers",
+        "_codes",
         "_keys",
         "_latest",
         "_postings",
         "_previous",
         "_rowids",
         "_types",
+        "_tokenizers",
         "base",
         "bytes_used",
         "columns",
@@ -136,8 +144,19 @@ class DeltaMirror:
         "vectors",
     )
 
-    def __init__(self, schema: CollectionSchema, base: int, next_rowid: int) -> None:
-        """An empty mirror of the log that begins with sequence number `base`."""
+    def __init__(
+        self,
+        schema: CollectionSchema,
+        base: int,
+        next_rowid: int,
+        tokenizers: Mapping[str, Tokenizer] | None = None,
+    ) -> None:
+        """An empty mirror of the log that begins with sequence number `base`.
+
+        `tokenizers` are the program's own, by the names that FULLTEXT columns may have of them.
+        """
+        self._tokenizers = tokenizers
+        self._analyzers: dict[int, Analyzer] = {}
         self.schema = schema
         self.base = base
         self.end = base
@@ -331,7 +350,7 @@ class DeltaMirror:
         if found is None:
             from m2mdb.index.text.delta_postings import DeltaPostings
 
-            found = self._postings[column] = DeltaPostings()
+            found = self._postings[column] = DeltaPostings(self.analyzer(column))
         values = self.columns[column]
         for entry in range(len(found), len(values)):
             found.add(entry, indexable_text(self.schema.columns[column].type, values[entry]))
@@ -354,6 +373,19 @@ def indexable_text(type_: str, value: str | None) -> str | None:
         if isinstance(item, str):
             found.append(item)
         elif isinstance(item, list):
+    def analyzer(self, column: int) -> Analyzer:
+        """The analyzer of a FULLTEXT column.
+
+        Raises ProgrammingError: a tokenizer that the connection did not bring along.
+        """
+        found = self._analyzers.get(column)
+        if found is None:
+            from m2mdb.index.text.options import parse_options
+
+            options = parse_options(self.schema.columns[column].fulltext)
+            found = self._analyzers[column] = options.analyzer(self._tokenizers)
+        return found
+
             stack.extend(reversed(item))
         elif isinstance(item, dict):
             stack.extend(reversed(item.values()))

@@ -33,7 +33,8 @@ def text_columns(view: CollectionView, columns: Sequence[int]) -> list[TextColum
         sources.extend(segment.text(column) for segment in view.segments)
         sources = [view.text_source(part, source) for part, source in enumerate(sources)]
         options = parse_options(column.fulltext)
-        found.append(TextColumn(column.name, sources, options.variant, options.weight))
+        analyzer = view.mirror.analyzer(index)
+        found.append(TextColumn(column.name, sources, options.variant, options.weight, analyzer))
     return found
 
 

@@ -15,7 +15,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,7 @@ from m2mdb.index.values import StoredColumn, VectorData
 from m2mdb.pager.btree import BTree
 
 if TYPE_CHECKING:
+    from m2mdb.index.text.analysis import Tokenizer
     from m2mdb.index.view import WriteView
 
 SEGMENT_BYTES = 1 << 30  # a bulk load is cut into segments of about this size
@@ -60,12 +61,18 @@ TextParts = Callable[[Column], list[NamedPart]]
 # ------------------------------------------------------------------------- segments
 
 
-def text_parts(column: Column, values: list[Any]) -> list[NamedPart]:
-    """The inverted lists of one column's values."""
+def text_parts(
+    column: Column, values: list[Any], tokenizers: Mapping[str, Tokenizer] | None = None
+) -> list[NamedPart]:
+    """The inverted lists of one column's values.
+
+    Raises ProgrammingError: a tokenizer that is not among `tokenizers`, or that fails.
+    """
     from m2mdb.index.text import postings
+    from m2mdb.index.text.options import parse_options
 
     texts = [indexable_text(column.type, value) for value in values]
-    built = postings.build(texts)
+    built = postings.build(texts, parse_options(column.fulltext).analyzer(tokenizers))
     return [(TEXT_PREFIX + name, column.id, _as_array(part)) for name, part in built.items()]
 
 
@@ -104,7 +111,8 @@ def write_segment(
             parts.extend(hash_parts(column, values))
         if column.fulltext is not None:
             assert isinstance(values, list)
-            parts.extend(texts(column) if texts else text_parts(column, values))
+            own = write.database.tokenizers
+            parts.extend(texts(column) if texts else text_parts(column, values, own))
     commit = write.transaction.new_commit
     description = describe_segment(entry, entry.next_segment, commit, replaces, kept=kept)
     buffers, size = lay_out(len(rowids), parts, description)

@@ -48,10 +48,12 @@ class CollectionWriter:
     __slots__ = ("_write", "name", "view")
 
     def __init__(self, write: WriteView, name: str) -> None:
-        """Raises ProgrammingError where there is no such collection."""
+        """Raises ProgrammingError where there is no such collection, or no such tokenizer."""
         self._write = write
         self.view: CollectionView = write.collection(name)
         self.name = self.view.schema.name
+        for column in self.view.schema.text_columns:
+            self.view.mirror.analyzer(column)  # a flush needs it, and is too late to refuse
 
     # --------------------------------------------------------------- INSERT
 

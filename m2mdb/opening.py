@@ -21,6 +21,7 @@ from m2mdb.pager.errors import (
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
     from m2mdb.index.encoder import Encoder
+    from m2mdb.index.text.analysis import Tokenizer
     from m2mdb.pager.vfs import Vfs
 
 MODES = ("ro", "rw", "rwc", "memory")
@@ -41,6 +42,8 @@ def connect(
     encoders: Mapping[str, Encoder] | None = None,
     synchronous: Literal["full", "normal", "off"] = "full",
     untrusted: bool = False,
+    detect_types: int = 0,
+    tokenizers: Mapping[str, Tokenizer] | None = None,
 ) -> Connection:
     """Open a database file, made where there is none, or `:memory:`.
 
@@ -55,6 +58,10 @@ def connect(
     synchronous        "full" (durable at each commit), "normal" (at checkpoints) or "off"
     untrusted          the file came from someone else: it must be there, is read without a map,
                        kept within tighter limits, and checked whole before the first row is read
+    detect_types       PARSE_DECLTYPES, PARSE_COLNAMES or both: values go through the converters of
+                       `register_converter`
+    tokenizers         callables from a text to its tokens, by the names that FULLTEXT columns
+                       give them: `FULLTEXT (tokenizer = 'name')`
 
     Raises InterfaceError for a wrong argument, OperationalError where the file cannot be opened,
     CorruptDatabaseError where it is no database, NotSupportedError for a newer format. Warns with
@@ -84,6 +91,7 @@ def connect(
         admit(database)
     thread = threading.get_ident() if check_same_thread else None
     connection = Connection(database, wanted.path, encoders=encoders, thread=thread)
+    database.tokenizers = dict(tokenizers or {})
     if database.store.lost is not None:
         try:
             connection.tell_of_lost_commits()

@@ -76,7 +76,7 @@ def test_third_party_modules_of_the_product_and_tests_are_declared() -> None:
     project = configuration()["project"]
     runtime = declared(project["dependencies"])
     extras = project["optional-dependencies"]
-    known_to_product = runtime | declared(extras["pandas"] + extras["arrow"])
+    known_to_product = runtime | declared(extras["pandas"] + extras["arrow"] + extras["text"])
     known_to_tests = known_to_product | declared(extras["test"])
 
     product = third_party([ROOT / "m2mdb", *(ROOT / layer for layer in LAYERS)])

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.index.text.match_query import FUZZY, PHRASE, PREFIX, TERM
-from m2mdb.index.text.tokenizer import tokenize_bytes
 from m2mdb.pager.errors import CorruptDatabaseError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from m2mdb.index.text.analysis import Analyzer
     from m2mdb.index.text.match_query import Clause, TextQuery
     from m2mdb.index.text.source import Docs, Frequencies, Source, TextColumn
 
@@ -60,33 +60,34 @@ def atoms_of(
     masks: Sequence[Mask] | None,
     texts_of: TextsOf | None,
 ) -> list[list[Atom]]:
-    """For each clause its atoms, one per column that it is matched in, in the columns' order.
+    """For each written clause its atoms, in the order of the columns that it is matched in.
 
     Raises ProgrammingError for a field that is no FULLTEXT column.
     """
-    return [
-        [
-            _phrase_atom(clause, number, columns[number], masks, texts_of)
-            if clause.kind == PHRASE
-            else _atom(clause, number, columns[number])
-            for number in _columns_of(clause, query, columns)
-        ]
-        for clause in query.clauses
-    ]
-
-
-def _columns_of(clause: Clause, query: TextQuery, columns: Sequence[TextColumn]) -> Sequence[int]:
-    """The numbers of the columns that the clause is matched in."""
-    if clause.field is None:
-        return range(len(columns))
-    name = clause.field.lower()
+    _check_fields(query, columns)
+    groups: dict[int, list[Atom]] = {}
     for number, column in enumerate(columns):
-        if column.name.lower() == name:
-            return (number,)
-    raise ProgrammingError(
-        f"match text: no FULLTEXT column {clause.field!r} at position {clause.position} "
-        f"of {query.text!r}"
-    )
+        for clause in query.clauses_for(column.analyzer):
+            if clause.field is not None and clause.field.lower() != column.name.lower():
+                continue
+            atom = (
+                _phrase_atom(clause, number, column, masks, texts_of)
+                if clause.kind == PHRASE
+                else _atom(clause, number, column)
+            )
+            groups.setdefault(clause.position, []).append(atom)
+    return [groups[position] for position in sorted(groups)]
+
+
+def _check_fields(query: TextQuery, columns: Sequence[TextColumn]) -> None:
+    """Refuse a field that is no FULLTEXT column."""
+    names = {column.name.lower() for column in columns}
+    for written in query.written or ():
+        if written.field is not None and written.field.lower() not in names:
+            raise ProgrammingError(
+                f"match text: no FULLTEXT column {written.field!r} at position "
+                f"{written.position} of {query.text!r}"
+            )
 
 
 def _atom(clause: Clause, number: int, column: TextColumn) -> Atom:
@@ -122,7 +123,7 @@ def _phrase_atom(
             if len(docs):
                 assert texts_of is not None, "a phrase needs the texts"
                 texts = texts_of(number, part, docs.astype(np.int64))
-                lists[part] = _having_phrase(docs, texts, clause.terms)
+                lists[part] = _having_phrase(docs, texts, clause.terms, column.analyzer)
     weight = sum([weight_of_term(column, frequencies[term]) for term in clause.terms])
     return Atom(clause, number, lists, weight * clause.boost * column.weight)
 
@@ -148,9 +149,11 @@ def _having_all(source: Source, terms: tuple[bytes, ...], mask: Mask) -> Docs:
     return docs if mask is None else docs[mask[docs]]
 
 
-def _having_phrase(docs: Docs, texts: Sequence[str | None], phrase: tuple[bytes, ...]) -> Postings:
+def _having_phrase(
+    docs: Docs, texts: Sequence[str | None], phrase: tuple[bytes, ...], analyzer: Analyzer
+) -> Postings:
     """Those ordinals whose texts have the phrase, and how often."""
-    counts = [_phrase_frequency(text, phrase) if text else 0 for text in texts]
+    counts = [phrase_count(analyzer.terms(text), phrase) if text else 0 for text in texts]
     frequencies = np.array(counts, np.uint32)
     return docs[frequencies > 0], frequencies[frequencies > 0]
 
@@ -183,13 +186,13 @@ def _fuzzy(source: Source, term: bytes) -> Postings:
     return _combined(np.concatenate(docs), np.concatenate(frequencies), source.size)
 
 
-def _phrase_frequency(text: str, phrase: tuple[bytes, ...]) -> int:
-    """How often the tokens of `text` have the phrase, overlaps included."""
-    # A token has no space in it, so each token stands between two of its own.
-    tokens = b" " + b"  ".join(tokenize_bytes(text)) + b" "
-    wanted = b" " + b"  ".join(phrase) + b" "
-    count, at = 0, tokens.find(wanted)
-    while at >= 0:
-        count += 1
-        at = tokens.find(wanted, at + 1)
-    return count
+def phrase_count(terms: list[bytes], phrase: tuple[bytes, ...]) -> int:
+    """How often `terms` have the phrase, overlaps included."""
+    count, size = 0, len(phrase)
+    try:
+        at = terms.index(phrase[0])
+        while True:
+            count += tuple(terms[at : at + size]) == phrase
+            at = terms.index(phrase[0], at + 1)
+    except ValueError:
+        return count

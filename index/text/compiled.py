@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.index.text.atoms import weight_of_term
-from m2mdb.index.text.match_query import SHOULD, TERM
 from m2mdb.index.text.search import TINY, Search, TextHits
 from m2mdb.index.text.segment import TextSegment, address, list_of
 
@@ -222,14 +221,12 @@ class TextPlan:
             self._slots = [{} for _ in self.columns]
             self._count = 0
             del self._held[1:]
-        for clause in query.clauses:
-            if clause.kind != TERM or clause.occur != SHOULD or clause.field is not None:
-                return self._search_atoms(query, k, masks, texts_of)
+        if query.written is not None:
+            return self._search_atoms(query, k, masks, texts_of)
         slots, boosts = [], []
-        baseline = 0.0
         for number, column in enumerate(self.columns):
             known, weights = self._slots[number], self._weights_by_slot
-            for clause in query.clauses:
+            for clause in query.clauses_for(column.analyzer):
                 term = clause.terms[0]
                 slot = known.get(term)
                 if slot is None:
@@ -242,7 +239,7 @@ class TextPlan:
                     boosts.append(clause.boost)
             if column.variant.baseline:
                 return self._search_atoms(query, k, masks, texts_of)
-        return self._best(slots, boosts, baseline, k, masks)
+        return self._best(slots, boosts, 0.0, k, masks)
 
     def _search_atoms(
         self,

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.text.analysis import PLAIN, Analyzer
 from m2mdb.index.text.fuzzy import CHARACTER_BYTES, is_close
 from m2mdb.index.text.postings import NULL_LENGTH
-from m2mdb.index.text.tokenizer import tokenize_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,10 +36,13 @@ _NO_DOCS = np.empty(0, np.uint32)
 class DeltaPostings:
     """The lists of one FULLTEXT column of the delta; appended to by one thread at a time."""
 
-    __slots__ = ("_document_counts", "_entry_terms", "_lengths", "_lists", "_total_lengths")
+    __slots__ = (
+        "_analyzer", "_document_counts", "_entry_terms", "_lengths", "_lists", "_total_lengths",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, analyzer: Analyzer = PLAIN) -> None:
         """An empty delta."""
+        self._analyzer = analyzer
         self._lists: dict[bytes, array[int]] = {}
         self._entry_terms: list[tuple[bytes, ...]] = []
         self._lengths = array("I")
@@ -56,7 +59,7 @@ class DeltaPostings:
         if text is None:
             self._note(NULL_LENGTH, 0, 0, ())
             return
-        tokens = tokenize_bytes(text)
+        tokens = self._analyzer.terms(text)
         frequencies: dict[bytes, int] = {}
         for token in tokens:
             frequencies[token] = frequencies.get(token, 0) + 1

@@ -2,9 +2,10 @@
 
     text    = { clause }                                  clauses are OR
     clause  = [ "+" | "-" ] [ field ":" ] atom [ "^" number ]
-    atom    = word | word "*" | word "~" [ "1" ] | '"' words '"'
+    atom    = word | word "*" | word "~" [ "1" ] | '"' words '"' [ "/" number ]
 
-`+` must match, `-` must not. A word is cut into tokens as texts are: one of several tokens
+`+` must match, `-` must not; of `"words"/2` two must match, wherever they stand. A word is cut into
+terms as the texts of a column are (`analysis.py`), for each column as its own: one of several terms
 (`wi-fi`, a run of Han) is their OR, or their phrase if it must or must not match. Signs count at
 the begin of a clause and suffixes at its end; elsewhere they part words as other punctuation
 does. A word before a colon is a field if it is an identifier and the colon is followed by a word
@@ -16,15 +17,20 @@ left out; a text without any clause matches nothing.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
-from m2mdb.index.text.tokenizer import tokenize_bytes
+from m2mdb.index.text.analysis import PLAIN
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
+    from m2mdb.index.text.analysis import Analyzer
+
 TERM, PHRASE, PREFIX, FUZZY = "term", "phrase", "prefix", "fuzzy"
+QUORUM = "quorum"  # of what is written alone: its clauses are terms
 SHOULD, MUST, MUST_NOT = "should", "must", "must not"
 _OCCURS = {"+": MUST, "-": MUST_NOT}
 _MAX_BOOST = 1e6  # keeps every score a finite float32
@@ -39,9 +45,10 @@ class Clause:
     field   the FULLTEXT column named, None for all
     boost   factor on the score
     position   where the clause begins in the text, from 1
+    quorum  of a column's clauses with this position, how many must match; 0: none needs to
     """
 
-    __slots__ = ("boost", "field", "kind", "occur", "position", "terms")
+    __slots__ = ("boost", "field", "kind", "occur", "position", "quorum", "terms")
 
     def __init__(
         self,
@@ -52,6 +59,7 @@ class Clause:
         field: str | None = None,
         boost: float = 1.0,
         position: int = 1,
+        quorum: int = 0,
     ) -> None:
         """Take the parts as they are."""
         self.kind = kind
@@ -60,6 +68,7 @@ class Clause:
         self.field = field
         self.boost = boost
         self.position = position
+        self.quorum = quorum
 
     def __repr__(self) -> str:
         """The clause in the syntax that it was parsed from, nearly."""
@@ -71,15 +80,64 @@ class Clause:
         return f"{sign}{field}{marked.get(self.kind, words)}{boost}"
 
 
-class TextQuery:
-    """The clauses of a match text in order; equal plain terms are one, their boosts added."""
+class Written:
+    """One condition as it is written: a word or a quoted text, not cut into terms yet.
 
-    __slots__ = ("clauses", "text")
+    quorum   how many of the words must match; below 1, which share of them
+    """
 
-    def __init__(self, text: str, clauses: tuple[Clause, ...]) -> None:
-        """Keep the clauses, and the text for messages."""
+    __slots__ = ("boost", "field", "kind", "occur", "position", "quorum", "text")
+
+    def __init__(self, kind: str, text: str, occur: str, field: str | None, position: int) -> None:
+        """Take the parts as they are; the parser adds boost and quorum."""
+        self.kind = kind
         self.text = text
-        self.clauses = clauses
+        self.occur = occur
+        self.field = field
+        self.position = position
+        self.boost = 1.0
+        self.quorum = 0.0
+
+
+class TextQuery:
+    """A parsed match text, whose clauses are made for each analyzer that a column has."""
+
+    __slots__ = ("_made", "text", "written")
+
+    def __init__(self, text: str, written: Sequence[Written] | None) -> None:
+        """Keep the text and what is written there; None: nothing but words."""
+        self.text = text
+        self.written = written
+        self._made: list[tuple[Analyzer, tuple[Clause, ...]]] = []
+
+    @property
+    def clauses(self) -> tuple[Clause, ...]:
+        """The clauses for a column without options."""
+        return self.clauses_for(PLAIN)
+
+    def clauses_for(self, analyzer: Analyzer) -> tuple[Clause, ...]:
+        """The clauses in order; equal plain terms are one, their boosts added.
+
+        Raises NotSupportedError for a required or excluded prefix of several words.
+        """
+        for known, clauses in self._made:
+            if known is analyzer:
+                return clauses
+        clauses = self._plain(analyzer) if self.written is None else self._signed(analyzer)
+        self._made.append((analyzer, clauses))
+        return clauses
+
+    def _plain(self, analyzer: Analyzer) -> tuple[Clause, ...]:
+        boosts: dict[bytes, float] = {}
+        for term in analyzer.terms(self.text):
+            boosts[term] = boosts.get(term, 0.0) + 1.0
+        return tuple([Clause(TERM, (term,), boost=boost) for term, boost in boosts.items()])
+
+    def _signed(self, analyzer: Analyzer) -> tuple[Clause, ...]:
+        assert self.written is not None
+        return _merged(
+            [clause for written in self.written for clause in _clauses_of(written, analyzer, self)]
+        )
 
     def __repr__(self) -> str:
         """The clauses in the syntax of match text."""
@@ -90,17 +148,14 @@ def parse_match(text: str) -> TextQuery:
     """Parse what stands behind MATCH; ProgrammingError if it is malformed."""
     if not any(operator in text for operator in _OPERATORS) and '"' not in text:
         return plain(text)
-    return TextQuery(text, _merged(_Parser(text).clauses()))
+    query = TextQuery(text, _Parser(text).clauses())
+    query.clauses_for(PLAIN)  # what cannot be matched at all is refused here
+    return query
 
 
 def plain(text: str) -> TextQuery:
     """The OR of all words of `text`, whatever characters it has: what FOR matches."""
-    boosts: dict[bytes, float] = {}
-    for term in tokenize_bytes(text):
-        boosts[term] = boosts.get(term, 0.0) + 1.0
-    return TextQuery(
-        text, tuple([Clause(TERM, (term,), boost=boost) for term, boost in boosts.items()])
-    )
+    return TextQuery(text, None)
 
 
 def _merged(clauses: list[Clause]) -> tuple[Clause, ...]:
@@ -108,7 +163,7 @@ def _merged(clauses: list[Clause]) -> tuple[Clause, ...]:
     kept: list[Clause] = []
     seen: dict[tuple[bytes, str | None], Clause] = {}
     for clause in clauses:
-        if clause.kind == TERM and clause.occur == SHOULD:
+        if clause.kind == TERM and clause.occur == SHOULD and not clause.quorum:
             key = (clause.terms[0], clause.field)
             if key in seen:
                 seen[key].boost += clause.boost
@@ -116,6 +171,51 @@ def _merged(clauses: list[Clause]) -> tuple[Clause, ...]:
             seen[key] = clause
         kept.append(clause)
     return tuple(kept)
+
+
+def _clauses_of(written: Written, analyzer: Analyzer, query: TextQuery) -> list[Clause]:
+    """The clauses that a written condition is for an analyzer; none where no term is left."""
+    if written.kind == PREFIX:
+        terms = analyzer.prefix_terms(written.text)
+    else:
+        terms = analyzer.terms(written.text)
+    quorum = 0
+    if written.kind == QUORUM:
+        terms = list(dict.fromkeys(terms))
+        wanted = written.quorum if written.quorum >= 1 else ceil(written.quorum * len(terms))
+        quorum = min(int(wanted), len(terms))
+    return [
+        Clause(
+            kind,
+            some,
+            occur=written.occur,
+            field=written.field,
+            boost=written.boost,
+            position=written.position,
+            quorum=quorum,
+        )
+        for kind, some in _shapes(written, terms, query)
+    ]
+
+
+def _shapes(
+    written: Written, terms: list[bytes], query: TextQuery
+) -> list[tuple[str, tuple[bytes, ...]]]:
+    """The (kind, terms) of the clauses that the terms make."""
+    kind, occur = written.kind, written.occur
+    if kind == QUORUM:
+        return [(TERM, (term,)) for term in terms]
+    if len(terms) <= 1:
+        return [(TERM if kind == PHRASE else kind, (term,)) for term in terms]
+    if kind == PHRASE or (kind == TERM and occur != SHOULD):
+        return [(PHRASE, tuple(terms))]
+    if occur != SHOULD:
+        raise NotSupportedError(
+            f"match text: a required or excluded {kind} of several words at position "
+            f"{written.position} of {query.text!r}"
+        )
+    kinds = [TERM] * (len(terms) - 1) + [PREFIX] if kind == PREFIX else [kind] * len(terms)
+    return [(kind, (term,)) for kind, term in zip(kinds, terms, strict=True)]
 
 
 class _Parser:
@@ -126,11 +226,11 @@ class _Parser:
         self._text = text
         self._at = 0
 
-    def clauses(self) -> list[Clause]:
+    def clauses(self) -> list[Written]:
         """All clauses of the text."""
-        found: list[Clause] = []
+        found: list[Written] = []
         while self._skip_space():
-            found += self._clause()
+            found.append(self._clause())
         return found
 
     def _fail(self, message: str, at: int) -> NoReturn:
@@ -148,8 +248,8 @@ class _Parser:
             self._at += 1
         return self._at < end
 
-    def _clause(self) -> list[Clause]:
-        """The clause that begins here; several for a word of several tokens, none for none."""
+    def _clause(self) -> Written:
+        """The clause that begins here."""
         start = self._at
         occur = _OCCURS.get(self._peek(start), SHOULD)
         if occur != SHOULD:
@@ -157,33 +257,34 @@ class _Parser:
             self._expect_operand(start)
         field = self._field()
         if self._peek(self._at) == '"':
-            kind, tokens = PHRASE, tokenize_bytes(self._quoted())
+            written = Written(PHRASE, self._quoted(), occur, field, start + 1)
+            self._quorum(written)
         else:
             word, word_end = self._word(), self._at
-            kind, tokens = self._suffix(), tokenize_bytes(word)
-            if not word or (kind != TERM and not tokens):
+            kind = self._suffix()
+            if not word or (kind != TERM and not PLAIN.terms(word)):
                 self._fail(f"{self._peek(word_end)!r} without a word before it", word_end)
-        boost = self._boost()
-        return [
-            Clause(kind, terms, occur=occur, field=field, boost=boost, position=start + 1)
-            for kind, terms in self._shapes(kind, tokens, occur, start)
-        ]
+            written = Written(kind, word, occur, field, start + 1)
+        written.boost = self._boost()
+        return written
 
-    def _shapes(
-        self, kind: str, tokens: list[bytes], occur: str, start: int
-    ) -> list[tuple[str, tuple[bytes, ...]]]:
-        """The (kind, terms) of the clauses that the tokens make."""
-        if len(tokens) <= 1:
-            return [(TERM if kind == PHRASE else kind, (token,)) for token in tokens]
-        if kind == PHRASE or (kind == TERM and occur != SHOULD):
-            return [(PHRASE, tuple(tokens))]
-        if occur != SHOULD:
-            raise NotSupportedError(
-                f"match text: a required or excluded {kind} of several words at position "
-                f"{start + 1} of {self._text!r}"
-            )
-        kinds = [TERM] * (len(tokens) - 1) + [PREFIX] if kind == PREFIX else [kind] * len(tokens)
-        return [(kind, (token,)) for kind, token in zip(kinds, tokens, strict=True)]
+    def _quorum(self, written: Written) -> None:
+        """What `/2` or `/0.5` behind quotes makes of their words."""
+        if self._peek(self._at) != "/":
+            return
+        start = self._at
+        self._at += 1
+        digits = self._number()
+        try:
+            quorum = float(digits)
+        except ValueError:
+            self._fail("'/' without a number behind it", start)
+        if quorum <= 0 or (quorum > 1 and not quorum.is_integer()):
+            self._fail(f"'/{digits}': expected a whole number, or a share below 1,", start)
+        if written.occur != SHOULD:
+            self._fail("'/' behind words that have a sign", start)
+        self._expect_end()
+        written.kind, written.quorum = QUORUM, quorum
 
     def _expect_operand(self, operator_at: int) -> None:
         """Refuse a sign that stands alone or before another operator."""

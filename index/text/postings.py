@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2mdb.index.text.tokenizer import token_columns
+from m2mdb.index.text.analysis import PLAIN, Analyzer
 from m2mdb.pager.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ _ORDINAL_BITS = np.uint64(32)
 _ORDINAL_MASK = np.uint64(0xFFFFFFFF)
 
 
-def build(texts: Sequence[str | None]) -> Parts:
+def build(texts: Sequence[str | None], analyzer: Analyzer = PLAIN) -> Parts:
     """The parts of a segment whose ordinal i has `texts[i]`; None is NULL."""
-    terms, token_terms, token_docs = token_columns(texts)
+    terms, token_terms, token_docs = analyzer.term_columns(texts)
     lengths = np.bincount(token_docs, minlength=len(texts)).astype(np.uint32)
     if None in texts:
         lengths[[text is None for text in texts]] = NULL_LENGTH

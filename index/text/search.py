@@ -5,7 +5,7 @@ Invariants
         once, so they do not depend on how rows are spread over parts.
     X7  The result is the exact top k by (score descending, rowid ascending).
     X8  As Lucene's boolean query: with `+` clauses a row must have all of them, else one of the
-        plain ones; it must have none of the `-` clauses.
+        plain ones; it must have none of the `-` clauses. Of `"words"/n` it must have n in a column.
 """
 
 from __future__ import annotations
@@ -112,6 +112,8 @@ class Search:
         groups = atoms_of(query, columns, masks, texts_of)
         atoms = [atom for group in groups for atom in group]
         self._must = [group for group in groups if group[0].clause.occur == MUST]
+        self._quorums = [group for group in groups if group[0].clause.quorum]
+        self._is_selective = bool(self._must or self._quorums)
         self._must_not = [atom for atom in atoms if atom.clause.occur == MUST_NOT]
         scored = [atom for atom in atoms if atom.clause.occur != MUST_NOT]
         self.baseline = sum([a.weight * columns[a.column].variant.baseline for a in scored])
@@ -121,7 +123,7 @@ class Search:
         ]
         # Then a row that matches has a positive sum, and without `+` every positive sum matches.
         self.is_compilable = all(atom.weight > TINY for group in self.scored for atom in group)
-        self._is_positive = not self._must and self.is_compilable
+        self._is_positive = not self._is_selective and self.is_compilable
 
     # Sums
 
@@ -185,7 +187,7 @@ class Search:
 
     def allowed_masks(self) -> Sequence[Mask] | None:
         """The masks of rows that may be found, with what `+` and `-` clauses leave."""
-        if not self._must and not self._must_not:
+        if not self._is_selective and not self._must_not:
             return self._masks
         return [self._allowed(part, None) for part in range(len(self._columns[0].sources))]
 
@@ -198,7 +200,9 @@ class Search:
         allowed = np.ones(size, bool) if positive is None else positive
         for group in self._must:
             allowed &= _present([atom.lists[part][0] for atom in group], size)
-        if not self._must and not self._is_positive:
+        for group in self._quorums:
+            allowed &= _has_quorum(group, part, size)
+        if not self._is_selective and not self._is_positive:
             lists = [atom.lists[part][0] for group in self.scored for atom in group]
             allowed &= _present(lists, size)
         for atom in self._must_not:
@@ -210,7 +214,7 @@ class Search:
 
     def _allowed_of(self, part: int, ordinals: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         """`_allowed` of touched ordinals alone; None if all are."""
-        if self._must or self._must_not:
+        if self._is_selective or self._must_not:
             return self._allowed(part, None)[ordinals]
         mask = self._masks[part] if self._masks else None
         return None if mask is None else mask[ordinals]
@@ -256,6 +260,18 @@ def _present(lists: list[Docs], size: int) -> NDArray[np.bool_]:
     for docs in lists:
         present[docs] = True
     return present
+
+
+def _has_quorum(group: list[Atom], part: int, size: int) -> NDArray[np.bool_]:
+    """Which ordinals have as many of a quorum's words as it wants, in one of the columns."""
+    found = np.zeros(size, bool)
+    for column in sorted({atom.column for atom in group}):
+        atoms = [atom for atom in group if atom.column == column]
+        counts = np.zeros(size, np.uint32)
+        for atom in atoms:
+            counts[atom.lists[part][0]] += np.uint32(1)
+        found |= counts >= atoms[0].clause.quorum
+    return found
 
 
 def _best(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from m2mdb.index.text.analysis import PLAIN, Analyzer
 from m2mdb.index.text.bm25 import Lucene, Statistics, Variant
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Source(Protocol):
 class TextColumn:
     """A FULLTEXT column at a snapshot: its sources, one per part, and how it is ranked."""
 
-    __slots__ = ("name", "sources", "statistics", "variant", "weight")
+    __slots__ = ("analyzer", "name", "sources", "statistics", "variant", "weight")
 
     def __init__(
         self,
@@ -69,8 +70,10 @@ class TextColumn:
         sources: Sequence[Source],
         variant: Variant | None = None,
         weight: float = 1.0,
+        analyzer: Analyzer = PLAIN,
     ) -> None:
         """Sum up the statistics of the sources, in the order of the collection's parts."""
+        self.analyzer = analyzer
         self.name = name
         self.sources = sources
         self.variant: Variant = variant or Lucene()

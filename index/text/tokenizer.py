@@ -6,13 +6,15 @@ A token is a run of letters, marks and numbers, folded:
 
 The code point table drops accents, folds case, writes decimal digits in ASCII and turns everything
 that is no letter, mark or number into a space. The byte table does the same for ASCII, so a text
-that is ASCII takes the last two steps alone. Runs of Han, kana and Hangul, which have no spaces
-between words, become overlapping pairs of characters (a run of one stays one). Tokens are UTF-8.
+that is ASCII takes the last two steps alone. A `Folding` has both tables; there are three, for
+columns that fold case and accents, case alone, or neither. Runs of Han, kana and Hangul, which have
+no spaces between words, become overlapping pairs of characters (a run of one stays one). Tokens are
+UTF-8.
 
 Invariants
     X1  `tokenize(text)` and `token_columns([text])` give the same tokens: both cut the same bytes.
-    X2  A token is never empty, holds no ASCII but a-z and 0-9, and has MAX_TOKEN_BYTES at most;
-        a longer one is cut at a character, in texts and in queries alike.
+    X2  A token is never empty, holds no ASCII but letters and digits, and has MAX_TOKEN_BYTES at
+        most; a longer one is cut at a character, in texts and in queries alike.
     X3  Folding is per code point after NFKC, so it does not depend on the text around a token.
 """
 
@@ -38,11 +40,6 @@ MARKS_KEPT = 30
 LONGEST_UNBOUNDED = 500  # characters; below, the time is bounded anyway
 _BETWEEN = b"\xff"  # between two texts: a byte that UTF-8 never has
 
-_WORD_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyz"
-_BYTE_TABLE = bytes(
-    byte if byte >= 0x80 or byte in _WORD_BYTES else byte + 32 if 65 <= byte <= 90 else 32
-    for byte in range(256)
-)
 # Code points that accents are made of; marks elsewhere (Indic vowels, kana) are part of the word.
 _ACCENTS = (
     (0x0300, 0x036F), (0x0483, 0x0489), (0x0591, 0x05C7), (0x0610, 0x061A), (0x064B, 0x065F),
@@ -63,19 +60,35 @@ _cjk_run: re.Pattern[str] | None = None
 _long_run: re.Pattern[str] | None = None
 
 
-class _CodePointTable(dict[int, str]):
-    """What each code point folds to; filled as code points are met."""
+class Folding(dict[int, str]):
+    """What each code point becomes, filled as code points are met; and each byte of ASCII."""
 
     LIMIT = 1 << 16  # entries kept: a file of every code point must not cost 100 MB
+    __slots__ = ("accents", "byte_table", "case")
+
+    def __init__(self, *, case: bool, accents: bool) -> None:
+        """Which of both are folded."""
+        super().__init__()
+        self.case = case
+        self.accents = accents
+        self.byte_table = bytes(map(self._byte, range(256)))
+
+    def _byte(self, byte: int) -> int:
+        """What a byte becomes: a letter, a digit, or the space between words."""
+        if byte >= 0x80 or chr(byte).isalnum():
+            return ord(chr(byte).lower()) if self.case and byte < 0x80 else byte
+        return 32
 
     def __missing__(self, code: int) -> str:
-        folded = _fold_code_point(code)
+        folded = _fold_code_point(code, self)
         if len(self) < self.LIMIT:
             self[code] = folded
         return folded
 
 
-_code_points = _CodePointTable()
+FOLDED = Folding(case=True, accents=True)
+CASE = Folding(case=True, accents=False)
+EXACT = Folding(case=False, accents=False)
 
 
 def tokenize(text: str) -> list[str]:
@@ -83,9 +96,9 @@ def tokenize(text: str) -> list[str]:
     return [token.decode() for token in tokenize_bytes(text)]
 
 
-def tokenize_bytes(text: str) -> list[bytes]:
+def tokenize_bytes(text: str, folding: Folding = FOLDED) -> list[bytes]:
     """The tokens of `text` in UTF-8, in order: the form that indexes hold."""
-    folded = _encode(text).translate(_BYTE_TABLE)
+    folded = _encode(text, folding).translate(folding.byte_table)
     tokens = folded.split()
     if len(folded) > MAX_TOKEN_BYTES and max(map(len, tokens), default=0) > MAX_TOKEN_BYTES:
         return [cut_token(token) for token in tokens]
@@ -99,7 +112,16 @@ def cut_token(token: bytes) -> bytes:
     return token[:MAX_TOKEN_BYTES].decode("utf-8", "ignore").encode()
 
 
-def fold(text: str) -> str:
+def fold_accents(token: bytes) -> bytes:
+    """A token without accents."""
+    if token.isascii():
+        return token
+    import unicodedata
+
+    return unicodedata.normalize("NFC", token.decode().translate(FOLDED)).encode()
+
+
+def fold(text: str, folding: Folding = FOLDED) -> str:
     """`text` with accents dropped, case folded, CJK runs in pairs and separators as spaces.
 
     ASCII characters are left as they are: the byte table folds them.
@@ -111,7 +133,7 @@ def fold(text: str) -> str:
         if _long_run is None:
             _long_run = re.compile(rf"([^\w\s]{{{MARKS_KEPT}}})[^\w\s]+")
         text = _long_run.sub(r"\1", text)
-    folded = unicodedata.normalize("NFKC", text).translate(_code_points)
+    folded = unicodedata.normalize("NFKC", text).translate(folding)
     if folded.isascii():
         return folded
     if _cjk_run is None:
@@ -121,7 +143,7 @@ def fold(text: str) -> str:
 
 
 def token_columns(
-    texts: Sequence[str | None],
+    texts: Sequence[str | None], folding: Folding = FOLDED
 ) -> tuple[list[bytes], NDArray[np.uint32], NDArray[np.uint32]]:
     """All tokens of many texts: (terms, term of each token, text of each token).
 
@@ -131,7 +153,7 @@ def token_columns(
     term_ids: defaultdict[bytes, int] = defaultdict(count(1).__next__)
     term_ids[_BETWEEN] = 0
     ids: list[NDArray[np.uint32]] = []
-    for tokens in _token_batches(texts):
+    for tokens in _token_batches(texts, folding):
         ids.append(np.fromiter(map(term_ids.__getitem__, tokens), np.uint32, len(tokens)))
     tokens_of_all = np.concatenate(ids) if ids else np.empty(0, np.uint32)
     is_token = tokens_of_all != 0
@@ -152,18 +174,18 @@ def _cut_terms(
     return list(term_ids), new_ids[tokens]
 
 
-def _token_batches(texts: Sequence[str | None]) -> Iterator[list[bytes]]:
+def _token_batches(texts: Sequence[str | None], folding: Folding) -> Iterator[list[bytes]]:
     """The tokens of all texts, with `_BETWEEN` between two texts, in bounded lists."""
     batch: list[bytes] = []
     size = 0
     for number, text in enumerate(texts, 1):
-        encoded = _encode(text) if text else b""
+        encoded = _encode(text, folding) if text else b""
         batch.append(encoded)
         size += len(encoded)
         if size >= _BATCH_BYTES or number == len(texts):
             if number < len(texts):
                 batch.append(b"")  # so that the next batch begins with a new text
-            yield from _split((b" " + _BETWEEN + b" ").join(batch).translate(_BYTE_TABLE))
+            yield from _split((b" " + _BETWEEN + b" ").join(batch).translate(folding.byte_table))
             batch = []
             size = 0
 
@@ -180,9 +202,9 @@ def _split(folded: bytes) -> Iterator[list[bytes]]:
     yield folded[start:].split() if start else folded.split()
 
 
-def _encode(text: str) -> bytes:
+def _encode(text: str, folding: Folding) -> bytes:
     """The bytes that the byte table and split() make tokens of."""
-    return text.encode() if text.isascii() else fold(text).encode()
+    return text.encode() if text.isascii() else fold(text, folding).encode()
 
 
 def _pairs(run: re.Match[str]) -> str:
@@ -193,7 +215,7 @@ def _pairs(run: re.Match[str]) -> str:
     return f" {' '.join(map(add, characters, characters[1:]))} "
 
 
-def _fold_code_point(code: int) -> str:
+def _fold_code_point(code: int, folding: Folding) -> str:
     """What one code point of NFKC text becomes (X3)."""
     import unicodedata
 
@@ -204,14 +226,17 @@ def _fold_code_point(code: int) -> str:
     if unicodedata.category(chr(code)) == "Cf":
         return ""
     pieces = []
-    for character in unicodedata.normalize("NFKD", chr(code).casefold()):
+    text = chr(code).casefold() if folding.case else chr(code)
+    for character in unicodedata.normalize("NFKD", text):
         category = unicodedata.category(character)
         if category == "Nd":
             pieces.append(str(unicodedata.decimal(character)))
         elif category[0] == "M" and _is_accent(ord(character)):
-            continue
-        else:
+            pieces.append("" if folding.accents else character)
+        elif folding.accents:
             pieces.append(_STROKES.get(character, character) if category[0] in "LNM" else " ")
+        else:
+            pieces.append(character if category[0] in "LNM" else " ")
     return unicodedata.normalize("NFC", "".join(pieces))
 
 

@@ -56,6 +56,7 @@ def shapes(text: str) -> list[tuple[str, str, str, str | None, float]]:
         ('5"x" ', [(SHOULD, TERM, "5", None, 1), (SHOULD, TERM, "x", None, 1)]),
         ("10:30 note: http://x", [(SHOULD, TERM, w, None, 1) for w in "10 30 note http x".split()]),
         ('"+a -b: (c)*"', [(SHOULD, PHRASE, "a b c", None, 1)]),
+        ('"a b b"/2', [(SHOULD, TERM, "a", None, 1), (SHOULD, TERM, "b", None, 1)]),
         ("(a) [b]", [(SHOULD, TERM, "a", None, 1), (SHOULD, TERM, "b", None, 1)]),
         ("", []),
         ("  ... !? ", []),
@@ -142,10 +143,4 @@ def test_options_choose_the_ranking() -> None:
 )  # fmt: skip
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ProgrammingError, match="FULLTEXT option"):
-        parse_options(options)
-
-
-@pytest.mark.parametrize("options", [{"stem": "english"}, {"stop": "german"}, {"tokenizer": "x"}])
-def test_later_options_are_not_supported_yet(options: dict[str, object]) -> None:
-    with pytest.raises(NotSupportedError, match="FULLTEXT option"):
         parse_options(options)
