@@ -394,13 +394,13 @@ class Database:
             return self._mirror_of(entry)
         return self.new_mirror(entry, owner)
 
+    def _mirror_of(self, entry: CollectionEntry) -> DeltaMirror:
+        return DeltaMirror(entry.schema, entry.base_sequence, entry.next_rowid, self.tokenizers)
+
     def new_mirror(self, entry: CollectionEntry, owner: Transaction | None) -> DeltaMirror:
         """An empty mirror, kept as the collection's; it has read nothing yet."""
         mirror = self._mirror_of(entry)
         mirror.owner = owner
-    def _mirror_of(self, entry: CollectionEntry) -> DeltaMirror:
-        return DeltaMirror(entry.schema, entry.base_sequence, entry.next_rowid, self.tokenizers)
-
         if owner is not None:
             mirror.commit = -1
         self._mirrors[entry.id] = mirror

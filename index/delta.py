@@ -44,12 +44,12 @@ from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.pager.header import LARGEST_NUMBER
 
 if TYPE_CHECKING:
-    from m2mdb.index.text.delta_postings import DeltaPostings
     from collections.abc import Mapping
     from types import ModuleType
 
     from m2mdb.compute.ranking import Codes
     from m2mdb.index.text.analysis import Analyzer, Tokenizer
+    from m2mdb.index.text.delta_postings import DeltaPostings
 
 FLUSH_ROWS = 4096
 FLUSH_BYTES = 8 << 20
@@ -118,16 +118,16 @@ class DeltaMirror:
     """The entries of one delta log in columns; see the module's header."""
 
     __slots__ = (
-        "_ended",
         "_analyzers",
         "_codes",
+        "_ended",
         "_keys",
         "_latest",
         "_postings",
         "_previous",
         "_rowids",
-        "_types",
         "_tokenizers",
+        "_types",
         "base",
         "bytes_used",
         "columns",
@@ -356,6 +356,19 @@ class DeltaMirror:
             found.add(entry, indexable_text(self.schema.columns[column].type, values[entry]))
         return found
 
+    def analyzer(self, column: int) -> Analyzer:
+        """The analyzer of a FULLTEXT column.
+
+        Raises ProgrammingError: a tokenizer that the connection did not bring along.
+        """
+        found = self._analyzers.get(column)
+        if found is None:
+            from m2mdb.index.text.options import parse_options
+
+            options = parse_options(self.schema.columns[column].fulltext)
+            found = self._analyzers[column] = options.analyzer(self._tokenizers)
+        return found
+
 
 def indexable_text(type_: str, value: str | None) -> str | None:
     """What FULLTEXT indexes of a value: the text, or the strings inside a JSON value."""
@@ -373,19 +386,6 @@ def indexable_text(type_: str, value: str | None) -> str | None:
         if isinstance(item, str):
             found.append(item)
         elif isinstance(item, list):
-    def analyzer(self, column: int) -> Analyzer:
-        """The analyzer of a FULLTEXT column.
-
-        Raises ProgrammingError: a tokenizer that the connection did not bring along.
-        """
-        found = self._analyzers.get(column)
-        if found is None:
-            from m2mdb.index.text.options import parse_options
-
-            options = parse_options(self.schema.columns[column].fulltext)
-            found = self._analyzers[column] = options.analyzer(self._tokenizers)
-        return found
-
             stack.extend(reversed(item))
         elif isinstance(item, dict):
             stack.extend(reversed(item.values()))

@@ -87,11 +87,11 @@ def connect(
     database = Database.open(
         vfs_of(wanted), wanted.path, options, compute=compute, autocommit=bool(autocommit)
     )
+    database.tokenizers = dict(tokenizers or {})
     if options.untrusted:
         admit(database)
     thread = threading.get_ident() if check_same_thread else None
     connection = Connection(database, wanted.path, encoders=encoders, thread=thread)
-    database.tokenizers = dict(tokenizers or {})
     if database.store.lost is not None:
         try:
             connection.tell_of_lost_commits()
