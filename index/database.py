@@ -67,6 +67,8 @@ class Database:
         self._reading = Reading(self)
         self.scrubs = Scrubs()
         self.plans: dict[str, Any] = {}  # the query layer's prepared statements, by text
+        self.extensions: Any = None  # the query layer's: what the program has added
+        self.progress: Callable[[], object] | None = None  # asked at each check for an interrupt
 
     @classmethod
     def open(
@@ -127,10 +129,12 @@ class Database:
         self._interrupted = False
 
     def check_interrupted(self) -> None:
-        """Raise StatementInterruptedError once after `interrupt()`."""
+        """Raise StatementInterruptedError once after `interrupt()`, or where `progress` says so."""
         if self._interrupted:
             self._interrupted = False
             raise StatementInterruptedError("the statement was interrupted")
+        if self.progress is not None and self.progress():
+            raise StatementInterruptedError("the statement was interrupted by its progress handler")
 
     # --------------------------------------------------------------- transactions
 

@@ -12,6 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.adapters import (
+    PARSE_COLNAMES,
+    PARSE_DECLTYPES,
+    register_adapter,
+    register_converter,
+)
 from m2mdb.connection import Connection
 from m2mdb.cursor import Cursor
 from m2mdb.dbapi import (
@@ -58,13 +64,61 @@ if TYPE_CHECKING:
     from m2mdb.encoders import HashingEncoder
     from m2mdb.hits import Hit, Hits
     from m2mdb.index.receipts import Receipt
+    from m2mdb.language import complete_statement
+    from m2mdb.query.authorization import (
+        SQLITE_ALTER_TABLE,
+        SQLITE_ANALYZE,
+        SQLITE_ATTACH,
+        SQLITE_CREATE_INDEX,
+        SQLITE_CREATE_TABLE,
+        SQLITE_DELETE,
+        SQLITE_DENY,
+        SQLITE_DROP_INDEX,
+        SQLITE_DROP_TABLE,
+        SQLITE_FUNCTION,
+        SQLITE_IGNORE,
+        SQLITE_INSERT,
+        SQLITE_OK,
+        SQLITE_PRAGMA,
+        SQLITE_READ,
+        SQLITE_RECURSIVE,
+        SQLITE_REINDEX,
+        SQLITE_SAVEPOINT,
+        SQLITE_SELECT,
+        SQLITE_TRANSACTION,
+        SQLITE_UPDATE,
+    )
+    from m2mdb.query.protocol import PrepareProtocol
     from m2mdb.searching import match_text
 
 __all__ = [
     "BINARY",
     "DATETIME",
     "NUMBER",
+    "PARSE_COLNAMES",
+    "PARSE_DECLTYPES",
     "ROWID",
+    "SQLITE_ALTER_TABLE",
+    "SQLITE_ANALYZE",
+    "SQLITE_ATTACH",
+    "SQLITE_CREATE_INDEX",
+    "SQLITE_CREATE_TABLE",
+    "SQLITE_DELETE",
+    "SQLITE_DENY",
+    "SQLITE_DROP_INDEX",
+    "SQLITE_DROP_TABLE",
+    "SQLITE_FUNCTION",
+    "SQLITE_IGNORE",
+    "SQLITE_INSERT",
+    "SQLITE_OK",
+    "SQLITE_PRAGMA",
+    "SQLITE_READ",
+    "SQLITE_RECURSIVE",
+    "SQLITE_REINDEX",
+    "SQLITE_SAVEPOINT",
+    "SQLITE_SELECT",
+    "SQLITE_TRANSACTION",
+    "SQLITE_UPDATE",
     "STRING",
     "Binary",
     "Collection",
@@ -87,6 +141,7 @@ __all__ = [
     "LostCommitsWarning",
     "NotSupportedError",
     "OperationalError",
+    "PrepareProtocol",
     "ProgrammingError",
     "Receipt",
     "Row",
@@ -99,9 +154,12 @@ __all__ = [
     "Warning",
     "__version__",
     "apilevel",
+    "complete_statement",
     "connect",
     "match_text",
     "paramstyle",
+    "register_adapter",
+    "register_converter",
     "threadsafety",
 ]
 
@@ -111,13 +169,16 @@ _LATER = {
     "Hit": "m2mdb.hits",
     "Hits": "m2mdb.hits",
     "Receipt": "m2mdb.index.receipts",
+    "PrepareProtocol": "m2mdb.query.protocol",
+    "complete_statement": "m2mdb.language",
     "match_text": "m2mdb.searching",
 }
+_CODES = "m2mdb.query.authorization"  # where the authorizer's constants stand
 
 
 def __getattr__(name: str) -> Any:
     """What needs NumPy, loaded when it is named."""
-    module = _LATER.get(name)
+    module = _CODES if name.startswith("SQLITE_") and name in __all__ else _LATER.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

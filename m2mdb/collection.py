@@ -31,6 +31,8 @@ from m2mdb.searching import (
 if TYPE_CHECKING:
     import datetime
 
+    import pyarrow
+
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
@@ -318,6 +320,15 @@ class Collection:
     def feedback(self, near: Any, relevant: Any = (), irrelevant: Any = ()) -> None:
         """Learn from what was relevant to a query; not built yet, raises NotSupportedError."""
         raise NotSupportedError("feedback is not built yet")
+
+    def arrow(self) -> pyarrow.Table:
+        """All rows and columns as an Arrow table; errors as `Cursor.arrow` raises them."""
+        return self.connection.execute(f"SELECT * FROM {quoted(self.name)}").arrow()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """All rows and columns as an Arrow stream: DuckDB, Polars and others read a collection."""
+        cursor = self.connection.execute(f"SELECT * FROM {quoted(self.name)}")
+        return cursor.__arrow_c_stream__(requested_schema)
 
     def __len__(self) -> int:
         return self.count()

@@ -20,6 +20,9 @@ import numpy as np
 
 from m2mdb.index.schema import CollectionSchema
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError
+from m2mdb.query.binding import adapted
+from m2mdb.query.columnar import Column, Numbers, Values, Vectors
+from m2mdb.query.lists import ListSchema
 
 Columns = dict[str, Any]
 ARRAY_TYPES = (list, tuple, np.ndarray)
@@ -133,6 +136,31 @@ def series_values(series: Any) -> Any:
     else:
         values = series.tolist()
     return [None if absent else value for value, absent in zip(values, missing, strict=True)]
+
+
+def read_table(value: Any, label: str) -> tuple[list[str], list[Column], int]:
+    """A value that a statement has as `FROM :table`: names, columns and rows (`query.bound`).
+
+    Raises InterfaceError where it is no table, DataError where its columns differ in length.
+    """
+    schema: Any = ListSchema(f"the table bound to {label}", ())
+    columns, count = to_columns(value, schema)
+    return list(columns), [stored_column(columns[name]) for name in columns], count
+
+
+def stored_column(values: Any) -> Column:
+    """A column as results have it: an array of one kind where it is one, else a list."""
+    if isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "fi":
+        return Vectors(values.copy(), None)
+    kind = values.dtype.kind if isinstance(values, np.ndarray) else ""
+    if kind and kind in "iu" and values.dtype != np.uint64:
+        return Numbers(values.astype(np.int64), None, "INTEGER")
+    if kind == "f":
+        return Numbers(values.astype(np.float64), None, "REAL")
+    if kind == "b":
+        return Numbers(values.astype(np.uint8), None, "BOOLEAN")
+    is_listed = isinstance(values, np.ndarray) and kind != "M"
+    return Values([adapted(each, 0) for each in (values.tolist() if is_listed else values)], None)
 
 
 def from_arrow(stream: Any) -> tuple[Columns, int]:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from m2mdb.cursor import Cursor, Parameters, RowFactory
+from m2mdb.hooks import Hooks
 from m2mdb.pager import errors
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def language() -> Language:
     return _language
 
 
-class Connection:
+class Connection(Hooks):
     """An open database; made by `m2mdb.connect`. Threads may share it, one at a time."""
 
     Warning = errors.Warning
@@ -79,6 +80,7 @@ class Connection:
         *,
         encoders: Mapping[str, Encoder] | None = None,
         thread: int | None = None,
+        detect_types: int = 0,
     ) -> None:
         """`thread`: the only thread that may use the connection, None for any."""
         self.path = path
@@ -90,6 +92,10 @@ class Connection:
         self.database: Database | None = database  # None: closed, or inherited through fork
         self.thread = thread
         self.taken = ""  # why the connection is refused: what has it calls the program back
+        self.taken_by = 0  # the one thread that it is refused; 0: every thread
+        self.trace: Callable[[str], object] | None = None
+        self.text_factory: Callable[[bytes], Any] = str
+        self.detect_types = detect_types
         self._inherited: Database | None = None
         self._pid = os.getpid()
         self._warned = False
@@ -110,7 +116,7 @@ class Connection:
             return database
         database = self._allowed()
         database.store.check_not_within()
-        if self.taken:
+        if self.taken and self.taken_by in (0, threading.get_ident()):
             raise errors.ProgrammingError(f"the connection cannot be used now: {self.taken}")
         return database
 
@@ -150,6 +156,8 @@ class Connection:
             database = self.engine()
             if database.store.held_back or database.store.lost is not None:
                 self._warn(database, done=False)
+            if self.trace is not None:
+                self.tell(statement, parameters)
             result = (_language or language()).run(database, statement, parameters)
             if result.rowcount > 0:
                 self.total_changes += result.rowcount
@@ -164,7 +172,12 @@ class Connection:
     def run_many(self, statement: str, parameters: Iterable[Parameters]) -> Result:
         """The summed result of a statement run once for each of the parameters."""
         with self.lock:
-            result = language().run_many(self.engine(), statement, parameters)
+            database = self.engine()
+            if self.trace is not None:
+                parameters = list(parameters)
+                for each in parameters:
+                    self.tell(statement, each)
+            result = language().run_many(database, statement, parameters)
             self.total_changes += max(0, result.rowcount)
             return result
 
@@ -262,6 +275,7 @@ class Connection:
         with self.lock:
             database = self.engine()
             if database.in_transaction:
+                self.tell("COMMIT", ())
                 database.commit()
             if database.store.held_back:
                 self._warn(database, done=True)
@@ -271,6 +285,7 @@ class Connection:
         with self.lock:
             database = self.engine()
             if database.in_transaction:
+                self.tell("ROLLBACK", ())
                 database.rollback()
 
     def close(self) -> None:
@@ -337,6 +352,19 @@ class Connection:
             if value and database.in_transaction:
                 database.commit()
             database.autocommit = bool(value)
+
+    @property
+    def isolation_level(self) -> str | None:
+        """sqlite3's older name of autocommit: None with it, else "DEFERRED"."""
+        return None if self.autocommit else "DEFERRED"
+
+    @isolation_level.setter
+    def isolation_level(self, value: str | None) -> None:
+        if value is not None and str(value).upper() not in ("", "DEFERRED"):
+            raise errors.NotSupportedError(
+                f"isolation_level {value!r}: expected None or DEFERRED; say BEGIN {value}"
+            )
+        self.autocommit = value is None
 
     def __enter__(self) -> Connection:
         self.engine()

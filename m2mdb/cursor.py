@@ -17,7 +17,13 @@ from m2mdb.pager.errors import InterfaceError, ProgrammingError
 from m2mdb.row import Names
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas
+    import polars
+    import pyarrow
+
     from m2mdb.connection import Connection
+    from m2mdb.query.columnar import Column
     from m2mdb.query.result import Result
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -82,7 +88,7 @@ class Cursor:
     @property
     def rownumber(self) -> int | None:
         """The 0-based position of the next row; None where there are no rows."""
-        return None if self._rows is None else self._next
+        return self._next if self._has_rows() else None
 
     def execute(self, statement: str, parameters: Parameters = (), /) -> Cursor:
         """Run one statement; `?` takes a sequence, `:name` a mapping.
@@ -138,10 +144,73 @@ class Cursor:
         return self
 
     def __next__(self) -> Any:
-        if self._rows is None or self._next >= len(self._rows):
+        rows = self._rows
+        if rows is None and self._has_rows():
+            rows = self._fetchable()
+        if rows is None or self._next >= len(rows):
             self._opened()
             raise StopIteration
         return self.fetchone()
+
+    # Arrays
+
+    def arrow(self) -> pyarrow.Table:
+        """All rows that are left, as an Arrow table.
+
+        Vectors are fixed-size lists. A large result is handed over without a Python object for a
+        value, and without a copy but the one that was taken from the file. Raises
+        NotSupportedError without pyarrow (`pip install 'm2mdb[arrow]'`), DataError for a computed
+        column whose values have several types.
+        """
+        from m2mdb.arrow import table
+
+        return table(*self._take_columns())
+
+    def df(self) -> pandas.DataFrame:
+        """All rows that are left, as a pandas data frame; errors as `arrow` raises them."""
+        from m2mdb.arrow import frame
+
+        found: pandas.DataFrame = frame(*self._take_columns())
+        return found
+
+    def pl(self) -> polars.DataFrame:
+        """All rows that are left, as a Polars data frame; errors as `arrow` raises them."""
+        from m2mdb.arrow import polars_frame
+
+        found: polars.DataFrame = polars_frame(*self._take_columns())
+        return found
+
+    def fetchnumpy(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All rows that are left, as an array for each column, by its name.
+
+        A column with NULLs is a masked array; texts, blobs and mixed values are objects; vectors
+        are a matrix.
+        """
+        from m2mdb.arrow import arrays
+
+        return arrays(*self._take_columns())
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The rows that are left as an Arrow stream, which leaves the cursor where it is."""
+        from m2mdb.arrow import stream
+
+        return stream(*self._columns(), requested_schema)
+
+    def _columns(self) -> tuple[list[str], list[Column]]:
+        """The names of the columns, and the values of the rows that are left."""
+        self._opened()
+        if not self._has_rows():
+            raise InterfaceError("no result set: the last statement gave no rows")
+        from m2mdb.arrow import columns_of
+
+        result = self._result
+        assert result is not None and result.columns is not None
+        return list(result.columns), columns_of(result, self._next)
+
+    def _take_columns(self) -> tuple[list[str], list[Column]]:
+        names, columns = self._columns()
+        self._next += len(columns[0]) if columns else 0
+        return names, columns
 
     def setinputsizes(self, sizes: Sequence[Any], /) -> None:
         """PEP 249 asks for it; sizes need not be announced here."""
@@ -167,9 +236,11 @@ class Cursor:
     def __repr__(self) -> str:
         if self._connection is None:
             return "<m2mdb.Cursor closed>"
-        if self._result is None or self._rows is None:
+        result = self._result
+        if result is None or result.columns is None:
             return "<m2mdb.Cursor without rows>"
-        return f"<m2mdb.Cursor row {self._next} of {len(self._rows)}>"
+        count = len(result.data[0] if self._rows is None else self._rows)
+        return f"<m2mdb.Cursor row {self._next} of {count}>"
 
     def _opened(self) -> Connection:
         connection = self._connection
@@ -185,20 +256,32 @@ class Cursor:
 
     def keep(self, result: Result) -> None:
         """Make a statement's outcome the cursor's own."""
+        connection = self._connection
+        assert connection is not None
+        if connection.detect_types or connection.text_factory is not str:
+            from m2mdb.adapters import convert
+
+            convert(result, connection.detect_types, connection.text_factory)
         self._result = result
         self.rowcount = result.rowcount
         if result.lastrowid is not None:
             self.lastrowid = result.lastrowid
         if result.columns is not None:
-            self._rows = result.rows
+            self._rows = None if result.data is not None else result.rows
 
     def _fetchable(self) -> list[tuple[Any, ...]]:
         rows, connection = self._rows, self._connection
         if rows is None or connection is None or connection.database is None or connection.thread:
             self._opened()
             if rows is None:
-                raise InterfaceError("no result set: the last statement gave no rows")
+                result = self._result
+                if result is None or result.columns is None:
+                    raise InterfaceError("no result set: the last statement gave no rows")
+                rows = self._rows = result.rows  # made of the columns only now
         return rows
+
+    def _has_rows(self) -> bool:
+        return self._result is not None and self._result.columns is not None
 
     def _take(self, rows: list[tuple[Any, ...]], stop: int) -> list[Any]:
         taken = rows[self._next : stop]

@@ -9,22 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.adapters import ADAPTERS
+from m2mdb.columns import read_table
 from m2mdb.pager.errors import InterfaceError, ProgrammingError
+from m2mdb.query import binding, bound
 from m2mdb.query.ast import Delete
+from m2mdb.query.authorization import authorized_condition
 from m2mdb.query.binding import bind
 from m2mdb.query.correlation import Level
 from m2mdb.query.executor import execute, execute_many, plan_query
+from m2mdb.query.extensions import planning
+from m2mdb.query.lexer import Lexer
 from m2mdb.query.limits import check_statement
 from m2mdb.query.parser import iterate_script, parse
 from m2mdb.query.plan import Plan
 from m2mdb.query.predicate import Filter, compile_predicate
 from m2mdb.query.scope import RowScope, Subqueries
+from m2mdb.query.syntax import SyntaxFault
 
 if TYPE_CHECKING:
     from m2mdb.cursor import Parameters
     from m2mdb.index.database import Database
     from m2mdb.index.view import View
     from m2mdb.query.result import Result
+
+binding.ADAPTERS = ADAPTERS
+bound.READ[:] = [read_table]
 
 KEPT_CONDITIONS = 256  # compiled ones; all go when there are more
 
@@ -88,15 +98,33 @@ class ConditionPlan(Plan):
         self.tables.append((schema.name.lower(), schema))
         subqueries = Subqueries(statement.parameter_count)
         self._statement = statement
-        scope = RowScope(schema, subqueries)
-        level = Level(self, scope, (view, plan_query, subqueries))
-        self._predicate = compile_predicate(level.resolve(statement.where), scope)
-        self.prepare_inner(subqueries, view, plan_query)
+        with planning(view.database):
+            condition = authorized_condition(view, schema.name, statement.where)
+            scope = RowScope(schema, subqueries)
+            level = Level(self, scope, (view, plan_query, subqueries))
+            self._predicate = compile_predicate(level.resolve(condition), scope)
+            self.prepare_inner(subqueries, view, plan_query)
 
     def bound(self, view: View, parameters: Any) -> Filter:
         """The condition with its parameters and its subqueries' values."""
         bindings = bind(self._statement, parameters)
+        bindings.check = view.database.check_interrupted
         return self._predicate.bind(self.bind_inner(view, bindings))
+
+
+def complete_statement(statement: str) -> bool:
+    """Whether a text ends a statement: its last `;` is in no string and no comment."""
+    lexer = Lexer({})
+    start = 0
+    try:
+        while start >= 0:
+            tokens = lexer.cut(checked(statement), start)
+            if tokens.next_start < 0:
+                return len(tokens.kinds) == 1 and start > 0
+            start = tokens.next_start
+    except SyntaxFault:
+        return False
+    return False
 
 
 def checked(statement: object) -> str:

@@ -69,6 +69,10 @@ def connect(
     """
     wanted = target(path, uri=uri, read_only=read_only)
     check_options(timeout, page_size, synchronous)
+    if isinstance(detect_types, bool) or detect_types not in (0, 1, 2, 3):
+        raise InterfaceError(
+            f"detect_types is {detect_types!r}, not PARSE_DECLTYPES, PARSE_COLNAMES or 0"
+        )
     from m2mdb.index.database import Database
     from m2mdb.wal.store import StoreOptions
 
@@ -91,7 +95,9 @@ def connect(
     if options.untrusted:
         admit(database)
     thread = threading.get_ident() if check_same_thread else None
-    connection = Connection(database, wanted.path, encoders=encoders, thread=thread)
+    connection = Connection(
+        database, wanted.path, encoders=encoders, thread=thread, detect_types=detect_types
+    )
     if database.store.lost is not None:
         try:
             connection.tell_of_lost_commits()

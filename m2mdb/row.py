@@ -43,7 +43,10 @@ class Row:
     def __getitem__(self, key: int | slice | str) -> Any:
         if isinstance(key, str):
             return self._values[self._position(key)]
-        return self._values[key]
+        try:
+            return self._values[key]
+        except TypeError:
+            raise IndexError(f"a row's index is an int, a slice or a name, not {key!r}") from None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from m2mdb.pager.errors import DataError, ProgrammingError
+from m2mdb.query import extensions
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, apply_numeric, to_number, to_text
 from m2mdb.query.comparison import sort_key
 from m2mdb.query.nodes import FunctionCall
@@ -109,9 +110,11 @@ def is_aggregate(node: FunctionCall) -> bool:
 
     Raises ProgrammingError: an aggregate with a wrong number of arguments.
     """
+    count = len(node.arguments)
+    if extensions.aggregate(node.name, count) is not None:
+        return True
     if node.name not in AGGREGATES:
         return False
-    count = len(node.arguments)
     if node.name in ("min", "max"):
         return count == 1
     if node.name == "count":

@@ -7,7 +7,7 @@ vector, a list or a JSON value is passed on as it is, for the column to judge.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from m2mdb.query.functions import Bindings
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 _PLAIN = frozenset({str, bytes, bool, type(None)})
+ADAPTERS: dict[type, Callable[[Any], Any]] = {}  # the program's, by exact type; set by the face
 _PASSED = (np.ndarray, list, tuple, dict, set, frozenset, range)
 
 
@@ -31,7 +32,7 @@ def bind(statement: Statement, parameters: Parameters) -> Bindings:
     """
     kind = type(parameters)
     if kind is not tuple and kind is not list:
-        parameters = _gathered(statement, parameters)
+        parameters = gathered(statement, parameters)
     elif statement.parameter_names and parameters:
         raise ProgrammingError(
             f"the statement names its parameters (:{statement.parameter_names[0]}); pass a "
@@ -49,7 +50,7 @@ def bind(statement: Statement, parameters: Parameters) -> Bindings:
     return bindings
 
 
-def _gathered(statement: Statement, parameters: Parameters) -> Sequence[Any]:
+def gathered(statement: Statement, parameters: Parameters) -> Sequence[Any]:
     """The parameters as a sequence in the order of the slots."""
     names = statement.parameter_names
     if isinstance(parameters, Mapping):
@@ -85,11 +86,24 @@ def adapted(value: Any, index: int) -> Any:
         if value != value:
             raise DataError(f"parameter {index + 1} is NaN, which is no value; pass None for NULL")
         return value
+    if kind in ADAPTERS:
+        return _by_adapter(value, index)
     if kind in _PLAIN or isinstance(value, _PASSED):
         return value
     if isinstance(value, datetime.date):
         return _moment(value)
     return _converted(value, index)
+
+
+def _by_adapter(value: Any, index: int) -> Any:
+    """What the program's adapter makes of a value; that is adapted by no other."""
+    made = ADAPTERS[type(value)](value)
+    if type(made) in ADAPTERS and type(made) is not type(value):
+        raise InterfaceError(
+            f"Error binding parameter {index + 1}: the adapter of {type(value).__name__} gave "
+            f"{type(made).__name__}, which has an adapter of its own"
+        )
+    return made if type(made) is type(value) else adapted(made, index)
 
 
 def _integer(value: int, index: int) -> int:
@@ -116,18 +130,34 @@ def _converted(value: Any, index: int) -> Any:
         return _moment(micro)
     if isinstance(value, np.generic):
         return adapted(value.item(), index)
+    conform = getattr(type(value), "__conform__", None)
+    if conform is not None:
+        from m2mdb.query.protocol import PrepareProtocol
+
+        made = conform(value, PrepareProtocol)
+        if made is not None and type(made) is not type(value):
+            return adapted(made, index)
     for plain in (bool, int, float, str):
         if isinstance(value, plain):
             return adapted(plain(value), index)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    if kind_name(value) == "uuid.UUID":
+    if kind_name(value) in ("uuid.UUID", "decimal.Decimal", "datetime.time"):
         return str(value)
+    if hasattr(value, "__arrow_c_stream__") and _has_columns(value):
+        raise InterfaceError(
+            f"Error binding parameter {index + 1}: {type(value).__name__} is a table and goes "
+            "where a statement says FROM ?"
+        )
     if hasattr(value, "__array__") or kind_name(value) == "array.array":
         return np.asarray(value)
     raise InterfaceError(
         f"Error binding parameter {index + 1}: type {type(value).__name__!r} is not supported"
     )
+
+
+def _has_columns(value: Any) -> bool:
+    return hasattr(value, "columns") or hasattr(value, "schema")
 
 
 def kind_name(value: Any) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from m2mdb.pager.errors import DataError, ProgrammingError
+from m2mdb.query import extensions
 from m2mdb.query.affinity import APPLY, NONE, NUMERIC, TEXT, TIME, Value, shown, type_name
 
 _RANKS: dict[type, int] = {
@@ -25,7 +26,8 @@ _RANKS: dict[type, int] = {
     float: 1,
     bool: 1,
     datetime.datetime: 2,
-    str: 3,
+    str: extensions.TEXT_RANK,
+    extensions.Collated: extensions.TEXT_RANK,
     bytes: 4,
 }
 _DIRECT = frozenset({int, float, str, bytes, bool, datetime.datetime})
@@ -178,6 +180,9 @@ def fold_of(collation: str) -> Callable[[Value], Value] | None:
 
     Raises ProgrammingError: no such collation.
     """
+    own = extensions.collation(collation)
+    if own is not None:
+        return own
     upper = collation.upper()
     if upper not in _FOLDS:
         raise ProgrammingError(f"no such collation: {collation}; known are {', '.join(_FOLDS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from m2mdb.query import extensions
 from m2mdb.query.nodes import ColumnRef, FunctionCall, Literal, Node, Parameter, Subquery
 
 _VOLATILE = frozenset({"random", "randomblob"})
@@ -34,6 +35,12 @@ def is_constant(node: Node) -> bool:
     if isinstance(node, Literal | Parameter):
         return True
     return not any(
-        isinstance(each, ColumnRef) or (isinstance(each, FunctionCall) and each.name in _VOLATILE)
+        isinstance(each, ColumnRef) or (isinstance(each, FunctionCall) and _is_volatile(each))
         for each in walk(node)
     )
+
+
+def _is_volatile(call: FunctionCall) -> bool:
+    """Whether two calls with equal arguments may give different values."""
+    own = extensions.function(call.name, len(call.arguments))
+    return call.name in _VOLATILE if own is None else not own.deterministic

@@ -46,10 +46,13 @@ from m2mdb.query.ast import (
     With,
 )
 from m2mdb.query.binding import Parameters, bind
+from m2mdb.query.authorization import authorize_other, authorized
 from m2mdb.query.compound import CompoundPlan, ValuesPlan
+from m2mdb.query.bound import bound, table_parameters
 from m2mdb.query.dml import DeletePlan, UpdatePlan
 from m2mdb.query.explain import explained
 from m2mdb.query.forget import ForgetPlan, receipt_result
+from m2mdb.query.extensions import planning
 from m2mdb.query.insert import InsertPlan
 from m2mdb.query.limits import check_statement
 from m2mdb.query.plan import Plan
@@ -118,9 +121,12 @@ def within(statement: Statement) -> Statement:
 
 
 def planned(statement: Statement, view: View, count: int) -> Plan:
-    """As `plan_statement`; a name that means nothing is told with its place."""
+    """As `plan_statement`, with the program's functions, and where its authorizer agrees."""
     try:
-        return plan_statement(statement, view, count)
+        if view.database.extensions is None:
+            return plan_statement(statement, view, count)
+        with planning(view.database):
+            return plan_statement(authorized(view, statement), view, count)
     except NameFault as fault:
         if not statement.text:
             raise
@@ -130,12 +136,13 @@ def planned(statement: Statement, view: View, count: int) -> Plan:
 class Prepared:
     """A statement and, for those that need one, its plan."""
 
-    __slots__ = ("_plan", "is_query", "is_write", "statement")
+    __slots__ = ("_plan", "has_tables", "is_query", "is_write", "statement")
 
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
         inner = within(statement)
         self.is_query = isinstance(inner, Query)
+        self.has_tables = bool(statement.parameter_count and table_parameters(statement))
         self.is_write = isinstance(inner, Insert | Update | Delete | Forget)
         self._plan: Plan | None = None
 
@@ -159,7 +166,10 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
         if isinstance(prepared.statement, Explain):
             return _explain(database, prepared.statement, parameters)
         bindings = bind(prepared.statement, parameters)
+        if prepared.has_tables:
+            return _run_unkept(database, prepared, parameters)
         if prepared.is_query:
+        bindings.check = database.check_interrupted
             with database.reading() as view:
                 return prepared.plan(view).run(view, bindings)
         if prepared.is_write:
@@ -175,6 +185,16 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
 
 
 def execute_many(
+def _run_unkept(database: Database, prepared: Prepared, parameters: Parameters) -> Result:
+    """A statement that reads bound tables: its plan is made for their columns, and for one run."""
+    statement = prepared.statement
+    with bound(statement, parameters) as others:
+        bindings = bind(statement, others)
+        bindings.check = database.check_interrupted
+        with database.writing() if prepared.is_write else database.reading() as view:
+            return planned(statement, view, statement.parameter_count).run(view, bindings)
+
+
     database: Database, statement: str | Statement, parameters: Iterable[Parameters]
 ) -> Result:
     """Run INSERT, UPDATE or DELETE for each of the parameters, all or nothing.
@@ -226,7 +246,9 @@ def _run_each(
     total, last = 0, None
     for parameters in given:
         database.check_interrupted()
-        result = plan.run(write, bind(statement, parameters))
+        bindings = bind(statement, parameters)
+        bindings.check = database.check_interrupted
+        result = plan.run(write, bindings)
         total += result.rowcount
         last = result.lastrowid if result.lastrowid is not None else last
     return Result(rowcount=total, lastrowid=last)
@@ -255,6 +277,7 @@ def _prepared(database: Database, statement: str | Statement) -> Prepared:
 def _run_other(database: Database, statement: Statement) -> Result:
     """Statements without a plan."""
     run = _OTHERS.get(type(statement))
+    authorize_other(database, statement)
     if run is None:
         keyword = getattr(statement, "keyword", type(statement).__name__.upper())
         raise NotSupportedError(f"{keyword} is not built yet")

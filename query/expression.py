@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
-from m2mdb.query import arithmetic, jsonpath
+from m2mdb.query import arithmetic, extensions, jsonpath
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, cast, cast_type, truth
 from m2mdb.query.aggregates import AGGREGATES, is_aggregate
 from m2mdb.query.comparison import COMPARISONS, conversions
@@ -234,6 +234,9 @@ def _call(node: FunctionCall, scope: Scope) -> Evaluator:
         mark = "*" if node.star else "DISTINCT"
         raise ProgrammingError(f"wrong use of {mark} in function {node.name}()")
     count = len(node.arguments)
+    own = extensions.function(node.name, count)
+    if own is not None:
+        return _applied(own.call, [compile_expression(each, scope) for each in node.arguments])
     context = CONTEXT_FUNCTIONS.get(node.name)
     if context is not None and not count:
         return lambda row, bindings: context(bindings)
@@ -243,7 +246,8 @@ def _call(node: FunctionCall, scope: Scope) -> Evaluator:
         return _case(Case(None, whens, otherwise, node.position), scope)
     function, least, most = FUNCTIONS.get(node.name, (None, 0, None))
     if function is None:
-        if node.name in AGGREGATES or node.name in CONTEXT_FUNCTIONS or node.name == "iif":
+        is_known = extensions.known_name(node.name) or node.name in CONTEXT_FUNCTIONS
+        if is_known or node.name in AGGREGATES or node.name == "iif":
             raise ProgrammingError(f"wrong number of arguments to function {node.name}()")
         raise ProgrammingError(f"no such function: {node.name}")
     if count < least or (most is not None and count > most):

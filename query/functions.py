@@ -35,6 +35,7 @@ from m2mdb.query.jsonpath import (
 )
 from m2mdb.query.pattern import glob, like
 
+SLICE = 2048  # rows that a closure is run over between two checks for an interrupt
 MAX_VALUE_BYTES = 1_000_000_000  # SQLite's limit on a string or blob
 _LOWER = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
 _UPPER = {letter + 32: letter for letter in range(ord("A"), ord("Z") + 1)}
@@ -258,7 +259,7 @@ class Bindings(list[Any]):
     shared  what the statement's queries have in common: rows of the tables of WITH
     """
 
-    __slots__ = ("_memo", "_moment", "outer", "shared", "view")
+    __slots__ = ("_memo", "_moment", "check", "outer", "shared", "view")
 
     def __init__(self, values: Any = ()) -> None:
         super().__init__(values)
@@ -297,6 +298,10 @@ class Bindings(list[Any]):
 def _random(bindings: Bindings) -> Value:
     import random as randomness
 
+def _unchecked() -> None:
+    """What is not run on a database is not stopped either."""
+
+
     return randomness.getrandbits(64) - 2**63
 
 
@@ -310,3 +315,5 @@ CONTEXT_FUNCTIONS: dict[str, Callable[[Bindings], Value]] = {
     "current_timestamp": _timestamp_text,
     "random": _random,
 }
+        self.check: Callable[[], None] = _unchecked  # raises where the statement is to stop
+        other.check = self.check

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from m2mdb.query import extensions
 from m2mdb.query.affinity import Value
 from m2mdb.query.aggregates import AGGREGATES, is_aggregate, joined
 from m2mdb.query.comparison import rank, sort_key
@@ -24,7 +25,7 @@ from m2mdb.query.scope import RowScope, Slot
 class AggregateCall:
     """One aggregate: its arguments, compiled over the rows of a group."""
 
-    __slots__ = ("arguments", "distinct", "name", "node", "star")
+    __slots__ = ("_make", "arguments", "distinct", "name", "node", "star")
 
     def __init__(self, node: FunctionCall, scope: RowScope) -> None:
         self.node = node
@@ -32,9 +33,15 @@ class AggregateCall:
         self.star = node.star or not node.arguments
         self.distinct = node.distinct
         self.arguments = [Computed(each, scope) for each in node.arguments]
+        self._make = extensions.aggregate(node.name, len(node.arguments))
 
     def reduce(self, values: Sequence[list[Value]], places: Sequence[int]) -> Value:
         """The aggregate over some of the rows, whose arguments stand in columns."""
+        if self._make is not None:
+            rows = [tuple([column[place] for column in values]) for place in places]
+            if self.distinct:
+                rows = list(dict.fromkeys(rows))
+            return extensions.reduced(self._make, rows)
         if self.star:
             return len(places)
         picked = [[column[place] for place in places] for column in values]

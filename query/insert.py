@@ -16,6 +16,7 @@ from m2mdb.query.ast import Insert
 from m2mdb.query.binding import adapted
 from m2mdb.query.conditions import Evaluator
 from m2mdb.query.correlation import Level
+from m2mdb.query.columnar import input_of
 from m2mdb.query.dml import PlacedRows, WritePlan
 from m2mdb.query.expression import compile_expression, literal_value
 from m2mdb.query.functions import Bindings
@@ -79,9 +80,8 @@ class InsertPlan(WritePlan):
         write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
         bindings = self.bind_inner(view, bindings)
         if self._query is not None:
-            rows = self._query.run(view, bindings.program_values(self.parameter_count)).rows
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            count = len(rows)
+            found = self._query.run(view, bindings.program_values(self.parameter_count))
+            columns, count = _columns_of(found)
         else:
             count = len(self._rows)
             columns = [[row[at]((), bindings) for row in self._rows]
@@ -200,6 +200,13 @@ class _UpsertScope(RowScope):
         """`excluded.x` stands at a position of its own."""
         if reference.table is None or reference.table.lower() != "excluded":
             return super().column(reference)
+def _columns_of(found: Result) -> tuple[list[Any], int]:
+    """The columns of a query's rows, as arrays where they stand so, and how many rows there are."""
+    if found.data is not None:
+        return [input_of(column) for column in found.data], len(found.data[0])
+    return [list(column) for column in zip(*found.rows, strict=True)], len(found.rows)
+
+
         assert self.schema is not None
         index = self.schema.column(reference.name)
         position = self.position(f"excluded {index}")

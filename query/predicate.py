@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +38,7 @@ from m2mdb.query.conditions import (
 from m2mdb.query.constants import is_constant
 from m2mdb.query.correlation import Correlated
 from m2mdb.query.expression import compile_expression
-from m2mdb.query.functions import Bindings
+from m2mdb.query.functions import SLICE, Bindings
 from m2mdb.query.nodes import (
     Between,
     Binary,
@@ -439,7 +439,12 @@ class Match:
         """One match a row."""
         matches, wanted = self._matches, self._wanted
         values = part.values(self._column, rows)
-        return np.array([value is not None and matches(value) is wanted for value in values], bool)
+        found: list[bool] = []
+        for start in range(0, len(values), SLICE):
+            bindings.check()
+            some = values[start : start + SLICE]
+            found += [value is not None and matches(value) is wanted for value in some]
+        return np.array(found, bool)
 
 
 class Rows:
@@ -464,5 +469,9 @@ class Rows:
         if not self._sources:
             return np.full(count, truth(evaluate((), bindings)) is wanted)
         columns = [values_of(part, source, rows) for source in self._sources]
-        found = [truth(evaluate(row, bindings)) is wanted for row in zip(*columns, strict=True)]
+        rows_left = zip(*columns, strict=True)
+        found: list[bool] = []
+        for _ in range(0, count, SLICE):
+            bindings.check()
+            found += [truth(evaluate(row, bindings)) is wanted for row in islice(rows_left, SLICE)]
         return np.array(found, bool)

@@ -7,15 +7,18 @@ the columns that they use.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from m2mdb.query.affinity import Value
 from m2mdb.query.binder import Output
+from m2mdb.query.columnar import Column, Values, column_of
 from m2mdb.query.conditions import Evaluator, collation_of, folded, type_of
 from m2mdb.query.expression import compile_expression
-from m2mdb.query.functions import Bindings
+from m2mdb.query.functions import SLICE, Bindings
 from m2mdb.query.nodes import ColumnRef, Expression
 from m2mdb.query.scope import RowScope, Scope
+from m2mdb.query.selection import Selection
 
 
 class Columns(Protocol):
@@ -49,7 +52,12 @@ class Computed:
         evaluate = self.evaluate
         if not columns:
             return [evaluate((), bindings) for _ in range(count)]
-        return [evaluate(row, bindings) for row in zip(*columns, strict=True)]
+        rows = zip(*columns, strict=True)
+        values: list[Value] = []
+        for _ in range(0, count, SLICE):
+            bindings.check()
+            values += [evaluate(row, bindings) for row in islice(rows, SLICE)]
+        return values
 
 
 class Projection:
@@ -85,6 +93,27 @@ class Projection:
         fetched = [rows.column(source) for source in self._scope.sources]
         count = len(rows)
         return [computed.values(fetched, count, bindings) for computed in self._computed]
+
+    def data(self, rows: Selection, bindings: Bindings) -> list[Column]:
+        """The outputs, by columns, as arrays where they are stored as such."""
+        whole: Columns = rows
+        sources = self._scope.sources
+        copied: dict[int, Column] = {}
+        for place in {each.position for each in self._computed if each.position is not None}:
+            source = sources[place]
+            if isinstance(source, int):
+                bindings.check()
+                copied[place] = column_of(rows, source)
+        needs_values = any(computed.position not in copied for computed in self._computed)
+        fetched = [whole.column(source) for source in sources] if needs_values else []
+        found: list[Column] = []
+        for computed, type in zip(self._computed, self.types, strict=True):
+            at = computed.position
+            if at is not None and at in copied:
+                found.append(copied[at])
+            else:
+                found.append(Values(computed.values(fetched, len(rows), bindings), type))
+        return found
 
     def rows(self, rows: Columns, bindings: Bindings) -> list[tuple[Any, ...]]:
         """The outputs, by rows."""

@@ -13,6 +13,7 @@ class Result:
     rowcount   rows changed by INSERT, UPDATE, DELETE; -1 for all others
     lastrowid  the rowid of the last inserted row; None where nothing was inserted
     types      the declared type of each column, None where it is computed; or None
+    data       the columns as arrays, of a large result whose rows were not asked for yet; or None
     """
 
     __slots__ = ("columns", "lastrowid", "rowcount", "rows", "types")
@@ -31,6 +32,11 @@ class Result:
         self.rowcount = rowcount
         self.lastrowid = lastrowid
         self.types = types
+
+    @property
+    def data(self) -> Any:
+        """Nothing: the rows are there; see `query.columnar`."""
+        return None
 
     def __repr__(self) -> str:
         if self.columns is None:

@@ -24,6 +24,7 @@ from m2mdb.query.binder import (
     outputs_of,
     without_aliases,
 )
+from m2mdb.query.columnar import COLUMNAR_ROWS, ColumnarResult
 from m2mdb.query.conditions import collation_of as fold_of_node
 from m2mdb.query.conditions import folded
 from m2mdb.query.constants import walk
@@ -169,14 +170,19 @@ class SelectPlan(Plan):
         if self._grouped is not None:
             rows = self._grouped.run(selection, bindings)
         else:
-            rows, limit, offset = self._plain_rows(selection, bindings, limit, offset)
+            assert self._projection is not None
+            selection, limit, offset = self._arranged(selection, bindings, limit, offset)
+            is_large = len(selection) >= COLUMNAR_ROWS and not self._distinct
+            if is_large and isinstance(selection, Selection):
+                return ColumnarResult(names, self._projection.data(selection, bindings), types)
+            rows = self._projection.rows(selection, bindings)
         if self._distinct:
             rows = distinct_rows(rows)
         return Result(names, _cut(rows, limit, offset), types=types)
 
-    def _plain_rows(
+    def _arranged(
         self, selection: Rows, bindings: Bindings, limit: int | None, offset: int
-    ) -> tuple[list[tuple[Any, ...]], int | None, int]:
+    ) -> tuple[Rows, int | None, int]:
         """The rows in order, cut already unless DISTINCT comes behind; and what remains to cut."""
         if self._order is not None and len(selection) > 1:
             items, projection = self._order
@@ -189,8 +195,7 @@ class SelectPlan(Plan):
         if not self._distinct and (limit is not None or offset):
             stop = len(selection) if limit is None else offset + limit
             selection, limit, offset = selection.sliced(offset, stop), None, 0
-        assert self._projection is not None
-        return self._projection.rows(selection, bindings), limit, offset
+        return selection, limit, offset
 
     def _bound_limits(self, bindings: Bindings) -> tuple[int | None, int]:
         """LIMIT, None for none, and OFFSET."""

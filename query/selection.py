@@ -41,6 +41,13 @@ class Selection:
     def __len__(self) -> int:
         return len(self.rowids)
 
+    def origin(self) -> tuple[Any, Sequence[np.ndarray], np.ndarray | None]:
+        """The view, the ordinals of each of its parts, and the order among them: None as they are.
+
+        What `query.columnar` copies whole columns by.
+        """
+        return self._view, self._chosen, self._order
+
     def reordered(self, order: np.ndarray) -> Selection:
         """Some of the rows, by their places in this order, in a new one."""
         copy = object.__new__(Selection)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 from m2mdb.query.access import Access
+from m2mdb.query.bound import bound_view
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.lists import NO_TABLE, ListSchema, ListView
-from m2mdb.query.nodes import DerivedTable, Expression, Source, TableName
+from m2mdb.query.nodes import DerivedTable, Expression, Source, TableName, TableParameter
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.planner import plan_access
 from m2mdb.query.scope import RowScope, Subqueries
@@ -76,8 +77,11 @@ def leaf_of(source: Source | None, context: Context) -> Leaf:
         return Leaf(lambda view, bindings: ListView(NO_TABLE, [()]), NO_TABLE, None, "CONSTANT ROW")
     if isinstance(source, DerivedTable):
         return _derived(source, context)
+    if isinstance(source, TableParameter):
+        opened = bound_view(source.parameter.index)
+        return Leaf(lambda view, bindings: opened, opened.schema, source.alias, "BOUND TABLE")
     if not isinstance(source, TableName):
-        raise NotSupportedError("a bound table in FROM is not built yet")
+        raise NotSupportedError(f"{type(source).__name__} in FROM is not built yet")
     common = context.planner.common.get(source.name.lower())
     if common is not None:
         if source.as_of is not None:

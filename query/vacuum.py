@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import ProgrammingError
+from m2mdb.query.authorization import authorize_other
 from m2mdb.query.nodes import Literal, Parameter
 from m2mdb.query.result import Result
 
@@ -23,6 +24,7 @@ def run_vacuum(database: Database, statement: Vacuum, bindings: Bindings) -> Res
     """
     target = statement.target
     if target is None:
+        authorize_other(database, statement)
         from m2mdb.index.vacuum import vacuum
 
         return _report(vacuum(database))
@@ -32,6 +34,7 @@ def run_vacuum(database: Database, statement: Vacuum, bindings: Bindings) -> Res
     path = target.value if isinstance(target, Literal) else value
     if not isinstance(path, str) or not path or "\0" in path or _is_special(path):
         raise ProgrammingError(f"VACUUM INTO {path!r}: expected the path of a new file")
+    authorize_other(database, statement, path)
     return Result(["path", "pages"], [(path, copy_into(database, path))])
 
 
