@@ -26,6 +26,7 @@ import numpy as np
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Any
 
     from numpy.typing import NDArray
@@ -78,6 +79,10 @@ class Backend(Protocol):
 
     def searches_lists(self) -> bool:
         """Whether the compiled search of lists is there; if it may come, it is asked for."""
+        ...
+
+    def ranking(self) -> ModuleType | None:
+        """The compiled kernels that rank (`ranking_kernels`), where they may be used now."""
         ...
 
     def collector(self, query: Vector, k: int, metric: str) -> Collector:

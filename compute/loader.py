@@ -43,9 +43,10 @@ if TYPE_CHECKING:
 KERNELS = "m2mdb.compute.numba_kernels"
 LIST_KERNELS = "m2mdb.compute.hrm2.kernels"  # imported with them, so that all are there or none
 TEXT_KERNELS = "m2mdb.compute.text_kernels"
+RANKING_KERNELS = "m2mdb.compute.ranking_kernels"
 SOURCES = (  # that compiled code is made of
     "numba_kernels.py", "lanes.py", "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
-    "text_kernels.py", "text_lists.py",
+    "ranking_kernels.py", "text_kernels.py", "text_lists.py",
 )  # fmt: skip
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way
@@ -157,6 +158,7 @@ def _import_kernels() -> ModuleType:
         raise RuntimeError("NUMBA_DISABLE_JIT is set")
     importlib.import_module(LIST_KERNELS)
     importlib.import_module(TEXT_KERNELS)
+    importlib.import_module(RANKING_KERNELS)
     return importlib.import_module(KERNELS)
 
 

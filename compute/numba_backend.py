@@ -22,6 +22,7 @@ import numpy as np
 from m2mdb.compute.backend import Candidates
 from m2mdb.compute.bound import Query
 from m2mdb.compute.loader import LOADER
+from m2mdb.compute.ranking import ranking_kernels
 from m2mdb.compute.reference import NumpyBackend, NumpyCollector, check_rows
 from m2mdb.compute.rescore import KINDS
 from m2mdb.pager.errors import NotSupportedError
@@ -240,6 +241,10 @@ class NumbaBackend(NumpyBackend):
             LOADER.start()
         self.wants_kernels = True
         return False
+
+    def ranking(self) -> ModuleType | None:
+        """See `backend.Backend.ranking`."""
+        return None if LOADER.module is None else ranking_kernels()
 
     def collector(self, query: Vector, k: int, metric: str) -> Collector:
         """See `backend.Backend.collector`."""

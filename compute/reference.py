@@ -24,6 +24,7 @@ from m2mdb.compute.topk import floor_of_groups
 from m2mdb.pager.errors import ProgrammingError
 
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Any
 
     from numpy.typing import NDArray
@@ -240,6 +241,10 @@ class NumpyBackend:
     def searches_lists(self) -> bool:
         """See `backend.Backend.searches_lists`: this backend compares every row."""
         return False
+
+    def ranking(self) -> ModuleType | None:
+        """See `backend.Backend.ranking`: this backend compiles nothing."""
+        return None
 
     def collector(self, query: Vector, k: int, metric: str) -> Collector:
         """See `backend.Backend.collector`."""

@@ -163,7 +163,8 @@ def rank_rows(
     most = min(k, ordinals.shape[0])
     flags = rows.flags
     is_plain = rows.dtype == np.float32 and flags.c_contiguous and flags.aligned
-    if kernels is None or not 0 < most <= MOST_INSERTED or not is_plain or not _agrees(kernels):
+    is_plain &= 0 < most <= MOST_INSERTED
+    if kernels is None or not is_plain or not kernels_agree(kernels):
         return rank_gathered(lambda chosen: rows[chosen], ordinals, ids[ordinals], query, k, metric)
     positions, found = np.empty(most, np.int64), np.empty(most, np.int64)
     scores, distances = np.empty(most), np.empty(most, np.float32)
@@ -177,7 +178,7 @@ def rank_rows(
 _agreeing: tuple[ModuleType | None, bool] = (None, False)
 
 
-def _agrees(kernels: ModuleType) -> bool:
+def kernels_agree(kernels: ModuleType) -> bool:
     """Whether the kernel adds as this NumPy does (R4): tried once, with the sums of a few rows."""
     global _agreeing
     if _agreeing[0] is not kernels:

@@ -27,6 +27,7 @@ from m2mdb.pager.errors import CorruptDatabaseError
 if TYPE_CHECKING:
     from m2mdb.compute.backend import Backend
     from m2mdb.index.found import Found
+    from m2mdb.index.prepared import Prepared
     from m2mdb.index.lexical import TextSearcher
     from m2mdb.index.text.delta_postings import DeltaPostings
     from m2mdb.index.text.match_query import TextQuery
@@ -298,7 +299,8 @@ class CollectionView:
     """One collection at one snapshot (or in one transaction, at one statement)."""
 
     __slots__ = (
-        "_parts", "end", "entry", "mirror", "schema", "segments", "text_searchers", "view",
+        "_parts", "end", "entry", "mirror", "prepared", "schema", "segments", "text_searchers",
+        "view",
     )  # fmt: skip
 
     def __init__(
@@ -319,6 +321,7 @@ class CollectionView:
         self._parts: tuple[Part, ...] | None = None
         # what text searches share, by the column or None for all of them
         self.text_searchers: dict[int | None, TextSearcher] = {}
+        self.prepared: dict[int, Prepared | None] = {}  # by column, see `index.prepared`
 
     def dead(self, segment: int) -> np.ndarray | None:
         """The mask of the rows that the deletions tree ends, or None."""
@@ -342,6 +345,7 @@ class CollectionView:
         self.end = end
         self._parts = None
         self.text_searchers = {}
+        self.prepared = {}
 
     def replace(self, entry: CollectionEntry, mirror: DeltaMirror, end: int) -> None:
         """The entry changed inside this view's own statement."""
@@ -505,11 +509,14 @@ def stored_bound(column: Column, value: Any) -> Any:
 def open_segments(pages: Pages, entry: CollectionEntry) -> tuple[Segment, ...]:
     """All segments of a collection in the order of their ids, opened once per entry."""
     if entry.opened is None:
+        from m2mdb.index.absent import opened, still_fits
+
         for id_, record in entry.records.items():
-            if id_ not in entry.segments:
+            known = entry.segments.get(id_)
+            if known is None or not still_fits(known, entry.schema):
                 where = f"collection {entry.schema.name}"
                 extents = [pages.extent(descriptor) for descriptor in record.extents]
-                entry.segments[id_] = Segment(record, extents, where)
+                entry.segments[id_] = opened(record, extents, where, entry.schema)
         entry.opened = tuple(entry.segments[id_] for id_ in sorted(entry.records))
     return entry.opened
 

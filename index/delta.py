@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,11 +45,9 @@ from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.pager.header import LARGEST_NUMBER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import ModuleType
 
     from m2mdb.compute.ranking import Codes
-    from m2mdb.index.text.analysis import Analyzer, Tokenizer
     from m2mdb.index.text.delta_postings import DeltaPostings
 
 FLUSH_ROWS = 4096
@@ -118,7 +117,6 @@ class DeltaMirror:
     """The entries of one delta log in columns; see the module's header."""
 
     __slots__ = (
-        "_analyzers",
         "_codes",
         "_ended",
         "_keys",
@@ -126,7 +124,6 @@ class DeltaMirror:
         "_postings",
         "_previous",
         "_rowids",
-        "_tokenizers",
         "_types",
         "base",
         "bytes_used",
@@ -144,19 +141,8 @@ class DeltaMirror:
         "vectors",
     )
 
-    def __init__(
-        self,
-        schema: CollectionSchema,
-        base: int,
-        next_rowid: int,
-        tokenizers: Mapping[str, Tokenizer] | None = None,
-    ) -> None:
-        """An empty mirror of the log that begins with sequence number `base`.
-
-        `tokenizers` are the program's own, by the names that FULLTEXT columns may have of them.
-        """
-        self._tokenizers = tokenizers
-        self._analyzers: dict[int, Analyzer] = {}
+    def __init__(self, schema: CollectionSchema, base: int, next_rowid: int) -> None:
+        """An empty mirror of the log that begins with sequence number `base`."""
         self.schema = schema
         self.base = base
         self.end = base
@@ -172,8 +158,9 @@ class DeltaMirror:
             column = schema.columns[i]
             self.vectors[i] = GrowingVectors(column.dimension, VECTOR_DTYPES[column.dtype])
         self._types = RowTypes(schema.columns)
-        self._rowids: list[int] = []
-        self._ended: list[int] = []
+        self._codes: dict[int, Codes] = {}
+        self._rowids = array("q")
+        self._ended = array("q")
         self._previous: list[int] = []
         self._latest: dict[int, int] = {}
         self._keys: dict[int, dict[Any, int]] = {i: {} for i in schema.key_columns}
@@ -323,7 +310,9 @@ class DeltaMirror:
 
     def rowids(self, count: int) -> np.ndarray:
         """int64 rowids of the first `count` versions."""
-        return np.array(self._rowids[:count], np.int64)
+        if not count:
+            return np.empty(0, np.int64)
+        return np.frombuffer(self._rowids, np.int64, count).copy()  # which can grow no more else
 
     def rowid(self, entry: int) -> int:
         """The rowid of a version."""
@@ -331,8 +320,21 @@ class DeltaMirror:
 
     def live(self, count: int, end: int) -> np.ndarray:
         """bool (count,): which versions are live before `end` (D3)."""
-        ended: np.ndarray = np.array(self._ended[:count], np.int64) >= end
+        if not count:
+            return np.empty(0, bool)
+        ended: np.ndarray = np.frombuffer(self._ended, np.int64, count) >= end
         return ended
+
+    def codes(self, column: int, count: int, kernels: ModuleType) -> Codes:
+        """8-bit codes of a VECTOR column, those of the first `count` versions among them."""
+        found = self._codes.get(column)
+        if found is None:
+            from m2mdb.compute.ranking import Codes
+
+            metric, dimension = self.schema.columns[column].metric, self.vectors[column].dimension
+            found = self._codes[column] = Codes(metric, dimension, kernels)
+        found.extend(self.vectors[column].matrix, count)
+        return found
 
     def killed(self, segment: int, end: int) -> list[int]:
         """Ordinals of a segment that entries before `end` have ended."""
@@ -350,23 +352,10 @@ class DeltaMirror:
         if found is None:
             from m2mdb.index.text.delta_postings import DeltaPostings
 
-            found = self._postings[column] = DeltaPostings(self.analyzer(column))
+            found = self._postings[column] = DeltaPostings()
         values = self.columns[column]
         for entry in range(len(found), len(values)):
             found.add(entry, indexable_text(self.schema.columns[column].type, values[entry]))
-        return found
-
-    def analyzer(self, column: int) -> Analyzer:
-        """The analyzer of a FULLTEXT column.
-
-        Raises ProgrammingError: a tokenizer that the connection did not bring along.
-        """
-        found = self._analyzers.get(column)
-        if found is None:
-            from m2mdb.index.text.options import parse_options
-
-            options = parse_options(self.schema.columns[column].fulltext)
-            found = self._analyzers[column] = options.analyzer(self._tokenizers)
         return found
 
 

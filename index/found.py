@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from m2mdb.compute.ranking import Answer
 
 
 class Found:
@@ -11,11 +19,11 @@ class Found:
     rowids     int64 (m,)
     parts      int64 (m,), the index into `CollectionView.parts()`; an int where all have one
     ordinals   int64 (m,), the row's number in its part
-    scores     float32 (m,), higher is better; float64 under l2
-    distances  float32 (m,), or None for a text search
+    scores     (m,), higher is better: float32's values, float64's under l2
+    distances  (m,), float32's values, or None for a text search
     """
 
-    __slots__ = ("distances", "ordinals", "parts", "rowids", "scores")
+    __slots__ = ("_numbered", "_ordinals", "_parts", "distances", "rowids", "scores")
 
     def __init__(
         self,
@@ -26,13 +34,25 @@ class Found:
         distances: np.ndarray | None = None,
     ) -> None:
         self.rowids = rowids
-        self.parts = parts
-        self.ordinals = ordinals
+        self._parts = parts
+        self._ordinals = ordinals
         self.scores = scores
         self.distances = distances
+        self._numbered: tuple[np.ndarray, Sequence[int]] | None = None
 
     def __len__(self) -> int:
         return len(self.rowids)
+
+    @classmethod
+    def numbered(cls, answer: Answer, starts: Sequence[int]) -> Found:
+        """Hits whose parts and ordinals are worked out when they are asked for.
+
+        starts  number of the first row of each part
+        """
+        found = cls.__new__(cls)
+        numbers, found.rowids, found.scores, found.distances = answer
+        found._numbered = numbers, starts
+        return found
 
     @classmethod
     def nothing(cls) -> Found:
@@ -40,21 +60,49 @@ class Found:
         none = np.empty(0, np.int64)
         return cls(none, none, none, np.empty(0, np.float32), np.empty(0, np.float32))
 
+    def _place(self) -> None:
+        """Work parts and ordinals out from numbers."""
+        if self._numbered is not None:
+            numbers, starts = self._numbered
+            firsts = np.array(starts)
+            parts = np.searchsorted(firsts, numbers, "right") - 1
+            self._parts, self._ordinals = parts, numbers - firsts[parts]
+            self._numbered = None
+
+    @property
+    def parts(self) -> np.ndarray | int:
+        """Where each row stands: index of its part."""
+        self._place()
+        return self._parts
+
+    @property
+    def ordinals(self) -> np.ndarray:
+        """Where each row stands: its number in its part."""
+        self._place()
+        return self._ordinals
+
     @property
     def places(self) -> list[tuple[int, int]]:
         """(part, ordinal) of each hit, as `CollectionView.rows` takes them."""
-        ordinals, parts = self.ordinals.tolist(), self.parts
+        if self._numbered is not None:
+            numbers, starts = self._numbered
+            found = []
+            for number in numbers.tolist():
+                part = bisect_right(starts, number) - 1
+                found.append((part, number - starts[part]))
+            return found
+        ordinals, parts = self._ordinals.tolist(), self._parts
         if isinstance(parts, int):
             return [(parts, ordinal) for ordinal in ordinals]
         return list(zip(parts.tolist(), ordinals, strict=True))
 
     def take(self, chosen: np.ndarray) -> Found:
         """Some of the hits, by index or mask."""
-        distances = None if self.distances is None else self.distances[chosen]
+        parts, distances = self.parts, self.distances
         return Found(
             self.rowids[chosen],
-            self.parts if isinstance(self.parts, int) else self.parts[chosen],
+            parts if isinstance(parts, int) else parts[chosen],
             self.ordinals[chosen],
             self.scores[chosen],
-            distances,
+            None if distances is None else distances[chosen],
         )

@@ -28,15 +28,15 @@ from m2mdb.compute.rescore import rank_gathered, rank_rows
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.effort import EXACT, Effort, PartWork
 from m2mdb.index.found import Found
+from m2mdb.index.prepared import MOST_INSERTED, prepared
+from m2mdb.index.scanning import candidates_mask, part_arrays, scan_part
 
 if TYPE_CHECKING:
     from m2mdb.compute.backend import Backend, Candidates, Collector
-    from m2mdb.index.collection import CollectionView, Part
+    from m2mdb.index.collection import CollectionView
     from m2mdb.index.probing import Probing
-    from m2mdb.index.schema import Column
 
 Masks = Sequence[np.ndarray | None]
-SPARSE = 16  # a mask with fewer rows than one in SPARSE is gathered, not scanned
 
 
 def nearest(
@@ -57,10 +57,32 @@ def nearest(
     effort  how much of the true answer the lists of segments have to find
     works   is given what each part has done
     """
+    kernels = backend.ranking()
+    if kernels is not None and works is None and 0 < k <= MOST_INSERTED:
+        ready = prepared(view, column_index, kernels)
+        if ready is not None:
+            return ready.nearest(query, k, masks, effort, backend)
+    return nearest_by_steps(
+        view, column_index, query, k, backend, masks, effort=effort, works=works
+    )
+
+
+def nearest_by_steps(
+    view: CollectionView,
+    column_index: int,
+    query: np.ndarray,
+    k: int,
+    backend: Backend,
+    masks: Masks | None = None,
+    *,
+    effort: Effort = EXACT,
+    works: list[PartWork] | None = None,
+) -> Found:
+    """As `nearest`, without what is prepared: the twin, and for what no kernel takes."""
     column = view.schema.columns[column_index]
     parts = view.parts()
     probing = _probing(view, column_index, k, backend, effort)
-    prepared = None if probing is None else probing.prepared(query)
+    searched = None if probing is None else probing.prepared(query)
     collector: Collector | None = None
     numbers: list[np.ndarray] = []
     first = 0
@@ -68,14 +90,14 @@ def nearest(
         if part.size:
             mask = masks[number] if masks else None
             found = None
-            if prepared is not None and probing is not None and isinstance(part, SegmentPart):
-                found = probing.candidates(part, prepared, mask, works)
+            if searched is not None and probing is not None and isinstance(part, SegmentPart):
+                found = probing.candidates(part, searched, mask, works)
             if found is None:
                 mask = candidates_mask(part, column_index, mask)
                 if mask is None or mask.any():
                     if collector is None:
                         collector = backend.collector(query, k, column.metric)
-                    _scan(view, part, column_index, collector, mask, first)
+                    scan_part(view, part, column_index, collector, mask, first)
                 if works is not None:
                     rows = part.size if mask is None else int(np.count_nonzero(mask))
                     works.append(PartWork(part.name, rows))
@@ -122,7 +144,7 @@ def nearest_many(
         if part.size:
             mask = candidates_mask(part, column_index, masks[number] if masks else None)
             if mask is None or mask.any():
-                matrix, norms = _arrays(view, part, column_index)
+                matrix, norms = part_arrays(view, part, column_index)
                 found = backend.top_k_many(matrix, norms, queries, k, column.metric, mask)
                 for kept, candidates in zip(gathered, found, strict=True):
                     kept.append((first, candidates))
@@ -133,55 +155,6 @@ def nearest_many(
         joined = np.concatenate(ordinals) if ordinals else np.empty(0, np.int64)
         results.append(_rank(view, column_index, query, k, joined))
     return results
-
-
-def candidates_mask(part: Part, column_index: int, mask: np.ndarray | None) -> np.ndarray | None:
-    """Which rows of a part a search may find (E1); None for all."""
-    for other in (part.live, part.present(column_index)):
-        if other is not None:
-            mask = other if mask is None else mask & other
-    return mask
-
-
-def _arrays(view: CollectionView, part: Part, column_index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Verified vectors and norms of a part."""
-    column = view.schema.columns[column_index]
-    if isinstance(part, SegmentPart):
-        return part.segment.matrix(column), part.segment.per_row("norms", column.id)
-    growing = view.mirror.vectors[column_index]
-    return growing.matrix[: part.size], growing.norms(part.size)
-
-
-def _scan(
-    view: CollectionView,
-    part: Part,
-    column_index: int,
-    collector: Collector,
-    mask: np.ndarray | None,
-    first: int,
-) -> None:
-    column = view.schema.columns[column_index]
-    is_dense = mask is None or np.count_nonzero(mask) * SPARSE >= part.size
-    if isinstance(part, SegmentPart) and is_dense and not part.segment.is_verified(column):
-        _scan_first_time(part, column, collector, mask, first)
-        return
-    matrix, norms = _arrays(view, part, column_index)
-    collector.scan(matrix, norms, mask, first)
-
-
-def _scan_first_time(
-    part: SegmentPart,
-    column: Column,
-    collector: Collector,
-    mask: np.ndarray | None,
-    first: int,
-) -> None:
-    """E2."""
-    norms = part.segment.per_row("norms", column.id)
-    for start, rows in part.segment.matrix_chunks(column):
-        stop = start + len(rows)
-        chosen = None if mask is None else mask[start:stop]
-        collector.scan(rows, norms[start:stop], chosen, first + start)
 
 
 def _rank(

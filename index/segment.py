@@ -548,6 +548,25 @@ class Segment:
             return True
         return self._vectors(column)[0].all_verified
 
+    def mapped_vectors(self, column: Column) -> tuple[np.ndarray, np.ndarray, int] | None:
+        """All vectors in the map, verified or not; None where there is no map.
+
+        Returns (rows, dimension); uint8, not 0 for each block of the extent that may be read; and
+        the offset of the first vector in the extent.
+        """
+        extent, offset, dtype, count = self._vectors(column)
+        content = extent.content
+        if content is None or not count:
+            return None
+        found = np.frombuffer(content, dtype, count, offset).reshape(self.rows, column.dimension)
+        return found, np.frombuffer(extent.verified, np.uint8), offset
+
+    def verify_vector(self, column: Column, ordinal: int) -> None:
+        """Verify the blocks that a vector stands in."""
+        extent, offset, dtype, _count = self._vectors(column)
+        width = column.dimension * dtype.itemsize
+        extent.verify(offset + ordinal * width, width)
+
     def matrix_chunks(self, column: Column) -> Iterator[tuple[int, np.ndarray]]:
         """(first ordinal, rows) of all vectors, each chunk verified; valid until the next one.
 

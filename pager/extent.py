@@ -163,6 +163,14 @@ class Extent:
 
     # -------------------------------------------------------------------------- reading
 
+    @property
+    def content(self) -> memoryview | None:
+        """The map of the content, or None where there is none.
+
+        Whoever takes it looks at `verified` before each block that is read (E1).
+        """
+        return self._content
+
     def read(self, offset: int, size: int) -> bytes:
         """A copy of some bytes."""
         end = offset + size

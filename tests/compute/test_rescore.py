@@ -143,7 +143,7 @@ def both_forms(
 ) -> list[rescore.Ranked]:
     """What the compiled kernel gives, and what NumPy gives."""
     kernels = LOADER.module
-    assert kernels is not None and rescore._agrees(kernels)
+    assert kernels is not None and rescore.kernels_agree(kernels)
     found = [rank_rows(rows, ordinals, ids, query, k, metric)]
     LOADER.module = None
     try:
@@ -208,7 +208,7 @@ def test_a_numpy_that_adds_in_another_order_is_not_mixed_with_the_kernel(
 
     monkeypatch.setattr(rescore, "_agreeing", (None, False))
     monkeypatch.setattr(rescore, "_sums", backwards)
-    assert LOADER.module is not None and not rescore._agrees(LOADER.module)
+    assert LOADER.module is not None and not rescore.kernels_agree(LOADER.module)
 
     found = rank_rows(rows, np.arange(20), np.arange(20), rows[2], 5, "cosine")
 

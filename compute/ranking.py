@@ -1,0 +1,246 @@
+"""Ranking in one call: plans of where rows lie, codes of rows that grow, and the call.
+
+    RankPlan(metric, dimension, dtype, parts, codes) --answer--> Answer
+    Codes.extend(rows) as rows come in --------------^
+
+The kernels stand in `ranking_kernels`; `rescore.rank` is their twin, and to the bit.
+
+Invariants
+    RA1 A plan keeps every array alive whose address it holds, those of codes that have grown since
+        too: what was coded is never changed.
+    RA2 Scratch belongs to one call: it is taken out of where it is kept by one step, which no other
+        thread and no signal handler comes between.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from m2mdb.compute.loader import LOADER
+from m2mdb.compute.rescore import KINDS, MOST_INSERTED, kernels_agree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Rows = NDArray[Any]
+    Vector = NDArray[np.float32]
+    Ints = NDArray[np.int64]
+    Doubles = NDArray[np.float64]
+    Mask = NDArray[np.uint8]
+
+DTYPES = {"float32": 0, "float16": 1, "int8": 2}  # as `ranking_kernels` numbers them
+PANEL, GROUP = 16, 64  # rows of a panel, and of what is scanned at once
+NO_NUMBERS = np.empty(0, np.int64)
+NO_MASK = np.empty(0, np.uint8)
+_NO_FACTORS = np.empty((3, 0))
+for _none in (NO_NUMBERS, NO_MASK, _NO_FACTORS):
+    _none.flags.writeable = False
+_CHUNK = 1024  # rows that are widened at a time
+_LARGEST = 127.0
+_GROWTH = 1.0 + 1e-6
+
+
+class PartRows(NamedTuple):
+    """Where the rows of a part lie.
+
+    rows      [n, dimension], C-contiguous; None for a part that no row is taken of
+    rowids    int64 [n], C-contiguous
+    verified  uint8, one for each block of the extent, not 0 where it may be read; None: all may
+    offset    bytes from the extent's start to the rows
+    """
+
+    first: int
+    rows: Rows | None
+    rowids: Ints | None
+    verified: NDArray[np.uint8] | None = None
+    offset: int = 0
+
+
+class Answer(NamedTuple):
+    """The best rows, in order.
+
+    numbers    int64, through all parts
+    ids        int64, rowids
+    scores     float64: a float32's value, but under l2
+    distances  float64: a float32's value
+    """
+
+    numbers: Ints
+    ids: Ints
+    scores: Doubles
+    distances: Doubles
+
+
+class Unverified(NamedTuple):
+    """Rows that have to be verified before anything can be ranked, by number."""
+
+    numbers: Ints
+
+
+def ranking_kernels() -> ModuleType | None:
+    """The compiled kernels, where they are loaded and add as this NumPy does; else None."""
+    kernels = LOADER.module
+    if kernels is None or not kernels_agree(kernels):
+        return None
+    from m2mdb.compute import ranking_kernels as found
+
+    return found
+
+
+class Codes:
+    """8-bit codes of rows, which rows are added to.
+
+    count  rows that are coded
+    """
+
+    __slots__ = ("_kernels", "_kind", "count", "factors", "panels", "width")
+
+    def __init__(self, metric: str, dimension: int, kernels: ModuleType) -> None:
+        self._kernels = kernels
+        self._kind = KINDS[metric]
+        self.width = -(-dimension // 4) * 4
+        self.count = 0
+        self.panels = np.zeros(0, np.uint8)
+        self.factors = np.zeros((3, 0))
+
+    def extend(self, rows: Rows, count: int) -> None:
+        """Code those of the first `count` rows that are not coded yet.
+
+        rows  float32, float16 or int8; those before `self.count` are as they were
+        """
+        if count > self.factors.shape[1]:
+            self._grow(count)
+        while self.count < count:
+            stop = min(count, self.count + _CHUNK)
+            some = np.ascontiguousarray(rows[self.count : stop], np.float32)
+            self._kernels.encode(
+                self._kind, some, self.count, self.width, self.panels, self.factors
+            )
+            self.count = stop
+
+    def _grow(self, count: int) -> None:
+        """Room for twice as many; plans go on reading the old arrays (RA1)."""
+        capacity = -(-max(count, 2 * self.factors.shape[1]) // GROUP) * GROUP
+        panels, factors = np.zeros(capacity * self.width, np.uint8), np.zeros((3, capacity))
+        panels[: len(self.panels)] = self.panels
+        factors[:, : self.factors.shape[1]] = self.factors
+        self.panels, self.factors = panels, factors
+
+
+def encoded(rows: Rows, metric: str) -> tuple[NDArray[np.int8], Doubles]:
+    """Codes of rows and their factors, as `Codes` has them but row by row: the kernel's twin.
+
+    Returns int8 [n, d], and float64 [3, n]: scales, lengths of the rests, lengths.
+    """
+    wide = rows.astype(np.float64)
+    lengths = np.sqrt(np.add.reduce(wide * wide, axis=1))
+    if metric == "cosine":
+        factor = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    else:
+        factor = np.ones_like(lengths)
+    scales = np.abs(wide).max(axis=1) * factor / _LARGEST
+    values = wide * factor[:, None]
+    codes = np.rint(
+        np.divide(values, scales[:, None], out=np.zeros_like(values), where=scales[:, None] > 0)
+    )
+    rest = values - codes * scales[:, None]
+    errors = np.sqrt(np.add.reduce(rest * rest, axis=1)) * _GROWTH
+    sizes = np.ones_like(lengths) if metric == "cosine" else lengths
+    return codes.astype(np.int8), np.stack((scales, errors, sizes))
+
+
+class RankPlan:
+    """Where the rows of a snapshot lie, ready for the kernel."""
+
+    __slots__ = (
+        "_bare", "_factors", "_kept", "_kernels", "_kind", "_plan", "_room_size", "_rooms",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        metric: str,
+        dimension: int,
+        dtype: np.dtype[Any],
+        parts: Sequence[PartRows],
+        codes: tuple[Codes, int] | None,
+        kernels: ModuleType,
+    ) -> None:
+        """`codes`: those of part 0, and how many of its rows are to be scanned by them."""
+        self._kernels = kernels
+        self._kind = KINDS[metric]
+        width = -(-dimension // 4) * 4
+        self._room_size = kernels.room_size(dimension, width)
+        self._rooms: list[Doubles] = []
+        panels, coded, self._factors = NO_MASK, 0, _NO_FACTORS
+        if codes is not None and codes[1]:
+            panels, coded, self._factors = codes[0].panels, codes[1], readable(codes[0].factors)
+        self._kept: list[Any] = [parts, panels, self._factors]
+        plan = [dimension, DTYPES[dtype.name], width, _address(panels), coded]
+        for part in parts:
+            arrays = (part.rows, part.rowids, part.verified)
+            plan += [part.first, *map(_address, arrays), part.offset]
+        self._plan = readable(np.array(plan, np.int64))
+        self._bare: RankPlan | None = None
+
+    def without_codes(self) -> RankPlan:
+        """The plan of a search that finds nothing by codes."""
+        if self._bare is None:
+            bare = self._bare = RankPlan.__new__(RankPlan)
+            plan = self._plan.copy()
+            plan[self._kernels.CODED] = 0
+            bare._kernels, bare._kind, bare._room_size = self._kernels, self._kind, self._room_size
+            bare._kept, bare._rooms, bare._factors = self._kept, [], self._factors
+            bare._plan, bare._bare = readable(plan), bare
+        return self._bare
+
+    def answer(
+        self, query: Vector, k: int, sources: Ints, numbers: Ints, mask: Mask
+    ) -> Answer | Unverified:
+        """The k best rows; see `ranking_kernels.answer`.
+
+        query  float32 [dimension], contiguous
+        k      1 to MOST_INSERTED
+        """
+        ints, reals = np.empty((2, k), np.int64), np.empty((2, k))
+        try:
+            room = self._rooms.pop()  # RA2
+        except IndexError:
+            room = np.empty(self._room_size)
+        count = self._kernels.answer(
+            self._kind, self._plan, sources, numbers, mask, query, self._factors, room, ints, reals
+        )
+        self._rooms.append(room)
+        if count == k:
+            return Answer(ints[0], ints[1], reals[0], reals[1])
+        if count < 0:
+            return Unverified(ints[0, :-count])
+        return Answer(ints[0, :count], ints[1, :count], reals[0, :count], reals[1, :count])
+
+
+def readable(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as kernels take what they only read."""
+    if array.flags.c_contiguous and not array.flags.writeable:
+        return array
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _address(array: Rows | None) -> int:
+    """Where an array begins; 0 for none."""
+    if array is None or not array.size:
+        return 0
+    assert array.flags.c_contiguous and array.flags.aligned
+    return array.ctypes.data
+
+
+__all__ = [
+    "MOST_INSERTED", "NO_MASK", "NO_NUMBERS", "Answer", "Codes", "PartRows", "RankPlan",
+    "Unverified", "encoded", "ranking_kernels", "readable",
+]  # fmt: skip

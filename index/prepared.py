@@ -1,0 +1,265 @@
+"""Prepared: what the searches of a column need of a snapshot, made once and used by all of them.
+
+    lists of segments --search--> candidates --+
+    segments without lists --scan--> numbers --+--answer (one call)--> Found
+    codes of the delta ------------------------+
+
+It says the same as `index.nearest` does step by step, with the same scores in the same order, in
+as little Python as may be. Kept by its CollectionView, it goes when that goes: with the next
+commit, and within a transaction with the next statement.
+
+Invariants
+    PR1 Nothing here is changed by a search, but for what is kept for the next one of its kind.
+    PR2 The rows of the delta are found by bounds that surely hold, so that they are found as a scan
+        would find them.
+    PR3 What is read of an extent is verified before (S18): the kernel names rows that are not, and
+        is called again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from m2mdb.compute.ranking import (
+    MOST_INSERTED,
+    NO_MASK,
+    NO_NUMBERS,
+    PartRows,
+    RankPlan,
+    Unverified,
+    readable,
+)
+from m2mdb.index.collection import SegmentPart
+from m2mdb.index.found import Found
+from m2mdb.index.scanning import candidates_mask, scan_part
+from m2mdb.index.schema import VECTOR_DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from m2mdb.compute.backend import Backend
+    from m2mdb.compute.hrm2.reference import Stop
+    from m2mdb.index.collection import CollectionView, Part
+    from m2mdb.index.effort import Effort
+    from m2mdb.index.hrm2 import SegmentLists
+    from m2mdb.index.probing import Probing
+
+    Masks = Sequence[np.ndarray | None] | None
+
+KEPT_STEPS = 32  # of different k and efforts
+EASILY_SEARCHED = 1e23  # squared length of a query that lists take under l2 and ip (hrm2.LARGEST)
+
+
+class Probe(NamedTuple):
+    """A segment whose lists are searched; `least` candidates are what a scan would find too."""
+
+    number: int
+    lists: SegmentLists
+    stop: Stop
+    mask: np.ndarray | None
+    least: int
+
+
+class Steps(NamedTuple):
+    """How a search goes: segments probed, then parts scanned; the mask of the delta."""
+
+    probes: list[Probe]
+    scans: list[int]
+    delta: np.ndarray | None  # uint8; None: no row of it may be found
+
+
+class Prepared:
+    """A column of a snapshot, ready to be searched by compiled kernels."""
+
+    __slots__ = (
+        "_column", "_index", "_kernels", "_parts", "_plan", "_starts", "_steps", "_view",
+    )  # fmt: skip
+
+    def __init__(
+        self, view: CollectionView, column_index: int, parts: list[PartRows], kernels: ModuleType
+    ) -> None:
+        """Use `prepared`."""
+        self._view = view
+        self._index = column_index
+        self._column = view.schema.columns[column_index]
+        self._kernels = kernels
+        self._parts = view.parts()
+        self._starts = [part.first for part in parts]
+        self._steps: dict[tuple[int, Effort], Steps] = {}
+        delta, metric = self._parts[0], self._column.metric
+        codes = None
+        if delta.size:
+            codes = (view.mirror.codes(column_index, delta.size, kernels), delta.size)
+        dtype = np.dtype(VECTOR_DTYPES[self._column.dtype])
+        self._plan = RankPlan(metric, self._column.dimension, dtype, parts, codes, kernels)
+
+    def nearest(
+        self, query: np.ndarray, k: int, masks: Masks, effort: Effort, backend: Backend
+    ) -> Found:
+        """As `index.nearest.nearest`; k is at most MOST_INSERTED."""
+        steps = self._planned(k, effort) if masks is None else self._made(k, effort, masks)
+        sources, numbers, scans = NO_NUMBERS, NO_NUMBERS, steps.scans
+        used: list[tuple[SegmentLists, Any]] = []
+        if steps.probes:
+            sources, scans = self._probed(query, steps, used)
+        if scans:
+            numbers = self._scanned(query, k, masks, (scans, backend))
+        delta = steps.delta
+        plan = self._plan if delta is not None else self._plan.without_codes()
+        mask = NO_MASK if delta is None else delta
+        answer = plan.answer(query, k, sources, numbers, mask)
+        while isinstance(answer, Unverified):
+            self._verify(answer.numbers)
+            answer = plan.answer(query, k, sources, numbers, mask)
+        for lists, scratch in used:
+            lists.give_back(scratch)
+        return Found.numbered(answer, self._starts)
+
+    # --------------------------------------------------------------- what is to be done
+
+    def _planned(self, k: int, effort: Effort) -> Steps:
+        """The steps of a search of all rows, kept for the next one."""
+        found = self._steps.get((k, effort))
+        if found is None:
+            found = self._made(k, effort, None)
+            if len(self._steps) >= KEPT_STEPS:
+                self._steps.clear()
+            self._steps[k, effort] = found
+        return found
+
+    def _made(self, k: int, effort: Effort, masks: Masks) -> Steps:
+        """The steps of a search under masks."""
+        probing = self._probing(k, effort)
+        probes, scans = [], []
+        for number, part in enumerate(self._parts):
+            if not number or not part.size:
+                continue
+            assert isinstance(part, SegmentPart)
+            mask = masks[number] if masks else None
+            chosen = None if probing is None else probing.chosen(part, mask)
+            if chosen is None:
+                scans.append(number)
+                continue
+            assert probing is not None
+            mask = None if chosen.mask is None else readable(chosen.mask)
+            least = min(k, probing.findable(part, chosen))
+            probes.append(Probe(number, chosen.lists, chosen.stop, mask, least))
+        return Steps(probes, scans, self._delta_mask(masks))
+
+    def _probing(self, k: int, effort: Effort) -> Probing | None:
+        """How lists are searched; None where there are none, or none may be searched."""
+        if effort.is_exact or not self._view.has_lists(self._index):
+            return None
+        from m2mdb.index.probing import Probing
+
+        probing = Probing(self._column, self._index, k, effort)
+        return probing if probing.is_possible else None
+
+    def _delta_mask(self, masks: Masks) -> np.ndarray | None:
+        """The rows of the delta that may be found; empty for all, None for none."""
+        part = self._parts[0]
+        if not part.size:
+            return NO_MASK
+        mask = candidates_mask(part, self._index, masks[0] if masks else None)
+        if mask is None:
+            return NO_MASK
+        return readable(mask.view(np.uint8)) if mask.any() else None
+
+    # --------------------------------------------------------------- doing it
+
+    def _probed(
+        self, query: np.ndarray, steps: Steps, used: list[tuple[SegmentLists, Any]]
+    ) -> tuple[np.ndarray, list[int]]:
+        """Search lists; returns the sources of candidates, and which parts are to be scanned.
+
+        used  is given the scratch in which the candidates stand
+        """
+        turned = self._searched(query)
+        if turned is None:
+            return NO_NUMBERS, sorted([*steps.scans, *(probe.number for probe in steps.probes)])
+        found, scans = [], steps.scans
+        for number, lists, stop, mask, least in steps.probes:
+            scratch = lists.run(turned, stop, mask)
+            if scratch.counts[0] < least:  # E3
+                lists.give_back(scratch)
+                scans = sorted([*scans, number])
+                continue
+            used.append((lists, scratch))
+            found += [number, scratch.address]
+        return np.array(found, np.int64), scans
+
+    def _searched(self, query: np.ndarray) -> np.ndarray | None:
+        """The query as lists are searched for it; None where it is too long for them."""
+        if self._column.metric == "cosine":
+            turned = np.empty_like(query)
+            self._kernels.unit(query, turned)
+            return turned
+        if query.dot(query) < EASILY_SEARCHED:
+            return query
+        from m2mdb.index.hrm2 import searched_query
+
+        return searched_query(query, self._column.metric)
+
+    def _scanned(
+        self, query: np.ndarray, k: int, masks: Masks, how: tuple[list[int], Backend]
+    ) -> np.ndarray:
+        """Numbers of all rows of some parts that may belong to the answer."""
+        scans, backend = how
+        collector = None
+        for number in scans:
+            part = self._parts[number]
+            mask = candidates_mask(part, self._index, masks[number] if masks else None)
+            if mask is None or mask.any():
+                if collector is None:
+                    collector = backend.collector(query, k, self._column.metric)
+                scan_part(self._view, part, self._index, collector, mask, self._starts[number])
+        return NO_NUMBERS if collector is None else readable(collector.result().ordinals)
+
+    def _verify(self, numbers: np.ndarray) -> None:
+        """PR3."""
+        starts = np.array(self._starts)
+        at = np.searchsorted(starts, numbers, "right") - 1
+        for number, ordinal in zip(at.tolist(), (numbers - starts[at]).tolist(), strict=True):
+            part = self._parts[number]
+            assert isinstance(part, SegmentPart)
+            part.segment.verify_vector(self._column, ordinal)
+
+
+def prepared(view: CollectionView, column_index: int, kernels: ModuleType) -> Prepared | None:
+    """A column of a view made ready; None where its rows are not in memory."""
+    try:
+        return view.prepared[column_index]
+    except KeyError:
+        found = view.prepared[column_index] = _prepared(view, column_index, kernels)
+        return found
+
+
+def _prepared(view: CollectionView, column_index: int, kernels: ModuleType) -> Prepared | None:
+    parts: list[PartRows] = []
+    first = 0
+    for part in view.parts():
+        rows = _part_rows(view, part, column_index, first)
+        if rows is None:
+            return None
+        parts.append(rows)
+        first += part.size
+    return Prepared(view, column_index, parts, kernels)
+
+
+def _part_rows(view: CollectionView, part: Part, column_index: int, first: int) -> PartRows | None:
+    if not part.size:
+        return PartRows(first, None, None)
+    rowids = readable(part.rowids)
+    if not isinstance(part, SegmentPart):
+        return PartRows(first, view.mirror.vectors[column_index].matrix[: part.size], rowids)
+    found = part.segment.mapped_vectors(view.schema.columns[column_index])
+    if found is None:
+        return None
+    matrix, verified, offset = found
+    return PartRows(first, matrix, rowids, verified, offset)
+
+
+__all__ = ["MOST_INSERTED", "Prepared", "prepared"]

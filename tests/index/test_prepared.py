@@ -1,0 +1,250 @@
+"""A prepared search says what the search by steps says, to the bit, whatever happened before.
+
+The steps (`nearest_by_steps`) are themselves held to the exact scores of every row elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import m2mdb
+from m2mdb.compute.loader import LOADER
+from m2mdb.compute.numba_backend import NumbaBackend
+from m2mdb.index import hrm2
+from tests.hrm2.conftest import few_queries
+
+Array = np.ndarray[Any, Any]
+METRICS = ("cosine", "ip", "l2")
+DTYPES = ("f32", "f16", "i8")
+DIMENSION = 19
+SEED = 20261121
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernels() -> None:
+    assert LOADER.wait(300), LOADER.error
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of a few hundred rows get lists, which are searched whatever they cost."""
+    monkeypatch.setattr(hrm2, "LEAST_ROWS", 600)
+    monkeypatch.setattr(hrm2, "LIST_ROWS", 30)
+    monkeypatch.setattr("m2mdb.index.probing.START", 0.0)
+    monkeypatch.setattr("m2mdb.index.probing.CODE", 0.01)
+    few_queries(monkeypatch)
+
+
+def shown(hits: m2mdb.Hits) -> tuple[Any, ...]:
+    return (
+        hits.ids.tolist(), hits.ids.dtype, hits.scores.tobytes(), hits.scores.dtype, hits.keys(),
+        [[plain(value) for value in hit] for hit in hits], [hit.id for hit in hits],
+    )  # fmt: skip
+
+
+def plain(value: Any) -> Any:
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+def by_steps(monkeypatch: pytest.MonkeyPatch, search: Any) -> Any:
+    """What a search gives where nothing is prepared."""
+    with monkeypatch.context() as patch:
+        patch.setattr(NumbaBackend, "ranking", lambda self: None)
+        return search()
+
+
+class Notes:
+    """A collection that random statements change, and random searches of it."""
+
+    def __init__(self, path: Path, metric: str, dtype: str, key: str, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.path = str(path / f"{metric}{dtype}{key}.m2m")
+        self.dtype = dtype
+        self.is_text = key == "TEXT"
+        self.con = m2mdb.connect(self.path, autocommit=True)
+        self.con.execute("PRAGMA keep_commits = 40")
+        self.con.execute(
+            f"CREATE COLLECTION notes (id {key} PRIMARY KEY, n INTEGER, word TEXT, "
+            f"e VECTOR({DIMENSION}, {dtype}) METRIC {metric})"
+        )
+        self.con.execute("CREATE INDEX near ON notes USING hrm2 (e)")
+        self.other = m2mdb.connect(self.path, autocommit=True)
+        self.next = 0
+        self.old: list[Array] = []
+
+    def close(self) -> None:
+        self.other.close()
+        self.con.close()
+
+    def vectors(self, count: int) -> Array:
+        """Random ones, a few of them twice, some near to others."""
+        found = self.rng.standard_normal((count, DIMENSION)) * 8
+        if self.old:
+            stored = self.old[int(self.rng.integers(len(self.old)))]
+            again = self.rng.integers(0, count, count // 4)
+            found[again] = stored[self.rng.integers(0, len(stored), len(again))]
+        if self.dtype == "i8":
+            found = np.clip(np.rint(found), -127, 127)
+            found[np.abs(found).sum(axis=1) == 0, 0] = 1
+        self.old.append(found)
+        kinds = {"f32": np.float32, "f16": np.float16, "i8": np.int8}
+        return found.astype(kinds[self.dtype])
+
+    def add(self, con: m2mdb.Connection, count: int) -> None:
+        numbers = list(range(self.next, self.next + count))
+        self.next += count
+        vectors: list[Any] = list(self.vectors(count))
+        for at in self.rng.integers(0, count, count // 10).tolist():
+            vectors[at] = None
+        ids = [f"id{n}" for n in numbers] if self.is_text else numbers
+        words: list[Any] = [None if n % 7 == 0 else f"w{n % 5}" for n in numbers]
+        con.collection("notes").add({"id": ids, "n": numbers, "word": words, "e": vectors})
+
+    def change(self, con: m2mdb.Connection) -> None:
+        """One random statement."""
+        low = int(self.rng.integers(0, max(1, self.next)))
+        kind = self.rng.random()
+        if kind < 0.45 or self.next < 50:
+            self.add(con, int(self.rng.choice([1, 3, 30, 200])))
+        elif kind < 0.6:
+            self.add(con, int(self.rng.choice([520, 700])))
+        elif kind < 0.75:
+            con.execute("DELETE FROM notes WHERE n BETWEEN ? AND ?", (low, low + 20))
+        elif kind < 0.85:
+            vector = self.vectors(1)[0]
+            con.execute("UPDATE notes SET e = ? WHERE n BETWEEN ? AND ?", (vector, low, low + 3))
+        elif kind < 0.92:
+            con.execute("UPDATE notes SET e = NULL WHERE n = ?", (low,))
+        else:
+            con.execute("UPDATE notes SET word = 'changed' WHERE n > ?", (low,))
+
+    def query(self) -> Array:
+        found = self.rng.standard_normal(DIMENSION) * 8
+        if self.old and self.rng.random() < 0.4:
+            stored = self.old[int(self.rng.integers(len(self.old)))]
+            found = stored[int(self.rng.integers(len(stored)))]
+        vector: Array = found.astype(np.float32)
+        return vector if vector.any() else np.ones_like(vector)
+
+    def options(self) -> dict[str, Any]:
+        """Random clauses of a search."""
+        choice = self.rng.choice
+        found: dict[str, Any] = {"k": int(choice([1, 3, 10, 10, 10, 40, 300, 5000]))}
+        low = int(self.rng.integers(0, max(1, self.next)))
+        more: list[dict[str, Any]] = [
+            {}, {}, {}, {"exact": True}, {"recall": 0.5}, {"recall": 0.99}, {"probes": 2},
+            {"where": "n % 3 = 0"}, {"where": "n > ?", "params": (low,)}, {"where": "n < 0"},
+            {"where": "word = 'w3'", "probes": 3}, {"offset": 4}, {"min_score": 0.2},
+            {"offset": 3, "min_score": 0.1, "returning": ["n", "score", "distance", "rank"]},
+            {"returning": []}, {"returning": "rowid, word, e"}, {"returning": ["id", "bm25"]},
+        ]  # fmt: skip
+        return {**found, **more[int(self.rng.integers(len(more)))]}
+
+    def check(self, monkeypatch: pytest.MonkeyPatch, searches: int = 6) -> None:
+        notes = self.con.collection("notes")
+        for _ in range(searches):
+            query, options = self.query(), self.options()
+            if self.rng.random() < 0.15 and not self.con.in_transaction:
+                newest = self.con.commit_number
+                options["as_of"] = max(0, newest - int(self.rng.integers(0, 30)))
+
+            def search(query: Array = query, options: dict[str, Any] = options) -> Any:
+                try:
+                    return shown(notes.search(near=query, **options))
+                except m2mdb.Error as error:
+                    return repr(error)
+
+            assert search() == by_steps(monkeypatch, search), options
+            assert search() == search(), options
+        queries = np.stack([self.query() for _ in range(4)])
+        for options in ({}, {"exact": True}, {"where": "n % 2 = 0"}):
+
+            def batch(options: dict[str, Any] = options) -> Any:
+                ids, scores = notes.search_batch(queries, k=7, **options)
+                return ids.tolist(), ids.dtype, scores.tobytes(), scores.shape
+
+            assert batch() == by_steps(monkeypatch, batch)
+        statement = "SEARCH notes NEAR ? K 8 RETURNING id, score, distance, n"
+
+        def said() -> Any:
+            return self.con.execute(statement, (queries[0],)).fetchall()
+
+        assert said() == by_steps(monkeypatch, said)
+
+
+CASES = [
+    (*case, "TEXT" if number % 2 else "INTEGER")
+    for number, case in enumerate(itertools.product(METRICS, DTYPES))
+]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def notes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Notes]:
+    metric, dtype, key = request.param
+    found = Notes(tmp_path, metric, dtype, key, SEED)
+    yield found
+    found.close()
+
+
+def test_searches_agree_after_anything(notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes.check(monkeypatch)  # of nothing
+    for turn in range(14):
+        kind = notes.rng.random()
+        if kind < 0.25:
+            notes.change(notes.other)  # another connection commits
+            notes.check(monkeypatch)
+        elif kind < 0.5:
+            notes.con.execute("BEGIN")
+            notes.check(monkeypatch, 2)
+            for _ in range(2):
+                notes.change(notes.con)
+                notes.check(monkeypatch, 3)  # of rows that are not committed
+            notes.con.execute("ROLLBACK" if kind < 0.35 else "COMMIT")
+            notes.check(monkeypatch, 3)
+        else:
+            notes.change(notes.con)
+            notes.check(monkeypatch, 3)
+        if turn == 9:
+            notes.con.execute("OPTIMIZE notes")
+            notes.check(monkeypatch)
+
+
+def test_a_search_sees_what_another_connection_committed_just_before(tmp_path: Path) -> None:
+    notes = Notes(tmp_path, "cosine", "f32", "INTEGER", SEED)
+    notes.add(notes.con, 900)
+    mine = notes.con.collection("notes")
+    for turn in range(30):
+        vector = np.zeros(DIMENSION, np.float32)
+        vector[turn % DIMENSION] = 1
+        vector[(turn + 1) % DIMENSION] = turn
+        mine.search(near=vector, k=1)
+        key = 10_000 + turn
+
+        notes.other.execute("INSERT INTO notes VALUES (?, 0, '', ?)", (key, vector))
+
+        assert mine.search(near=vector, k=1, returning=[]).ids.tolist() == [key]
+        notes.other.execute("DELETE FROM notes WHERE id = ?", (key,))
+        assert key not in mine.search(near=vector, k=10, returning=[]).ids
+    notes.close()
+
+
+def test_a_transaction_searches_its_own_snapshot(tmp_path: Path) -> None:
+    notes = Notes(tmp_path, "ip", "f32", "INTEGER", SEED)
+    notes.add(notes.con, 900)
+    mine, vector = notes.con.collection("notes"), np.ones(DIMENSION, np.float32) * 100
+    before = mine.search(near=vector, k=5).ids.tolist()
+    notes.con.execute("BEGIN")
+    assert mine.search(near=vector, k=5).ids.tolist() == before
+
+    notes.other.execute("INSERT INTO notes VALUES (99999, 0, '', ?)", (vector,))
+
+    assert mine.search(near=vector, k=5).ids.tolist() == before
+    notes.con.execute("COMMIT")
+    assert mine.search(near=vector, k=5).ids[0] == 99999
+    notes.close()
