@@ -45,9 +45,11 @@ from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.pager.header import LARGEST_NUMBER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
     from m2mdb.compute.ranking import Codes
+    from m2mdb.index.text.analysis import Analyzer, Tokenizer
     from m2mdb.index.text.delta_postings import DeltaPostings
 
 FLUSH_ROWS = 4096
@@ -117,6 +119,7 @@ class DeltaMirror:
     """The entries of one delta log in columns; see the module's header."""
 
     __slots__ = (
+        "_analyzers",
         "_codes",
         "_ended",
         "_keys",
@@ -124,6 +127,7 @@ class DeltaMirror:
         "_postings",
         "_previous",
         "_rowids",
+        "_tokenizers",
         "_types",
         "base",
         "bytes_used",
@@ -141,8 +145,19 @@ class DeltaMirror:
         "vectors",
     )
 
-    def __init__(self, schema: CollectionSchema, base: int, next_rowid: int) -> None:
-        """An empty mirror of the log that begins with sequence number `base`."""
+    def __init__(
+        self,
+        schema: CollectionSchema,
+        base: int,
+        next_rowid: int,
+        tokenizers: Mapping[str, Tokenizer] | None = None,
+    ) -> None:
+        """An empty mirror of the log that begins with sequence number `base`.
+
+        `tokenizers` are the program's own, by the names that FULLTEXT columns may have of them.
+        """
+        self._tokenizers = tokenizers
+        self._analyzers: dict[int, Analyzer] = {}
         self.schema = schema
         self.base = base
         self.end = base
@@ -352,10 +367,23 @@ class DeltaMirror:
         if found is None:
             from m2mdb.index.text.delta_postings import DeltaPostings
 
-            found = self._postings[column] = DeltaPostings()
+            found = self._postings[column] = DeltaPostings(self.analyzer(column))
         values = self.columns[column]
         for entry in range(len(found), len(values)):
             found.add(entry, indexable_text(self.schema.columns[column].type, values[entry]))
+        return found
+
+    def analyzer(self, column: int) -> Analyzer:
+        """The analyzer of a FULLTEXT column.
+
+        Raises ProgrammingError: a tokenizer that the connection did not bring along.
+        """
+        found = self._analyzers.get(column)
+        if found is None:
+            from m2mdb.index.text.options import parse_options
+
+            options = parse_options(self.schema.columns[column].fulltext)
+            found = self._analyzers[column] = options.analyzer(self._tokenizers)
         return found
 
 
