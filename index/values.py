@@ -128,7 +128,7 @@ def _to_text(value: Any) -> str:
     if isinstance(value, (int, np.integer)):
         return str(int(value))
     if isinstance(value, (float, np.floating)):
-        return _real_text(float(value))
+        return repr(float(value))
     if type(value).__module__ in ("uuid", "decimal"):
         return str(value)
     raise TypeError
@@ -186,6 +186,8 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, datetime.datetime | datetime.date):
         return value.isoformat()
+    if type(value).__module__ in ("uuid", "decimal"):
+        return str(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
@@ -211,8 +213,6 @@ def store_scalar(column: Column, value: Any, collection: str, row: int | None = 
     try:
         stored = CONVERTERS[column.type](value)
     except (TypeError, ValueError, OverflowError, RecursionError) as problem:
-    if type(value).__module__ in ("uuid", "decimal"):
-        return str(value)
         detail = f": {problem}" if str(problem) and not isinstance(problem, TypeError) else ""
         raise DataError(
             f"{place_of(collection, column, row)}: cannot store {type(value).__name__} "

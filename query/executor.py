@@ -45,14 +45,14 @@ from m2mdb.query.ast import (
     Values,
     With,
 )
-from m2mdb.query.binding import Parameters, bind
 from m2mdb.query.authorization import authorize_other, authorized
-from m2mdb.query.compound import CompoundPlan, ValuesPlan
+from m2mdb.query.binding import Parameters, bind
 from m2mdb.query.bound import bound, table_parameters
+from m2mdb.query.compound import CompoundPlan, ValuesPlan
 from m2mdb.query.dml import DeletePlan, UpdatePlan
 from m2mdb.query.explain import explained
-from m2mdb.query.forget import ForgetPlan, receipt_result
 from m2mdb.query.extensions import planning
+from m2mdb.query.forget import ForgetPlan, receipt_result
 from m2mdb.query.insert import InsertPlan
 from m2mdb.query.limits import check_statement
 from m2mdb.query.plan import Plan
@@ -141,8 +141,8 @@ class Prepared:
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
         inner = within(statement)
-        self.is_query = isinstance(inner, Query)
         self.has_tables = bool(statement.parameter_count and table_parameters(statement))
+        self.is_query = isinstance(inner, Query)
         self.is_write = isinstance(inner, Insert | Update | Delete | Forget)
         self._plan: Plan | None = None
 
@@ -165,11 +165,11 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
         prepared = _prepared(database, statement)
         if isinstance(prepared.statement, Explain):
             return _explain(database, prepared.statement, parameters)
-        bindings = bind(prepared.statement, parameters)
         if prepared.has_tables:
             return _run_unkept(database, prepared, parameters)
-        if prepared.is_query:
+        bindings = bind(prepared.statement, parameters)
         bindings.check = database.check_interrupted
+        if prepared.is_query:
             with database.reading() as view:
                 return prepared.plan(view).run(view, bindings)
         if prepared.is_write:
@@ -184,7 +184,6 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
         raise ProgrammingError(_TOO_DEEP) from None
 
 
-def execute_many(
 def _run_unkept(database: Database, prepared: Prepared, parameters: Parameters) -> Result:
     """A statement that reads bound tables: its plan is made for their columns, and for one run."""
     statement = prepared.statement
@@ -195,6 +194,7 @@ def _run_unkept(database: Database, prepared: Prepared, parameters: Parameters) 
             return planned(statement, view, statement.parameter_count).run(view, bindings)
 
 
+def execute_many(
     database: Database, statement: str | Statement, parameters: Iterable[Parameters]
 ) -> Result:
     """Run INSERT, UPDATE or DELETE for each of the parameters, all or nothing.
@@ -276,8 +276,8 @@ def _prepared(database: Database, statement: str | Statement) -> Prepared:
 
 def _run_other(database: Database, statement: Statement) -> Result:
     """Statements without a plan."""
-    run = _OTHERS.get(type(statement))
     authorize_other(database, statement)
+    run = _OTHERS.get(type(statement))
     if run is None:
         keyword = getattr(statement, "keyword", type(statement).__name__.upper())
         raise NotSupportedError(f"{keyword} is not built yet")

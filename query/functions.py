@@ -250,6 +250,10 @@ FUNCTIONS: dict[str, tuple[Callable[..., Value], int, int | None]] = {
 }
 
 
+def _unchecked() -> None:
+    """What is not run on a database is not stopped either."""
+
+
 class Bindings(list[Any]):
     """The values bound to a statement's parameters, and what is one moment for all of it.
 
@@ -265,6 +269,7 @@ class Bindings(list[Any]):
         super().__init__(values)
         self._moment: datetime.datetime | None = None
         self._memo: dict[object, Any] | None = None
+        self.check: Callable[[], None] = _unchecked  # raises where the statement is to stop
         self.view: Any = None  # the View that the statement runs on, once it does
         self.outer: tuple[Any, ...] = ()
         self.shared: dict[Any, Any] = {}
@@ -281,6 +286,7 @@ class Bindings(list[Any]):
         """The first values alone, at the same moment: what a subquery is bound to."""
         other = Bindings(self[:count])
         other._moment = self.moment
+        other.check = self.check
         other.outer, other.shared = self.outer, self.shared
         return other
 
@@ -298,10 +304,6 @@ class Bindings(list[Any]):
 def _random(bindings: Bindings) -> Value:
     import random as randomness
 
-def _unchecked() -> None:
-    """What is not run on a database is not stopped either."""
-
-
     return randomness.getrandbits(64) - 2**63
 
 
@@ -315,5 +317,3 @@ CONTEXT_FUNCTIONS: dict[str, Callable[[Bindings], Value]] = {
     "current_timestamp": _timestamp_text,
     "random": _random,
 }
-        self.check: Callable[[], None] = _unchecked  # raises where the statement is to stop
-        other.check = self.check

@@ -14,9 +14,9 @@ from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 from m2mdb.query.affinity import truth
 from m2mdb.query.ast import Insert
 from m2mdb.query.binding import adapted
+from m2mdb.query.columnar import input_of
 from m2mdb.query.conditions import Evaluator
 from m2mdb.query.correlation import Level
-from m2mdb.query.columnar import input_of
 from m2mdb.query.dml import PlacedRows, WritePlan
 from m2mdb.query.expression import compile_expression, literal_value
 from m2mdb.query.functions import Bindings
@@ -171,6 +171,13 @@ def _slots(statement: Insert) -> list[Parameter | Literal] | None:
     return found if len(found) == len(statement.rows[0]) else None
 
 
+def _columns_of(found: Result) -> tuple[list[Any], int]:
+    """The columns of a query's rows, as arrays where they stand so, and how many rows there are."""
+    if found.data is not None:
+        return [input_of(column) for column in found.data], len(found.data[0])
+    return [list(column) for column in zip(*found.rows, strict=True)], len(found.rows)
+
+
 def _adapted_column(values: Sequence[Any], index: int) -> list[Any]:
     """One parameter's values of all rows, as `binding.adapted` gives each."""
     if set(map(type, values)) <= _PLAIN:
@@ -200,13 +207,6 @@ class _UpsertScope(RowScope):
         """`excluded.x` stands at a position of its own."""
         if reference.table is None or reference.table.lower() != "excluded":
             return super().column(reference)
-def _columns_of(found: Result) -> tuple[list[Any], int]:
-    """The columns of a query's rows, as arrays where they stand so, and how many rows there are."""
-    if found.data is not None:
-        return [input_of(column) for column in found.data], len(found.data[0])
-    return [list(column) for column in zip(*found.rows, strict=True)], len(found.rows)
-
-
         assert self.schema is not None
         index = self.schema.column(reference.name)
         position = self.position(f"excluded {index}")
