@@ -32,6 +32,7 @@ _COLUMN_TYPES: dict[str, tuple[type, ...]] = {
     "type": (str,),
     "type_name": (str,),
     "id": (int,),
+    "since": (int,),
     "dimension": (int,),
     "dtype": (str,),
     "metric": (str,),
@@ -63,6 +64,10 @@ def check_description(schema: CollectionSchema, roots: Iterable[Any]) -> None:
     ids = [column.id for column in schema.columns]
     if len(set(ids)) != len(ids) or not all(0 <= id_ <= _LAST_32 for id_ in ids):
         raise ValueError(f"columns have the ids {ids[:20]}")
+    for column in schema.columns:
+        _check_number(f"the first segment of column {column.id}", column.since, 0, _LAST_32)
+        if column.since and column.is_key:
+            raise ValueError(f"column {column.id} is a key that was added later")
     for index in schema.indexes:
         _check_index(schema, index)
     names = [index.name.lower() for index in schema.indexes]

@@ -509,11 +509,14 @@ def stored_bound(column: Column, value: Any) -> Any:
 def open_segments(pages: Pages, entry: CollectionEntry) -> tuple[Segment, ...]:
     """All segments of a collection in the order of their ids, opened once per entry."""
     if entry.opened is None:
+        from m2mdb.index.absent import opened, still_fits
+
         for id_, record in entry.records.items():
-            if id_ not in entry.segments:
+            known = entry.segments.get(id_)
+            if known is None or not still_fits(known, entry.schema):
                 where = f"collection {entry.schema.name}"
                 extents = [pages.extent(descriptor) for descriptor in record.extents]
-                entry.segments[id_] = Segment(record, extents, where)
+                entry.segments[id_] = opened(record, extents, where, entry.schema)
         entry.opened = tuple(entry.segments[id_] for id_ in sorted(entry.records))
     return entry.opened
 

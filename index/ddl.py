@@ -32,7 +32,7 @@ def create_collection(write: WriteView, schema: CollectionSchema, next_rowid: in
             check_text_options(write, column.fulltext)
     entry = CollectionEntry(write.catalog.next_id, schema)
     for number, column in enumerate(schema.columns, 1):
-        column.id = number
+        column.id, column.since = number, 0
     entry.next_column = len(schema.columns) + 1
     entry.next_rowid = next_rowid
     entry.delta_root = BTree.create(write.transaction)

@@ -41,6 +41,7 @@ from m2mdb.index.record import (
     decode_row,
 )
 from m2mdb.index.schema import VECTOR_DTYPES, CollectionSchema, Column
+from m2mdb.index.values import store_scalar
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ class CollectionRemains:
                     alive[ordinal] = False
         whole = segment.known.copy()
         for column in self.schema.columns:
-            whole &= remains.whole(column)
+            if column.since <= segment.id:
+                whole &= remains.whole(column)
         segment.kept = alive & whole
         self.lost += int(np.count_nonzero(alive & ~whole))
 
@@ -251,10 +253,18 @@ class CollectionRemains:
                 yield (
                     segment.rowids[rows],
                     {
-                        column.name: segment.remains.values(column, rows)
+                        column.name: _segment_values(segment, column, rows)
                         for column in self.schema.columns
                     },
                 )
+
+
+def _segment_values(segment: SegmentRows, column: Column, rows: np.ndarray) -> list[Any]:
+    """Stored values of some rows; of a column that was added later, its default."""
+    if column.since <= segment.id:
+        return segment.remains.values(column, rows)
+    value = None if column.is_vector else store_scalar(column, column.default, "a segment")
+    return [value] * len(rows)
 
 
 def _value(entry: DeltaEntry, at: int, column: Column) -> Any:

@@ -77,6 +77,7 @@ class Column:
         "name",
         "not_null",
         "primary_key",
+        "since",
         "type",
         "type_name",
         "unique",
@@ -84,11 +85,13 @@ class Column:
 
     def __init__(self, name: str, type: str, **options: Any) -> None:
         """Options: id, type_name, dimension, dtype, metric, primary_key, unique, not_null,
-        default (a literal; its presence sets has_default), fulltext (dict of options or None).
+        default (a literal; its presence sets has_default), fulltext (dict of options or None),
+        since (the first segment that has the column; older ones have its default: `index.absent`).
         """
         self.name = name
         self.type = type
         self.id: int = options.pop("id", 0)
+        self.since: int = options.pop("since", 0)
         self.type_name: str = options.pop("type_name", type)
         self.dimension: int = options.pop("dimension", 0)
         self.dtype: str = options.pop("dtype", "f32")

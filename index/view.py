@@ -18,7 +18,7 @@ from m2mdb.index.collection import CollectionView, open_segments
 from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.description import put_description
 from m2mdb.index.limits import check_catalog
-from m2mdb.index.schema import CollectionSchema, IndexInfo
+from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
 from m2mdb.index.segment import SegmentRecord
 from m2mdb.index.writer import CollectionWriter
 from m2mdb.pager.btree import BTree
@@ -160,6 +160,30 @@ class WriteView(View):
     def drop_index(self, name: str) -> None:
         """Remove an index; ProgrammingError where there is none of this name."""
         ddl.drop_index(self, name)
+
+    def rename_collection(self, name: str, new_name: str) -> None:
+        """ALTER … RENAME TO; ProgrammingError where the name is taken."""
+        from m2mdb.index import alter
+
+        alter.rename_collection(self, name, new_name)
+
+    def rename_column(self, collection: str, name: str, new_name: str) -> None:
+        """ALTER … RENAME COLUMN; ProgrammingError where the name is taken."""
+        from m2mdb.index import alter
+
+        alter.rename_column(self, collection, name, new_name)
+
+    def add_column(self, collection: str, column: Column) -> None:
+        """ALTER … ADD COLUMN; ProgrammingError for a key, IntegrityError for NOT NULL alone."""
+        from m2mdb.index import alter
+
+        alter.add_column(self, collection, column)
+
+    def drop_column(self, collection: str, name: str) -> None:
+        """ALTER … DROP COLUMN; ProgrammingError for a key, or one with an index."""
+        from m2mdb.index import alter
+
+        alter.drop_column(self, collection, name)
 
     # --------------------------------------------------------------- for the writers
 

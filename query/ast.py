@@ -1,8 +1,8 @@
 """The tree of a statement: what the parser hands to the binder.
 
-    Statement      CreateCollection DropCollection CreateIndex DropIndex Insert Update Delete
-                   Begin Commit Rollback Savepoint Release Explain Pragma Checkpoint Optimize
-                   Forget Vacuum Unbuilt
+    Statement      CreateCollection AlterCollection DropCollection CreateIndex DropIndex
+                   Insert Update Delete Begin Commit Rollback Savepoint Release Explain Pragma
+                   Checkpoint Optimize Forget Vacuum Unbuilt
     +-- Query      Select Search Values Compound With
 
 The expressions and parts that they are made of stand in nodes.py and are handed on here; its
@@ -54,6 +54,7 @@ from m2mdb.query.nodes import (
 )
 
 __all__ = [
+    "AlterCollection",
     "Assignment",
     "Begin",
     "Between",
@@ -136,6 +137,26 @@ class CreateCollection(Statement):
         self.if_not_exists = if_not_exists
         self.columns = columns
         self.options = options
+
+
+class AlterCollection(Statement):
+    """`ALTER COLLECTION | TABLE collection …`.
+
+    action      "rename", "rename column", "add column" or "drop column"
+    column      the name of the column that is renamed or dropped
+    name        the new name of the collection or column
+    definition  of the column that is added
+    """
+
+    __slots__ = ("action", "collection", "column", "definition", "name")
+
+    def __init__(self, collection: str, action: str, position: int) -> None:
+        super().__init__(position)
+        self.collection = collection
+        self.action = action
+        self.column = ""
+        self.name = ""
+        self.definition: ColumnDef | None = None
 
 
 class DropCollection(Statement):

@@ -1,4 +1,4 @@
-"""CREATE and DROP: from the tree of a definition to a schema."""
+"""CREATE, ALTER and DROP: from the tree of a definition to a schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, type_of
 from m2mdb.index.values import store_scalar
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
-from m2mdb.query.ast import CreateCollection, CreateIndex, DropCollection, DropIndex
+from m2mdb.query.ast import (
+    AlterCollection,
+    CreateCollection,
+    CreateIndex,
+    DropCollection,
+    DropIndex,
+)
 from m2mdb.query.constants import is_constant, walk
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
@@ -119,6 +125,25 @@ def _default(node: Expression, where: str) -> Any:
     if subqueries.found:
         raise ProgrammingError(f"{where}: default value is not constant")
     return evaluate((), Bindings())
+
+
+def alter_collection(write: WriteView, statement: AlterCollection) -> None:
+    """ALTER COLLECTION.
+
+    Raises ProgrammingError: unknown names, names that are taken, a column that is a key or has an
+    index. IntegrityError: a NOT NULL column without a default where there are rows.
+    """
+    name, action = statement.collection, statement.action
+    if action == "rename":
+        write.rename_collection(name, statement.name)
+    elif action == "rename column":
+        write.rename_column(name, statement.column, statement.name)
+    elif action == "drop column":
+        write.drop_column(name, statement.column)
+    else:
+        assert statement.definition is not None, action
+        column = _column(statement.definition, write.collection(name).schema.name)
+        write.add_column(name, column)
 
 
 def drop_collection(write: WriteView, statement: DropCollection) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
 from m2mdb.query import ddl
 from m2mdb.query.ast import (
+    AlterCollection,
     Begin,
     Checkpoint,
     Commit,
@@ -347,6 +348,7 @@ def _optimize(database: Database, statement: Optimize) -> Result:
 
 
 _OTHERS: dict[type[Statement], Callable[[Database, Any], Result | None]] = {
+    AlterCollection: _ddl(ddl.alter_collection),
     Begin: _begin,
     Checkpoint: _checkpoint,
     Commit: _commit,

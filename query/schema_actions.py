@@ -7,6 +7,7 @@ constraints come as pairs of a field of ColumnDef and its value.
 from __future__ import annotations
 
 from m2mdb.query.ast import (
+    AlterCollection,
     CreateCollection,
     CreateIndex,
     DropCollection,
@@ -252,36 +253,35 @@ def drop_index(start: int, name: Name) -> DropIndex:
     return DropIndex(name[0], name[1], start)
 
 
-# Not built yet
-
-
-def alter_rename(start: int, collection: str, name: str) -> Unbuilt:
+def alter_rename(start: int, collection: str, name: str) -> AlterCollection:
     """`ALTER COLLECTION c RENAME TO d`."""
-    details = {"collection": collection, "action": "rename", "name": name}
-    return Unbuilt("ALTER COLLECTION", details, start)
+    statement = AlterCollection(collection, "rename", start)
+    statement.name = name
+    return statement
 
 
-def alter_rename_column(start: int, collection: str, column: str, name: str) -> Unbuilt:
+def alter_rename_column(start: int, collection: str, column: str, name: str) -> AlterCollection:
     """`ALTER COLLECTION c RENAME COLUMN a TO b`."""
-    details = {
-        "collection": collection,
-        "action": "rename column",
-        "column": column,
-        "name": name,
-    }
-    return Unbuilt("ALTER COLLECTION", details, start)
+    statement = AlterCollection(collection, "rename column", start)
+    statement.column, statement.name = column, name
+    return statement
 
 
-def alter_add(start: int, collection: str, column: ColumnDef) -> Unbuilt:
+def alter_add(start: int, collection: str, column: ColumnDef) -> AlterCollection:
     """`ALTER COLLECTION c ADD COLUMN …`."""
-    details = {"collection": collection, "action": "add column", "column": column}
-    return Unbuilt("ALTER COLLECTION", details, start)
+    statement = AlterCollection(collection, "add column", start)
+    statement.definition = column
+    return statement
 
 
-def alter_drop(start: int, collection: str, column: str) -> Unbuilt:
+def alter_drop(start: int, collection: str, column: str) -> AlterCollection:
     """`ALTER COLLECTION c DROP COLUMN a`."""
-    details = {"collection": collection, "action": "drop column", "column": column}
-    return Unbuilt("ALTER COLLECTION", details, start)
+    statement = AlterCollection(collection, "drop column", start)
+    statement.column = column
+    return statement
+
+
+# Not built yet
 
 
 def reindex(start: int, name: str | None = None) -> Unbuilt:

@@ -77,7 +77,6 @@ def test_the_differences_from_sqlite3(con: m2mdb.Connection) -> None:
     "statement",
     [
         "WITH RECURSIVE c AS (SELECT x FROM t) SELECT x FROM c",
-        "ALTER COLLECTION t RENAME TO u",
         "CREATE COLLECTION d (w TIMESTAMP DEFAULT CURRENT_TIMESTAMP)",
         "SEARCH t FOR 'words'",
     ],

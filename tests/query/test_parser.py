@@ -327,7 +327,7 @@ def test_unbuilt_statements_name_themselves() -> None:
     }
 
     assert keywords == {
-        "ALTER COLLECTION", "FEEDBACK", "ENERGY", "EXPLORE", "CONSOLIDATE", "UNDO",
+        "FEEDBACK", "ENERGY", "EXPLORE", "CONSOLIDATE", "UNDO",
         "ANALYZE", "REINDEX", "REEMBED", "COPY",
     }  # fmt: skip
 
