@@ -27,6 +27,7 @@ from m2mdb.index.schema import CollectionSchema
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
 from m2mdb.query.limits import check_count
+from m2mdb.query.markers import MARKER, marker_of
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView, Part
@@ -465,6 +466,10 @@ class SearchHits:
             return self.scores.tolist()  # type: ignore[no-any-return]
         if source == "rank":
             return list(range(self.first_rank, self.first_rank + len(self)))
+        if source.startswith(MARKER):
+            work = self._work
+            searched = () if work.text_column is None else (work.text_column,)
+            return [marker_of(self.collection, work.text, source, *searched)] * len(self)
         return self.measured(source)
 
     def measured(self, name: str) -> list[float | None]:

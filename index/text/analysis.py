@@ -21,6 +21,7 @@ Invariants
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +59,7 @@ _any_hump: re.Pattern[str] | None = None
 class Analyzer:
     """Terms of texts, as the options of a column want them. Pure; shared by threads."""
 
-    __slots__ = ("_folding", "_is_code", "_terms", "_tokenizer", "is_plain", "name")
+    __slots__ = ("_is_code", "_terms", "_tokenizer", "folding", "name")
 
     def __init__(
         self,
@@ -70,12 +71,27 @@ class Analyzer:
         name: str = UNICODE,
     ) -> None:
         """`terms` maps tokens to terms; `tokenizer`, called `name`, is the program's own."""
-        self._folding = folding
+        self.folding = folding
         self._is_code = code
         self._terms = terms
         self._tokenizer = tokenizer
         self.name = name
-        self.is_plain = folding is FOLDED and not code and terms is None and tokenizer is None
+
+    @property
+    def has_own_tokenizer(self) -> bool:
+        """Whether the program cuts the texts."""
+        return self._tokenizer is not None
+
+    def term(self, token: bytes) -> bytes:
+        """The term of a token, b"" where it is left out."""
+        return token if self._terms is None else self._terms[token]
+
+    def parts_of(self, text: str, start: int, stop: int) -> list[tuple[int, int]]:
+        """The bounds of text[start:stop], or of the parts of the name that stands there."""
+        if not self._is_code:
+            return [(start, stop)]
+        cuts = [start, *(start + at for at in humps(text[start:stop])), stop]
+        return list(pairwise(cuts))
 
     def terms(self, text: str) -> list[bytes]:
         """The terms of a text, in order."""
@@ -89,7 +105,7 @@ class Analyzer:
         """The tokens of a text before `stop` and `stem`: what a prefix is made of."""
         if self._tokenizer is not None:
             return self._own_tokens(text)
-        return tokenize_bytes(split_names(text) if self._is_code else text, self._folding)
+        return tokenize_bytes(split_names(text) if self._is_code else text, self.folding)
 
     def prefix_terms(self, text: str) -> list[bytes]:
         """The terms of a text that ends in a prefix: folded alone, whole words or not."""
@@ -103,9 +119,9 @@ class Analyzer:
             columns = self._own_columns(texts)
         elif self._is_code:
             split = [None if text is None else split_names(text) for text in texts]
-            columns = token_columns(split, self._folding)
+            columns = token_columns(split, self.folding)
         else:
-            columns = token_columns(texts, self._folding)
+            columns = token_columns(texts, self.folding)
         return columns if self._terms is None else _mapped(columns, self._terms)
 
     # A tokenizer of the program's own
@@ -277,13 +293,23 @@ def _mapped(columns: TokenColumns, terms_of: TermMap) -> TokenColumns:
 
 def split_names(text: str) -> str:
     """A text with a space at each hump of a name: getUserName, HTTPServer, größerAls."""
+    return _hump_in(text).sub(" ", text)
+
+
+def humps(text: str) -> list[int]:
+    """Where `split_names` puts a space."""
+    return [found.start() for found in _hump_in(text).finditer(text)]
+
+
+def _hump_in(text: str) -> re.Pattern[str]:
+    """The pattern that finds humps in a text."""
     global _any_hump
     if text.isascii():
-        return _HUMP.sub(" ", text)
+        return _HUMP
     if _any_hump is None:
         upper = "".join(map(chr, filter(lambda code: chr(code).isupper(), range(0x110000))))
         small = "".join(map(chr, filter(lambda code: chr(code).islower(), range(0x110000))))
         _any_hump = re.compile(
             f"(?<=[{small}0-9])(?=[{upper}])|(?<=[{upper}])(?=[{upper}][{small}])"
         )
-    return _any_hump.sub(" ", text)
+    return _any_hump

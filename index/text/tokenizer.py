@@ -56,6 +56,8 @@ _CJK_CLASS = (
     "\u30a1-\u30fa\u30fc-\u30ff\u3105-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uac00-\ud7a3\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003fffd]"
 )
+_ASCII_WORD = re.compile("[0-9A-Za-z]+")
+_PARTING, _WORD, _PAIRED, _JOINED = 0, 1, 2, 3  # kinds of characters
 _cjk_run: re.Pattern[str] | None = None
 _long_run: re.Pattern[str] | None = None
 
@@ -64,13 +66,14 @@ class Folding(dict[int, str]):
     """What each code point becomes, filled as code points are met; and each byte of ASCII."""
 
     LIMIT = 1 << 16  # entries kept: a file of every code point must not cost 100 MB
-    __slots__ = ("accents", "byte_table", "case")
+    __slots__ = ("accents", "byte_table", "case", "kinds")
 
     def __init__(self, *, case: bool, accents: bool) -> None:
         """Which of both are folded."""
         super().__init__()
         self.case = case
         self.accents = accents
+        self.kinds: dict[str, int] = {}  # of characters, see `pieces`
         self.byte_table = bytes(map(self._byte, range(256)))
 
     def _byte(self, byte: int) -> int:
@@ -128,7 +131,7 @@ def fold(text: str, folding: Folding = FOLDED) -> str:
     """
     import unicodedata
 
-    global _cjk_run, _long_run
+    global _long_run
     if len(text) > LONGEST_UNBOUNDED:
         if _long_run is None:
             _long_run = re.compile(rf"([^\w\s]{{{MARKS_KEPT}}})[^\w\s]+")
@@ -136,10 +139,8 @@ def fold(text: str, folding: Folding = FOLDED) -> str:
     folded = unicodedata.normalize("NFKC", text).translate(folding)
     if folded.isascii():
         return folded
-    if _cjk_run is None:
-        _cjk_run = re.compile(_CJK_CLASS + "+")
     # What a dropped character parted may compose now.
-    return _cjk_run.sub(_pairs, unicodedata.normalize("NFC", folded))
+    return _cjk().sub(_pairs, unicodedata.normalize("NFC", folded))
 
 
 def token_columns(
@@ -205,6 +206,51 @@ def _split(folded: bytes) -> Iterator[list[bytes]]:
 def _encode(text: str, folding: Folding) -> bytes:
     """The bytes that the byte table and split() make tokens of."""
     return text.encode() if text.isascii() else fold(text, folding).encode()
+
+
+def is_cjk(character: str) -> bool:
+    """Whether a character is one of those that are cut into pairs."""
+    return _cjk().fullmatch(character) is not None
+
+
+def _cjk() -> re.Pattern[str]:
+    """The pattern of a run of Han, kana and Hangul."""
+    global _cjk_run
+    if _cjk_run is None:
+        _cjk_run = re.compile(_CJK_CLASS + "+")
+    return _cjk_run
+
+
+def pieces(text: str, folding: Folding = FOLDED) -> list[tuple[int, int]]:
+    """The runs of `text` whose tokens are those of the whole, as (start, stop) in characters."""
+    if text.isascii():
+        return [found.span() for found in _ASCII_WORD.finditer(text)]
+    found: list[tuple[int, int]] = []
+    start, kind = 0, _PARTING
+    for at, character in enumerate(text):
+        its_kind = _kind(character, folding)
+        if its_kind == _JOINED:
+            its_kind = kind
+        if its_kind != kind:
+            if kind != _PARTING:
+                found.append((start, at))
+            start, kind = at, its_kind
+    if kind != _PARTING:
+        found.append((start, len(text)))
+    return found
+
+
+def _kind(character: str, folding: Folding) -> int:
+    """What a character is to `pieces`."""
+    known = folding.kinds.get(character)
+    if known is None:
+        folded = fold(character, folding).encode().translate(folding.byte_table).decode()
+        known = _PARTING if folded else _JOINED
+        if folded.strip():
+            known = _PAIRED if is_cjk(folded.strip()[0]) else _WORD
+        if len(folding.kinds) < folding.LIMIT:
+            folding.kinds[character] = known
+    return known
 
 
 def _pairs(run: re.Match[str]) -> str:

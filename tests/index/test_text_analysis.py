@@ -45,7 +45,8 @@ KINDS: list[dict[str, Any]] = [
     {"tokenizer": "chars", "stem": "english", "stop": "a, b"},
 ]
 some_text = st.text(
-    st.sampled_from("abcXYZ the THE running die über Éé 東京 |_-'1") | st.characters(), max_size=40
+    st.sampled_from("abcXYZ the THE running die über Éé 東京 |_-'1") | st.characters(codec="utf-8"),
+    max_size=40,
 )
 
 
