@@ -244,7 +244,7 @@ class NumbaBackend(NumpyBackend):
 
     def ranking(self) -> ModuleType | None:
         """See `backend.Backend.ranking`."""
-        return None if LOADER.module is None else ranking_kernels()
+        return ranking_kernels()
 
     def collector(self, query: Vector, k: int, metric: str) -> Collector:
         """See `backend.Backend.collector`."""

@@ -85,12 +85,18 @@ class Unverified(NamedTuple):
 
 def ranking_kernels() -> ModuleType | None:
     """The compiled kernels, where they are loaded and add as this NumPy does; else None."""
+    global _known
     kernels = LOADER.module
-    if kernels is None or not kernels_agree(kernels):
-        return None
-    from m2mdb.compute import ranking_kernels as found
+    if kernels is not _known[0]:
+        _known = kernels, None
+        if kernels is not None and kernels_agree(kernels):
+            from m2mdb.compute import ranking_kernels as found
 
-    return found
+            _known = kernels, found
+    return _known[1]
+
+
+_known: tuple[ModuleType | None, ModuleType | None] = (None, None)  # and what follows from it
 
 
 class Codes:

@@ -96,6 +96,21 @@ class Found:
             return [(parts, ordinal) for ordinal in ordinals]
         return list(zip(parts.tolist(), ordinals, strict=True))
 
+    def between(self, start: int, stop: int) -> Found:
+        """The hits from one place to before another."""
+        chosen = slice(start, max(start, stop))
+        found = Found.__new__(Found)
+        found.rowids, found.scores = self.rowids[chosen], self.scores[chosen]
+        found.distances = None if self.distances is None else self.distances[chosen]
+        found._numbered = None
+        if self._numbered is not None:
+            numbers, starts = self._numbered
+            found._numbered = numbers[chosen], starts
+            return found
+        found._parts = self._parts if isinstance(self._parts, int) else self._parts[chosen]
+        found._ordinals = self._ordinals[chosen]
+        return found
+
     def take(self, chosen: np.ndarray) -> Found:
         """Some of the hits, by index or mask."""
         parts, distances = self.parts, self.distances

@@ -7,6 +7,8 @@ committed when it returns, with and without autocommit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -24,6 +26,7 @@ from m2mdb.searching import (
     column_of,
     condition,
     hits_of,
+    near_hits,
     only_row,
     queries_of,
 )
@@ -43,6 +46,12 @@ if TYPE_CHECKING:
     Key = int | float | str | bytes | bool | datetime.datetime | np.generic
     Keys = Iterable[Any]
 
+PLAIN_CLAUSES = frozenset(  # types of a search's clauses by which it can be looked up
+    product(
+        (str,), (str, NoneType), (int,), (int,), (float, NoneType), (int, NoneType), (bool,),
+        (float, NoneType), (str, tuple, NoneType),
+    )
+)  # fmt: skip
 ON_CONFLICT = ("error", "replace", "ignore")
 ONE_TYPES = (str, bytes, bytearray, memoryview, np.generic)  # iterable, and yet one id
 
@@ -249,6 +258,11 @@ class Collection:
         `query` (a text that an encoder turns into a vector) and score "splat" are not built yet
         and raise NotSupportedError.
         """
+        alone = match is None and where is None and fusion is None and as_of is None
+        if alone and query is None and near is not None and score == "similarity" and not signals:
+            hits = self._near(near, k, offset, recall, probes, exact, min_score, returning)
+            if hits is not None:
+                return hits
         if query is not None:
             raise NotSupportedError(
                 "search by a plain query (FOR) is not built yet; use near= and match="
@@ -279,6 +293,23 @@ class Collection:
             if signals:
                 hits.signals = signals_of(view, request)
             return hits
+
+    def _near(
+        self, near: Any, k: Any, offset: Any, recall: Any, probes: Any, exact: Any, min_score: Any,
+        returning: Any,
+    ) -> Hits | None:  # fmt: skip
+        """The hits of a search by a vector alone; None where it is to go by steps."""
+        column = None
+        if type(near) is not np.ndarray:
+            column, near = column_of("near", near)
+        if near.__class__ is np.ndarray and near.ndim == 2:
+            near = only_row(near)
+        if type(returning) is list:
+            returning = tuple(returning)
+        clauses = (self.name, column, k, offset, recall, probes, exact, min_score, returning)
+        if tuple(map(type, clauses)) not in PLAIN_CLAUSES:
+            return None
+        return near_hits(self.connection, clauses, near)
 
     def search_batch(
         self,

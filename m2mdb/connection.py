@@ -89,6 +89,7 @@ class Connection(Hooks):
         self.total_changes = 0
         self.encoders = dict(encoders or {})
         self.conditions: dict[Any, Any] = {}  # compiled ones of `Collection.search`
+        self.shapes: dict[Any, Any] = {}  # searches of it, checked but for their vectors
         self.database: Database | None = database  # None: closed, or inherited through fork
         self.thread = thread
         self.taken = ""  # why the connection is refused: what has it calls the program back

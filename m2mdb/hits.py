@@ -46,12 +46,12 @@ class Hits(Sequence[Hit]):
 
     def __init__(
         self,
-        names: Sequence[str],
+        names: Names,
         rows: list[tuple[Any, ...]],
         ids: np.ndarray[Any, Any],
         scores: np.ndarray[Any, Any],
     ) -> None:
-        self._names = Names(tuple(names))
+        self._names = names
         self._rows = rows
         self.ids = ids
         self.scores = scores
@@ -70,7 +70,7 @@ class Hits(Sequence[Hit]):
     def __getitem__(self, index: slice) -> Hits: ...
     def __getitem__(self, index: int | slice) -> Hit | Hits:
         if isinstance(index, slice):
-            return Hits(self._names.names, self._rows[index], self.ids[index], self.scores[index])
+            return Hits(self._names, self._rows[index], self.ids[index], self.scores[index])
         return Hit(self._names, self._rows[index], self.ids[index])
 
     def __iter__(self) -> Iterator[Hit]:

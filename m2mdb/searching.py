@@ -12,26 +12,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.hits import Hits
+from m2mdb.index.prepared import MOST_INSERTED, prepared
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
 from m2mdb.query.limits import check_count
 from m2mdb.query.search import (
+    ROWID,
     SearchRequest,
     effort_of,
     returned_columns,
     run_search,
     vector_column,
 )
+from m2mdb.row import Names
 
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
+    from m2mdb.index.found import Found
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
     from m2mdb.query.search import Condition
 
 Array = np.ndarray[Any, Any]
 
+KEPT_SHAPES = 256  # all go when there are more
 
 _MATCH_SYNTAX = str.maketrans(dict.fromkeys('"+-^~*:', " "))
 
@@ -94,13 +99,117 @@ def check_where(where: object) -> None:
 
 def hits_of(view: View, request: SearchRequest, returning: str | Sequence[str] | None) -> Hits:
     """The hits of a request, with the columns that are wanted."""
-    if isinstance(returning, str):
-        returning = [name.strip() for name in returning.split(",")]
     schema = view.collection(request.collection).schema
     check_near(schema, request)
-    names, sources = returned_columns(schema, returning)
+    names, sources = returned_columns(schema, names_of(returning))
     found = run_search(view, request)
-    return Hits(names, found.rows(sources), found.ids, found.scores)
+    return Hits(Names(tuple(names)), found.rows(sources), found.ids, found.scores)
+
+
+class NearShape:
+    """A search by a vector alone, but for the vector: its clauses, checked against a schema.
+
+    Programs ask the same again with another vector, so a connection keeps the last ones.
+    """
+
+    __slots__ = (
+        "collection", "column", "effort", "index", "key", "min_score", "names", "schema", "sources",
+        "start", "stop",
+    )  # fmt: skip
+
+    def __init__(
+        self, view: View, request: SearchRequest, returning: str | Sequence[str] | None
+    ) -> None:
+        """Raises what `hits_of` raises for the clauses."""
+        schema = self.schema = view.collection(request.collection).schema
+        check_near(schema, request)
+        names, self.sources = returned_columns(schema, names_of(returning))
+        self.names = Names(tuple(names))
+        self.collection = request.collection
+        self.index = vector_column(schema, request.near_column)
+        self.column = schema.columns[self.index]
+        self.effort = effort_of(request)
+        self.start, self.stop = request.offset, request.offset + request.k
+        check_count(view.database, self.stop)
+        self.min_score = request.min_score
+        key = schema.primary_key
+        self.key = None if key is None or key == schema.rowid_alias else key
+
+    def hits(self, view: View, collection: CollectionView, near: Any) -> Hits | None:
+        """The hits for a vector; None where the search is to go by steps."""
+        backend = view.database.kernels
+        kernels = backend.ranking()
+        if kernels is None or self.stop > MOST_INSERTED:
+            return None
+        ready = prepared(collection, self.index, kernels)
+        if ready is None:
+            return None
+        query = check_query_vector(self.column, near, self.schema.name)
+        found = ready.nearest(query, self.stop, None, self.effort, backend)
+        if self.start or self.min_score is not None:
+            stop = self.stop
+            if self.min_score is not None:
+                stop = min(stop, int(np.count_nonzero(found.scores >= self.min_score)))
+            found = found.between(self.start, stop)
+        ids, rows = found.rowids, None
+        if self.key is not None:
+            ids = np.empty(len(found), object)
+            ids[:] = self._column(collection, found, self.key)
+        if self.sources:
+            columns = [self._column(collection, found, source) for source in self.sources]
+            rows = list(zip(*columns, strict=True))
+        return Hits(self.names, [()] * len(ids) if rows is None else rows, ids, found.scores)
+
+    def _column(self, collection: CollectionView, found: Found, source: int | str) -> list[Any]:
+        """The values of a source, as `SearchHits.column` gives them."""
+        if source == "score":
+            values = found.scores
+        elif source in ("rowid", ROWID, self.schema.rowid_alias):
+            values = found.rowids
+        elif source == "distance":
+            assert found.distances is not None
+            values = found.distances
+        elif source == "rank":
+            return list(range(self.start + 1, self.start + 1 + len(found)))
+        elif isinstance(source, int):
+            return collection.column_at(source, found.places)
+        else:
+            return [None] * len(found)  # bm25
+        return values.tolist()  # type: ignore[no-any-return]
+
+
+def near_hits(connection: Connection, key: tuple[Any, ...], near: Any) -> Hits | None:
+    """The hits of a search by a vector alone; None where it is to go by steps.
+
+    key  collection, column, k, offset, recall, probes, exact, min_score and returning, each of
+         the one type that can be looked up
+    """
+    shapes = connection.shapes
+    shape: NearShape | None = shapes.get(key)
+    request = None if shape is not None else _near_request(key)
+    with connection.lock, connection.engine().reading() as view:
+        collection = view.collection(key[0])
+        if shape is None or shape.schema is not collection.schema:
+            shape = NearShape(view, request or _near_request(key), key[-1])
+            if len(shapes) >= KEPT_SHAPES:
+                shapes.clear()
+            shapes[key] = shape
+        return shape.hits(view, collection, near)
+
+
+def _near_request(key: tuple[Any, ...]) -> SearchRequest:
+    collection, column, k, offset, recall, probes, exact, min_score, _ = key
+    return SearchRequest(
+        collection, near=(), near_column=column, k=k, offset=offset, recall=recall, probes=probes,
+        exact=exact, min_score=min_score,
+    )  # fmt: skip
+
+
+def names_of(returning: str | Sequence[str] | None) -> Sequence[str] | None:
+    """The names of columns that a text names, between commas."""
+    if isinstance(returning, str):
+        return [name.strip() for name in returning.split(",")]
+    return returning
 
 
 def condition(
