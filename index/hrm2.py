@@ -58,12 +58,13 @@ PREFIX = "h."
 HEAD = "h.head"
 VERSION = 1
 SEED = 0x6D326D
-LEAST_ROWS = 8192  # a scan of fewer is as fast
+LEAST_ROWS = 2048  # fewer are scanned in the time that a search of lists takes to begin
 MOST_DIMENSIONS = 4096  # the rotation of a build is a matrix of so many squared
 LARGEST = 1e12  # length of a vector under l2 and ip; see HL2
 SMALLEST = (
     1e-2  # of the longest one: how recall is measured has tolerances that fit no shorter ones
 )
+LEAST_MEASURED = 8192  # rows for which it pays to measure how long to probe; fewer: cautiously
 LIST_ROWS = 100  # of a list, up to CROWD rows; then it grows by GROWTH
 CROWD = 100_000
 GROWTH = 0.4
@@ -169,7 +170,7 @@ def _table(
     lists: Lists, rows: np.ndarray, metric: str, scratch: Scratch, *, measured: bool
 ) -> calibration.Table:
     """The table of patience: measured, or where there are no kernels a cautious one."""
-    if measured and LOADER.wait(WAIT_SECONDS):
+    if measured and len(rows) >= LEAST_MEASURED and LOADER.wait(WAIT_SECONDS):
         from m2mdb.compute.hrm2.searcher import Searcher
 
         searcher = Searcher(lists, metric, SEED)

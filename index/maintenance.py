@@ -6,6 +6,7 @@ amortised over a logarithmic number of rewrites.
 
     tier of a segment = how often TIER_FACTOR divides its rows / SEGMENT_ROWS
     a tier with TIER_FACTOR segments becomes one segment of the next tier
+    a segment with lists, one row in WORN dead, becomes one with those that came after it
 
 Invariants
     M1  A merge starts with an empty delta: no entry of the log names a segment that goes away.
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 1 << 30  # a bulk load is cut into segments of about this size
 MERGE_BYTES = 64 << 20  # S22: the most that one commit rewrites
 TIER_FACTOR = 8
+WORN = 4  # a segment with lists is written anew when one row in so many is dead
 TIER_BASE = 512  # rows of the smallest segments
 
 TextParts = Callable[[Column], list[NamedPart]]
@@ -187,6 +189,10 @@ def after_write(write: WriteView, view: CollectionView) -> None:
         if not taken:
             break
         left -= taken
+    ids = worn(view, write.transaction.page_size, left)
+    if ids:
+        flush(write, view)  # M1
+        merge(write, view, [id_ for id_ in ids if id_ in view.entry.records])
     if view.entry.drift and drift.due_retraining(view.entry, write.transaction.page_size, left):
         flush(write, view)  # M1
         ids = drift.due_retraining(view.entry, write.transaction.page_size, MERGE_BYTES)
@@ -370,6 +376,29 @@ def due_merge(entry: CollectionEntry, page_size: int, most: int) -> tuple[list[i
 def bytes_of(record: SegmentRecord, page_size: int) -> int:
     """What a segment's extents take in the file."""
     return sum(extent.page_count for extent in record.extents) * page_size
+
+
+def worn(view: CollectionView, page_size: int, most: int) -> list[int]:
+    """The oldest segment with lists of which one row in WORN is dead, and what came after it.
+
+    A search of its lists has to be more patient by the rows that it must pass over. As it is
+    trained anew, those after it are taken in too, as far as all have `most` bytes together.
+    """
+    for segment in view.segments:
+        record = view.entry.records[segment.id]
+        if record.deleted * WORN < record.rows or len(record.extents) < 2:
+            continue
+        size = bytes_of(record, page_size)
+        if size > most or not clustering.columns_with_lists(view.schema, [segment]):
+            continue
+        ids = [segment.id]
+        for id_ in sorted(view.entry.records):
+            own = bytes_of(view.entry.records[id_], page_size)
+            if id_ > segment.id and size + own <= most:
+                ids.append(id_)
+                size += own
+        return ids
+    return []
 
 
 def merge_step(write: WriteView, view: CollectionView, most: int) -> int:

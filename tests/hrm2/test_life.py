@@ -166,6 +166,30 @@ def test_a_flush_of_an_indexed_collection_makes_lists(
     con.close()
 
 
+def test_a_worn_segment_is_written_anew_with_what_came_after_it(con: m2mdb.Connection) -> None:
+    numbers = np.arange(ROWS, ROWS + 600)
+    con.collection("notes").add({"id": numbers, "n": numbers, "v": ROWS_AT[:600]})
+    con.execute("DELETE FROM notes WHERE n < 100")
+    assert len(lists_of(con)) == 2
+    con.execute("DELETE FROM notes WHERE n < 620")
+    segments = "SELECT rows, live FROM m2m_segments WHERE part LIKE 'segment%'"
+    left = ROWS - 620 + 600
+    assert con.execute(segments).fetchall() == [(left, left)]
+    assert len(lists_of(con)) == 1
+    assert lists_of(con)[0] > 10
+    assert_sound(con)
+
+
+def test_a_worn_segment_that_is_too_large_waits(
+    con: m2mdb.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2mdb.index.maintenance.MERGE_BYTES", 100_000)
+    con.execute("DELETE FROM notes WHERE n < ?", (ROWS // 2,))
+    segments = "SELECT rows, live FROM m2m_segments WHERE part LIKE 'segment%'"
+    assert con.execute(segments).fetchall() == [(ROWS, ROWS // 2)]
+    assert_sound(con)
+
+
 def test_dropping_the_index_gives_its_pages_back(con: m2mdb.Connection) -> None:
     before = con.execute("PRAGMA freelist_count").fetchone()[0]
     con.execute("DROP INDEX by_v")

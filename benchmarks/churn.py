@@ -1,0 +1,200 @@
+"""Churn: recall, codes and time of searches after adds, deletes and updates, beside a fresh build.
+
+Half of the rows are loaded in bulk under an hrm2 index. Then --operations rows are added, deleted
+or updated, a third each, in batches of uneven size: single rows, some dozens in a transaction, a
+thousand in bulk; with --drift the rows that come lie elsewhere. Searches are measured in three
+states: as the churn left the file, after OPTIMIZE, and in a new file that was filled with the same
+rows and optimized. The exact answer is that of EXACT in the same file.
+
+    python benchmarks/churn.py --count 100000 --operations 100000 --data FOLDER
+    python benchmarks/churn.py --count 200000 --operations 1000000 --dimension 96
+
+Gate: after OPTIMIZE recall, codes and time within 10 % of the fresh build (times are medians of
+turns that alternate between the files). What the churned file takes before OPTIMIZE is told too.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+import m2mdb
+from benchmarks.common import Data, Table, parser, workplace
+from m2mdb.compute.loader import LOADER
+from m2mdb.query.search import SearchRequest, vector_works
+
+QUERIES = 200
+K = 10
+
+
+class Rows:
+    """Vectors by id: what has to be there, and what may still come."""
+
+    def __init__(self, vectors: np.ndarray, seed: int, drift: bool) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.vectors = vectors
+        self.at: dict[int, int] = {}  # id -> row of `vectors`
+        self.next = 0
+        self.drift = drift
+
+    def fresh(self, count: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and vectors of new rows, drawn from a part of the pool."""
+        size = len(self.vectors)
+        picks = self.rng.integers(
+            int(low * size), max(int(low * size) + 1, int(high * size)), count
+        )
+        ids = np.arange(self.next, self.next + count)
+        self.next += count
+        self.at.update(zip(ids.tolist(), picks.tolist(), strict=True))
+        return ids, self.vectors[picks]
+
+    def some(self, count: int) -> list[int]:
+        """Ids that are there."""
+        ids = np.fromiter(self.at, np.int64, len(self.at))
+        return self.rng.choice(ids, min(count, len(ids) // 2), replace=False).tolist()
+
+
+def synthetic(count: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of low intrinsic dimension in uneven clusters, and queries partly off them."""
+    rng = np.random.default_rng(11)
+    inner = max(8, dimension // 8)
+    base = rng.standard_normal((inner, dimension)).astype(np.float32)
+    centers = rng.standard_normal((max(16, count // 500), inner)).astype(np.float32)
+    labels = (rng.random(count + QUERIES) ** 2 * len(centers)).astype(int)
+    rows = centers[labels] + 0.5 * rng.standard_normal((count + QUERIES, inner)).astype(np.float32)
+    rows = rows @ base + 0.2 * rng.standard_normal((len(rows), dimension)).astype(np.float32)
+    queries = rows[count:]
+    queries[::2] = (queries[::2] + rows[rng.integers(0, count, len(queries[::2]))]) / 2
+    return rows[:count].astype(np.float32), queries.astype(np.float32)
+
+
+def opened(path: str, dimension: int) -> m2mdb.Connection:
+    """A new file with an index on its vectors."""
+    con = m2mdb.connect(path, autocommit=True)
+    con.execute("PRAGMA synchronous = off")
+    con.execute(f"CREATE COLLECTION notes (id INTEGER PRIMARY KEY, v VECTOR({dimension}))")
+    con.execute("CREATE INDEX by_v ON notes USING hrm2 (v)")
+    return con
+
+
+def churn(con: m2mdb.Connection, rows: Rows, operations: int) -> None:
+    """So many rows added, deleted or updated."""
+    notes, done, rng = con.collection("notes"), 0, rows.rng
+    while done < operations:
+        kind = rng.integers(0, 3)
+        count = int(rng.choice([1, 30, 1000], p=[0.2, 0.3, 0.5]))
+        low, high = (0.7, 1.0) if rows.drift else (0.0, 1.0)
+        if kind == 0:
+            ids, vectors = rows.fresh(count, low, high)
+            notes.add({"id": ids, "v": vectors})
+        elif kind == 1:
+            gone = rows.some(count)
+            notes.delete(gone)
+            for id_ in gone:
+                del rows.at[id_]
+        else:
+            ids = rows.some(count)
+            low_row = int(low * len(rows.vectors))
+            picks = rng.integers(low_row, len(rows.vectors), len(ids))
+            rows.at.update(zip(ids, picks.tolist(), strict=True))
+            notes.add({"id": np.array(ids), "v": rows.vectors[picks]}, on_conflict="replace")
+        done += count
+
+
+def recall_and_codes(con: m2mdb.Connection, queries: np.ndarray) -> tuple[float, float, int]:
+    """Mean recall against EXACT, mean codes and rows compared, and parts that were searched."""
+    notes, shares, codes, parts = con.collection("notes"), [], [], 0
+    for query in queries:
+        exact = set(notes.search(near=query, k=K, exact=True).ids.tolist())
+        got = set(notes.search(near=query, k=K).ids.tolist())
+        shares.append(len(got & exact) / K)
+        with con.engine().reading() as view:
+            works = vector_works(view, SearchRequest("notes", near=query, k=K))
+        codes.append(sum(work.codes or work.rows for work in works))
+        parts = len(works)
+    return float(np.mean(shares)), float(np.mean(codes)), parts
+
+
+def seconds_each(con: m2mdb.Connection, queries: np.ndarray) -> float:
+    """Of one search, the mean over all queries."""
+    notes = con.collection("notes")
+    start = time.perf_counter()
+    for query in queries:
+        notes.search(near=query, k=K)
+    return (time.perf_counter() - start) / len(queries)
+
+
+def main() -> bool:
+    options_parser = parser(__doc__ or "", 100_000, 9)
+    options_parser.add_argument("--operations", type=int, default=100_000)
+    options_parser.add_argument("--dimension", type=int, default=0, help="synthetic vectors")
+    options_parser.add_argument("--drift", action="store_true", help="new rows lie elsewhere")
+    options = options_parser.parse_args()
+    assert LOADER.wait(300), LOADER.error
+    if options.dimension:
+        vectors, queries = synthetic(options.count, options.dimension)
+        name = f"synthetic {options.dimension}"
+    else:
+        data = Data(options.data, options.count)
+        vectors, queries, name = data.vectors, data.queries[:QUERIES], data.name
+    if options.drift:  # the last third of the pool is a region of its own
+        vectors = vectors[np.argsort(vectors @ vectors[0], kind="stable")]
+    rows = Rows(vectors, 5, options.drift)
+    with workplace(options.folder) as folder:
+        return run(options, rows, queries, name, folder)
+
+
+def run(options: Any, rows: Rows, queries: np.ndarray, name: str, folder: str) -> bool:
+    """Build, churn, optimize, and compare."""
+    con = opened(f"{folder}/churned.m2m", rows.vectors.shape[1])
+    ids, vectors = rows.fresh(options.count // 2, 0.0, 0.6 if options.drift else 1.0)
+    con.collection("notes").add({"id": ids, "v": vectors})
+    start = time.process_time()
+    churn(con, rows, options.operations)
+    spent = time.process_time() - start
+    print(f"{name}: {len(rows.at)} rows after {options.operations} operations "
+          f"({spent / options.operations * 1e6:.0f} us CPU each)")  # fmt: skip
+    drifted = con.execute("SELECT ratio, alarm, alarms FROM m2m_drift").fetchall()
+    print(f"drift (ratio, alarm, alarms): {drifted}")
+    states = {"churned": (*recall_and_codes(con, queries), seconds_each(con, queries))}
+    start = time.process_time()
+    con.execute("OPTIMIZE")
+    print(f"OPTIMIZE: {time.process_time() - start:.1f} s CPU")
+    fresh = opened(f"{folder}/fresh.m2m", rows.vectors.shape[1])
+    live = np.array(sorted(rows.at))
+    picks = np.array([rows.at[id_] for id_ in live.tolist()])
+    fresh.collection("notes").add({"id": live, "v": rows.vectors[picks]})
+    fresh.execute("OPTIMIZE")
+    both = {"optimized": con, "fresh": fresh}
+    times: dict[str, list[float]] = {state: [] for state in both}
+    for _ in range(options.rounds):
+        for state, each in both.items():
+            times[state].append(seconds_each(each, queries))
+    for state, each in both.items():
+        states[state] = (*recall_and_codes(each, queries), statistics.median(times[state]))
+    for state, (recall, codes, parts, each_time) in states.items():
+        print(f"  {state:10} recall {recall:.4f}  codes {codes:8.0f}  parts {parts:3}  "
+              f"{each_time * 1e6:7.1f} us")  # fmt: skip
+    table = Table(f"after OPTIMIZE, over the fresh build ({name})")
+    ours, theirs = states["optimized"], states["fresh"]
+    table.add("recall", ours[0] / theirs[0], "", 0.9)
+    table.add("codes", ours[1] / theirs[1], "", 1.1, least=False)
+    for mine, other in zip(times["optimized"], times["fresh"], strict=True):
+        table.add("time", mine / other, "", 1.1, least=False)
+    good = table.show()
+    print(f"  churned over fresh: codes {states['churned'][1] / theirs[1]:.2f}, "
+          f"time {states['churned'][3] / theirs[3]:.2f}")  # fmt: skip
+    con.close()
+    fresh.close()
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)
