@@ -152,6 +152,16 @@ class Cursor:
             raise StopIteration
         return self.fetchone()
 
+    @property
+    def has_made_rows(self) -> bool:
+        """Whether a fetch takes no time: the rows of a large result are made at the first one."""
+        return self._rows is not None or not self._has_rows()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it, or its connection, was closed."""
+        return self._connection is None or self._connection.database is None
+
     # Arrays
 
     def arrow(self) -> pyarrow.Table:
