@@ -228,6 +228,24 @@ class RankPlan:
             return Unverified(ints[0, :-count])
         return Answer(ints[0, :count], ints[1, :count], reals[0, :count], reals[1, :count])
 
+    def answer_many(self, queries: Rows, k: int, numbers: Ints, mask: Mask) -> Answer | Unverified:
+        """`answer` for each query, in matrices of k columns: -1 and NaN where no row is.
+
+        queries  float32 [m, dimension]
+        numbers  int64 [m, any], candidates; -1 for none
+        """
+        missing = np.empty(_CHUNK, np.int64)
+        count = self._kernels.unread_many(self._plan, numbers, missing)
+        if count:
+            return Unverified(missing[:count])
+        ints = np.full((len(queries), 2, k), -1, np.int64)
+        reals = np.full((len(queries), 2, k), np.nan)
+        self._kernels.answer_many(
+            self._kind, self._plan, numbers, mask, queries, self._factors,
+            np.empty(self._room_size), ints, reals,
+        )  # fmt: skip
+        return Answer(ints[:, 0], ints[:, 1], reals[:, 0], reals[:, 1])
+
 
 def readable(array: NDArray[Any]) -> NDArray[Any]:
     """The array as kernels take what they only read."""

@@ -51,6 +51,7 @@ from m2mdb.compute.numba_kernels import (
     COSINE,
     FLOATS,
     INT,
+    INTS,
     IP,
     L2,
     READ_INTS,
@@ -101,6 +102,7 @@ INT_MATRIX = types.int64[:, ::1]
 FLOAT_MATRIX = types.float64[:, ::1]
 READ_FLOAT_MATRIX = types.Array(types.float64, 2, "C", readonly=True)
 READ_ROWS = types.Array(types.float32, 2, "C", readonly=True)
+READ_NUMBERS = types.Array(types.int64, 2, "C", readonly=True)
 BYTES = types.uint8[::1]
 
 
@@ -369,6 +371,64 @@ def answer(
     return count
 
 
+@kernel(INT, READ_INTS, READ_NUMBERS, INTS, fastmath=False)
+def unread_many(plan: Ints, numbers: Ints, missing: Ints) -> int:
+    """How many of the candidates of a batch are not verified, as far as `missing` can name them."""
+    count = 0
+    for q in range(numbers.shape[0]):
+        for i in range(numbers.shape[1]):
+            number = numbers[q, i]
+            if number < 0 or count == missing.shape[0]:
+                continue
+            part = part_of(plan, number)
+            ordinal = number - plan[HEAD_SIZE + PART_SIZE * part + FIRST]
+            if not is_verified(plan, part, ordinal):
+                missing[count] = number
+                count += 1
+    return count
+
+
+@kernel(
+    types.void, INT, READ_INTS, READ_NUMBERS, READ_MASK, READ_ROWS, READ_FLOAT_MATRIX, FLOATS,
+    types.int64[:, :, ::1], types.float64[:, :, ::1], fastmath=False,
+)  # fmt: skip
+def answer_many(
+    kind: int, plan: Ints, numbers: Ints, mask: Mask, queries: Vector, factors: Floats,
+    room: Floats, ints: Ints, reals: Floats,
+) -> None:  # fmt: skip
+    """`answer` for many queries, whose candidates are verified.
+
+    numbers   int64 [m, any]: candidates of each query, -1 for none
+    queries   float32 [m, DIMENSION]
+    ints      int64 [m, 2, k]; of rows that are not there nothing is written
+    reals     float64 [m, 2, k]
+    """
+    k, d = ints.shape[2], plan[DIMENSION]
+    wide = carray(floats_at(room.ctypes.data + 12 * GROUP + (plan[WIDTH] + 7) // 8 * 8), (d,))
+    for q in range(queries.shape[0]):
+        query, found, shown = queries[q], ints[q], reals[q]
+        length = math.sqrt(pairwise(IP, query, query, 0, d))
+        count, asked = 0, 0
+        for i in range(numbers.shape[1]):
+            while asked < min(i + AHEAD + 1, numbers.shape[1]):
+                number = numbers[q, asked]
+                if number >= 0:
+                    part = part_of(plan, number)
+                    ask_for(plan, part, number - plan[HEAD_SIZE + PART_SIZE * part + FIRST])
+                asked += 1
+            number = numbers[q, i]
+            if number < 0:
+                continue
+            part = part_of(plan, number)
+            at = HEAD_SIZE + PART_SIZE * part
+            ordinal = number - plan[at + FIRST]
+            near = similarity(kind, row_at(plan, part, ordinal, wide), query, length)
+            rowid = longs_at(plan[at + ROWIDS])[ordinal]
+            count = place(kind, near, number, rowid, k, count, found, shown)
+        if plan[CODED] > 0:
+            scan_codes(kind, plan, mask, query, length, factors, room, wide, count, found, shown)
+
+
 @kernel(types.void, READ_VECTOR, types.float32[::1], fastmath=False)
 def unit(query: Vector, out: Vector) -> None:
     """out = query over its length, in float64 and rounded once.
@@ -378,6 +438,13 @@ def unit(query: Vector, out: Vector) -> None:
     length = math.sqrt(pairwise(IP, query, query, 0, query.shape[0]))
     for i in range(query.shape[0]):
         out[i] = np.float32(np.float64(query[i]) / length)
+
+
+@kernel(types.void, READ_ROWS, types.float32[:, ::1], fastmath=False)
+def units(queries: Vector, out: Vector) -> None:
+    """`unit` for many queries."""
+    for q in range(queries.shape[0]):
+        unit(queries[q], out[q])
 
 
 @kernel(types.void, INT, READ_ROWS, INT, INT, BYTES, FLOAT_MATRIX, fastmath=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from m2mdb.compute.ranking import Answer
 
@@ -59,6 +59,13 @@ class Found:
         """No hit."""
         none = np.empty(0, np.int64)
         return cls(none, none, none, np.empty(0, np.float32), np.empty(0, np.float32))
+
+    def numbers(self, starts: Sequence[int]) -> np.ndarray:
+        """int64 (m,), numbers through all parts."""
+        if self._numbered is not None:
+            return self._numbered[0]
+        found: np.ndarray = np.array(starts, np.int64)[self.parts] + self.ordinals
+        return found
 
     def _place(self) -> None:
         """Work parts and ordinals out from numbers."""
@@ -121,3 +128,29 @@ class Found:
             self.scores[chosen],
             None if distances is None else distances[chosen],
         )
+
+
+class FoundMany:
+    """Hits of many vector searches, in matrices of k columns.
+
+    rowids     int64 (queries, k), -1 where no row is
+    scores     float64 (queries, k), NaN there
+    """
+
+    __slots__ = ("_numbers", "_starts", "rowids", "scores")
+
+    def __init__(self, answer: Answer, starts: Sequence[int]) -> None:
+        """`starts`: number of the first row of each part."""
+        self._numbers = answer.numbers
+        self._starts = np.array(starts)
+        self.rowids = np.ascontiguousarray(answer.ids)
+        self.scores = np.ascontiguousarray(answer.scores)
+
+    def by_part(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(part, where its rows stand in `rowids` laid flat, their ordinals) for each part."""
+        numbers = self._numbers.ravel()
+        there = np.flatnonzero(numbers >= 0)
+        parts = np.searchsorted(self._starts, numbers[there], "right") - 1
+        for part in np.unique(parts).tolist():
+            places = there[parts == part]
+            yield part, places, numbers[places] - self._starts[part]

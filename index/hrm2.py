@@ -47,7 +47,7 @@ from m2mdb.index.scratch import Scratch
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
-    from m2mdb.compute.hrm2.searcher import Found, Searcher
+    from m2mdb.compute.hrm2.searcher import Found, FoundBatch, Searcher
     from m2mdb.compute.hrm2.searcher import Scratch as ListScratch
     from m2mdb.index.effort import Effort
     from m2mdb.index.schema import Column
@@ -274,6 +274,12 @@ class SegmentLists:
         wanted = stop.k + calibration.spare(stop.k)
         epsilon = calibration.EPSILON
         return self._ready().run(query, stop, wanted=wanted, epsilon=epsilon, mask=mask)
+
+    def run_many(self, queries: np.ndarray, stop: Stop, mask: np.ndarray | None) -> FoundBatch:
+        """Candidates of each of the `searched_query`s, float32 (m, dimension)."""
+        wanted = stop.k + calibration.spare(stop.k)
+        epsilon = calibration.EPSILON
+        return self._ready().search_batch(queries, stop, wanted=wanted, epsilon=epsilon, mask=mask)
 
     def give_back(self, scratch: ListScratch) -> None:
         """What `run` gave is not needed any more."""

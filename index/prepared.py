@@ -32,8 +32,8 @@ from m2mdb.compute.ranking import (
     readable,
 )
 from m2mdb.index.collection import SegmentPart
-from m2mdb.index.found import Found
-from m2mdb.index.scanning import candidates_mask, scan_part
+from m2mdb.index.found import Found, FoundMany
+from m2mdb.index.scanning import candidates_mask, part_arrays, scan_part
 from m2mdb.index.schema import VECTOR_DTYPES
 
 if TYPE_CHECKING:
@@ -50,17 +50,24 @@ if TYPE_CHECKING:
     Masks = Sequence[np.ndarray | None] | None
 
 KEPT_STEPS = 32  # of different k and efforts
+MOST_CANDIDATES = 4 * MOST_INSERTED  # of one query in a batch; those with more are searched alone
+NEVER = 1 << 62
 EASILY_SEARCHED = 1e23  # squared length of a query that lists take under l2 and ip (hrm2.LARGEST)
 
 
 class Probe(NamedTuple):
-    """A segment whose lists are searched; `least` candidates are what a scan would find too."""
+    """A segment whose lists are searched.
+
+    least   candidates, fewer than which are too few
+    budget  lists, after which the search is to be a scan (`costs.is_spent`)
+    """
 
     number: int
     lists: SegmentLists
     stop: Stop
     mask: np.ndarray | None
     least: int
+    budget: int
 
 
 class Steps(NamedTuple):
@@ -118,6 +125,32 @@ class Prepared:
             lists.give_back(scratch)
         return Found.numbered(answer, self._starts)
 
+    def nearest_many(
+        self, queries: np.ndarray, k: int, masks: Masks, effort: Effort, backend: Backend
+    ) -> FoundMany:
+        """`nearest` for each row of queries, float32 (m, dimension)."""
+        steps = self._planned(k, effort) if masks is None else self._made(k, effort, masks)
+        count = len(queries)
+        again: set[int] = set()
+        columns = self._probed_many(queries, steps, again)
+        if steps.scans:
+            columns += self._scanned_many(queries, k, masks, (steps.scans, backend), again)
+        numbers = readable(np.hstack(columns)) if columns else np.empty((count, 0), np.int64)
+        delta = steps.delta
+        plan = self._plan if delta is not None else self._plan.without_codes()
+        mask = NO_MASK if delta is None else delta
+        answer = plan.answer_many(queries, k, numbers, mask)
+        while isinstance(answer, Unverified):
+            self._verify(answer.numbers)
+            answer = plan.answer_many(queries, k, numbers, mask)
+        for each in sorted(again):  # E3
+            found = self.nearest(queries[each], k, masks, effort, backend)
+            size, (at, ids, scores, _) = len(found), (part[each] for part in answer)
+            at[:], ids[:], scores[:] = -1, -1, np.nan
+            at[:size], ids[:size] = found.numbers(self._starts), found.rowids
+            scores[:size] = found.scores
+        return FoundMany(answer, self._starts)
+
     # --------------------------------------------------------------- what is to be done
 
     def _planned(self, k: int, effort: Effort) -> Steps:
@@ -146,7 +179,9 @@ class Prepared:
             assert probing is not None
             mask = None if chosen.mask is None else readable(chosen.mask)
             least = min(k, probing.findable(part, chosen))
-            probes.append(Probe(number, chosen.lists, chosen.stop, mask, least))
+            stop = chosen.stop
+            budget = stop.most if stop.most > stop.least else NEVER
+            probes.append(Probe(number, chosen.lists, stop, mask, least, budget))
         return Steps(probes, scans, self._delta_mask(masks))
 
     def _probing(self, k: int, effort: Effort) -> Probing | None:
@@ -181,15 +216,72 @@ class Prepared:
         if turned is None:
             return NO_NUMBERS, sorted([*steps.scans, *(probe.number for probe in steps.probes)])
         found, scans = [], steps.scans
-        for number, lists, stop, mask, least in steps.probes:
+        for number, lists, stop, mask, least, budget in steps.probes:
             scratch = lists.run(turned, stop, mask)
-            if scratch.counts[0] < least:  # E3
+            if scratch.counts[0] < least or scratch.counts[1] >= budget:  # E3
                 lists.give_back(scratch)
                 scans = sorted([*scans, number])
                 continue
             used.append((lists, scratch))
             found += [number, scratch.address]
         return np.array(found, np.int64), scans
+
+    def _probed_many(self, queries: np.ndarray, steps: Steps, again: set[int]) -> list[np.ndarray]:
+        """Search lists for many queries; returns their candidates, -1 for none.
+
+        again  is given the queries for which lists did not hold enough, or that are too long
+        """
+        if not steps.probes:
+            return []
+        turned = queries
+        if self._column.metric == "cosine":
+            turned = np.empty_like(queries)
+            self._kernels.units(queries, turned)
+        else:
+            squares = np.einsum("ij,ij->i", queries, queries)
+            again.update(np.flatnonzero(~(squares < EASILY_SEARCHED)).tolist())
+            if again:
+                turned = np.where((squares < EASILY_SEARCHED)[:, None], queries, np.float32(0))
+        columns = []
+        for number, lists, stop, mask, least, budget in steps.probes:
+            found = lists.run_many(readable(turned), stop, mask)
+            failed = (found.counts[:, 0] < least) | (found.counts[:, 1] >= budget)
+            again.update(np.flatnonzero(failed).tolist())
+            first = self._starts[number]
+            columns.append(np.where(found.ordinals >= 0, found.ordinals + np.int64(first), -1))
+        return columns
+
+    def _scanned_many(
+        self,
+        queries: np.ndarray,
+        k: int,
+        masks: Masks,
+        how: tuple[list[int], Backend],
+        again: set[int],
+    ) -> list[np.ndarray]:
+        """Numbers of all rows of some parts that may belong to each answer, -1 for none.
+
+        again  is given the queries which very many rows may answer
+        """
+        scans, backend = how
+        columns = []
+        for number in scans:
+            part = self._parts[number]
+            mask = candidates_mask(part, self._index, masks[number] if masks else None)
+            if mask is not None and not mask.any():
+                continue
+            rows, norms = part_arrays(self._view, part, self._index)
+            found = backend.top_k_many(rows, norms, queries, k, self._column.metric, mask)
+            ordinals = [each.ordinals for each in found]
+            sizes = np.array(list(map(len, ordinals)))
+            for each in np.flatnonzero(sizes > MOST_CANDIDATES).tolist():
+                again.add(each)
+                ordinals[each], sizes[each] = NO_NUMBERS, 0
+            column = np.full((len(queries), int(sizes.max())), -1, np.int64)
+            joined = np.concatenate(ordinals) + self._starts[number]
+            column[np.arange(column.shape[1]) < sizes[:, None]] = joined
+            columns.append(column)
+        return columns
 
     def _searched(self, query: np.ndarray) -> np.ndarray | None:
         """The query as lists are searched for it; None where it is too long for them."""

@@ -499,6 +499,24 @@ def check_query_vector(column: Column, value: Any, collection: str) -> np.ndarra
     return query
 
 
+def check_query_vectors(column: Column, values: Any, collection: str) -> np.ndarray:
+    """Queries for NEAR as contiguous float32 (len(values), dimension).
+
+    Raises DataError as `check_query_vector` does for the first of them that is none.
+    """
+    if (
+        type(values) is np.ndarray
+        and values.dtype == np.float32
+        and values.shape[1:] == (column.dimension,)
+    ):
+        queries = np.ascontiguousarray(values)
+        squares = np.einsum("ij,ij->i", queries, queries)
+        for row in np.flatnonzero(~((squares > 1e-30) & (squares < 1e36))).tolist():
+            check_query_vector(column, queries[row], collection)
+        return queries
+    return np.stack([check_query_vector(column, value, collection) for value in values])
+
+
 def _float_twin(column: Column, value: Any) -> Column:
     """The column as one of floats, unless the query comes as the int8 bytes it stores."""
     if isinstance(value, bytes | bytearray | memoryview) and len(value) == column.dimension:

@@ -22,6 +22,8 @@ from m2mdb.query.search import SearchRequest, signals_of
 from m2mdb.row import Names, Row
 from m2mdb.searching import (
     batch,
+    batch_of_vectors,
+    check_batch,
     check_where,
     column_of,
     condition,
@@ -330,7 +332,7 @@ class Collection:
         """
         near_column, near = column_of("near", near)
         match_column, match = column_of("match", match)
-        queries = queries_of(near, match)
+        check_batch(near, match)
         pattern = SearchRequest(
             self.name,
             near=near,
@@ -344,7 +346,8 @@ class Collection:
 
         def run(view: View) -> tuple[Array, Array]:
             pattern.where = condition(self.connection, view, self.name, where, params)
-            return batch(view, pattern, queries)
+            found = batch_of_vectors(view, pattern, near) if match is None else None
+            return batch(view, pattern, queries_of(near, match)) if found is None else found
 
         return self.connection.read(run)
 

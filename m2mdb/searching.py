@@ -13,7 +13,7 @@ import numpy as np
 
 from m2mdb.hits import Hits
 from m2mdb.index.prepared import MOST_INSERTED, prepared
-from m2mdb.index.values import check_query_vector
+from m2mdb.index.values import check_query_vector, check_query_vectors
 from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
 from m2mdb.query.limits import check_count
 from m2mdb.query.search import (
@@ -242,6 +242,33 @@ def batch(
     return padded(collection, ids, scores, pattern.k)
 
 
+def batch_of_vectors(view: View, pattern: SearchRequest, near: Any) -> tuple[Array, Array] | None:
+    """`batch` for vectors alone, all of them at once; None where they go one by one."""
+    collection = view.collection(pattern.collection)
+    kernels = view.database.kernels.ranking()
+    if kernels is None or pattern.k > MOST_INSERTED or not len(near):
+        return None
+    check_near(collection.schema, pattern)
+    index = vector_column(collection.schema, pattern.near_column)
+    ready = prepared(collection, index, kernels)
+    if ready is None:
+        return None
+    column, where = collection.schema.columns[index], pattern.where
+    queries = check_query_vectors(column, near, collection.schema.name)
+    check_count(view.database, pattern.k)
+    masks = None if where is None else [where.mask(part) for part in collection.parts()]
+    effort, backend = effort_of(pattern), view.database.kernels
+    found = ready.nearest_many(queries, pattern.k, masks, effort, backend)
+    key = collection.schema.primary_key
+    if key is None or key == collection.schema.rowid_alias:
+        return found.rowids, found.scores
+    keys = np.full(found.rowids.size, None, object)
+    parts = collection.parts()
+    for part, places, ordinals in found.by_part():
+        keys[places] = parts[part].few_values(key, ordinals.tolist())
+    return keys.reshape(found.rowids.shape), found.scores
+
+
 def batch_near(
     view: View, pattern: SearchRequest, queries: Sequence[Any]
 ) -> tuple[list[Array], list[Array]]:
@@ -287,17 +314,22 @@ def padded(
     return all_ids, all_scores
 
 
+def check_batch(near: Any, match: Any) -> None:
+    """The errors of `queries_of` that the types of its arguments show."""
+    for name, value in (("near", near), ("match", match)):
+        if isinstance(value, str | bytes) or (value is not None and not hasattr(value, "__len__")):
+            raise InterfaceError(f"{name} of a batch is a sequence, not {type(value).__name__}")
+    if near is None and match is None:
+        raise ProgrammingError("search_batch needs near, match or both")
+
+
 def queries_of(near: Any, match: Any) -> list[tuple[Any, Any]]:
     """The (vector, text) pairs of a batch.
 
     Raises ProgrammingError where there is neither, InterfaceError where one is no sequence,
     DataError where their lengths differ.
     """
-    for name, value in (("near", near), ("match", match)):
-        if isinstance(value, str | bytes) or (value is not None and not hasattr(value, "__len__")):
-            raise InterfaceError(f"{name} of a batch is a sequence, not {type(value).__name__}")
-    if near is None and match is None:
-        raise ProgrammingError("search_batch needs near, match or both")
+    check_batch(near, match)
     if near is None:
         return [(None, text) for text in match]
     if match is None:

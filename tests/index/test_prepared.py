@@ -17,7 +17,7 @@ import m2mdb
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.numba_backend import NumbaBackend
 from m2mdb.index import hrm2
-from tests.hrm2.conftest import few_queries
+from tests.hrm2.conftest import make_small
 
 Array = np.ndarray[Any, Any]
 METRICS = ("cosine", "ip", "l2")
@@ -34,11 +34,8 @@ def kernels() -> None:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of a few hundred rows get lists, which are searched whatever they cost."""
+    make_small(monkeypatch)
     monkeypatch.setattr(hrm2, "LEAST_ROWS", 600)
-    monkeypatch.setattr(hrm2, "LIST_ROWS", 30)
-    monkeypatch.setattr("m2mdb.index.probing.START", 0.0)
-    monkeypatch.setattr("m2mdb.index.probing.CODE", 0.01)
-    few_queries(monkeypatch)
 
 
 def shown(hits: m2mdb.Hits) -> tuple[Any, ...]:
