@@ -61,7 +61,7 @@ class TextSegment:
     __slots__ = (
         "_addresses", "_bounds", "_checked", "_docs", "_freqs", "_norms", "_overflow_at",
         "_overflow_freqs", "_starts", "_term_offsets", "_terms", "document_count", "lengths",
-        "size", "term_count", "total_length", "where",
+        "size", "stored_bytes", "term_count", "total_length", "where",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +93,7 @@ class TextSegment:
             raise CorruptDatabaseError(
                 f"{where}: lists span {starts[0]}..{starts[-1]}, expected 0..{posting_count}"
             )
+        self.stored_bytes = sum([np.frombuffer(part, np.uint8).nbytes for part in parts.values()])
         self._check_statistics(rows)
         self._bounds: dict[bytes, tuple[int, int]] = {}
         self._checked: dict[bytes, tuple[NDArray[np.int64] | None, Any]] = {}
