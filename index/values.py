@@ -13,6 +13,7 @@ Invariants
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -100,18 +101,31 @@ def _to_integer(value: Any) -> int:
 
 
 def _integer_text(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        number = float(text)
-        if not number.is_integer():
-            raise ValueError from None
-        return int(number)
+    numeral = _numeral(text)
+    if numeral.lstrip("+-").isdigit():
+        return int(numeral)
+    number = float(numeral)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+_NUMERAL = re.compile(
+    r"[ \t\n\v\f\r]*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)[ \t\n\v\f\r]*", re.ASCII
+)
+
+
+def _numeral(text: str) -> str:
+    """The numeral that a text is; float() would take 'inf', 'nan' and '1_0' for one too."""
+    found = _NUMERAL.fullmatch(text)
+    if found is None:
+        raise ValueError("no number")
+    return found.group(1)
 
 
 def _to_real(value: Any) -> float:
     if isinstance(value, str | int | float | np.number | np.bool_):
-        number = float(value)
+        number = float(_numeral(value) if isinstance(value, str) else value)
         if number != number:
             raise ValueError("is NaN")
         if isinstance(value, int) and int(number) != value:
@@ -128,10 +142,21 @@ def _to_text(value: Any) -> str:
     if isinstance(value, (int, np.integer)):
         return str(int(value))
     if isinstance(value, (float, np.floating)):
-        return repr(float(value))
+        return _real_text(float(value))
     if type(value).__module__ in ("uuid", "decimal"):
         return str(value)
     raise TypeError
+
+
+def _real_text(value: float) -> str:
+    """A real as SQLite writes it, with 15 digits where they tell it whole, else with all (T1)."""
+    if value in (float("inf"), float("-inf")):
+        return "Inf" if value > 0 else "-Inf"
+    text = f"{value + 0.0:.15g}"  # -0.0 is written as 0.0
+    if float(text) != value:
+        text = repr(value)
+    mantissa, mark, exponent = text.partition("e")
+    return text if "." in mantissa else f"{mantissa}.0{mark}{exponent}"
 
 
 def _to_blob(value: Any) -> bytes:

@@ -179,8 +179,8 @@ def rowid_of(view: CollectionView, column: int, value: Value) -> int | None:
     Raises DataError for what is no value, such as a list.
     """
     if column == ROWID or column == view.schema.rowid_alias:
-        if type(value) is int:
-            return value
+        if type(value) is int or type(value) is bool:
+            return int(value)
         rank(value)
         is_whole = type(value) is float and value.is_integer() and abs(value) < 2.0**63
         return int(value) if is_whole else None

@@ -201,14 +201,21 @@ def time_of(value: int) -> datetime.datetime:
         raise DataError(f"{value} microseconds lie outside the years 1 to 9999") from None
 
 
+def numeral(text: str) -> int | float | None:
+    """The number that a text is, with nothing but blanks around it; else None."""
+    found = _PREFIX.match(text)
+    if not found or text[found.end() :].strip(_SPACE):
+        return None
+    return _number(found.group(1))
+
+
 def apply_numeric(value: Value) -> Value:
     """Numeric affinity: a text that is a whole numeral becomes a number, all else stays."""
     if type(value) is not str:
         return value
-    found = _PREFIX.match(value)
-    if not found or value[found.end() :].strip(_SPACE):
+    number = numeral(value)
+    if number is None:
         return value
-    number = _number(found.group(1))
     return shortened(number) if type(number) is float else number
 
 

@@ -12,6 +12,7 @@ from m2mdb.pager.errors import DataError, ProgrammingError
 from m2mdb.query import extensions
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, apply_numeric, to_number, to_text
 from m2mdb.query.comparison import sort_key
+from m2mdb.query.json_functions import group_array, group_object
 from m2mdb.query.nodes import FunctionCall
 
 _NUMBERS = {int, float}
@@ -81,10 +82,12 @@ def _concatenate(values: list[Value]) -> Value:
     return ",".join(to_text(value) or "" for value in values) if values else None
 
 
-AGGREGATES: dict[str, Callable[[list[Value]], Value]] = {
+AGGREGATES: dict[str, Callable[..., Value]] = {
     "avg": _average,
     "count": len,
     "group_concat": _concatenate,
+    "json_group_array": group_array,
+    "json_group_object": group_object,
     "max": _greatest,
     "min": _least,
     "string_agg": _concatenate,
@@ -121,6 +124,8 @@ def is_aggregate(node: FunctionCall) -> bool:
         wrong = count > 1 or (count == 0 and node.distinct)
     elif node.name in ("group_concat", "string_agg"):
         wrong = not 1 <= count <= 2 or (node.distinct and count == 2)
+    elif node.name == "json_group_object":
+        wrong = count != 2 or node.distinct
     else:
         wrong = count != 1
     if wrong or (node.star and node.name != "count"):

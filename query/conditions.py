@@ -21,7 +21,7 @@ from m2mdb.query.comparison import (
     member_set,
     rank,
 )
-from m2mdb.query.constants import is_constant
+from m2mdb.query.constants import children, is_constant
 from m2mdb.query.correlation import Correlated, OuterColumn, compile_correlated_in
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import (
@@ -66,7 +66,20 @@ def type_of(node: Expression, scope: Scope) -> str | None:
         return cast_type(node.type_name)
     if isinstance(node, OuterColumn):
         return node.type
+    if isinstance(node, Subquery | Correlated):
+        return _subquery_type(node, scope)
     return type_of(node.operand, scope) if isinstance(node, Collate) else None
+
+
+def _subquery_type(node: Subquery | Correlated, scope: Scope) -> str | None:
+    """The type of the one column of a query that stands as a value."""
+    if isinstance(node, Correlated):
+        return node.plan.columns()[1][0] if node.form == "scalar" else None
+    if node.exists:
+        return None
+    base: Any = getattr(scope, "base", scope)
+    planned = base.subqueries.planned.get(id(node))
+    return None if planned is None else planned[0].columns()[1][0]
 
 
 def affinity_of(node: Expression, scope: Scope) -> str:
@@ -82,10 +95,25 @@ def affinity_of(node: Expression, scope: Scope) -> str:
 
 
 def collation_of(*nodes: Expression) -> Callable[[Value], Value] | None:
-    """What the leftmost COLLATE among operands does to values; None: nothing."""
+    """What the leftmost COLLATE anywhere in the operands does to values; None: nothing."""
     for node in nodes:
-        if isinstance(node, Collate):
-            return fold_of(node.collation)
+        found = _leftmost_collate(node)
+        if found is not None:
+            return fold_of(found.collation)
+    return None
+
+
+def _leftmost_collate(node: Expression) -> Collate | None:
+    """The first COLLATE of an expression; the outer one of two that stand in a row."""
+    if isinstance(node, ColumnRef | Literal | Parameter):
+        return None
+    if isinstance(node, Collate):
+        return node
+    for child in children(node):
+        if isinstance(child, Expression):
+            found = _leftmost_collate(child)
+            if found is not None:
+                return found
     return None
 
 
@@ -121,10 +149,11 @@ def shaper(affinity: str, fold: Callable[[Value], Value] | None) -> Callable[[Va
 
 def compile_comparison(node: Binary, scope: Scope, compile: Compile) -> Evaluator:
     """`= != < <= > >= IS "IS NOT"`."""
-    if node.operator in ("IS", "IS NOT") and isinstance(node.right, Literal):
-        if type(node.right.value) is bool:
-            return _truth_test(node, node.right.value, compile(node.left, scope))
-        if node.right.value is None:
+    right_side = node.right.operand if isinstance(node.right, Collate) else node.right
+    if node.operator in ("IS", "IS NOT") and isinstance(right_side, Literal):
+        if type(right_side.value) is bool:
+            return _truth_test(node, right_side.value, compile(node.left, scope))
+        if right_side.value is None:
             return _null_test(compile(node.left, scope), node.operator == "IS NOT")
     one, other = conversions(affinity_of(node.left, scope), affinity_of(node.right, scope))
     fold = collation_of(node.left, node.right)

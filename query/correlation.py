@@ -21,8 +21,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.query.comparison import member
-from m2mdb.query.nodes import ColumnRef, Expression, In, Node, Subquery
+from m2mdb.query.affinity import AFFINITIES, APPLY, NONE
+from m2mdb.query.comparison import conversions, member
+from m2mdb.query.nodes import Collate, ColumnRef, Expression, In, Node, Subquery
 from m2mdb.query.rewriting import rewritten
 from m2mdb.query.syntax import NameFault
 
@@ -62,6 +63,17 @@ class Correlated(Expression):
         self.plan = plan
         self.form = form
         self.references = list(references)
+        self.position = position
+
+
+class Converted(Expression):
+    """An operand with an affinity applied: the left side of IN before a query's column."""
+
+    __slots__ = ("affinity", "operand")
+
+    def __init__(self, operand: Expression, affinity: str, position: int) -> None:
+        self.operand = operand
+        self.affinity = affinity
         self.position = position
 
 
@@ -155,12 +167,28 @@ class Level:
 
     def _membership(self, node: In, values: Subquery) -> Expression:
         made = In(
-            self.resolve(node.operand),
+            self._left_side(self.resolve(node.operand), values),
             self._subquery(values, "list"),
             node.negated,
             node.position,
         )
         return node if made.operand is node.operand and made.values is values else made
+
+    def _left_side(self, operand: Expression, values: Subquery) -> Expression:
+        """The operand of IN with the affinity of the query's column, as in `operand = column`."""
+        from m2mdb.query.conditions import affinity_of
+
+        if isinstance(operand, Collate):
+            inner = self._left_side(operand.operand, values)
+            if inner is operand.operand:
+                return operand
+            return Collate(inner, operand.collation, operand.position)
+        types = self._planned(values)[0].columns()[1]
+        if len(types) != 1:
+            return operand
+        own = affinity_of(operand, self._scope.sibling())
+        wanted = conversions(own, AFFINITIES.get(types[0] or "", NONE))[0]
+        return operand if wanted == NONE else Converted(operand, wanted, operand.position)
 
     def _subquery(self, node: Subquery, form: str) -> Expression:
         plan, outer = self._planned(node)
@@ -196,6 +224,14 @@ def compile_outer(node: OuterColumn, scope: Scope) -> Evaluator:
     """A closure that gives an outer column's value (CR2)."""
     index = node.index
     return lambda row, bindings: bindings.outer[index]
+
+
+def compile_converted(
+    node: Converted, scope: Scope, compile: Callable[[Expression, Scope], Evaluator]
+) -> Evaluator:
+    """A closure that gives the operand with the affinity applied."""
+    operand, apply = compile(node.operand, scope), APPLY[node.affinity]
+    return lambda row, bindings: apply(operand(row, bindings))
 
 
 def compile_correlated(

@@ -11,7 +11,7 @@ MAX_SHOWN = 14  # expectations in a message
 
 _VALUE = frozenset({"STRING", "BLOB", "NUMBER", "VECTOR", "PARAMETER", "NULL", "TRUE", "FALSE"})
 _EXPRESSION = _VALUE | {
-    "NAME", "QUOTED", "LPAR", "SIGN", "TILDE", "NOT", "CASE", "CAST", "EXISTS",
+    "NAME", "QUOTED", "LPAR", "SIGN", "TILDE", "NOT", "CASE", "CAST", "EXISTS", "LIKE", "GLOB",
     "CURRENT_TIMESTAMP", "CURRENT_DATE", "CURRENT_TIME",
 }  # fmt: skip
 _OPERATORS = frozenset(

@@ -21,7 +21,8 @@ import numpy as np
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 from m2mdb.query import arithmetic, extensions, jsonpath
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, cast, cast_type, truth
-from m2mdb.query.aggregates import AGGREGATES, is_aggregate
+from m2mdb.query.aggregates import is_aggregate
+from m2mdb.query.calls import applied, compile_call, function_names
 from m2mdb.query.comparison import COMPARISONS, conversions
 from m2mdb.query.conditions import (
     Evaluator,
@@ -40,12 +41,14 @@ from m2mdb.query.conditions import (
     shaper,
 )
 from m2mdb.query.correlation import (
+    Converted,
     Correlated,
     OuterColumn,
+    compile_converted,
     compile_correlated,
     compile_outer,
 )
-from m2mdb.query.functions import CONTEXT_FUNCTIONS, FUNCTIONS, Bindings
+from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import (
     Between,
     Binary,
@@ -127,6 +130,10 @@ def _subquery(node: Subquery, scope: Scope) -> Evaluator:
 
 def _correlated(node: Correlated, scope: Scope) -> Evaluator:
     return compile_correlated(node, scope, compile_expression)
+
+
+def _converted(node: Converted, scope: Scope) -> Evaluator:
+    return compile_converted(node, scope, compile_expression)
 
 
 def _unary(node: Unary, scope: Scope) -> Evaluator:
@@ -236,33 +243,10 @@ def _call(node: FunctionCall, scope: Scope) -> Evaluator:
     count = len(node.arguments)
     own = extensions.function(node.name, count)
     if own is not None:
-        return _applied(own.call, [compile_expression(each, scope) for each in node.arguments])
-    context = CONTEXT_FUNCTIONS.get(node.name)
-    if context is not None and not count:
-        return lambda row, bindings: context(bindings)
-    if node.name == "iif" and count == 3:
-        condition, result, otherwise = node.arguments
-        whens = [(condition, result)]
-        return _case(Case(None, whens, otherwise, node.position), scope)
-    function, least, most = FUNCTIONS.get(node.name, (None, 0, None))
-    if function is None:
-        is_known = extensions.known_name(node.name) or node.name in CONTEXT_FUNCTIONS
-        if is_known or node.name in AGGREGATES or node.name == "iif":
-            raise ProgrammingError(f"wrong number of arguments to function {node.name}()")
-        raise ProgrammingError(f"no such function: {node.name}")
-    if count < least or (most is not None and count > most):
+        return applied(own.call, [compile_expression(each, scope) for each in node.arguments])
+    if extensions.known_name(node.name) and node.name not in function_names():
         raise ProgrammingError(f"wrong number of arguments to function {node.name}()")
-    return _applied(function, [compile_expression(each, scope) for each in node.arguments])
-
-
-def _applied(function: Callable[..., Value], arguments: list[Evaluator]) -> Evaluator:
-    if len(arguments) == 1:
-        only = arguments[0]
-        return lambda row, bindings: function(only(row, bindings))
-    if len(arguments) == 2:
-        first, second = arguments
-        return lambda row, bindings: function(first(row, bindings), second(row, bindings))
-    return lambda row, bindings: function(*[each(row, bindings) for each in arguments])
+    return compile_call(node, scope, compile_expression)
 
 
 def _in(node: In, scope: Scope) -> Evaluator:
@@ -288,6 +272,7 @@ _COMPILERS: dict[type, Callable[..., Evaluator]] = {
     Cast: _cast,
     Collate: _collate,
     ColumnRef: _column,
+    Converted: _converted,
     Correlated: _correlated,
     FunctionCall: _call,
     In: _in,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import ROUND_HALF_UP, Decimal
 
 from m2mdb.pager.errors import DataError
 from m2mdb.query.affinity import Value, to_integer, to_number, to_text
 
 MAX_WIDTH = 1_000_000  # a format must not take the memory of the machine
+MAX_ROUNDED = 20  # decimals beyond those are all zeros or printed as they are
 _DIRECTIVE = re.compile(r"%([-+ 0#,!]*)(\d+|\*)?(?:\.(\d+|\*)?)?(?:ll|l)?(.)?", re.DOTALL)
 
 
@@ -103,7 +105,26 @@ def _float(arguments: _Arguments, flags: str, precision: int | None, kind: str) 
     digits = 6 if precision is None else precision
     alternate = "#" if "#" in flags else ""
     grouped = "," if "," in flags else ""
-    return _sign(flags, value < 0) + format(abs(value), f"{alternate}{grouped}.{digits}{kind}")
+    rounded = _rounded(abs(value), digits, kind.lower())
+    text = format(rounded, f"{alternate}{grouped}.{digits}{kind}")
+    if "!" in flags and "." not in text:
+        mantissa, mark, exponent = text.partition("e")
+        text = f"{mantissa}.0{mark}{exponent}"
+    return _sign(flags, value < 0) + text
+
+
+def _rounded(value: float, digits: int, kind: str) -> float | Decimal:
+    """The value cut to its digits; ties, as its 16 digits tell them, go away from zero."""
+    exact = Decimal(f"{value:.16g}")
+    if kind == "f":
+        place = -digits
+        value = exact  # type: ignore[assignment]
+    else:
+        place = exact.adjusted() - (digits if kind == "e" else max(digits, 1) - 1)
+    if digits >= MAX_ROUNDED or not exact or exact.as_tuple().exponent >= place:  # type: ignore[operator]  # a number has one
+        return value
+    cut = exact.quantize(Decimal(1).scaleb(place), ROUND_HALF_UP)
+    return cut if kind == "f" else float(cut)
 
 
 def _character(arguments: _Arguments, flags: str, precision: int | None, kind: str) -> str:

@@ -24,7 +24,6 @@ from m2mdb.query.affinity import (
     type_name,
     utf8,
 )
-from m2mdb.query.comparison import compare, rank
 from m2mdb.query.formatting import printf
 from m2mdb.query.jsonpath import (
     json_array_length,
@@ -33,6 +32,7 @@ from m2mdb.query.jsonpath import (
     json_valid,
     minify,
 )
+from m2mdb.query.mathematics import MATHEMATICS
 from m2mdb.query.pattern import glob, like
 
 SLICE = 2048  # rows that a closure is run over between two checks for an interrupt
@@ -132,31 +132,6 @@ def _round(value: Value, digits: Value = 0) -> Value:
     return float(exact.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
 
 
-def _coalesce(*values: Value) -> Value:
-    return next((value for value in values if value is not None), None)
-
-
-def _nullif(left: Value, right: Value) -> Value:
-    if left is None or right is None:
-        return left
-    return None if compare(left, right) == 0 else left
-
-
-def _extreme(sign: int) -> Callable[..., Value]:
-    def run(*values: Value) -> Value:
-        if any(value is None for value in values):
-            return None
-        best = values[0]
-        rank(best)
-        for value in values[1:]:
-            order = compare(value, best) * sign
-            if order > 0 or (order == 0 and sign < 0):  # SQLite's min takes the last of equals
-                best = value
-        return best
-
-    return run
-
-
 def _instr(value: Value, part: Value) -> Value:
     if value is None or part is None:
         return None
@@ -178,7 +153,12 @@ def _quote(value: Value) -> Value:
         return f"X'{value.hex().upper()}'"
     if isinstance(value, str | datetime.datetime):
         return "'" + str(to_text(value)).replace("'", "''") + "'"
-    return to_text(value)
+    if type(value) is not float:
+        return to_text(value)
+    if value in (float("inf"), float("-inf")):
+        return "9e999" if value > 0 else "-9e999"
+    text = real_text(value)
+    return text if float(text) == value else f"{value:.20e}"
 
 
 def _unicode(value: Value) -> Value:
@@ -213,37 +193,107 @@ def _glob_function(pattern: Value, text: Value) -> Value:
     return glob(text, pattern)
 
 
+def _unhex(value: Value, ignored: Value = "") -> Value:
+    """Bytes of hexadecimal digits; NULL for anything else. `ignored` may stand between pairs."""
+    text, between = to_text(value), to_text(ignored)
+    if text is None or between is None:
+        return None
+    pairs, index = [], 0
+    while index < len(text):
+        if text[index] in between and text[index] not in _HEX:
+            index += 1
+            continue
+        pair = text[index : index + 2]
+        if len(pair) < 2 or not set(pair) <= _HEX:
+            return None
+        pairs.append(pair)
+        index += 2
+    return bytes.fromhex("".join(pairs))
+
+
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+
+def _octet_length(value: Value) -> Value:
+    if type(value) is bytes:
+        return len(value)
+    text = to_text(value)
+    return None if text is None else len(utf8(text))
+
+
+def _concat(*values: Value) -> Value:
+    return "".join(to_text(value) or "" for value in values)
+
+
+def _concat_ws(separator: Value, *values: Value) -> Value:
+    mark = to_text(separator)
+    if mark is None:
+        return None
+    return mark.join([to_text(value) or "" for value in values if value is not None])
+
+
+def _soundex(value: Value) -> Value:
+    letters = [each for each in (to_text(value) or "").upper() if "A" <= each <= "Z"]
+    if not letters:
+        return "?000"
+    found, last = letters[0], _SOUNDS.get(letters[0], "")
+    for letter in letters[1:]:
+        sound = _SOUNDS.get(letter, "")
+        if sound and sound != last:
+            found += sound
+        last = sound
+    return found[:4].ljust(4, "0")
+
+
+_SOUNDS = {
+    letter: digit
+    for digit, letters in zip("123456", ("BFPV", "CGJKQSXZ", "DT", "L", "MN", "R"), strict=True)
+    for letter in letters
+}
+
+
+def _randomblob(size: Value) -> Value:
+    import random as randomness
+
+    count = max(to_integer(size) or 0, 1)
+    if count > MAX_VALUE_BYTES:
+        raise DataError(f"randomblob({count}): the limit is {MAX_VALUE_BYTES} bytes")
+    return randomness.randbytes(count)
+
+
 FUNCTIONS: dict[str, tuple[Callable[..., Value], int, int | None]] = {
+    **MATHEMATICS,
     "abs": (_abs, 1, 1),
     "char": (_char, 0, None),
-    "coalesce": (_coalesce, 2, None),
+    "concat": (_concat, 1, None),
+    "concat_ws": (_concat_ws, 2, None),
     "format": (printf, 1, None),
     "glob": (_glob_function, 2, 2),
     "hex": (_hex, 1, 1),
-    "ifnull": (_coalesce, 2, 2),
     "instr": (_instr, 2, 2),
     "json": (minify, 1, 1),
     "json_array_length": (json_array_length, 1, 2),
-    "json_extract": (json_extract, 2, None),
+    "json_extract": (json_extract, 1, None),
     "json_type": (json_type, 1, 2),
     "json_valid": (json_valid, 1, 1),
     "length": (_length, 1, 1),
     "like": (_like_function, 2, 3),
     "lower": (_lower, 1, 1),
     "ltrim": (_strip(str.lstrip), 1, 2),
-    "max": (_extreme(1), 2, None),
-    "min": (_extreme(-1), 2, None),
-    "nullif": (_nullif, 2, 2),
+    "octet_length": (_octet_length, 1, 1),
     "printf": (printf, 1, None),
     "quote": (_quote, 1, 1),
+    "randomblob": (_randomblob, 1, 1),
     "replace": (_replace, 3, 3),
     "round": (_round, 1, 2),
     "rtrim": (_strip(str.rstrip), 1, 2),
     "sign": (_sign, 1, 1),
+    "soundex": (_soundex, 1, 1),
     "substr": (_substr, 2, 3),
     "substring": (_substr, 2, 3),
     "trim": (_strip(str.strip), 1, 2),
     "typeof": (type_name, 1, 1),
+    "unhex": (_unhex, 1, 2),
     "unicode": (_unicode, 1, 1),
     "upper": (_upper, 1, 1),
     "zeroblob": (_zeroblob, 1, 1),

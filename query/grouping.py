@@ -15,8 +15,11 @@ from typing import Any
 from m2mdb.query import extensions
 from m2mdb.query.affinity import Value
 from m2mdb.query.aggregates import AGGREGATES, is_aggregate, joined
+from m2mdb.query.calls import compile_piece
 from m2mdb.query.comparison import rank, sort_key
+from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
+from m2mdb.query.json_functions import JSON_AGGREGATES
 from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Subquery
 from m2mdb.query.projection import Columns, Computed
 from m2mdb.query.scope import RowScope, Slot
@@ -33,6 +36,9 @@ class AggregateCall:
         self.star = node.star or not node.arguments
         self.distinct = node.distinct
         self.arguments = [Computed(each, scope) for each in node.arguments]
+        if node.name in JSON_AGGREGATES:
+            place = JSON_AGGREGATES[node.name]
+            self.arguments[place] = _piece(node.arguments[place], scope)
         self._make = extensions.aggregate(node.name, len(node.arguments))
 
     def reduce(self, values: Sequence[list[Value]], places: Sequence[int]) -> Value:
@@ -45,6 +51,10 @@ class AggregateCall:
         if self.star:
             return len(places)
         picked = [[column[place] for place in places] for column in values]
+        if self.name in JSON_AGGREGATES:
+            if self.distinct:
+                picked = [list(dict.fromkeys(picked[0]))]
+            return AGGREGATES[self.name](*picked)
         if len(picked) == 2:
             return joined(picked[0], picked[1])
         present = [value for value in picked[0] if value is not None]
@@ -53,6 +63,13 @@ class AggregateCall:
                 rank(value)
             present = list(dict.fromkeys(present))
         return AGGREGATES[self.name](present)
+
+
+def _piece(node: Expression, scope: RowScope) -> Computed:
+    """An argument as a piece of JSON text."""
+    computed = Computed(node, scope)
+    computed.evaluate, computed.position = compile_piece(node, scope, compile_expression), None
+    return computed
 
 
 class GroupScope:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from m2mdb.index.values import python_value, store_scalar
-from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.pager.errors import IntegrityError, NotSupportedError, ProgrammingError
 from m2mdb.query.affinity import truth
 from m2mdb.query.ast import Insert
 from m2mdb.query.binding import adapted
@@ -38,7 +40,7 @@ _PLAIN = frozenset({str, bytes, bool, int, float, type(None)})
 class InsertPlan(WritePlan):
     """INSERT, compiled."""
 
-    __slots__ = ("_mode", "_names", "_query", "_rows", "_slots", "_upsert")
+    __slots__ = ("_mode", "_names", "_or_action", "_query", "_rows", "_slots", "_upsert")
 
     def __init__(self, statement: Insert, view: View, count: int, planner: Planner) -> None:
         subqueries = Subqueries(count)
@@ -47,6 +49,7 @@ class InsertPlan(WritePlan):
             action = (statement.or_action or "").upper()
             raise NotSupportedError(f"INSERT OR {action} is not built yet")
         self._mode = _MODES[statement.or_action]
+        self._or_action = statement.or_action
         self._names = _column_names(self.schema, statement.columns)
         values_scope = RowScope(None, subqueries)
         self._query: Plan | None = None
@@ -95,16 +98,42 @@ class InsertPlan(WritePlan):
             return self.result(None, 0)
         if self._upsert is not None:
             return self._write_in_turn(write, columns, bindings)
-        given = dict(zip(self._names, columns, strict=True))
+        given, count = self._without_nulls(dict(zip(self._names, columns, strict=True)), count)
+        if not count:
+            return self.result([], 0)
         written = write.insert(self.name, given, count, self._mode).tolist()
         rowids = written if self._mode == "error" else [row for row in written if row >= 0]
         last = rowids[-1] if rowids else None
+        changed = count if self._mode == "replace" else len(rowids)
         if self.returning is None:
-            return self.result(None, len(rowids), last)
+            return self.result(None, changed, last)
         collection = write.collection(self.name)
         kept = [row for row in rowids if collection.place(row) is not None]
         returned = self.returning.rows(PlacedRows(collection, kept), bindings)
-        return self.result(returned, len(rowids), last)
+        return self.result(returned, changed, last)
+
+    def _without_nulls(
+        self, given: dict[str, list[Any]], count: int
+    ) -> tuple[dict[str, list[Any]], int]:
+        """NULL in a NOT NULL column: OR IGNORE leaves the row out, OR REPLACE takes the default."""
+        action = self._or_action
+        if action not in ("ignore", "replace"):
+            return given, count
+        spared = np.zeros(count, bool)
+        for column in self.schema.columns:
+            if not column.not_null:
+                continue
+            values = given.get(column.name)
+            if values is None:
+                values = [column.default] * count
+            elif action == "replace" and column.default is not None:
+                values = [column.default if value is None else value for value in values]
+                given = {**given, column.name: values}
+            spared |= [value is None for value in values]
+        if action == "replace" or not spared.any():
+            return given, count
+        kept = np.flatnonzero(~spared).tolist()
+        return {name: [values[at] for at in kept] for name, values in given.items()}, len(kept)
 
     def _write_in_turn(
         self, write: WriteView, columns: list[list[Any]], bindings: Bindings
@@ -255,6 +284,7 @@ class _Upsert:
         """Insert or update each row in turn; the rowids of those inserted or changed."""
         for row in zip(*columns, strict=True):
             given = dict(zip(names, row, strict=True))
+            self._check_nulls(given)
             collection = write.collection(self._schema.name)
             existing = self._existing(collection, given)
             if existing is None:
@@ -264,6 +294,14 @@ class _Upsert:
                 rowid = self._update(write, collection, existing, (given, bindings))
                 if rowid is not None:
                     yield rowid
+
+    def _check_nulls(self, given: dict[str, Any]) -> None:
+        """NULL in a NOT NULL column is an error even where the row would not be inserted."""
+        for column in self._schema.columns:
+            if column.not_null and given.get(column.name, column.default) is None:
+                raise IntegrityError(
+                    f"NOT NULL constraint failed: {self._schema.name}.{column.name}"
+                )
 
     def _existing(self, collection: CollectionView, given: dict[str, Any]) -> int | None:
         """The rowid of the row that the new one conflicts with, or None."""

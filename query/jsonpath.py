@@ -1,5 +1,6 @@
-"""JSON paths: `->`, `->>` and json_extract over JSON text.
+"""JSON: documents and their text, paths into them, `->`, `->>` and json_extract.
 
+Numbers keep the text that they were written with. Of the equal keys of an object the first counts.
 A path is `$.user.name`, `$[0].x`, `$[#-1]`, `$."a key"`; or, for the operators, an index, a
 label, or labels joined by points (`user.name`), where no label with those points is there.
 """
@@ -8,15 +9,48 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from m2mdb.pager.errors import DataError, ProgrammingError
-from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, shown, to_text
+from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, real_text, shown, to_text
 
-_MISSING = object()
+MISSING = object()
+quoted: Callable[[str], str] = json.encoder.encode_basestring
 _STEP = re.compile(r'\.(?:"((?:[^"\\]|\\.)*)"|([^.\[]+))|\[(#?-?\d*)\]')
 Step = str | tuple[bool, int]  # a label, or (counts from the end, number)
+
+
+class Numeral(float):
+    """A real of a document, with its text."""
+
+    __slots__ = ("text",)
+
+    def __new__(cls, text: str) -> Numeral:
+        """The number that the text means."""
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    text: str
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        for key, value in reversed(pairs):
+            made[key] = value
+    return made
+
+
+_decode = json.JSONDecoder(
+    parse_float=Numeral, parse_constant=_refused, object_pairs_hook=_object
+).decode
 
 
 def load(text: Value) -> Any:
@@ -26,14 +60,32 @@ def load(text: Value) -> Any:
     """
     source = to_text(text)
     try:
-        return json.loads(source or "")
+        return _decode(source or "")
     except (ValueError, RecursionError) as problem:
         raise DataError(f"malformed JSON: {shown(source)}: {problem}") from None
 
 
 def dump(document: Any) -> str:
     """A document as compact JSON text."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    kind = type(document)
+    if kind is str:
+        return quoted(document)
+    if kind is Numeral:
+        return str(document.text)
+    if kind is dict:
+        return "{" + ",".join([f"{quoted(k)}:{dump(v)}" for k, v in document.items()]) + "}"
+    if kind is list:
+        return "[" + ",".join(map(dump, document)) + "]"
+    if document is None or kind is bool:
+        return {None: "null", True: "true", False: "false"}[document]
+    return real_json(document) if kind is float else str(document)
+
+
+def real_json(value: float) -> str:
+    """A real as a JSON number; an infinity as one that is beyond all reals."""
+    if value in (float("inf"), float("-inf")):
+        return "9e999" if value > 0 else "-9e999"
+    return real_text(value)
 
 
 @lru_cache(maxsize=256)
@@ -68,19 +120,19 @@ def _index_step(number: str, path: str) -> Step:
 
 
 def walk(document: Any, steps: tuple[Step, ...]) -> Any:
-    """What stands at the end of the steps, or _MISSING."""
+    """What stands at the end of the steps, or MISSING."""
     for step in steps:
         if isinstance(step, str):
             if not isinstance(document, dict) or step not in document:
-                return _MISSING
+                return MISSING
             document = document[step]
         else:
             from_end, number = step
             if not isinstance(document, list):
-                return _MISSING
+                return MISSING
             place = len(document) + number if from_end else number
             if not 0 <= place < len(document):
-                return _MISSING
+                return MISSING
             document = document[place]
     return document
 
@@ -93,7 +145,7 @@ def follow(document: Any, path: Value) -> Any:
     if label.startswith("$"):
         return walk(document, steps_of(label))
     found = walk(document, (label,))
-    if found is _MISSING and "." in label:
+    if found is MISSING and "." in label:
         return walk(document, tuple(label.split(".")))
     return found
 
@@ -104,6 +156,8 @@ def sql_value(document: Any) -> Value:
         return dump(document)
     if isinstance(document, bool):
         return int(document)
+    if isinstance(document, float):
+        return float(document)
     if isinstance(document, int) and not INT64_MIN <= document <= INT64_MAX:
         return float(document)
     return document
@@ -114,7 +168,7 @@ def arrow(text: Value, path: Value) -> Value:
     if text is None or path is None:
         return None
     found = follow(load(text), path)
-    return None if found is _MISSING else dump(found)
+    return None if found is MISSING else dump(found)
 
 
 def double_arrow(text: Value, path: Value) -> Value:
@@ -122,18 +176,18 @@ def double_arrow(text: Value, path: Value) -> Value:
     if text is None or path is None:
         return None
     found = follow(load(text), path)
-    return None if found is _MISSING else sql_value(found)
+    return None if found is MISSING else sql_value(found)
 
 
 def json_extract(text: Value, *paths: Value) -> Value:
     """`json_extract(text, path, …)`: a value; for several paths a JSON array of them."""
-    if text is None or None in paths:
+    if text is None or None in paths or not paths:
         return None
     document = load(text)
     found = [walk(document, steps_of(to_text(path) or "")) for path in paths]
     if len(paths) == 1:
-        return None if found[0] is _MISSING else sql_value(found[0])
-    return dump([None if part is _MISSING else part for part in found])
+        return None if found[0] is MISSING else sql_value(found[0])
+    return dump([None if part is MISSING else part for part in found])
 
 
 def json_valid(text: Value) -> Value:
@@ -156,13 +210,13 @@ def json_array_length(text: Value, path: Value = "$") -> Value:
     if text is None or path is None:
         return None
     found = _at(text, path)
-    if found is _MISSING:
+    if found is MISSING:
         return None
     return len(found) if isinstance(found, list) else 0
 
 
 _TYPE_NAMES: dict[type, str] = {
-    dict: "object", list: "array", str: "text", int: "integer", float: "real", type(None): "null",
+    dict: "object", list: "array", str: "text", int: "integer", type(None): "null",
 }  # fmt: skip
 
 
@@ -171,11 +225,11 @@ def json_type(text: Value, path: Value = "$") -> Value:
     if text is None or path is None:
         return None
     found = _at(text, path)
-    if found is _MISSING:
+    if found is MISSING:
         return None
     if isinstance(found, bool):
         return "true" if found else "false"
-    return _TYPE_NAMES[type(found)]
+    return "real" if isinstance(found, float) else _TYPE_NAMES[type(found)]
 
 
 def minify(text: Value) -> Value:

@@ -57,6 +57,7 @@ Mask = np.ndarray
 Ordinals = np.ndarray | None
 _COMPLEMENT = {"=": "!=", "!=": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _NUMERIC_TYPES = ("INTEGER", "REAL", "BOOLEAN", "TIMESTAMP")
+_STRICT_TYPES = (*_NUMERIC_TYPES, "TEXT", "JSON", "BLOB")  # NUMERIC is any value
 
 
 class Part(Protocol):
@@ -190,6 +191,8 @@ def _comparison(node: Binary, scope: RowScope, wanted: bool) -> Term | None:
     if found is None:
         return None
     column, symbol, constant = found
+    if type_of(column, scope) not in _STRICT_TYPES:
+        return None
     symbol = symbol if wanted else _COMPLEMENT[symbol]
     fallback = Rows(node, scope, wanted)
     return Compare(

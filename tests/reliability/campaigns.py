@@ -39,6 +39,7 @@ CAMPAIGNS = (
     Entry("model", "tests.model.campaign", 0.05, "the database against a dict"),
     Entry("past", "tests.past.campaign", 0.05, "AS OF reads each kept commit as it stood"),
     Entry("fuzz", "fuzz.campaign", 0.1, "damaged bytes and text into every decoder"),
+    Entry("differential", "tests.differential.campaign", 0.1, "statements do what SQLite's do"),
     Entry("flips", "tests.hostile.campaign", 0.1, "single bits flipped in a closed file"),
 )
 
@@ -49,4 +50,5 @@ GOALS = {
     "kills": 5_000,
     "isolation_operations": 1_000_000,
     "fuzz_executions": 10_000_000,
+    "differential_statements": 1_000_000,
 }

@@ -1,0 +1,458 @@
+"""Random statements: SELECT in its forms, INSERT, UPDATE, DELETE, transactions, indexes.
+
+Every SELECT either has an ORDER BY that leaves nothing open but rows that are equal, or is
+compared as a multiset. What SQLite leaves open (bare columns of a group, the order inside
+group_concat) is not asked for.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from tests.differential.expressions import Expressions, Field
+from tests.differential.schemas import TYPES, Table, literal, value
+
+FEATURES = {  # what may not be built yet, with a statement that shows it
+    "joins": "SELECT x.id FROM t AS x JOIN t AS y ON x.id = y.id",
+    "outer joins": "SELECT x.id FROM t AS x LEFT JOIN t AS y ON x.id = y.id",
+    "compounds": "SELECT id FROM t UNION ALL SELECT id FROM t",
+    "common tables": "WITH c AS (SELECT id FROM t) SELECT id FROM c",
+    "values": "VALUES (1), (2)",
+    "correlation": "SELECT id FROM t AS x WHERE EXISTS (SELECT 1 FROM t AS y WHERE y.id = x.id)",
+}
+
+
+@dataclass(slots=True)
+class Made:
+    """A statement, and how its outcomes are compared.
+
+    ordered   rows come in the order of ORDER BY; else they are a multiset
+    loose     which of 1 and 1.0 stands for a group of equals is left open
+    """
+
+    sql: str
+    wanted: list[str]
+    is_query: bool = True
+    ordered: bool = False
+    loose: bool = False
+
+
+def _stored(flavour: str, expression: str) -> str:
+    """An expression for a column; a TEXT column keeps more digits of a real than SQLite's."""
+    return f"CAST({expression} AS TEXT)" if TYPES[flavour] == "TEXT" else expression
+
+
+class Statements:
+    """Writes statements over some tables."""
+
+    def __init__(
+        self, choose: random.Random, tables: list[Table], features: frozenset[str]
+    ) -> None:
+        self.choose = choose
+        self.tables = tables
+        self.features = features
+        self.write = Expressions(choose, features)
+        self.write.subquery = self.subquery
+        self.gives_ids = choose.random() < 0.3  # the first rows take the ids that the table gives
+        self._indexes = 0
+        self._nested = False
+
+    def fields_of(self, table: Table, alias: str | None = None) -> list[Field]:
+        """The columns of a table as expressions write them."""
+        dot = f"{alias}." if alias else ""
+        return [
+            Field(f"{dot}id", "small"),
+            *(Field(dot + c.name, c.flavour) for c in table.columns),
+        ]
+
+    def _begin(self, table: Table) -> None:
+        self.write.begin(self.fields_of(table))
+
+    def _made(self, sql: str, **how: bool) -> Made:
+        return Made(sql, list(self.write.wanted), **how)
+
+    # Queries
+
+    def query(self) -> Made:
+        """A random query."""
+        forms = [(self.plain, 8), (self.distinct, 2), (self.whole, 3), (self.grouped, 4),
+                 (self.constant, 3), (self.derived, 2)]  # fmt: skip
+        for feature, form, weight in (
+            ("joins", self.joined, 5), ("compounds", self.compound, 3),
+            ("common tables", self.with_tables, 2), ("values", self.values, 1),
+        ):  # fmt: skip
+            if feature in self.features:
+                forms.append((form, weight))
+        makers, weights = zip(*forms, strict=True)
+        made: Made = self.choose.choices(makers, weights)[0]()
+        return made
+
+    def where(self, chance: float = 0.7) -> str:
+        """WHERE, or nothing."""
+        if self.choose.random() > chance:
+            return ""
+        return f" WHERE {self.write.condition(self.choose.randint(0, 3))}"
+
+    def outputs(self, least: int = 1, most: int = 4) -> list[str]:
+        """A result list."""
+        count = self.choose.randint(least, most)
+        return [self.write.any(self.choose.randint(0, 3)) for _ in range(count)]
+
+    def order(self, count: int, first: str = "") -> str:
+        """ORDER BY over all outputs, in some order."""
+        numbers = list(range(1, count + 1))
+        self.choose.shuffle(numbers)
+        keys = [f"{number}{self._collation()}{self._direction()}" for number in numbers]
+        plain = [str(number) for number in numbers]
+        return " ORDER BY " + ", ".join(([first] if first else []) + keys + plain)
+
+    def _collation(self) -> str:
+        return self.choose.choice(("", "", "", " COLLATE NOCASE", " COLLATE RTRIM"))
+
+    def _direction(self) -> str:
+        return self.choose.choice(("", " ASC", " DESC")) + self.choose.choice(
+            ("", "", "", " NULLS FIRST", " NULLS LAST")
+        )
+
+    def limit(self) -> str:
+        """LIMIT and OFFSET, or nothing."""
+        choose = self.choose
+        return choose.choice(
+            ("", "", "", f" LIMIT {choose.randint(0, 9)}", " LIMIT -1 OFFSET 2", " LIMIT 2, 3",
+             f" LIMIT {choose.randint(1, 5)} OFFSET {choose.randint(0, 9)}")
+        )  # fmt: skip
+
+    def plain(self) -> Made:
+        """Rows of one table, in the order of keys that end with the id."""
+        table = self.choose.choice(self.tables)
+        self._begin(table)
+        outputs = self.outputs()
+        if self.choose.random() < 0.2:
+            outputs = ["*"]
+        where = self.where()
+        if self.choose.random() < 0.4:
+            return self._made(f"SELECT {', '.join(outputs)} FROM {table.name}{where}")
+        keys = [f"{self.write.any(1)}{self._collation()}{self._direction()}"
+                for _ in range(self.choose.randint(0, 2))]  # fmt: skip
+        keys = [key for key in keys if key[0] not in "-0123456789"]  # a number is a column's
+        order = ", ".join([*keys, "id" + self.choose.choice(("", " DESC"))])
+        sql = f"SELECT {', '.join(outputs)} FROM {table.name}{where} ORDER BY {order}{self.limit()}"
+        return self._made(sql, ordered=True)
+
+    def distinct(self) -> Made:
+        """DISTINCT."""
+        table = self.choose.choice(self.tables)
+        self._begin(table)
+        count = self.choose.randint(1, 2)
+        outputs = [
+            self.choose.choice(self.write.fields).name if self.choose.random() < 0.6
+            else self.write.any(2) for _ in range(count)
+        ]  # fmt: skip
+        where = self.where(0.5)
+        sql = f"SELECT DISTINCT {', '.join(outputs)} FROM {table.name}{where}"
+        sql += " ORDER BY " + ", ".join(str(at + 1) + self._direction() for at in range(count))
+        return self._made(sql + self.limit(), ordered=True, loose=True)
+
+    def aggregate(self) -> str:
+        """An aggregate of an expression whose result no order changes."""
+        choose, write = self.choose, self.write
+        small = write.leaf("small", "real")
+        anything = write.any(2)
+        distinct = choose.choice(("", "", "", "DISTINCT "))
+        name = choose.choice(("count", "min", "max", "sum", "total", "avg", "count(*)", "concat",
+                              "json"))  # fmt: skip
+        if name == "count(*)":
+            return "count(*)"
+        if name in ("count", "min", "max"):
+            return f"{name}({distinct}{anything})"
+        if name == "json":
+            if choose.random() < 0.5:
+                return f"length(json_group_array({distinct}{write.leaf('text', 'small')}))"
+            label = f"CAST({write.leaf('text', 'small')} AS TEXT)"
+            return f"length(json_group_object(coalesce({label}, 'k'), {small}))"
+        if name == "concat":
+            # the order inside is left open: only its length is asked for
+            return f"length(group_concat({distinct}{write.leaf('text', 'small')}))"
+        return f"{name}({distinct}{small})"
+
+    def whole(self) -> Made:
+        """Aggregates of all rows."""
+        table = self.choose.choice(self.tables)
+        self._begin(table)
+        outputs = [self.aggregate() for _ in range(self.choose.randint(1, 4))]
+        having = ""
+        if self.choose.random() < 0.15:
+            having = f" HAVING {self.aggregate()} {self.choose.choice(('>', '<', '='))} 3"
+        return self._made(
+            f"SELECT {', '.join(outputs)} FROM {table.name}{self.where()}{having}", loose=True
+        )
+
+    def grouped(self) -> Made:
+        """GROUP BY, with HAVING and ORDER BY."""
+        choose = self.choose
+        table = choose.choice(self.tables)
+        self._begin(table)
+        keys = [choose.choice(self.write.fields).name if choose.random() < 0.6 else
+                f"({self.write.any(2)})" for _ in range(choose.randint(1, 2))]  # fmt: skip
+        keys = [key if key[1:2] not in "-0123456789" else "id" for key in keys]
+        outputs = [*keys, *(self.aggregate() for _ in range(choose.randint(1, 3)))]
+        if choose.random() < 0.2:
+            outputs.append(f"coalesce({self.aggregate()}, 0)")
+        where = self.where(0.5)
+        having = ""
+        if choose.random() < 0.4:
+            having = f" HAVING {self.aggregate()} {choose.choice(('>', '<', '=', 'IS NOT'))} 2"
+        sql = f"SELECT {', '.join(outputs)} FROM {table.name}{where} GROUP BY {', '.join(keys)}"
+        sql += having
+        if choose.random() < 0.5:
+            return self._made(sql, loose=True)
+        order = ", ".join(str(at + 1) + self._direction() for at in range(len(keys)))
+        first = f"{self.aggregate()}, " if choose.random() < 0.3 else ""
+        return self._made(f"{sql} ORDER BY {first}{order}{self.limit()}", ordered=True, loose=True)
+
+    def constant(self) -> Made:
+        """A SELECT without FROM."""
+        self.write.begin([])
+        return self._made(f"SELECT {', '.join(self.outputs(1, 5))}", ordered=True)
+
+    def derived(self) -> Made:
+        """A query in FROM."""
+        table = self.choose.choice(self.tables)
+        self._begin(table)
+        inner = [self.write.any(2) for _ in range(2)]
+        where = self.where(0.4)
+        self.write.fields = [Field("s.x", "text"), Field("y", "small"), Field("s.id", "small")]
+        outputs = ", ".join(self.outputs(1, 3))
+        source = f"(SELECT id, {inner[0]} AS x, {inner[1]} AS y FROM {table.name}{where}) AS s"
+        sql = f"SELECT {outputs} FROM {source}{self.where(0.5)}"
+        return self._made(sql)
+
+    def subquery(self, form: str) -> str:
+        """A query as a value; its columns are its own."""
+        if self._nested:
+            return "(SELECT NULL WHERE 0)" if form != "scalar" else "(SELECT 1)"
+        self._nested = True
+        outer, write, choose = self.write.fields, self.write, self.choose
+        table = choose.choice(self.tables)
+        write.fields = self.fields_of(table)
+        source = table.name
+        if "correlation" in self.features and choose.random() < 0.4:
+            write.fields = self.fields_of(table, "q")
+            source += " AS q"
+            mine = choose.choice(write.fields)
+            theirs = [each for each in outer if each.flavour == mine.flavour]
+            where = f" WHERE {mine.name} = {choose.choice(theirs).name}" if theirs else ""
+            where += f" AND {write.condition(1)}" if where and choose.random() < 0.4 else ""
+        else:
+            where = f" WHERE {write.condition(1)}" if choose.random() < 0.6 else ""
+        if form == "scalar":
+            column = choose.choice(write.fields).name
+            wanted = self.aggregate() if choose.random() < 0.6 else column
+            order = "" if wanted != column else f" ORDER BY {write.fields[0].name} LIMIT 1"
+            sql = f"(SELECT {wanted} FROM {source}{where}{order})"
+        else:
+            sql = f"(SELECT {choose.choice(write.fields).name} FROM {source}{where})"
+        write.fields, self._nested = outer, False
+        return sql
+
+    # Queries of several tables
+
+    def joined(self) -> Made:
+        """Joins of two or three tables."""
+        choose, write = self.choose, self.write
+        aliases = ["x", "y", "z"][: choose.choice((2, 2, 3))]
+        write.begin([])
+        source = ""
+        for alias in aliases:
+            table = choose.choice(self.tables)
+            new = self.fields_of(table, alias)
+            if not source:
+                source, write.fields = f"{table.name} AS {alias}", new
+                continue
+            kinds = [" JOIN ", " INNER JOIN ", " CROSS JOIN ", ", "]
+            if "outer joins" in self.features:
+                kinds += [" LEFT JOIN ", " LEFT OUTER JOIN "]
+            kind = choose.choice(kinds)
+            mine = choose.choice(new)
+            theirs = [each for each in write.fields if each.flavour == mine.flavour]
+            other = choose.choice(theirs or write.fields)
+            write.fields += new
+            source += f"{kind}{table.name} AS {alias}"
+            if kind != ", " and (kind != " CROSS JOIN " or choose.random() < 0.5):
+                source += f" ON {mine.name} = {other.name}"
+                if choose.random() < 0.3:
+                    source += f" AND {write.condition(1)}"
+        return self._over(source)
+
+    def _over(self, source: str) -> Made:
+        """A query over sources that are in reach: rows, or aggregates."""
+        choose, write = self.choose, self.write
+        if choose.random() < 0.3:
+            key = choose.choice(write.fields).name
+            sql = f"SELECT {key}, {self.aggregate()} FROM {source}{self.where(0.5)} GROUP BY {key}"
+            return self._made(sql, loose=True)
+        outputs = self.outputs(1, 3)
+        sql = f"SELECT {', '.join(outputs)} FROM {source}{self.where(0.5)}"
+        if choose.random() < 0.4:
+            sql += self.order(len(outputs)) + self.limit()
+            return self._made(sql, ordered=True, loose=True)
+        return self._made(sql)
+
+    def compound(self) -> Made:
+        """UNION, UNION ALL, EXCEPT, INTERSECT."""
+        choose = self.choose
+        count = choose.randint(1, 2)
+        self.write.begin([])
+        parts = []
+        for _ in range(choose.choice((2, 2, 3))):
+            table = choose.choice(self.tables)
+            self.write.fields = self.fields_of(table)
+            outputs = [choose.choice(self.write.fields).name if choose.random() < 0.7 else
+                       self.write.any(1) for _ in range(count)]  # fmt: skip
+            parts.append(f"SELECT {', '.join(outputs)} FROM {table.name}{self.where(0.4)}")
+        sql = parts[0]
+        for part in parts[1:]:
+            sql += choose.choice((" UNION ", " UNION ALL ", " EXCEPT ", " INTERSECT ")) + part
+        if choose.random() < 0.5:
+            order = ", ".join(str(at + 1) + self._direction() for at in range(count))
+            return self._made(f"{sql} ORDER BY {order}{self.limit()}", ordered=True, loose=True)
+        return self._made(sql, loose=True)
+
+    def with_tables(self) -> Made:
+        """WITH."""
+        table = self.choose.choice(self.tables)
+        self._begin(table)
+        inner = [self.write.any(1) for _ in range(2)]
+        where = self.where(0.4)
+        head = f"WITH c (id, x, y) AS (SELECT id, {', '.join(inner)} FROM {table.name}{where}) "
+        self.write.fields = [Field("c.x", "text"), Field("y", "small"), Field("c.id", "small")]
+        made = self._over("c")
+        made.sql = head + made.sql
+        return made
+
+    def values(self) -> Made:
+        """VALUES as a query."""
+        self.write.begin([])
+        count = self.choose.randint(1, 3)
+        rows = [f"({', '.join(self.write.any(1) for _ in range(count))})"
+                for _ in range(self.choose.randint(1, 3))]  # fmt: skip
+        return self._made("VALUES " + ", ".join(rows))
+
+    # Statements that write
+
+    def insert(self, *, first: bool = False) -> Made:
+        """INSERT in its forms; the first of a script may leave the ids to the table."""
+        choose = self.choose
+        table = choose.choice(self.tables)
+        self.write.begin([])
+        chosen = [each for each in table.columns if choose.random() < 0.85] or table.columns[:1]
+        names = [each.name for each in chosen]
+        verb = choose.choice(
+            ("INSERT", "INSERT", "INSERT OR REPLACE", "INSERT OR IGNORE", "REPLACE")
+        )
+        if first and self.gives_ids:
+            verb = "INSERT"
+        with_id = not (first and self.gives_ids)
+        rows = []
+        for _ in range(choose.randint(1, 4)):
+            row = [str(choose.randint(1, 60))] if with_id else []
+            for each in chosen:
+                if choose.random() < 0.3:
+                    row.append(self.write.parameter(each.flavour))
+                elif choose.random() < 0.05:
+                    row.append(_stored(each.flavour, self.write.any(1)))
+                else:
+                    row.append(literal(choose, value(choose, each.flavour)))
+            rows.append(f"({', '.join(row)})")
+        columns = ", ".join((["id"] if with_id else []) + names)
+        sql = f"{verb} INTO {table.name} ({columns}) VALUES {', '.join(rows)}"
+        if verb == "INSERT" and with_id and choose.random() < 0.5:
+            sql += self._conflict(table)
+        return self._made(sql + self._returning(table), is_query=False, loose=True)
+
+    def _conflict(self, table: Table) -> str:
+        """ON CONFLICT on the id."""
+        choose = self.choose
+        if choose.random() < 0.3:
+            return choose.choice((" ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO NOTHING"))
+        column = choose.choice([each for each in table.columns if "UNIQUE" not in each.rest]
+                               or table.columns)  # fmt: skip
+        self.write.fields = [Field(f"excluded.{column.name}", column.flavour),
+                             Field(f"{table.name}.{column.name}", column.flavour)]  # fmt: skip
+        new = choose.choice((f"excluded.{column.name}", self._fitting(column.flavour)))
+        where = f" WHERE {self.write.condition(1)}" if choose.random() < 0.3 else ""
+        return f" ON CONFLICT (id) DO UPDATE SET {column.name} = {new}{where}"
+
+    def _fitting(self, flavour: str) -> str:
+        """An expression that mostly fits a column."""
+        choose, write = self.choose, self.write
+        if flavour == "small":
+            return f"({write.leaf('small')} + {write.leaf('small')}) % 50"
+        if flavour == "real":
+            return f"round({write.leaf('real', 'small')} / 4)"
+        if flavour == "text":
+            return choose.choice((f"substr({write.text(1)}, 1, 9)", write.leaf("text")))
+        if choose.random() < 0.1:
+            return _stored(flavour, write.any(1))
+        return literal(choose, value(choose, flavour))
+
+    def insert_select(self) -> Made:
+        """INSERT … SELECT."""
+        choose = self.choose
+        table = choose.choice(self.tables)
+        self._begin(table)
+        column = choose.choice(table.columns)
+        sql = (
+            f"INSERT OR IGNORE INTO {table.name} (id, {column.name}) SELECT id + 60, {column.name}"
+        )
+        return self._made(f"{sql} FROM {table.name}{self.where()} ORDER BY id", is_query=False)
+
+    def _returning(self, table: Table) -> str:
+        choose = self.choose
+        if choose.random() > 0.3:
+            return ""
+        self.write.fields = self.fields_of(table)
+        # SQLite's RETURNING knows no affinity: nothing is compared in it
+        return " RETURNING " + choose.choice(("*", "id", f"{self.write.leaf('text')} AS x, id"))
+
+    def update(self) -> Made:
+        """UPDATE."""
+        choose = self.choose
+        table = choose.choice(self.tables)
+        self._begin(table)
+        columns = choose.sample(table.columns, choose.randint(1, 2))
+        sets = ", ".join(f"{each.name} = {self._fitting(each.flavour)}" for each in columns)
+        sql = f"UPDATE {table.name} SET {sets}{self.where(0.9)}{self._returning(table)}"
+        return self._made(sql, is_query=False, loose=True)
+
+    def delete(self) -> Made:
+        """DELETE of not too many rows."""
+        table = self.choose.choice(self.tables)
+        self._begin(table)
+        low = self.choose.randint(0, 60)
+        few = f"id BETWEEN {low} AND {low + self.choose.randint(0, 9)}"
+        where = f"{few} AND {self.write.condition(2)}" if self.choose.random() < 0.7 else few
+        sql = f"DELETE FROM {table.name} WHERE {where}{self._returning(table)}"
+        return self._made(sql, is_query=False, loose=True)
+
+    def other(self) -> Made:
+        """Transactions, savepoints, indexes."""
+        choose = self.choose
+        self.write.begin([])
+        table = choose.choice(self.tables)
+        column = choose.choice(table.columns).name
+        self._indexes += 1
+        sql = choose.choice(
+            ("BEGIN", "BEGIN", "COMMIT", "COMMIT", "ROLLBACK", "SAVEPOINT s", "ROLLBACK TO s",
+             "RELEASE s", f"CREATE INDEX i{self._indexes} ON {table.name} ({column})",
+             f"CREATE INDEX i{self._indexes} ON {table.name} ({column})",
+             f"DROP INDEX IF EXISTS i{choose.randint(1, self._indexes)}")
+        )  # fmt: skip
+        return self._made(sql, is_query=False)
+
+    def statement(self) -> Made:
+        """Any statement."""
+        makers = (self.query, self.insert, self.update, self.delete, self.insert_select, self.other)
+        made: Made = self.choose.choices(makers, (70, 10, 8, 4, 2, 4))[0]()
+        return made
