@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 HEAPED, KEPT = 0, 1
 MULTIPLY, SUBTRACT, LOW, HIGH, SPREAD, LENGTH, THRESHOLD = 0, 1, 2, 3, 4, 5, 6
 COSINE, IP, L2, EXPANDED = 0, 1, 2, 3
+STRIDE = 32  # rows of a mask that are looked at together
 SMALLEST_NORM = np.float32(1e-37)
 LARGEST_EXPANDED = np.float32(1e17)
 ROUNDING = 2.0**-23
@@ -189,8 +190,17 @@ def pick(start: int, stop: int, mask: Mask, places: Ints) -> int:
         for i in range(count):
             places[i] = start + i
         return count
-    r = start
-    while r < stop and count < places.shape[0]:
+    r, room = start, places.shape[0]
+    while r + STRIDE <= stop and count + STRIDE <= room:  # without a branch that depends on a row
+        some = mask[r]
+        for i in range(1, STRIDE):
+            some |= mask[r + i]
+        if some:
+            for i in range(STRIDE):
+                places[count] = r + i
+                count += mask[r + i] != 0
+        r += STRIDE
+    while r < stop and count < room:
         if mask[r]:
             places[count] = r
             count += 1

@@ -43,6 +43,8 @@ from m2mdb.compute.hrm2.reference import HARD, Stop
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.loader import LOADER
+from m2mdb.index.costs import Size, budgeted
+from m2mdb.index.schema import VECTOR_DTYPES
 from m2mdb.index.scratch import Scratch
 from m2mdb.pager.errors import CorruptDatabaseError
 
@@ -70,6 +72,7 @@ CROWD = 100_000
 GROWTH = 0.4
 WAIT_SECONDS = 120.0  # that a build waits for the kernels that measure its table
 KEPT_STOPS = 256  # of one set of lists; all go when there are more
+STEPS, MOST_STEPS = 4, 80  # to half of the rows that pass; what is planned is planned for a step
 CAUTIOUS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # shares of the lists, where nothing was measured
 _LARGEST_SQUARE = 1e26
 _LARGEST_FACTOR = 1e17
@@ -213,7 +216,7 @@ def _parts(column: Column, lists: Lists, table: calibration.Table, error: float)
 class SegmentLists:
     """The lists of one segment and column, checked (HL2)."""
 
-    __slots__ = ("_searcher", "_stops", "lists", "metric", "seed", "table")
+    __slots__ = ("_row_bytes", "_searcher", "_stops", "lists", "metric", "seed", "table")
 
     def __init__(self, segment: Segment, column: Column) -> None:
         """Raises CorruptDatabaseError where the parts cannot be lists."""
@@ -222,7 +225,8 @@ class SegmentLists:
         self.seed, self.lists = reader.lists()
         self.table = reader.table()
         self._searcher: Searcher | None = None
-        self._stops: dict[tuple[int, float, float], Stop | None] = {}
+        self._stops: dict[tuple[int, float, int], Stop | None] = {}
+        self._row_bytes = column.dimension * np.dtype(VECTOR_DTYPES[column.dtype]).itemsize
 
     @property
     def count(self) -> int:
@@ -234,22 +238,32 @@ class SegmentLists:
         """Rows that the lists lead to."""
         return len(self.lists.ordinals)
 
-    def stop(self, k: int, share: float, effort: Effort) -> Stop | None:
-        """When to stop probing for k rows where a `share` of all passes a mask.
+    def stop(self, k: int, matches: int, effort: Effort) -> Stop | None:
+        """When to stop probing for k rows where so many pass a mask, and what probing may cost.
 
-        None: to find the recall every row must be compared.
+        None: every row must be compared, to find the recall or because it is faster.
         """
         if effort.probes is not None:
             most = min(effort.probes, self.count)
             return Stop(k, most, 0, most, 0.0)
-        key = k, effort.recall, share
+        if matches <= k:
+            return None
+        step = min(MOST_STEPS, round(STEPS * math.log2(max(1.0, self.rows / matches))))
+        key = k, effort.recall, step
         try:
             return self._stops[key]
         except KeyError:
             if len(self._stops) >= KEPT_STOPS:
                 self._stops.clear()
-            found = self._stops[key] = calibration.stop_for(self.table, k, effort.recall, share)
+            found = self._stops[key] = self._planned(k, effort.recall, 2 ** (-step / STEPS))
             return found
+
+    def _planned(self, k: int, recall: float, share: float) -> Stop | None:
+        found = calibration.stop_for(self.table, k, recall, share)
+        if found is None:
+            return None
+        size = Size(self.count, self.lists.width, self.rows, self._row_bytes)
+        return budgeted(found, size, calibration.work_for(self.table, k, recall, share), share)
 
     def clusters(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each list: its codes, and the mean length of their residuals (float32)."""
@@ -424,7 +438,7 @@ class _Reader:
         parts = np.split(array[size:], np.cumsum(counts)[:-1])
         shaped = zip(parts, calibration.TABLE_SHAPES, strict=True)
         table = calibration.Table(*(np.array(part.reshape(shape)) for part, shape in shaped))
-        for name, values in (("patience", table.patience), ("probed", table.probed)):
+        for name, values in (("patience", table.patience), ("work", table.work)):
             low, high = float(values.min()), float(values.max())
             self._expect("effort", low >= 1 and high <= 1e9, f"{name} from {low} to {high}")
         return table

@@ -1,17 +1,14 @@
 """Probing: candidates of a segment from its lists, or the finding that a scan is better.
 
-    share s of rows passes    cost, in rows that are compared in full
-    scan the rows that pass   s * rows
-    probe, more patiently     START + CODE * CODES * (rows / 100,000) ** GROWTH * sqrt(k / s)
-
-The second line is what searches of 100,000 vectors in clusters took, k = 1 to 100, s = 1 to 0.01;
-the two meet near s = 0.03 for k = 1, 0.06 for k = 10, 0.2 for k = 100.
+    lists, k, recall, how many rows pass --`costs`--> scan, or probe within a budget
+    probe --k rows, before the budget is spent--> candidates;  else --> scan
 
 Invariants
     PB1 Candidates are live, pass the mask and have a vector (E1).
-    PB2 Where fewer candidates were found than min(k, rows that may be found), there are none: the
-        caller scans the segment (E3).
-    PB3 The choice depends on counts alone, so that a search gives the same answer again.
+    PB2 Where fewer candidates were found than min(k, rows that may be found), or the budget was
+        spent, there are none: the caller scans the segment (E3).
+    PB3 The choice depends on what was counted, never on time, so that a search gives the same
+        answer again.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from m2mdb.compute.hrm2.calibration import RECALLS
+from m2mdb.index.costs import is_spent
 from m2mdb.index.effort import PartWork
 from m2mdb.index.hrm2 import SegmentLists, searched_query
 
@@ -31,10 +29,6 @@ if TYPE_CHECKING:
     from m2mdb.index.schema import Column
 
 MOST_ROWS = 1 << 12  # k beyond: a scan is as fast
-START = 300.0  # rows compared in the time that a search takes to begin
-CODE = 0.1  # the same for a 1-bit code
-CODES = 5000.0  # that a search of 100,000 rows compares for k = 1
-GROWTH = 0.7
 
 
 class Chosen(NamedTuple):
@@ -86,6 +80,8 @@ class Probing:
         lists, matches = chosen.lists, chosen.matches
         found = lists.search(query, chosen.stop, chosen.mask)
         ordinals = found.ordinals.astype(np.int64)
+        if is_spent(chosen.stop, found.probed):
+            return None
         if len(ordinals) < self.k and len(ordinals) < self.findable(part, chosen):
             return None
         if works is not None:
@@ -108,19 +104,8 @@ class Probing:
         if live is not None:
             mask = live if mask is None else mask & live
         matches = lists.rows if mask is None else int(np.count_nonzero(mask))
-        if self._is_scan_better(lists, matches):
-            return None
-        stop = lists.stop(self.k, min(1.0, max(1, matches) / lists.rows), self.effort)
+        stop = lists.stop(self.k, matches, self.effort)
         return None if stop is None else Chosen(lists, stop, mask, matches)
-
-    def _is_scan_better(self, lists: SegmentLists, matches: int) -> bool:
-        """PROBES asks for lists, whatever they cost."""
-        if self.effort.probes is not None:
-            return False
-        if matches <= self.k:
-            return True
-        codes = CODES * (lists.rows / 1e5) ** GROWTH * (self.k * lists.rows / matches) ** 0.5
-        return bool(START + CODE * codes >= matches)
 
     def findable(self, part: SegmentPart, chosen: Chosen) -> int:
         """Rows that pass and have a vector."""

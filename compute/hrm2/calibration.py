@@ -64,13 +64,15 @@ KS = (1, 10, 100)
 FACTORS = (1.5, 1.5, 1.0)  # of many rows one always comes late
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 SHARES = (1.0, 0.1)  # of the rows that pass a filter
-THINNING = 0.6  # exponent of patience for smaller shares
+THINNING = 0.4  # exponent of patience for smaller shares
 LEVELS = np.unique(np.rint(1.1 ** np.arange(96)).astype(np.int64))  # of patience: 1 to 8,550
 UNREACHED = np.float32(1e9)  # patience where nothing reaches the recall
 FARTHEST = np.float32(1e30)  # an edge of hardness that only searches without k rows are beyond
 STORED_QUERIES = 144
 MADE_QUERIES = 360  # of all kinds together
 FILTERED_QUERIES = 150  # of each of the two, for shares below 1
+WORK_QUERIES = 12  # of each group
+USUAL_LIST = 100  # rows, where nothing is known
 LEAST_QUERIES = 192  # of each of the two, for the largest of KS: each has many neighbours
 ENOUGH = 64  # known queries, to do without made-up ones
 MARGIN = 0.003  # that a measured recall has to be above the one that is promised,
@@ -84,7 +86,7 @@ MIDDLE_ROWS = 4096
 ROUNDING = np.float32(1e-6)  # of a sum of products, by the lengths of what is multiplied
 
 
-Fitted = tuple["Floats", "Floats", "Floats"]  # of one share and k: what `Table` holds
+Fitted = tuple["Floats", "Floats"]  # of one share and k: edges and patience
 
 
 class Table(NamedTuple):
@@ -92,18 +94,26 @@ class Table(NamedTuple):
 
     edges     float32[SHARES, KS, HARD - 1]: distances that part the ranges of hardness
     patience  float32[SHARES, KS, RECALLS, HARD]; UNREACHED where every row must be compared
-    probed    float32[SHARES, KS, RECALLS]: lists that searches probed, in the mean
+    work      float32[SHARES, KS, RECALLS, 3]: what searches did for it in the mean, see `Work`
     """
 
     edges: Floats
     patience: Floats
-    probed: Floats
+    work: Floats
+
+
+class Work(NamedTuple):
+    """What searches did in the mean: lists probed, codes compared, rows compared by 8-bit codes."""
+
+    probed: float
+    codes: float
+    reranked: float
 
 
 TABLE_SHAPES = (
     (len(SHARES), len(KS), HARD - 1),
     (len(SHARES), len(KS), len(RECALLS), HARD),
-    (len(SHARES), len(KS), len(RECALLS)),
+    (len(SHARES), len(KS), len(RECALLS), len(Work._fields)),
 )
 
 
@@ -112,7 +122,8 @@ def plain_table(patience: Floats) -> Table:
     edges = np.full(TABLE_SHAPES[0], FARTHEST, np.float32)
     thinned = np.array(SHARES, np.float32) ** np.float32(-THINNING)
     every = (thinned[:, None, None] * patience).astype(np.float32)
-    return Table(edges, np.repeat(every[..., None], HARD, axis=3), every + LEAST)
+    work = every[..., None] * np.array((1, 2 * USUAL_LIST, 1), np.float32)
+    return Table(edges, np.repeat(every[..., None], HARD, axis=3), np.maximum(work, 1))
 
 
 def spare(k: int) -> int:
@@ -141,10 +152,10 @@ def stop_for(table: Table, k: int, recall: float, share: float = 1.0) -> Stop | 
     return Stop(k, LEAST, int(patience[-1]), 1 << 30, _between(k, FACTORS), hardness)
 
 
-def probed_for(table: Table, k: int, recall: float, share: float = 1.0) -> float:
-    """How many lists such searches probe in the mean."""
-    found = _at(np.log(table.probed[:, :, _column(recall)]), k, _thinness(share))
-    return float(np.exp(found)) * _beyond(k, share)
+def work_for(table: Table, k: int, recall: float, share: float = 1.0) -> Work:
+    """What such searches do in the mean."""
+    found = _at(np.log(table.work[:, :, _column(recall)]), k, _thinness(share))
+    return Work(*(np.exp(found) * _beyond(k, share)).tolist())
 
 
 def _column(recall: float) -> int:
@@ -341,24 +352,45 @@ def calibrate(
             tick()
             some = asked.first(LEAST_QUERIES) if k == KS[-1] else asked
             found.append(_measured(_Measuring(searcher, rows, mask, k), some, best))
-    return _table_of(found)
+    table = _table_of(found)
+    for share, mask in enumerate((None, passing)):
+        _measure_work(searcher, table, every.first(WORK_QUERIES).vectors, (share, mask))
+    return table
+
+
+def _measure_work(
+    searcher: Searcher,
+    table: Table,
+    queries: Floats,
+    passing: tuple[int, NDArray[np.bool_] | None],
+) -> None:
+    """Fill in what searches do for their recalls, where a `share` of rows passes a mask."""
+    share, mask = passing
+    for row, k in enumerate(KS):
+        for column, recall in enumerate(RECALLS):
+            stop = stop_for(table, k, recall, SHARES[share])
+            if stop is None:
+                continue
+            found = searcher.search_batch(
+                queries, stop, wanted=k + spare(k), epsilon=EPSILON, mask=mask
+            )
+            table.work[share, row, column] = np.maximum(1, found.counts[:, 1:].mean(axis=0))
 
 
 def _table_of(found: list[Fitted | None]) -> Table:
     """What was measured, and where nothing was, what follows from all rows; else UNREACHED."""
-    edges, patience, probed = (
+    edges, patience, work = (
         np.full(shape, filling, np.float32)
         for shape, filling in zip(TABLE_SHAPES, (FARTHEST, UNREACHED, UNREACHED), strict=True)
     )
     for number, each in enumerate(found):
         share, k = divmod(number, len(KS))
         if each is not None:
-            edges[share, k], patience[share, k], probed[share, k] = each
+            edges[share, k], patience[share, k] = each
         elif share:
-            for values in (patience, probed):
-                thinned = values[0, k] * np.float32(SHARES[share] ** -THINNING)
-                values[share, k] = np.minimum(thinned, UNREACHED)
-    return Table(edges, patience, probed)
+            thinned = patience[0, k] * np.float32(SHARES[share] ** -THINNING)
+            patience[share, k] = np.minimum(thinned, UNREACHED)
+    return Table(edges, patience, work)
 
 
 def _best(
@@ -410,12 +442,8 @@ class _Measuring:
         found = self.searcher.search(query, stop, **self._options(own))
         return float(found.nearness[self.k - 1]) if len(found.nearness) >= self.k else math.inf
 
-    def recalls(
-        self, query: Floats, own: int, edge: float, reach: int
-    ) -> tuple[Wide, NDArray[np.int64]]:
-        """Recall at each of LEVELS up to `reach`, and from there on that at `reach`; and how many
-        lists are probed at each.
-        """
+    def recalls(self, query: Floats, own: int, edge: float, reach: int) -> Wide:
+        """Recall at each of LEVELS up to `reach`, and from there on that at `reach`."""
         k = self.k
         stop = Stop(k, LEAST, reach, 1 << 30, self.factor)
         ordinals, lists, places = self.searcher.trace(query, stop, **self._options(own))
@@ -423,7 +451,8 @@ class _Measuring:
         when = np.sort(lists[true])
         full = _full_at(lists, k)
         ends = np.maximum(_ends(np.unique(lists[places < k]), self.factor), full)
-        return np.minimum(np.searchsorted(when, ends), k) / k, ends
+        out: Wide = np.minimum(np.searchsorted(when, ends), k) / k
+        return out
 
 
 def _full_at(lists: NDArray[np.int32], k: int) -> int:
@@ -439,34 +468,29 @@ def _measured(measuring: _Measuring, asked: Queries, best: dict[int, Floats]) ->
     edges = best[measuring.k][: len(every)].tolist()
     hardness = np.array([measuring.hardness(query, own) for query, own in every])
     recalls = np.empty((len(every), len(LEVELS)))
-    probed = np.empty((len(every), len(LEVELS)), np.int64)
     left = np.arange(len(every))
     reach, lists = FIRST_REACH, len(measuring.searcher.lists.center_scales)
     while len(left):
         for at in left.tolist():
-            recalls[at], probed[at] = measuring.recalls(*every[at], edges[at], reach)
+            recalls[at] = measuring.recalls(*every[at], edges[at], reach)
         if reach >= lists:
             break
         left = left[recalls[left, -1] < 1]
         reach *= 8
-    return fitted(hardness, recalls, np.minimum(probed, lists), asked.groups)
+    return fitted(hardness, recalls, asked.groups)
 
 
-def fitted(
-    hardness: Wide, recalls: Wide, probed: NDArray[np.int64], groups: NDArray[np.int64]
-) -> Fitted:
-    """Edges that part queries evenly by hardness, the patience for [RECALLS, HARD], and the lists
-    that are probed with it.
+def fitted(hardness: Wide, recalls: Wide, groups: NDArray[np.int64]) -> Fitted:
+    """Edges that part queries evenly by hardness, and the patience for [RECALLS, HARD].
 
     hardness  of n queries
-    recalls   [n, LEVELS]; lists probed for them
+    recalls   [n, LEVELS]
     groups    [n], see `Queries`
     """
     ordered = np.sort(hardness)
     edges = ordered[np.arange(1, HARD) * len(ordered) // HARD]
     ranges = np.searchsorted(edges, hardness)
     patience = np.empty((len(RECALLS), HARD), np.float32)
-    means = np.empty(len(RECALLS), np.float32)
     for column, recall in enumerate(RECALLS):
         wanted = min(recall + MARGIN, HIGHEST)
         at = np.zeros(HARD, np.int64)
@@ -481,11 +505,10 @@ def fitted(
                 break
             at = np.minimum(at + 1, len(LEVELS) - 1)
         patience[column] = LEVELS[at]
-        means[column] = probed[np.arange(len(probed)), at[ranges]].mean()
         if not _is_enough(recalls, ranges, groups, at, min(recall, HIGHEST)):
             patience[column] = UNREACHED
     np.maximum.accumulate(patience, axis=0, out=patience)
-    return np.minimum(edges, FARTHEST).astype(np.float32), patience, means
+    return np.minimum(edges, FARTHEST).astype(np.float32), patience
 
 
 def _is_enough(

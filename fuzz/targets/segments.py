@@ -180,7 +180,7 @@ def _probe(segment: Segment, column: Column) -> None:
         prepared = searched_query(query + np.float32(1e-3), column.metric)
         assert prepared is not None
         for effort in (Effort(0.9), Effort(0.9, 1000)):
-            stop = lists.stop(3, 1.0, effort)
+            stop = lists.stop(3, lists.rows, effort)
             if stop is None:
                 continue
             rows = lists.search(prepared, stop, None).ordinals.tolist()

@@ -34,8 +34,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hrm2, "LEAST_ROWS", 300)
     monkeypatch.setattr(hrm2, "LEAST_MEASURED", 300)
     monkeypatch.setattr(hrm2, "LIST_ROWS", 30)
-    monkeypatch.setattr("m2mdb.index.probing.START", 0.0)
-    monkeypatch.setattr("m2mdb.index.probing.CODE", 0.01)
+    monkeypatch.setattr("m2mdb.index.costs.ROW", 1.0)
     few_queries(monkeypatch)
 
 
