@@ -18,7 +18,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ from m2mdb.pager.errors import (
 from m2mdb.wal.store import Store, StoreOptions
 
 if TYPE_CHECKING:
+    from m2mdb.index.residence import Budget
+    from m2mdb.index.segment import Segment
     from m2mdb.index.text.analysis import Tokenizer
     from m2mdb.pager.vfs import Vfs
     from m2mdb.wal.snapshot import Snapshot
@@ -66,6 +68,7 @@ class Database:
         self._interrupted = False
         self._reading = Reading(self)
         self.scrubs = Scrubs()
+        self.budget: Budget | None = None  # PRAGMA memory_budget
         self.plans: dict[str, Any] = {}  # the query layer's prepared statements, by text
         self.extensions: Any = None  # the query layer's: what the program has added
         self.progress: Callable[[], object] | None = None  # asked at each check for an interrupt
@@ -412,6 +415,12 @@ class Database:
 
     # --------------------------------------------------------------- settings
 
+    def opened_segments(self) -> Iterator[Segment]:
+        """The segments of all collections that this connection has opened."""
+        if self._catalog is not None:
+            for entry in self._catalog.by_id.values():
+                yield from entry.segments.values()
+
     def header_value(self, name: str) -> int:
         """`user_version` or `application_id`."""
         with self.reading() as view:
@@ -476,6 +485,8 @@ class Reading:
                 snapshot.close()  # an interrupt: closing may be repeated
                 raise
             self._snapshot = None
+        if self._database.budget is not None:
+            self._database.budget.after_statement()
 
 
 class _Undoing:

@@ -260,6 +260,11 @@ class Extent:
             if 0 < kept < unit and position < last:
                 buffer[unit - kept : unit] = bytes(buffer[base + start : base + position])
 
+    def release(self, offset: int, size: int) -> None:
+        """Give back the memory of the map's pages within a range; views of it stay good."""
+        if self._content is not None and size > 0:
+            self._file.release(self._offset + offset, size)
+
     # -------------------------------------------------------------------------- verifying
 
     def verify(self, offset: int, size: int) -> None:

@@ -201,6 +201,9 @@ class MemoryFile:
             )
         return content.view(offset, size)
 
+    def release(self, offset: int, size: int) -> None:
+        """There is no other place for the bytes."""
+
     def lock(self, offset: int, size: int, *, exclusive: bool) -> bool:
         """Try to take or convert a byte-range lock; False when another holder prevents it."""
         content = self._writable("lock") if exclusive else self._open_content()
@@ -321,6 +324,10 @@ class MemoryVfs:
     def scratch(self, path: str, size: int) -> memoryview:
         """So many writable zero bytes."""
         return memoryview(bytearray(size))
+
+    def resident_bytes(self) -> int | None:
+        """Nobody says."""
+        return None
 
     def is_network(self, path: str) -> bool:
         """Never."""

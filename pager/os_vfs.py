@@ -174,6 +174,20 @@ class OsFile:
                 raise self._failure(error, "map") from error
         return whole[offset:end]
 
+    def release(self, offset: int, size: int) -> None:
+        """Give back the memory of mapped pages that lie within a range."""
+        whole = self._map
+        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        if (
+            whole is None
+            or not isinstance(whole.obj, mmap.mmap)
+            or not hasattr(mmap, "MADV_DONTNEED")
+        ):
+            return
+        end = min(offset + size, len(whole)) // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            whole.obj.madvise(mmap.MADV_DONTNEED, start, end - start)
+
     def lock(self, offset: int, size: int, *, exclusive: bool) -> bool:
         """Try to take or convert a byte-range lock; False when another holder prevents it."""
         self._locked = True
@@ -358,6 +372,14 @@ class OsVfs:
                 return memoryview(mmap.mmap(file.fileno(), size))
         except OSError as error:
             raise io_error(error, f"take {size} bytes of scratch beside", path) from error
+
+    def resident_bytes(self) -> int | None:
+        """Bytes of mapped files that this process has in memory, libraries too; None if unknown."""
+        try:
+            with open("/proc/self/statm", "rb", buffering=0) as file:
+                return int(file.read().split()[2]) * mmap.PAGESIZE
+        except OSError:
+            return None
 
     def is_network(self, path: str) -> bool:
         """Whether the path lies on a network file system (S29); asked once per device."""

@@ -167,6 +167,9 @@ class SimFile:
         self._machine.maps.setdefault(self.inode, []).append((weakref.ref(mapped), offset))
         return memoryview(mapped).toreadonly()
 
+    def release(self, offset: int, size: int) -> None:
+        """There is no other place for the bytes."""
+
     def lock(self, offset: int, size: int, *, exclusive: bool) -> bool:
         """Try to take or convert a byte-range lock; False when another holder prevents it."""
         try:

@@ -253,6 +253,10 @@ class SimVfs:
         """So many writable zero bytes, of which a crash leaves nothing."""
         return memoryview(bytearray(size))
 
+    def resident_bytes(self) -> int | None:
+        """Nobody says."""
+        return None
+
     def is_network(self, path: str) -> bool:
         """Never."""
         return False

@@ -85,6 +85,13 @@ class File(Protocol):
         """
         ...
 
+    def release(self, offset: int, size: int) -> None:
+        """Give back the memory of mapped pages that lie within a range.
+
+        Views of it stay; what is read of them later comes from the file again.
+        """
+        ...
+
     def lock(self, offset: int, size: int, *, exclusive: bool) -> bool:
         """Try to take or convert a byte-range lock; False when another holder prevents it.
 
@@ -165,6 +172,10 @@ class Vfs(Protocol):
         Nothing of them has a name, now or after a crash; the space is had (no store fails later).
         Raises OperationalError where it is not.
         """
+        ...
+
+    def resident_bytes(self) -> int | None:
+        """Bytes of mapped files that this process has in memory; None where nobody says."""
         ...
 
     def is_network(self, path: str) -> bool:

@@ -105,6 +105,17 @@ def _journal_size_limit(database: Database, value: PragmaValue) -> Result:
     return _one("journal_size_limit", database.store.journal_size_limit)
 
 
+def _memory_budget(database: Database, value: PragmaValue) -> Result:
+    """Bytes of the mapped file that may stay in memory between statements; 0: all."""
+    if value is not None:
+        if type(value) is not int or value < 0:
+            raise ProgrammingError(f"PRAGMA memory_budget = {value}: expected bytes, 0 or more")
+        from m2mdb.index.residence import Budget
+
+        database.budget = Budget(database, value) if value else None
+    return _one("memory_budget", database.budget.limit if database.budget else 0)
+
+
 def _wal_autocheckpoint(database: Database, value: PragmaValue) -> Result:
     """Frames in the log after which a commit checkpoints; 0 never does."""
     if value is not None:
@@ -215,6 +226,7 @@ _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
     "integrity_check": _integrity_check,
     "journal_size_limit": _journal_size_limit,
     "keep_commits": _keep_commits,
+    "memory_budget": _memory_budget,
     "page_count": _counted("page_count", page_count),
     "page_size": _page_size,
     "quick_check": _quick_check,
