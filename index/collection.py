@@ -27,8 +27,9 @@ from m2mdb.pager.errors import CorruptDatabaseError
 if TYPE_CHECKING:
     from m2mdb.compute.backend import Backend
     from m2mdb.index.found import Found
-    from m2mdb.index.prepared import Prepared
     from m2mdb.index.lexical import TextSearcher
+    from m2mdb.index.masks import KeptMasks
+    from m2mdb.index.prepared import Prepared
     from m2mdb.index.text.delta_postings import DeltaPostings
     from m2mdb.index.text.match_query import TextQuery
     from m2mdb.index.text.source import Source
@@ -86,6 +87,15 @@ class SegmentPart:
         """How many rows are live."""
         live = self.live
         return self.size if live is None else int(np.count_nonzero(live))
+
+    def column_id(self, column_index: int) -> int:
+        """The id by which the segment knows a column."""
+        return self._view.schema.columns[column_index].id
+
+    @property
+    def kept_masks(self) -> KeptMasks:
+        """Masks of all rows, for conditions that depend on these alone."""
+        return self.segment.masks
 
     def is_live(self, ordinal: int) -> bool:
         """Whether one row is live, without building the whole mask."""

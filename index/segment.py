@@ -41,11 +41,13 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from m2mdb.index.description import ABOUT, about_part, about_size
+from m2mdb.index.masks import KeptMasks
 from m2mdb.index.parts import check_directory, check_offsets, check_part, check_values
 from m2mdb.index.schema import VECTOR_DTYPES, Column
+from m2mdb.index.segment_record import SegmentRecord as SegmentRecord
 from m2mdb.index.values import VectorData
 from m2mdb.pager.errors import CorruptDatabaseError
-from m2mdb.pager.extent import Extent, ExtentDescriptor
+from m2mdb.pager.extent import Extent
 
 if TYPE_CHECKING:
     from m2mdb.index.hrm2 import SegmentLists
@@ -59,74 +61,11 @@ PART = np.dtype(
 )  # fmt: skip
 ALIGNMENT = 64  # a cache line, and the widest vector register
 DTYPES = {b"<i8", b"<u8", b"<u4", b"<u2", b"|u1", b"|i1", b"<f8", b"<f4", b"<f2"}
-RECORD = struct.Struct("<IIQQqqQQ")  # see SegmentRecord
 VALUES_CACHED_BYTES = 64 << 20  # decoded Python values of one column kept per segment
 WHOLE_BLOB_BYTES = 1 << 20  # a column's bytes that are verified whole at the first value read
 TEXT_PREFIX = "t."
 
 NamedPart = tuple[str, int, np.ndarray]
-
-
-class SegmentRecord:
-    """What the catalog keeps of a segment; replaced whole when rows of it end."""
-
-    __slots__ = (
-        "commit", "deleted", "extents", "id", "max_rowid", "min_rowid", "newest_end", "rows",
-        "version",
-    )  # fmt: skip
-
-    def __init__(self, id: int, rows: int, *, rowids: tuple[int, int], commit: int) -> None:
-        self.id = id
-        self.rows = rows
-        self.deleted = 0
-        self.min_rowid, self.max_rowid = rowids
-        self.commit = commit
-        self.version = 0  # grows with every change of the deletions, so that caches notice
-        self.newest_end = 0  # of a kept segment: the commit that ended the last of its rows
-        self.extents: tuple[ExtentDescriptor, ...] = ()
-
-    def encode(self) -> bytes:
-        """RECORD: id, extent count, rows, deleted, first and last rowid, commit, version."""
-        head = RECORD.pack(
-            self.id,
-            len(self.extents),
-            self.rows,
-            self.deleted,
-            self.min_rowid,
-            self.max_rowid,
-            self.commit,
-            self.version,
-        )
-        return head + b"".join(extent.encode() for extent in self.extents)
-
-    @classmethod
-    def decode(cls, raw: bytes, where: str) -> SegmentRecord:
-        """Raises CorruptDatabaseError where the counts cannot be."""
-        if len(raw) < RECORD.size:
-            raise CorruptDatabaseError(f"{where}: segment record of {len(raw)} bytes")
-        id_, extents, rows, deleted, low, high, commit, version = RECORD.unpack_from(raw)
-        size = ExtentDescriptor.SIZE
-        if len(raw) != RECORD.size + extents * size or deleted > rows or not rows or high < low:
-            raise CorruptDatabaseError(f"{where}: segment {id_} has an impossible record")
-        record = cls(id_, rows, rowids=(low, high), commit=commit)
-        record.deleted = deleted
-        record.version = version
-        record.extents = tuple(
-            ExtentDescriptor.decode(raw[at : at + size])
-            for at in range(RECORD.size, len(raw), size)
-        )
-        return record
-
-    def copy(self) -> SegmentRecord:
-        """A copy to change."""
-        other = SegmentRecord(
-            self.id, self.rows, rowids=(self.min_rowid, self.max_rowid), commit=self.commit
-        )
-        other.deleted = self.deleted
-        other.version = self.version
-        other.newest_end = self.newest_end
-        other.extents = self.extents
-        return other
 
 
 # ------------------------------------------------------------------------- building
@@ -243,7 +182,9 @@ class Segment:
         "_texts",
         "_values",
         "_views",
+        "dictionaries",
         "extents",
+        "masks",
         "record",
     )
 
@@ -258,6 +199,8 @@ class Segment:
         self._lists: dict[int, SegmentLists | None] = {}
         self._matrices: dict[int, np.ndarray] = {}
         self._views: dict[tuple[str, int], memoryview] = {}
+        self.masks = KeptMasks(record.rows)
+        self.dictionaries: dict[int, Any] = {}  # by column id, see `index.dictionary`
         self._directory: dict[tuple[str, int], tuple[Extent, int, np.dtype[Any], int]] = {}
         for extent in extents:
             self._read_directory(extent, f"{where}, segment {record.id}")

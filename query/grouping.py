@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from m2mdb.query import extensions
+from m2mdb.query import extensions, vectorised
 from m2mdb.query.affinity import Value
 from m2mdb.query.aggregates import AGGREGATES, is_aggregate, joined
 from m2mdb.query.calls import compile_piece
 from m2mdb.query.comparison import rank, sort_key
+from m2mdb.query.conditions import collation_of
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.json_functions import JSON_AGGREGATES
@@ -40,6 +41,11 @@ class AggregateCall:
             place = JSON_AGGREGATES[node.name]
             self.arguments[place] = _piece(node.arguments[place], scope)
         self._make = extensions.aggregate(node.name, len(node.arguments))
+
+    @property
+    def is_extension(self) -> bool:
+        """Whether the program has made it."""
+        return self._make is not None
 
     def reduce(self, values: Sequence[list[Value]], places: Sequence[int]) -> Value:
         """The aggregate over some of the rows, whose arguments stand in columns."""
@@ -129,15 +135,21 @@ class GroupScope:
 class Grouping:
     """The work between the rows and the groups' rows."""
 
-    __slots__ = ("_keys", "scope")
+    __slots__ = ("_keys", "_plain_keys", "scope")
 
     def __init__(self, scope: RowScope, keys: Sequence[Expression]) -> None:
         """Compile the expressions behind the grouping in `scope` before `run`."""
         self.scope = GroupScope(scope, keys)
         self._keys = [Computed(key, scope, collated=True) for key in keys]
+        # a key that is computed, or has a collation, may be no number although it looks like one
+        self._plain_keys = None if any(map(collation_of, keys)) else keys
 
     def run(self, rows: Columns, bindings: Bindings) -> list[tuple[Any, ...]]:
         """One row a group, ordered by the keys; without keys, one row for all."""
+        if self._plain_keys is not None:
+            arrays = vectorised.grouped(self.scope, self._plain_keys, rows)
+            if arrays is not None:
+                return arrays
         base, count = self.scope.base, len(rows)
         columns = [rows.column(source) for source in base.sources]
         keys = [key.values(columns, count, bindings) for key in self._keys]

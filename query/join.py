@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 
 BLOCK_PAIRS = 1 << 20  # pairs that a check sees at once where there are no keys
 KINDS = ("inner", "cross", "left", "right", "full", "natural")
-_WHOLE = ("INTEGER", "TIMESTAMP", "BOOLEAN")
+_CODED = ("INTEGER", "TIMESTAMP", "BOOLEAN", "TEXT")
+Coded = tuple[np.ndarray, list[str]]  # codes of texts, and what they stand for
 
 
 class Step:
@@ -188,14 +189,14 @@ class _KeySide:
         return found
 
     @property
-    def whole_source(self) -> tuple[int, str] | None:
-        """The source and type of a plain column of whole numbers; None for all else."""
+    def plain_source(self) -> tuple[int, str] | None:
+        """The source and type of a plain column of whole numbers or texts; None for all else."""
         if self._shapes or self._computed.position is None or not isinstance(self.node, ColumnRef):
             return None
         type = self._scope.column(self.node).type
         source = self._scope.sources[self._computed.position]
         assert isinstance(source, int)
-        return (source, type) if type in _WHOLE else None
+        return (source, type) if type in _CODED else None
 
 
 class _KeyPair:
@@ -209,12 +210,23 @@ class _KeyPair:
         self.term = term
 
     def numbers(self, rows: JoinedRows, table: JoinedRows) -> Any:
-        """Both sides as arrays, where both are columns of one type of whole numbers."""
-        one, other = self.left.whole_source, self.right.whole_source
+        """Both sides as arrays, where both are columns of whole numbers, or texts with codes."""
+        one, other = self.left.plain_source, self.right.plain_source
         if one is None or other is None or one[1] != other[1]:
             return None
+        if one[1] == "TEXT":
+            return self._codes(rows.codes(one[0]), table.codes(other[0]))
         left, right = rows.numbers(one[0]), table.numbers(other[0])
         return None if left is None or right is None else (left, right)
+
+    def _codes(self, left: Coded | None, right: Coded | None) -> Any:
+        """Codes that mean the same on both sides; −1 equals nothing."""
+        if left is None or right is None:
+            return None
+        known = {value: code for code, value in enumerate(left[1])}
+        moved = np.array([*[known.get(value, -1) for value in right[1]], -1], np.int32)
+        mine, theirs = left[0], moved[right[0]]
+        return (mine, mine < 0), (theirs, theirs < 0)
 
 
 def _key_pair(term: Expression, scope: JoinScope, before: set[int], table: int) -> _KeyPair | None:

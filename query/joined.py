@@ -35,6 +35,10 @@ class Rows(Protocol):
         """The values of a numeric column and its NULLs."""
         ...
 
+    def codes(self, source: int) -> tuple[np.ndarray, list[str]] | None:
+        """The codes of a TEXT column and what they stand for."""
+        ...
+
 
 class Layout:
     """How the columns of several tables are numbered one after the other.
@@ -107,6 +111,15 @@ class JoinedRows:
         if nulls is not None:
             absent = absent | nulls[places]
         return picked, absent if absent.any() else None
+
+    def codes(self, source: int) -> tuple[np.ndarray, list[str]] | None:
+        """The codes of a TEXT column and what they stand for; −1 is NULL."""
+        table, own = self._layout.table(source)
+        found = self._tables[table].codes(own)
+        places = self._places[table]
+        if found is None or places is None:
+            return found
+        return np.append(found[0], np.int32(-1))[places], found[1]
 
     def reordered(self, order: np.ndarray) -> JoinedRows:
         """Some of the rows, by their places in this order."""

@@ -17,12 +17,13 @@ Invariants
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import islice, repeat
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from m2mdb.index.dictionary import tested
 from m2mdb.query.affinity import NONE, Value, microseconds, truth
 from m2mdb.query.bounds import number_comparison
 from m2mdb.query.comparison import DIRECT_OPERATORS, MIRRORED, conversions, member_set
@@ -52,6 +53,10 @@ from m2mdb.query.nodes import (
 )
 from m2mdb.query.pattern import like_matcher
 from m2mdb.query.scope import ROWID, RowScope
+from m2mdb.query.stability import key_of, parameters_of
+
+if TYPE_CHECKING:
+    from m2mdb.index.masks import KeptMasks
 
 Mask = np.ndarray
 Ordinals = np.ndarray | None
@@ -97,15 +102,27 @@ class Term(Protocol):
 class Filter:
     """A predicate with its values bound: what a search or a scan asks of each part."""
 
-    __slots__ = ("_bindings", "_term")
+    __slots__ = ("_bindings", "_key", "_term")
 
-    def __init__(self, term: Term, bindings: Bindings) -> None:
+    def __init__(self, term: Term, bindings: Bindings, key: Hashable | None = None) -> None:
+        """`key` stands for the values that are bound, where nothing else matters to the mask."""
         self._term = term
         self._bindings = bindings
+        self._key = key
 
     def mask(self, part: Part) -> Mask:
-        """bool (part.size,): the live rows that pass."""
+        """bool (part.size,): the live rows that pass; not to be changed."""
         live = part.live
+        kept: KeptMasks | None = None
+        if self._key is not None:
+            kept = getattr(part, "kept_masks", None)  # segments alone have them
+        if kept is not None and (live is None or self._term.cost < CLOSURES):  # V2
+            key = self._term, self._key
+            mask = kept.get(key)
+            if mask is None:
+                mask = self._term.mask(part, None, self._bindings)
+                kept.keep(key, mask)
+            return mask if live is None else mask & live
         if live is None:
             return self._term.mask(part, None, self._bindings)
         rows = np.flatnonzero(live)
@@ -122,14 +139,17 @@ class Filter:
 class Predicate:
     """A compiled WHERE."""
 
-    __slots__ = ("term",)
+    __slots__ = ("_parameters", "term")
 
-    def __init__(self, term: Term) -> None:
+    def __init__(self, term: Term, parameters: tuple[int, ...] | None = None) -> None:
+        """`parameters`: see `stability.parameters_of`."""
         self.term = term
+        self._parameters = parameters
 
     def bind(self, bindings: Bindings) -> Filter:
         """The predicate with the statement's values."""
-        return Filter(self.term, bindings)
+        indexes = self._parameters
+        return Filter(self.term, bindings, None if indexes is None else key_of(bindings, indexes))
 
 
 def compile_predicate(node: Expression, scope: RowScope) -> Predicate:
@@ -137,7 +157,7 @@ def compile_predicate(node: Expression, scope: RowScope) -> Predicate:
 
     Raises what `compile_expression` raises.
     """
-    return Predicate(_compile(node, scope, True))
+    return Predicate(_compile(node, scope, True), parameters_of(node))
 
 
 def _compile(node: Expression, scope: RowScope, wanted: bool) -> Term:
@@ -357,12 +377,17 @@ class Compare:
         wanted = bytes if self._type == "BLOB" else str
         if type(constant) is not wanted:
             return None
+        if self._type == "TEXT":
+            compare = DIRECT_OPERATORS[self._symbol]
+            found = tested(part, self._column, rows, lambda value: compare(value, constant))
+            if found is not None:
+                return found
         values = part.values(self._column, rows)
         if self._symbol == "=":
             return np.fromiter(map(operator.eq, values, repeat(constant)), bool, len(values))
         apply = DIRECT_OPERATORS[self._symbol]
-        found = [value is not None and apply(value, constant) for value in values]
-        return np.array(found, bool)
+        passed = [value is not None and apply(value, constant) for value in values]
+        return np.array(passed, bool)
 
 
 class Null:
@@ -416,6 +441,11 @@ class Member:
         )
         if not members and not has_null:
             return np.full(_count(part, rows), not self._wanted)
+        wanted = self._wanted
+        if self._type == "TEXT" and (wanted or not has_null):
+            known = tested(part, self._column, rows, lambda value: (value in members) is wanted)
+            if known is not None:
+                return known
         values = values_of(part, self._column, rows)
         found = np.fromiter(map(members.__contains__, values), bool, len(values))
         if self._wanted:
@@ -441,6 +471,9 @@ class Match:
     def mask(self, part: Part, rows: Ordinals, bindings: Bindings) -> Mask:
         """One match a row."""
         matches, wanted = self._matches, self._wanted
+        known = tested(part, self._column, rows, lambda value: matches(value) is wanted)
+        if known is not None:
+            return known
         values = part.values(self._column, rows)
         found: list[bool] = []
         for start in range(0, len(values), SLICE):

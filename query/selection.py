@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.dictionary import dictionary_of
 from m2mdb.query.scope import ROWID
 
 if TYPE_CHECKING:
@@ -101,6 +102,33 @@ class Selection:
         if self._order is not None:
             whole, mask = whole[self._order], mask[self._order]
         return whole, mask if mask.any() else None
+
+    def codes(self, source: int) -> tuple[np.ndarray, list[str]] | None:
+        """The codes of a TEXT column in order, and what they stand for; −1 is NULL.
+
+        None for other columns, and where the values are too many.
+        """
+        columns = self._view.schema.columns
+        if source == ROWID or columns[source].type != "TEXT":
+            return None
+        known: dict[str, int] = {}
+        found = []
+        for part, rows in zip(self._view.parts(), self._chosen, strict=True):
+            if not len(rows):
+                continue
+            dictionary = dictionary_of(part, source)
+            if dictionary is None:
+                return None
+            codes, values = dictionary
+            moved = [known.setdefault(value, len(known)) for value in values]
+            some = codes if len(rows) == part.size else codes[rows]
+            if moved != list(range(len(moved))):
+                some = np.array([*moved, -1], np.int32)[some]
+            found.append(some)
+        if not found:
+            return None
+        whole = found[0] if len(found) == 1 else np.concatenate(found)
+        return (whole if self._order is None else whole[self._order]), list(known)
 
     def _whole_column(self, source: int) -> list[Any]:
         """All chosen rows' values, then put in order."""

@@ -1,0 +1,140 @@
+"""Dictionaries: the few values of a TEXT column as numbers, for grouping without a loop a row.
+
+A segment never changes, so its codes are made once for each connection and kept with it. A column
+with many different values has none: its codes would cost more than they save.
+
+Invariants
+    DI1 `values[codes[i]]` is the value of row i, -1 stands for NULL; the values are distinct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from m2mdb.index.collection import SegmentPart
+from m2mdb.index.parts import check_offsets
+from m2mdb.pager.errors import CorruptDatabaseError
+
+if TYPE_CHECKING:
+    from m2mdb.index.segment import Segment
+
+Dictionary = tuple[np.ndarray, list[str]]  # int32 codes of all rows, and what they stand for
+
+MOST_VALUES = 1 << 16  # of one dictionary
+FEWEST_ROWS_EACH = 4  # rows a value in the mean, below which a dictionary does not pay
+LEAST_TESTED = 4096  # rows of a part whose values are tested through a dictionary
+LONGEST = 64  # bytes of a text that is compared by words
+WORD = 8
+UNSUITED = object()
+KEPT_ROWS = 1 << 24  # codes of a larger segment are not kept
+
+
+class HasValues(Protocol):
+    """Any part: of a collection, or of a table in memory."""
+
+    size: int
+
+    def values(self, column_index: int) -> list[Any]:
+        """The values of all rows."""
+        ...
+
+
+def dictionary_of(part: HasValues, column_index: int) -> Dictionary | None:
+    """The codes of a TEXT column of a part; None where its values are too many."""
+    if not isinstance(part, SegmentPart):
+        return _made(part.values(column_index))
+    kept: dict[int, Dictionary | None] = part.segment.dictionaries
+    column_id = part.column_id(column_index)
+    if column_id not in kept:
+        made = _made_of_bytes(part.segment, column_id)
+        if made is UNSUITED:
+            made = _made(part.values(column_index))
+        assert made is None or isinstance(made, tuple)
+        if part.size > KEPT_ROWS:
+            return made
+        kept[column_id] = made
+    return kept[column_id]
+
+
+def _made_of_bytes(segment: Segment, column_id: int) -> Dictionary | object | None:
+    """The codes of short texts from their bytes, eight at a time; UNSUITED for others.
+
+    Two texts are equal where their lengths and all their words of eight bytes are.
+    """
+    offsets, blob = segment.array("offsets", column_id), segment.array("blob", column_id)
+    check_offsets(offsets, f"segment {segment.id}: offsets of column {column_id}")
+    if len(offsets) != segment.rows + 1 or int(offsets[-1]) > len(blob):
+        raise CorruptDatabaseError(f"segment {segment.id}: offsets of column {column_id}")
+    starts = offsets[:-1].astype(np.int64)
+    lengths = offsets[1:].astype(np.int64) - starts
+    longest = int(lengths.max())
+    if longest > LONGEST:
+        return UNSUITED
+    most = _most(segment.rows)
+    padded = np.concatenate([blob, np.zeros(2 * WORD, np.uint8)])
+    words = np.ndarray(len(padded) - WORD + 1, "<u8", padded, 0, (1,))  # one from each byte on
+    codes = lengths
+    for at in range(0, longest, WORD):
+        left = np.clip(lengths - at, 0, WORD)
+        found = words[np.where(left > 0, starts + at, 0)]
+        shift = (8 * (WORD - left)).astype(np.uint64) % np.uint64(64)
+        found = np.where(left > 0, (found << shift) >> shift, np.uint64(0))
+        distinct, inverse = np.unique(found, return_inverse=True)
+        if len(distinct) > most:
+            return None
+        codes = codes * len(distinct) + inverse
+        if at:
+            codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
+    nulls = segment.array("nulls", column_id) if segment.has("nulls", column_id) else None
+    if nulls is not None:
+        codes = np.where(nulls != 0, -1, codes)
+    known, inverse = np.unique(codes, return_inverse=True)
+    if len(known) > most + 1:
+        return None
+    first = np.zeros(len(known), np.int64)
+    first[inverse[::-1]] = np.arange(segment.rows - 1, -1, -1)
+    values = [
+        str(blob[starts[row] : starts[row] + lengths[row]].tobytes(), "utf-8")
+        for row in first.tolist()
+    ]
+    if len(known) and known[0] == -1:
+        return (inverse - 1).astype(np.int32), values[1:]
+    return inverse.astype(np.int32), values
+
+
+def _most(rows: int) -> int:
+    """How many values a dictionary of so many rows may have."""
+    return min(MOST_VALUES, max(64, rows // FEWEST_ROWS_EACH))
+
+
+def _made(values: list[Any]) -> Dictionary | None:
+    distinct = dict.fromkeys(values)
+    distinct.pop(None, None)
+    if len(distinct) > _most(len(values)):
+        return None
+    codes: dict[Any, int] = {value: code for code, value in enumerate(distinct)}
+    codes[None] = -1
+    found = np.fromiter(map(codes.__getitem__, values), np.int32, len(values))
+    return found, list(distinct)
+
+
+def tested(
+    part: object, column_index: int, rows: np.ndarray | None, test: Callable[[Any], bool]
+) -> np.ndarray | None:
+    """For which rows (all, where None) of a TEXT column a test holds, NULLs failing it.
+
+    The test is made once for each value; None where there is no dictionary of the column.
+    """
+    if not isinstance(part, SegmentPart) or part.size < LEAST_TESTED:
+        return None
+    found = dictionary_of(part, column_index)
+    if found is None:
+        return None
+    codes, values = found
+    holds = np.zeros(len(values) + 1, bool)  # the last one, −1, is NULL
+    holds[: len(values)] = [test(value) for value in values]
+    passed: np.ndarray = holds[codes if rows is None else codes[rows]]
+    return passed
