@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query import arithmetic, extensions, jsonpath
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, cast, cast_type, truth
 from m2mdb.query.aggregates import is_aggregate
@@ -69,13 +69,14 @@ from m2mdb.query.nodes import (
     VectorLiteral,
 )
 from m2mdb.query.scope import Scope
+from m2mdb.query.vectors import compile_distance, is_distance
 
 
 def compile_expression(node: Expression, scope: Scope) -> Evaluator:
     """A closure that gives the expression's value for a row.
 
     Raises ProgrammingError: an unknown column, function or collation, a wrong number of
-    arguments, nesting too deep. NotSupportedError: an operator that is not built yet.
+    arguments, nesting too deep.
     """
     slot = scope.replacement(node)
     if slot is not None:
@@ -155,9 +156,9 @@ def _binary(node: Binary, scope: Scope) -> Evaluator:
         return compile_logic(node, scope, compile_expression)
     if node.operator in COMPARISONS:
         return compile_comparison(node, scope, compile_expression)
-    if node.operator in arithmetic.BINARY:
-        return _arithmetic(node, scope)
-    raise NotSupportedError(f"operator {node.operator} is not built yet; use SEARCH … NEAR")
+    if is_distance(node):
+        return compile_distance(node, scope, compile_expression)
+    return _arithmetic(node, scope)
 
 
 def _arithmetic(node: Binary, scope: Scope) -> Evaluator:

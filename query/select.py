@@ -34,6 +34,7 @@ from m2mdb.query.functions import Bindings
 from m2mdb.query.grouping import Grouping
 from m2mdb.query.join import JoinSource
 from m2mdb.query.joined import JoinedRows
+from m2mdb.query.nearest_rows import NearestRows, plan_nearest
 from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Join, OrderItem, Source
 from m2mdb.query.ordering import SortKey, distinct_rows, row_limit, sorted_order
 from m2mdb.query.plan import Explained, Plan
@@ -42,6 +43,7 @@ from m2mdb.query.result import Result
 from m2mdb.query.scope import RowScope, Subqueries
 from m2mdb.query.selection import Selection
 from m2mdb.query.sources import Context, TableSource, leaf_of
+from m2mdb.query.vectors import is_distance
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
@@ -72,8 +74,8 @@ class SelectPlan(Plan):
     """A SELECT, compiled."""
 
     __slots__ = (
-        "_counts_all", "_distinct", "_grouped", "_limits", "_order", "_projection", "_scope",
-        "_source",
+        "_counts_all", "_distinct", "_grouped", "_limits", "_nearest", "_order", "_projection",
+        "_scope", "_source",
     )  # fmt: skip
 
     def __init__(self, statement: Select, view: View, count: int, planner: Planner) -> None:
@@ -102,7 +104,7 @@ class SelectPlan(Plan):
             for node in statement.group_by
         ]
         order = [
-            (item, level.resolve(order_expression(item, outputs, aliases, scope)))
+            ordered(item, level.resolve(order_expression(item, outputs, aliases, scope)))
             for item in statement.order_by
         ]
         having = statement.having
@@ -115,12 +117,15 @@ class SelectPlan(Plan):
         self._projection: Projection | None = None
         self._order: tuple[list[OrderItem], Projection] | None = None
         self._counts_all = False
+        self._nearest: NearestRows | None = None
         if keys or having is not None or any(map(has_aggregate, expressions)):
             self._grouped = _GroupedWork(scope, keys, outputs, having, order)
             is_plain = where is None and not keys and isinstance(source, TableSource)
             self._counts_all = is_plain and self._grouped.is_count
         else:
             self._projection = Projection(outputs, scope)
+            if not self._distinct:
+                self._nearest = plan_nearest(source, order, statement.limit is not None)
             if order:
                 named = [Output("", node) for _, node in order]
                 items = [item for item, _ in order]
@@ -166,7 +171,11 @@ class SelectPlan(Plan):
         if self._counts_all and isinstance(self._source, TableSource):
             counted = [(self._source.open(view, bindings).count(),) * len(names)]
             return Result(names, _cut(counted, limit, offset), types=types)
-        selection = self._source.select(view, bindings)
+        selection: Rows | None = None
+        if self._nearest is not None and limit is not None:
+            selection = self._nearest.select(view, bindings, limit + offset)
+        if selection is None:
+            selection = self._source.select(view, bindings)
         if self._grouped is not None:
             rows = self._grouped.run(selection, bindings)
         else:
@@ -205,6 +214,8 @@ class SelectPlan(Plan):
     def explain(self, view: View) -> Explained:
         """The access, then what happens to its rows."""
         lines: Explained = self._source.explain(view)
+        if self._nearest is not None:
+            lines = [(0, self._nearest.describe(view))]
         if self._counts_all:
             depth, described = lines[0]
             lines[0] = depth, described.replace("SCAN", "COUNT", 1)
@@ -310,6 +321,13 @@ class _GroupedWork:
             ]
             groups = [groups[place] for place in sorted_order(keys, len(groups)).tolist()]
         return [tuple([run(group, bindings) for run in self._outputs]) for group in groups]
+
+
+def ordered(item: OrderItem, node: Expression) -> tuple[OrderItem, Expression]:
+    """A term of ORDER BY; a distance that is NULL is behind all others, as in pgvector."""
+    if is_distance(node) and item.nulls_first is None:
+        item = OrderItem(item.expression, item.descending, item.descending, item.position)
+    return item, node
 
 
 def _group_type(node: Expression, scope: RowScope) -> str | None:

@@ -97,11 +97,12 @@ def same_rows(mine: list[tuple[Any, ...]], other: list[tuple[Any, ...]], loose: 
     )
 
 
-def _key(row: tuple[Any, ...]) -> list[tuple[int, Any]]:
-    """Sorts rows of values of any type; numbers by about their size."""
+def _key(row: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Sorts rows of values of any type; reals that are nearly the same by what stands behind."""
     return [
         (0, 0) if each is None
-        else (1, float(f"{each:.9g}")) if isinstance(each, int | float)
+        else (1, each) if isinstance(each, int)
+        else (1, float(f"{each:.9g}")) if isinstance(each, float)
         else (2, each) if isinstance(each, str)
         else (3, each)
         for each in row
