@@ -18,8 +18,8 @@ a further extent of the segment, one for each column, and come and go without th
     h.effort          f32: how many shares, points of k, points of recall and ranges of hardness;
                       the first three of these; then the arrays of `calibration.Table`; absent in
                       older files
-    h.error           f32[1]: mean distance of the rows from their first lists' centroids when these
-                      were trained, the baseline of `index.drift`; absent in older files
+    h.error           f32[1]: mean squared distance of the rows from their first lists' centroids
+                      when these were trained, the baseline of `index.drift`; absent in older files
 
 Invariants
     HL1 Every row that is not NULL stands in the lists.

@@ -8,7 +8,7 @@ neighbours. Rows that are all alike cannot be told apart: their list stays long.
 
 Invariants
     B1  The supers, and which of them are near each other, stay: lists change within their super.
-    B2  Depends on rows and seed alone; ends after ROUNDS.
+    B2  Depends on rows and seed alone, and takes one more assignment of the sample at most.
 """
 
 from __future__ import annotations
@@ -28,27 +28,32 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int32]
 
 LONG = 3.0  # times the mean: then 99 lists of 100 have at most 4 times, of all rows too
-ROUNDS = 2
+FEW = 0.002  # share of lists that may be long or empty without anything being done
 SPLIT_ROUNDS = 4  # of k-means within a list
 
 
 def balanced(
-    router: Router, rows: Floats, rng: np.random.Generator, tick: Callable[[], None]
+    router: Router,
+    rows: Floats,
+    first: Ints,
+    rng: np.random.Generator,
+    tick: Callable[[], None],
 ) -> Router:
-    """The router with long lists split and empty ones left out, by the rows of a sample."""
+    """The router with long lists split and empty ones left out.
+
+    rows   the sample
+    first  the list of each, by which the centroids were made
+    """
     from m2mdb.compute.hrm2.training import assign, means_of
 
-    for _ in range(ROUNDS):
-        first = assign(router, rows, tick=tick)[0]
-        sizes = np.bincount(first, minlength=len(router.centers))
-        mean = len(rows) / max(1, len(sizes))
-        is_long = (sizes > LONG * mean) & (sizes >= 2)
-        if not is_long.any() and sizes.all():
-            break
-        router = _changed(router, rows, first, (sizes, is_long, mean), rng)
-        first = assign(router, rows, tick=tick)[0]
-        router = router._replace(centers=means_of(rows, first, router.centers))
-    return router
+    sizes = np.bincount(first, minlength=len(router.centers))
+    mean = len(rows) / max(1, len(sizes))
+    is_long = (sizes > LONG * mean) & (sizes >= 2)
+    if np.count_nonzero(is_long | (sizes == 0)) <= FEW * len(sizes):
+        return router
+    router = _changed(router, rows, first, (sizes, is_long, mean), rng)
+    first = assign(router, rows, tick=tick)[0]
+    return router._replace(centers=means_of(rows, first, router.centers))
 
 
 def _changed(

@@ -93,7 +93,7 @@ def train(rows: Floats, lists: int, seed: int = 0, tick: Callable[[], None] = ne
         first = assign(router, rows, tick=tick)[0]
         centers = means_of(rows, first, router.centers)
         router = Router(router.supers, centers, router.owned, router.near)
-    return balanced(router, rows, rng, tick)
+    return balanced(router, rows, first, rng, tick)
 
 
 def _shares(sizes: NDArray[np.int64], lists: int) -> NDArray[np.int64]:

@@ -171,8 +171,8 @@ from m2mdb.index.scratch import Scratch
 from m2mdb.index.values import VectorData
 from m2mdb.index.schema import Column
 import m2mdb
-training.SAMPLE_BYTES = 8 << 20
-scratch.MEMORY_BYTES = 16 << 20
+training.SAMPLE_BYTES = 4 << 20
+scratch.MEMORY_BYTES = 4 << 20
 con = m2mdb.connect({str(tmp_path / "m.m2m")!r})
 rows = np.lib.format.open_memmap({str(tmp_path / "rows.npy")!r}, mode="r")
 column = Column("v", "VECTOR")
@@ -190,7 +190,7 @@ work.tick = look
 hrm2.lists_parts(column, values, measured=False, scratch=work)
 print(most - before)
 """
-    rows = np.random.default_rng(1).standard_normal((120_000, 256)).astype(np.float32)
+    rows = np.random.default_rng(1).standard_normal((40_000, 256)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(out.stdout) < rows.nbytes
@@ -230,3 +230,26 @@ def test_a_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = clustered(5000, 16)
     router = train(rows, 50, 1)
     assert len(router.centers) >= 25
+
+
+def test_a_progress_handler_sees_the_blocks_and_may_stop_them(
+    con: m2mdb.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "CHUNK_BYTES", 256 * 24)
+    con.execute("DELETE FROM notes WHERE n < 300")
+    calls = 0
+
+    def asked() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls > 25
+
+    con.set_progress_handler(asked, 1)
+    with pytest.raises(OperationalError, match="progress handler"):
+        con.execute("OPTIMIZE")
+    con.set_progress_handler(None, 1)
+    assert calls == 26
+    assert con.execute("SELECT count(*) FROM notes").fetchone() == (ROWS - 300,)
+    assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    con.execute("OPTIMIZE")
+    assert lists_of(con)[0] > 10
