@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from m2mdb.hits import Hits
     from m2mdb.index.receipts import Receipt
     from m2mdb.index.schema import CollectionSchema
+    from m2mdb.query.copying import Progress
     from m2mdb.row import Row
 
     Array = np.ndarray[Any, Any]
@@ -140,6 +142,18 @@ class Collection:
     async def feedback(self, near: Any, relevant: Any = (), irrelevant: Any = ()) -> None:
         """Learn from what was relevant to a query."""
         await self._run(lambda: self.plain.feedback(near, relevant, irrelevant))
+
+    async def copy_to(
+        self, path: str | os.PathLike[str], *, progress: Progress | None = None, **options: Any
+    ) -> int:
+        """Write all rows to a file; `progress` is called in the connection's thread."""
+        return await self._run(lambda: self.plain.copy_to(path, progress=progress, **options))
+
+    async def copy_from(
+        self, path: str | os.PathLike[str], *, progress: Progress | None = None, **options: Any
+    ) -> int:
+        """Add the rows of a file, all or none; `progress` is called in the connection's thread."""
+        return await self._run(lambda: self.plain.copy_from(path, progress=progress, **options))
 
     async def arrow(self) -> pyarrow.Table:
         """All rows and columns as an Arrow table."""

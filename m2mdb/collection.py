@@ -6,6 +6,7 @@ committed when it returns, with and without autocommit.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from types import NoneType
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
+    from m2mdb.query.copying import Progress
 
     OnConflict = Literal["error", "replace", "ignore"]
     Array = np.ndarray[Any, Any]
@@ -354,6 +356,40 @@ class Collection:
     def feedback(self, near: Any, relevant: Any = (), irrelevant: Any = ()) -> None:
         """Learn from what was relevant to a query; not built yet, raises NotSupportedError."""
         raise NotSupportedError("feedback is not built yet")
+
+    def copy_to(
+        self, path: str | os.PathLike[str], *, progress: Progress | None = None, **options: Any
+    ) -> int:
+        """Write all rows to a file, as COPY … TO; returns how many.
+
+        progress   called with (rows done, rows in all) after each batch; it may raise to stop
+        options    format, delimiter, column
+        """
+        with self.connection.lock:
+            database = self.connection.engine()
+            from m2mdb.connection import language
+            from m2mdb.query.copying import copy_to
+
+            language()  # knows the formats
+            return copy_to(database, self.name, os.fspath(path), options, progress)
+
+    def copy_from(
+        self, path: str | os.PathLike[str], *, progress: Progress | None = None, **options: Any
+    ) -> int:
+        """Add the rows of a file, all or none, as COPY … FROM; returns how many.
+
+        progress   called with (rows done, rows in all or None) after each batch; it may raise
+        options    format, on_conflict, delimiter, column
+        """
+        from m2mdb.connection import language
+        from m2mdb.query.copying import copy_from
+
+        language()  # knows the formats
+        count = self.connection.within_one(
+            lambda database: copy_from(database, self.name, os.fspath(path), options, progress)
+        )
+        self.connection.total_changes += count
+        return count
 
     def arrow(self) -> pyarrow.Table:
         """All rows and columns as an Arrow table; errors as `Cursor.arrow` raises them."""

@@ -189,6 +189,10 @@ class Connection(Hooks):
             for statement in language().split(script):
                 self.run(statement)
 
+    def within_one(self, action: Callable[[Database], T]) -> T:
+        """What `action` does, all or nothing; committed at once outside a transaction."""
+        return self._whole(action)
+
     def _whole(self, action: Callable[[Database], T]) -> T:
         with self.lock:
             database = self.engine()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from m2mdb.adapters import ADAPTERS
 from m2mdb.columns import read_table
 from m2mdb.pager.errors import InterfaceError, ProgrammingError
-from m2mdb.query import binding, bound
+from m2mdb.query import binding, bound, copying
 from m2mdb.query.ast import Delete
 from m2mdb.query.authorization import authorized_condition
 from m2mdb.query.binding import bind
@@ -33,8 +33,26 @@ if TYPE_CHECKING:
     from m2mdb.index.view import View
     from m2mdb.query.result import Result
 
+
+class LateFiles:
+    """COPY's files; their formats are loaded at the first COPY."""
+
+    def open_reader(self, *about: Any) -> Any:
+        """See `query.copying.Files`."""
+        from m2mdb.copying import OsFiles
+
+        return OsFiles().open_reader(*about)
+
+    def open_writer(self, *about: Any) -> Any:
+        """See `query.copying.Files`."""
+        from m2mdb.copying import OsFiles
+
+        return OsFiles().open_writer(*about)
+
+
 binding.ADAPTERS = ADAPTERS
 bound.READ[:] = [read_table]
+copying.FILES[:] = [LateFiles()]
 
 KEPT_CONDITIONS = 256  # compiled ones; all go when there are more
 

@@ -68,11 +68,7 @@ def connect(
     LostCommitsWarning where the log is damaged and commits in it are lost.
     """
     wanted = target(path, uri=uri, read_only=read_only)
-    check_options(timeout, page_size, synchronous)
-    if isinstance(detect_types, bool) or detect_types not in (0, 1, 2, 3):
-        raise InterfaceError(
-            f"detect_types is {detect_types!r}, not PARSE_DECLTYPES, PARSE_COLNAMES or 0"
-        )
+    check_options(timeout, page_size, synchronous, detect_types)
     from m2mdb.index.database import Database
     from m2mdb.wal.store import StoreOptions
 
@@ -99,12 +95,17 @@ def connect(
         database, wanted.path, encoders=encoders, thread=thread, detect_types=detect_types
     )
     if database.store.lost is not None:
-        try:
-            connection.tell_of_lost_commits()
-        except BaseException:  # the caller has made it an error
-            connection.close()
-            raise
+        tell_or_close(connection)
     return connection
+
+
+def tell_or_close(connection: Connection) -> None:
+    """Warn of commits that a damaged log has lost; where that is an error, close."""
+    try:
+        connection.tell_of_lost_commits()
+    except BaseException:  # the caller has made it an error
+        connection.close()
+        raise
 
 
 def admit(database: Database) -> None:
@@ -118,7 +119,7 @@ def admit(database: Database) -> None:
         raise
 
 
-def check_options(timeout: float, page_size: int, synchronous: str) -> None:
+def check_options(timeout: float, page_size: int, synchronous: str, detect_types: int = 0) -> None:
     """Raise InterfaceError or ProgrammingError for an option that cannot be."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise InterfaceError(f"timeout is {type(timeout).__name__}, not a number of seconds")
@@ -128,6 +129,10 @@ def check_options(timeout: float, page_size: int, synchronous: str) -> None:
         raise ProgrammingError(f"page_size {page_size!r} is not one of {PAGE_SIZES}")
     if synchronous not in SYNCHRONOUS:
         raise ProgrammingError(f"synchronous {synchronous!r} is not full, normal or off")
+    if isinstance(detect_types, bool) or detect_types not in (0, 1, 2, 3):
+        raise InterfaceError(
+            f"detect_types is {detect_types!r}, not PARSE_DECLTYPES, PARSE_COLNAMES or 0"
+        )
 
 
 def vfs_of(wanted: Target) -> Vfs:

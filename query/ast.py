@@ -2,7 +2,7 @@
 
     Statement      CreateCollection AlterCollection DropCollection CreateIndex DropIndex
                    Insert Update Delete Begin Commit Rollback Savepoint Release Explain Pragma
-                   Checkpoint Optimize Forget Vacuum Unbuilt
+                   Checkpoint Optimize Forget Vacuum Copy Unbuilt
     +-- Query      Select Search Values Compound With
 
 The expressions and parts that they are made of stand in nodes.py and are handed on here; its
@@ -68,6 +68,7 @@ __all__ = [
     "Commit",
     "CommonTable",
     "Compound",
+    "Copy",
     "CreateCollection",
     "CreateIndex",
     "Decay",
@@ -461,6 +462,26 @@ class Optimize(Statement):
     def __init__(self, collection: str | None, position: int) -> None:
         super().__init__(position)
         self.collection = collection
+
+
+class Copy(Statement):
+    """`COPY collection TO | FROM path [(options)]`; path is a Literal with a text or a Parameter."""
+
+    __slots__ = ("collection", "is_export", "options", "path")
+
+    def __init__(
+        self,
+        collection: str,
+        path: Literal | Parameter,
+        options: list[Option],
+        is_export: bool,
+        position: int,
+    ) -> None:
+        super().__init__(position)
+        self.collection = collection
+        self.path = path
+        self.options = options
+        self.is_export = is_export
 
 
 class Vacuum(Statement):

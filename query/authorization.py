@@ -91,6 +91,20 @@ def authorize_other(database: Database, statement: Any, path: str | None = None)
                 raise denied(action, one, other)
 
 
+def authorize_file(
+    database: Database, path: str, asks: Sequence[tuple[int, str | None, str | None]]
+) -> None:
+    """Ask about a file beside the database, and about what is done with its rows.
+
+    Raises OperationalError: one of them is not allowed.
+    """
+    authorizer = authorizer_of(database)
+    if authorizer is not None:
+        for action, one, other in [(SQLITE_ATTACH, path, None), *asks]:
+            if asked(authorizer, action, one, other) != SQLITE_OK:
+                raise denied(action, one, other)
+
+
 def asked(authorizer: Authorizer, action: int, one: str | None, other: str | None) -> int:
     """The authorizer's answer (AU2)."""
     try:

@@ -23,6 +23,7 @@ from m2mdb.query.ast import (
     Checkpoint,
     Commit,
     Compound,
+    Copy,
     CreateCollection,
     CreateIndex,
     Delete,
@@ -50,6 +51,7 @@ from m2mdb.query.authorization import authorize_other, authorized
 from m2mdb.query.binding import Parameters, bind
 from m2mdb.query.bound import bound, table_parameters
 from m2mdb.query.compound import CompoundPlan, ValuesPlan
+from m2mdb.query.copying import run_copy
 from m2mdb.query.dml import DeletePlan, UpdatePlan
 from m2mdb.query.explain import explained
 from m2mdb.query.extensions import planning
@@ -178,6 +180,8 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
                 result = prepared.plan(view).run(view, bindings)
             is_forget = isinstance(prepared.statement, Forget)
             return receipt_result(database, result) if is_forget else result
+        if isinstance(prepared.statement, Copy):
+            return run_copy(database, prepared.statement, bindings)
         if isinstance(prepared.statement, Vacuum):
             return run_vacuum(database, prepared.statement, bindings)
         return _run_other(database, prepared.statement)

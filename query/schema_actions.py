@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from m2mdb.query.ast import (
     AlterCollection,
+    Copy,
     CreateCollection,
     CreateIndex,
     DropCollection,
@@ -366,14 +367,18 @@ def reembed(start: int, collection: str, encoder: Literal) -> Unbuilt:
     return Unbuilt("REEMBED", {"collection": collection, "encoder": encoder.value}, start)
 
 
-def copy_to(start: int, collection: str, path: Node, options: list[Option]) -> Unbuilt:
+def copy_to(
+    start: int, collection: str, path: Literal | Parameter, options: list[Option]
+) -> Copy:
     """`COPY c TO 'path'`."""
-    return Unbuilt("COPY", {"to": path, "collection": collection, "options": options}, start)
+    return Copy(collection, path, options, True, start)
 
 
-def copy_from(start: int, collection: str, path: Node, options: list[Option]) -> Unbuilt:
+def copy_from(
+    start: int, collection: str, path: Literal | Parameter, options: list[Option]
+) -> Copy:
     """`COPY c FROM 'path'`."""
-    return Unbuilt("COPY", {"from": path, "collection": collection, "options": options}, start)
+    return Copy(collection, path, options, False, start)
 
 
 def copy_options(start: int, options: list[Option] | None = None) -> list[Option]:

@@ -213,7 +213,7 @@ TWINS = [
 LEFT_OUT = {
     "Connection": {
         "encoder", "engine", "disown", "read", "write", "run", "run_whole", "run_many",
-        "run_script", "tell", "warn_of_loss", "tell_of_lost_commits",
+        "run_script", "tell", "warn_of_loss", "tell_of_lost_commits", "within_one",
     },
     "Cursor": {"keep"},
     "Collection": set[str](),

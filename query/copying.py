@@ -1,0 +1,199 @@
+"""COPY: a collection to a file, or a file's rows into a collection, batch by batch.
+
+    COPY c TO 'path'      view --batches of rowids--> columns --> FileWriter --> the file
+    COPY c FROM 'path'    FileReader --> columns --> one writing statement, all rows or none
+
+What a file's format is, and its bytes, are the face's matter: it registers FILES. A connection to
+an untrusted file copies nothing, and the authorizer is asked for ATTACH with the path first.
+
+Invariants
+    CP1 COPY FROM is one statement: any error, of the file too, leaves no row of it.
+    CP2 Memory is bounded by a batch, not by the collection or the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from m2mdb.pager.errors import Error, OperationalError, ProgrammingError
+from m2mdb.query.access import everything
+from m2mdb.query.authorization import SQLITE_INSERT, SQLITE_READ, authorize_file
+from m2mdb.query.columnar import Column, column_of
+from m2mdb.query.functions import Bindings
+from m2mdb.query.nodes import Literal, Option, Parameter
+from m2mdb.query.result import Result
+from m2mdb.query.selection import Selection
+
+if TYPE_CHECKING:
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.database import Database
+    from m2mdb.index.schema import CollectionSchema
+    from m2mdb.query.ast import Copy
+
+BATCH_ROWS = 8192
+BATCH_BYTES = 32 << 20  # of the vectors of a batch
+MODES = ("error", "ignore", "replace")
+Options = Mapping[str, Any]
+Progress = Callable[[int, int | None], object]  # rows done, rows in all where that is known
+
+
+class FileReader(Protocol):
+    """The rows of a file in batches, as columns by their names."""
+
+    total: int | None
+
+    def batches(self, rows: int) -> Iterator[tuple[Mapping[str, Any], int]]:
+        """Columns of up to `rows` rows, and how many there are."""
+        ...
+
+
+class FileWriter(Protocol):
+    """A file to which rows are added."""
+
+    columns: list[str]  # those that it takes
+
+    def write(self, columns: list[Column]) -> None:
+        """Add a batch."""
+        ...
+
+
+class Files(Protocol):
+    """The formats; opening raises OperationalError, DataError for a file that is malformed."""
+
+    def open_reader(
+        self, path: str, options: Options, schema: CollectionSchema
+    ) -> AbstractContextManager[FileReader]:
+        """A file to be read."""
+        ...
+
+    def open_writer(
+        self, path: str, options: Options, schema: CollectionSchema, about: tuple[int, str]
+    ) -> AbstractContextManager[FileWriter]:
+        """A file to be written, in its place when the block ends well.
+
+        `about`: how many rows it will have, and the database's path, which it must not replace.
+        """
+        ...
+
+
+FILES: list[Files] = []  # one at most
+
+
+def run_copy(database: Database, statement: Copy, bindings: Bindings) -> Result:
+    """One COPY: a row with the number of rows.
+
+    Raises ProgrammingError: no such collection, option or format. OperationalError: the file, or
+    file access is forbidden. DataError and IntegrityError: rows that do not fit.
+    """
+    path = _value(statement.path, bindings)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ProgrammingError(f"COPY {path!r}: expected the path of a file")
+    options = {each.name.lower(): _option(each, bindings) for each in statement.options}
+    copy = copy_to if statement.is_export else copy_from
+    count = copy(database, statement.collection, path, options)
+    return Result(["rows"], [(count,)], rowcount=-1 if statement.is_export else count)
+
+
+def _value(node: Any, bindings: Bindings) -> Any:
+    return bindings[node.index] if isinstance(node, Parameter) else node.value
+
+
+def _option(option: Option, bindings: Bindings) -> Any:
+    if not isinstance(option.value, Literal | Parameter):
+        raise ProgrammingError(f"COPY: option {option.name} takes one value")
+    return _value(option.value, bindings)
+
+
+def _refuse_untrusted(database: Database, path: str) -> None:
+    if database.store.options.untrusted:
+        raise OperationalError(
+            f"COPY {path}: a connection to an untrusted file touches no other file"
+        )
+
+
+def copy_to(
+    database: Database,
+    collection: str,
+    path: str,
+    options: Options,
+    progress: Progress | None = None,
+) -> int:
+    """Write all rows of a collection to a file; returns how many."""
+    _refuse_untrusted(database, path)
+    with database.reading() as view:
+        found = view.collection(collection)
+        schema = found.schema
+        asked = [(SQLITE_READ, schema.name, column.name) for column in schema.columns]
+        authorize_file(database, path, asked)
+        total = found.count()
+        done = 0
+        with FILES[0].open_writer(path, options, schema, (total, database.path)) as writer:
+            sources = [schema.column(name) for name in writer.columns]
+            for batch in batches(found, batch_rows(schema), database.check_interrupted):
+                writer.write([column_of(batch, source) for source in sources])
+                done += len(batch)
+                if progress is not None:
+                    progress(done, total)
+        return done
+
+
+def batch_rows(schema: CollectionSchema) -> int:
+    """Rows of a batch: fewer where vectors are long."""
+    numbers = sum(schema.columns[at].dimension for at in schema.vector_columns)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * numbers) if numbers else BATCH_ROWS))
+
+
+def batches(found: CollectionView, rows: int, check: Callable[[], None]) -> Iterator[Selection]:
+    """All rows in rowid order, a few at a time."""
+    view, chosen, order = everything(found, check).origin()
+    starts = np.cumsum([0, *map(len, chosen)])
+    total = int(starts[-1])
+    for first in range(0, total, rows):
+        check()
+        last = min(first + rows, total)
+        places = np.arange(first, last) if order is None else np.sort(order[first:last])
+        bounds = np.searchsorted(places, starts)
+        picked = [
+            some[places[low:high] - start]
+            for some, low, high, start in zip(
+                chosen, bounds[:-1], bounds[1:], starts[:-1], strict=True
+            )
+        ]
+        yield Selection(view, picked)
+
+
+def copy_from(
+    database: Database,
+    collection: str,
+    path: str,
+    options: Options,
+    progress: Progress | None = None,
+) -> int:
+    """Add the rows of a file to a collection; returns how many were added or replaced."""
+    _refuse_untrusted(database, path)
+    mode = str(options.get("on_conflict", "error")).lower()
+    if mode not in MODES:
+        raise ProgrammingError(f"COPY: on_conflict is {mode!r}, not one of {', '.join(MODES)}")
+    with database.writing() as write:
+        schema = write.collection(collection).schema
+        authorize_file(database, path, [(SQLITE_INSERT, schema.name, None)])
+        added = read = 0
+        with FILES[0].open_reader(path, options, schema) as reader:
+            for columns, count in reader.batches(batch_rows(schema)):
+                database.check_interrupted()
+                for name in columns:
+                    schema.column(name)
+                try:
+                    rowids = write.insert(schema.name, dict(columns), count, mode)
+                except Error as error:
+                    where = f"{path}, rows {read + 1} to {read + count}"
+                    raise type(error)(f"{where}: {error}") from error
+                added += int(np.count_nonzero(rowids >= 0))
+                read += count
+                if progress is not None:
+                    progress(read, reader.total)
+    return added
