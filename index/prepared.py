@@ -342,8 +342,9 @@ def _prepared(view: CollectionView, column_index: int, kernels: ModuleType) -> P
 
 
 def _part_rows(view: CollectionView, part: Part, column_index: int, first: int) -> PartRows | None:
-    if not part.size:
-        return PartRows(first, None, None)
+    present = part.present(column_index) if part.size else None
+    if not part.size or (present is not None and not present.any()):
+        return PartRows(first, None, None)  # no row of it is ever a candidate
     rowids = readable(part.rowids)
     if not isinstance(part, SegmentPart):
         return PartRows(first, view.mirror.vectors[column_index].matrix[: part.size], rowids)

@@ -243,6 +243,10 @@ class Segment:
         """All parts."""
         return list(self._directory)
 
+    def parts_of(self, extent: Extent) -> list[tuple[str, int]]:
+        """The parts that are read from an extent."""
+        return [key for key, found in self._directory.items() if found[0] is extent]
+
     def size_of(self, name: str, column: int) -> int:
         """Bytes of a part."""
         _, _, dtype, count = self._directory[name, column]
@@ -355,12 +359,19 @@ class Segment:
     def _reader(self, column: Column) -> Callable[[int], Any]:
         """Reads one value of a column; what it needs is looked up and checked once."""
         reader: Callable[[int], Any]
-        if self.has("nulls", column.id) or column.is_vector or column.type == "BOOLEAN":
+        if column.is_vector:
             reader = partial(self._any_value, column)
+        elif column.type == "BOOLEAN":
+            flags = self.numbers(column)[0].data
+            reader = lambda ordinal: bool(flags[ordinal])  # noqa: E731
         elif column.type in SCALAR_PARTS:
             reader = self.numbers(column)[0].data.__getitem__
         else:
             reader = self._bytes_reader(column)
+        found = self.nulls(column)
+        if found is not None and not column.is_vector:
+            nulls, given = found.data, reader
+            reader = lambda ordinal: None if nulls[ordinal] else given(ordinal)  # noqa: E731
         self._readers[column.id] = reader
         return reader
 

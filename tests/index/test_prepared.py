@@ -231,6 +231,24 @@ def test_a_search_sees_what_another_connection_committed_just_before(tmp_path: P
     notes.close()
 
 
+def test_a_column_that_older_rows_are_without_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes(tmp_path, "cosine", "f32", "INTEGER", SEED)
+    notes.add(notes.con, 700)
+    notes.con.execute("ALTER COLLECTION notes ADD COLUMN other VECTOR(2)")
+    mine, rows = notes.con.collection("notes"), np.eye(2, dtype=np.float32)
+    assert len(mine.search(near={"other": rows[0]}, k=5)) == 0
+    mine.add({"id": [90_000, 90_001], "other": rows})
+
+    def search() -> Any:
+        return shown(mine.search(near={"other": rows[1]}, k=5, returning="n, score"))
+
+    assert mine.search(near={"other": rows[1]}, k=5).ids.tolist() == [90_001, 90_000]
+    assert search() == by_steps(monkeypatch, search)
+    notes.close()
+
+
 def test_a_transaction_searches_its_own_snapshot(tmp_path: Path) -> None:
     notes = Notes(tmp_path, "ip", "f32", "INTEGER", SEED)
     notes.add(notes.con, 900)
