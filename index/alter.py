@@ -20,6 +20,7 @@ from m2mdb.index import drift, maintenance, retention
 from m2mdb.index.absent import AlteredSegment
 from m2mdb.index.ddl import add_text_lists
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.statistics import statistics_key
 from m2mdb.index.values import store_scalar
 from m2mdb.pager.errors import IntegrityError, ProgrammingError
 
@@ -122,6 +123,8 @@ def drop_column(write: WriteView, collection: str, name: str) -> None:
     retention.end_past(write, entry)
     _reopen(entry)
     drift.settle(write, entry)
+    if entry.statistics.pop(column.id, None) is not None:
+        write.catalog_tree().delete(statistics_key(entry.id, column.id))
     write.replace_entry(view, entry, schema_changed=True)
     write.forget_views()
 

@@ -9,6 +9,7 @@ A B-tree at `header.catalog_root`. Numbers inside keys are big-endian u32:
     "P" collection segment       newest ending commit u64, SegmentRecord: versions that are kept
     "A" collection               LIMITS: commits of the last schema change and the last FORGET
     "D" collection column        how far new vectors lie from the lists: `index.drift`
+    "T" collection column        what ANALYZE has counted: `index.statistics`
     "K"                          KEPT: keep_commits, the oldest commit that it reaches back to
     "Q"                          commits that do not count for keep_commits: `index.quiet`
 
@@ -42,6 +43,8 @@ from m2mdb.index.quiet import (
 )
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, closest
 from m2mdb.index.segment import Segment, SegmentRecord
+from m2mdb.index.statistics import KIND as STATISTICS_KIND
+from m2mdb.index.statistics import ColumnStatistics, statistics_key
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError, ProgrammingError
 
@@ -53,6 +56,7 @@ LIMITS = struct.Struct("<QQ")
 KEPT = struct.Struct("<QQ")
 NEWEST_END = struct.Struct("<Q")
 _WRONG = (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, ProgrammingError)
+_OF_COLLECTIONS = (b"H", b"S", b"P", b"A", DRIFT_KIND, STATISTICS_KIND)
 _ID = struct.Struct(">I")
 _SEGMENT_ID = struct.Struct(">II")
 
@@ -89,6 +93,7 @@ class CollectionEntry:
         "schema",
         "schema_commit",
         "segments",
+        "statistics",
     )
 
     def __init__(self, id: int, schema: CollectionSchema) -> None:
@@ -110,6 +115,7 @@ class CollectionEntry:
         self.schema_commit = 0  # AS OF cannot go before these two
         self.forget_commit = 0
         self.drift: dict[int, Drift] = {}  # by column id
+        self.statistics: dict[int, ColumnStatistics] = {}  # by column id
 
     def copy(self) -> CollectionEntry:
         """A copy to change; opened segments and masks come along."""
@@ -249,7 +255,7 @@ def load_catalog(
         if kind == b"C" or key in (b"N", b"K", QUIET_KEY):
             continue
         owner = catalog.by_id.get(_key_number(key, 1, where))
-        if owner is None or kind not in (b"H", b"S", b"P", b"A", DRIFT_KIND):
+        if owner is None or kind not in _OF_COLLECTIONS:
             raise CorruptDatabaseError(f"{where}: catalog key {key!r} belongs to no collection")
         if kind == b"H":
             _load_head(owner, raw, where)
@@ -259,6 +265,9 @@ def load_catalog(
             _load_past(owner, raw, where, known)
         elif kind == DRIFT_KIND:
             owner.drift[column_of_key(key, where)] = Drift.decode(raw, where)
+        elif kind == STATISTICS_KIND:
+            column = column_of_key(key, where)
+            owner.statistics[column] = ColumnStatistics.decode(raw, where)
         else:
             _load_segment(owner, raw, where, known)
     catalog.by_name = {entry.schema.name.lower(): entry for entry in catalog.by_id.values()}
@@ -408,6 +417,8 @@ def remove_entry(tree: BTree, entry: CollectionEntry) -> None:
     if entry.schema_commit or entry.forget_commit:
         tree.delete(collection_key(b"A", entry.id))
     remove_drift(tree, entry)
+    for column in entry.statistics:
+        tree.delete(statistics_key(entry.id, column))
     tree.delete(collection_key(b"H", entry.id))
     tree.delete(collection_key(b"C", entry.id))
 

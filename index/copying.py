@@ -52,6 +52,7 @@ from m2mdb.index.moving import replace_roots
 from m2mdb.index.pagemap import roots_of
 from m2mdb.index.receipts import ForgetState, StoredReceipt, load_receipts, load_state, put_receipts
 from m2mdb.index.record import SEQUENCE
+from m2mdb.index.statistics import put_all as put_statistics
 from m2mdb.index.vacuum import free_pages, half_dead, vacuum
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import OperationalError
@@ -348,6 +349,7 @@ class _Copied:
         if entry.schema_commit or entry.forget_commit:
             put_limits(catalog, entry)
         put_drift(catalog, entry)
+        put_statistics(catalog, entry)
 
 
 class _Copier:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from m2mdb.index import maintenance, retention
+from m2mdb.index import maintenance, retention, statistics
 from m2mdb.index.receipts import (
     DIGEST_SIZE,
     ForgetState,
@@ -103,7 +103,18 @@ class _Separators:
                 renew_separators(write.transaction, info.root)
 
 
-STRUCTURES: tuple[Forgetful, ...] = (_KeptVersions(), _Delta(), _Segments(), _Separators())
+class _Statistics:
+    """What ANALYZE has counted: least, greatest and frequent values."""
+
+    name = "statistics"
+
+    def forget(self, write: WriteView, view: CollectionView, rows: Forgotten) -> None:
+        statistics.drop(write, view)
+
+
+STRUCTURES: tuple[Forgetful, ...] = (
+    _KeptVersions(), _Delta(), _Segments(), _Separators(), _Statistics(),
+)  # fmt: skip
 
 
 def forget(write: WriteView, name: str, rowids: Sequence[int]) -> int:

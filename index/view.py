@@ -185,6 +185,18 @@ class WriteView(View):
 
         alter.drop_column(self, collection, name)
 
+    def analyze(self, name: str) -> None:
+        """Count a collection's columns for the planner."""
+        from m2mdb.index.statistics import analyze
+
+        analyze(self, name)
+
+    def reindex(self, name: str | None) -> None:
+        """Write indexes anew: all, a collection's, or one; ProgrammingError: no such name."""
+        from m2mdb.index.reindex import reindex
+
+        reindex(self, name)
+
     # --------------------------------------------------------------- for the writers
 
     def catalog_tree(self) -> BTree:

@@ -2,7 +2,7 @@
 
     Statement      CreateCollection AlterCollection DropCollection CreateIndex DropIndex
                    Insert Update Delete Begin Commit Rollback Savepoint Release Explain Pragma
-                   Checkpoint Optimize Forget Vacuum Copy Unbuilt
+                   Checkpoint Optimize Forget Vacuum Copy Analyze Reindex Unbuilt
     +-- Query      Select Search Values Compound With
 
 The expressions and parts that they are made of stand in nodes.py and are handed on here; its
@@ -55,6 +55,7 @@ from m2mdb.query.nodes import (
 
 __all__ = [
     "AlterCollection",
+    "Analyze",
     "Assignment",
     "Begin",
     "Between",
@@ -96,6 +97,7 @@ __all__ = [
     "Parameter",
     "Pragma",
     "Query",
+    "Reindex",
     "Release",
     "Rollback",
     "Savepoint",
@@ -138,6 +140,26 @@ class CreateCollection(Statement):
         self.if_not_exists = if_not_exists
         self.columns = columns
         self.options = options
+
+
+class Analyze(Statement):
+    """`ANALYZE [collection]`; None for all."""
+
+    __slots__ = ("collection",)
+
+    def __init__(self, collection: str | None, position: int) -> None:
+        super().__init__(position)
+        self.collection = collection
+
+
+class Reindex(Statement):
+    """`REINDEX [collection or index]`; None for all."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str | None, position: int) -> None:
+        super().__init__(position)
+        self.name = name
 
 
 class AlterCollection(Statement):

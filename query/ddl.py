@@ -10,10 +10,12 @@ from m2mdb.index.values import store_scalar
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 from m2mdb.query.ast import (
     AlterCollection,
+    Analyze,
     CreateCollection,
     CreateIndex,
     DropCollection,
     DropIndex,
+    Reindex,
 )
 from m2mdb.query.constants import is_constant, walk
 from m2mdb.query.expression import compile_expression
@@ -177,3 +179,14 @@ def drop_index(write: WriteView, statement: DropIndex) -> None:
     if statement.if_exists and write.catalog.index_owner(statement.name) is None:
         return
     write.drop_index(statement.name)
+
+
+def analyze(write: WriteView, statement: Analyze) -> None:
+    """ANALYZE: one collection, or all."""
+    for name in write.names() if statement.collection is None else [statement.collection]:
+        write.analyze(name)
+
+
+def reindex(write: WriteView, statement: Reindex) -> None:
+    """REINDEX: all indexes, a collection's, or one."""
+    write.reindex(statement.name)

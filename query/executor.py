@@ -19,6 +19,7 @@ from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingErr
 from m2mdb.query import ddl
 from m2mdb.query.ast import (
     AlterCollection,
+    Analyze,
     Begin,
     Checkpoint,
     Commit,
@@ -35,6 +36,7 @@ from m2mdb.query.ast import (
     Optimize,
     Pragma,
     Query,
+    Reindex,
     Release,
     Rollback,
     Savepoint,
@@ -353,6 +355,7 @@ def _optimize(database: Database, statement: Optimize) -> Result:
 
 _OTHERS: dict[type[Statement], Callable[[Database, Any], Result | None]] = {
     AlterCollection: _ddl(ddl.alter_collection),
+    Analyze: _ddl(ddl.analyze),
     Begin: _begin,
     Checkpoint: _checkpoint,
     Commit: _commit,
@@ -362,6 +365,7 @@ _OTHERS: dict[type[Statement], Callable[[Database, Any], Result | None]] = {
     DropIndex: _ddl(ddl.drop_index),
     Optimize: _optimize,
     Pragma: run_pragma,
+    Reindex: _ddl(ddl.reindex),
     Release: _release,
     Rollback: _rollback,
     Savepoint: _savepoint,

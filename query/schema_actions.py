@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from m2mdb.query.ast import (
     AlterCollection,
+    Analyze,
     Copy,
     CreateCollection,
     CreateIndex,
@@ -15,6 +16,7 @@ from m2mdb.query.ast import (
     DropIndex,
     Forget,
     Optimize,
+    Reindex,
     Unbuilt,
     Vacuum,
 )
@@ -285,9 +287,9 @@ def alter_drop(start: int, collection: str, column: str) -> AlterCollection:
 # Not built yet
 
 
-def reindex(start: int, name: str | None = None) -> Unbuilt:
+def reindex(start: int, name: str | None = None) -> Reindex:
     """`REINDEX [c]`."""
-    return Unbuilt("REINDEX", {"name": name}, start)
+    return Reindex(name, start)
 
 
 def vacuum(start: int, target: Literal | Parameter | None = None) -> Vacuum:
@@ -295,9 +297,9 @@ def vacuum(start: int, target: Literal | Parameter | None = None) -> Vacuum:
     return Vacuum(target, start)
 
 
-def analyze(start: int, name: str | None = None) -> Unbuilt:
+def analyze(start: int, name: str | None = None) -> Analyze:
     """`ANALYZE [c]`."""
-    return Unbuilt("ANALYZE", {"name": name}, start)
+    return Analyze(name, start)
 
 
 def feedback(start: int, collection: str, place: Clause, *judgements: Constraint) -> Unbuilt:

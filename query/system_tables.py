@@ -9,7 +9,9 @@ m2m_clusters      collection, column_name, part, list, rows (codes in the list),
                   distance from the centroid), weight (share of all codes), is_dead (next to empty)
 m2m_lists         of each segment and column with lists: query.list_figures
 m2m_drift         how far the vectors that came lie from the lists: query.list_figures
+m2m_statistics    collection, column_name, rows, nulls, distinct_values, low, high: of ANALYZE
 m2m_stats         one row of figures: query.statistics
+m2m_limits        name, value (here), trusted, untrusted: what `pager.limits` says
 m2m_receipts      receipt, collection, rows, commit, digest, status, holders: of FORGET
 """
 
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.query.functions import FUNCTIONS
+from m2mdb.query.limits import LIMITS, limits_rows
 from m2mdb.query.list_figures import DRIFT, LISTS, dead_lists, drift_rows, list_rows
 from m2mdb.query.lists import ListSchema, ListView
 from m2mdb.query.statistics import STATS, stats_row
@@ -59,6 +62,18 @@ def _indexes(view: View, collection: CollectionView) -> Rows:
     schema = collection.schema
     for info in schema.indexes:
         yield info.name, schema.name, info.column, info.kind, info.unique
+
+
+def _statistics(view: View, collection: CollectionView) -> Rows:
+    quote = FUNCTIONS["quote"][0]
+    for column in collection.schema.columns:
+        found = collection.entry.statistics.get(column.id)
+        if found is not None:
+            low, high = quote(found.low), quote(found.high)
+            yield (
+                collection.schema.name, column.name, found.rows, found.nulls, found.distinct,
+                low, high,
+            )  # fmt: skip
 
 
 def _segments(view: View, collection: CollectionView) -> Rows:
@@ -122,6 +137,17 @@ _TABLES: dict[str, tuple[ListSchema, Callable[[View, CollectionView], Rows]]] = 
         ),
         _segments,
     ),
+    "m2m_statistics": (
+        ListSchema(
+            "m2m_statistics",
+            (
+                ("collection", _TEXT), ("column_name", _TEXT), ("rows", _INTEGER),
+                ("nulls", _INTEGER), ("distinct_values", _INTEGER), ("low", _TEXT),
+                ("high", _TEXT),
+            ),
+        ),
+        _statistics,
+    ),
     "m2m_clusters": (
         ListSchema(
             "m2m_clusters",
@@ -162,6 +188,8 @@ def system_schema(name: str) -> ListSchema | None:
         return _RECEIPTS
     if name.lower() == STATS.name:
         return STATS
+    if name.lower() == LIMITS.name:
+        return LIMITS
     found = _TABLES.get(name.lower())
     return None if found is None else found[0]
 
@@ -172,6 +200,8 @@ def system_view(view: View, name: str) -> ListView:
         return ListView(_RECEIPTS, list(_receipts(view)))
     if name.lower() == STATS.name:
         return ListView(STATS, [stats_row(view)])
+    if name.lower() == LIMITS.name:
+        return ListView(LIMITS, limits_rows(view))
     schema, rows_of = _TABLES[name.lower()]
     rows = [row for each in view.names() for row in rows_of(view, view.collection(each))]
     return ListView(schema, rows)

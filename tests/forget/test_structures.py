@@ -48,11 +48,22 @@ def fill_separators(con: m2mdb.Connection) -> tuple[list[Row], dict[str, bytes]]
     return gone, text_needles("zqwkvj")
 
 
+def fill_statistics(con: m2mdb.Connection) -> tuple[list[Row], dict[str, bytes]]:
+    """The least and the most frequent text of a column is that of the rows to be forgotten."""
+    rows = [Row(number) for number in range(4)]
+    for row in rows[:3]:
+        row.values["topic"] = "aaa zqwkvj"
+    insert(con, *rows)
+    con.execute("ANALYZE")
+    return rows[:3], text_needles("zqwkvj")
+
+
 FILLED: dict[str, Fill] = {
     "delta": fill_delta,
     "kept versions": fill_kept_versions,
     "segments": fill_segments,
     "separators": fill_separators,
+    "statistics": fill_statistics,
 }
 
 
