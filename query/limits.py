@@ -6,18 +6,32 @@ connection to a file that came from someone else takes less.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from m2mdb.pager.errors import ProgrammingError
-from m2mdb.pager.limits import FORMAT
+from m2mdb.pager.limits import FORMAT, UNTRUSTED
+from m2mdb.query.lists import ListSchema
 from m2mdb.query.nodes import Node
 
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
+    from m2mdb.index.view import View
     from m2mdb.pager.limits import Limits
     from m2mdb.query.ast import Statement
 
 _UNTRUSTED = "the limit on an untrusted file"
+LIMITS = ListSchema(
+    "m2m_limits",
+    (
+        ("name", "TEXT"), ("value", "INTEGER"), ("trusted", "INTEGER"), ("untrusted", "INTEGER"),
+    ),
+)  # fmt: skip
+
+
+def limits_rows(view: View) -> list[tuple[Any, ...]]:
+    """The rows of m2m_limits: each limit as it is here, and as it is on either kind of file."""
+    here = view.database.store.options.limits
+    return list(zip(here._fields, here, FORMAT, UNTRUSTED, strict=True))
 
 
 def check_statement(database: Database, statement: Statement) -> None:
