@@ -11,8 +11,9 @@ k from 1 to 100, 1 to 0.0001 of the rows passing (`benchmarks/filters.py`). They
 each other alone. How many codes a search compares was measured when the lists were built; a filter
 that goes with the vectors may make it fewer, or many more. Therefore probing is given a budget:
 
-    it seems cheaper than the scan        until it has cost as much as the scan
-    the scan seems cheaper, but is long   until it has cost TRIAL of the scan
+    it seems much cheaper than the scan   until it has cost as much as the scan
+    it does not, but the scan is long     until it has cost TRIAL of the scan
+    the scan is short                     none: a trial would find out little
 
 A search that spends its budget is answered by the scan. So it costs at most twice what the better
 of the two costs, whatever the filter; and which of them gives the answer depends on the file, the
@@ -36,6 +37,7 @@ ROW, ROW_BYTE = 2e-3, 2.4e-5
 AHEAD = 1.6
 PICK = 2.5e-4
 TRIAL = 0.3
+CHEAPER = 0.7  # of a scan, which costs the same for every query
 NO_LIMIT = 1 << 30
 
 
@@ -75,9 +77,10 @@ def budgeted(stop: Stop, size: Size, work: Work, share: float) -> Stop | None:
     probe = probing_cost(size, stop.k, work, masked=masked)
     start = starting_cost(size)
     each = (probe - start) / max(1.0, work.probed)
-    allowed = scan if probe < scan else TRIAL * scan
+    is_cheaper = probe < CHEAPER * scan
+    allowed = scan if is_cheaper else TRIAL * scan
     most = int((allowed - start) / each) if allowed > start else 0
-    if most <= stop.least:
+    if most <= stop.least or (not is_cheaper and allowed < 2 * start):
         return None
     return stop._replace(most=NO_LIMIT if most >= size.lists else most)
 

@@ -64,6 +64,7 @@ KS = (1, 10, 100)
 FACTORS = (1.5, 1.5, 1.0)  # of many rows one always comes late
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 SHARES = (1.0, 0.1)  # of the rows that pass a filter
+WORK_SHARES = (1.0, 0.1, 0.01)  # the same where work is measured
 THINNING = 0.4  # exponent of patience for smaller shares
 LEVELS = np.unique(np.rint(1.1 ** np.arange(96)).astype(np.int64))  # of patience: 1 to 8,550
 UNREACHED = np.float32(1e9)  # patience where nothing reaches the recall
@@ -71,7 +72,7 @@ FARTHEST = np.float32(1e30)  # an edge of hardness that only searches without k 
 STORED_QUERIES = 144
 MADE_QUERIES = 360  # of all kinds together
 FILTERED_QUERIES = 150  # of each of the two, for shares below 1
-WORK_QUERIES = 12  # of each group
+WORK_QUERIES = 8  # of each group
 USUAL_LIST = 100  # rows, where nothing is known
 LEAST_QUERIES = 192  # of each of the two, for the largest of KS: each has many neighbours
 ENOUGH = 64  # known queries, to do without made-up ones
@@ -94,7 +95,7 @@ class Table(NamedTuple):
 
     edges     float32[SHARES, KS, HARD - 1]: distances that part the ranges of hardness
     patience  float32[SHARES, KS, RECALLS, HARD]; UNREACHED where every row must be compared
-    work      float32[SHARES, KS, RECALLS, 3]: what searches did for it in the mean, see `Work`
+    work      float32[WORK_SHARES, KS, RECALLS, 3]: what searches did for it in the mean, see `Work`
     """
 
     edges: Floats
@@ -113,7 +114,7 @@ class Work(NamedTuple):
 TABLE_SHAPES = (
     (len(SHARES), len(KS), HARD - 1),
     (len(SHARES), len(KS), len(RECALLS), HARD),
-    (len(SHARES), len(KS), len(RECALLS), len(Work._fields)),
+    (len(WORK_SHARES), len(KS), len(RECALLS), len(Work._fields)),
 )
 
 
@@ -122,8 +123,9 @@ def plain_table(patience: Floats) -> Table:
     edges = np.full(TABLE_SHAPES[0], FARTHEST, np.float32)
     thinned = np.array(SHARES, np.float32) ** np.float32(-THINNING)
     every = (thinned[:, None, None] * patience).astype(np.float32)
-    work = every[..., None] * np.array((1, 2 * USUAL_LIST, 1), np.float32)
-    return Table(edges, np.repeat(every[..., None], HARD, axis=3), np.maximum(work, 1))
+    work = np.stack([patience * np.float32(share**-THINNING) for share in WORK_SHARES])
+    work = work[..., None] * np.array((1, 2 * USUAL_LIST, 1), np.float32)
+    return Table(edges, np.repeat(every[..., None], HARD, axis=3), np.clip(work, 1, UNREACHED))
 
 
 def spare(k: int) -> int:
@@ -144,7 +146,8 @@ def _between(k: int, values: Sequence[float]) -> float:
 def stop_for(table: Table, k: int, recall: float, share: float = 1.0) -> Stop | None:
     """When to stop for a recall where a share of the rows passes; None: compare every row."""
     column, thin = _column(recall), _thinness(share)
-    patience = np.exp(_at(np.log(table.patience[:, :, column]), k, thin)) * _beyond(k, share)
+    beyond = math.pow(max(1.0, SHARES[1] / share), THINNING) * _beyond(k)
+    patience = np.exp(_at(np.log(table.patience[:, :, column]), k, thin)) * beyond
     if patience[0] >= UNREACHED / 2:
         return None
     patience = np.minimum(np.rint(patience + 0.49), UNREACHED)
@@ -154,8 +157,11 @@ def stop_for(table: Table, k: int, recall: float, share: float = 1.0) -> Stop | 
 
 def work_for(table: Table, k: int, recall: float, share: float = 1.0) -> Work:
     """What such searches do in the mean."""
-    found = _at(np.log(table.work[:, :, _column(recall)]), k, _thinness(share))
-    return Work(*(np.exp(found) * _beyond(k, share)).tolist())
+    thin = math.log(share) / math.log(WORK_SHARES[1])
+    first = 0 if thin <= 1 else 1
+    part = min(1.0, max(0.0, thin - first))
+    logs = np.log(table.work[first : first + 2, :, _column(recall)])
+    return Work(*(np.exp(_at(logs, k, part)) * _beyond(k)).tolist())
 
 
 def _column(recall: float) -> int:
@@ -167,9 +173,9 @@ def _thinness(share: float) -> float:
     return min(1.0, max(0.0, math.log(share) / math.log(SHARES[1])))
 
 
-def _beyond(k: int, share: float) -> float:
-    """What is more than the table's last points takes more patience."""
-    return math.pow(max(1.0, SHARES[1] / share), THINNING) * math.sqrt(max(1.0, k / KS[-1]))
+def _beyond(k: int) -> float:
+    """More rows than those of the table's last point take more."""
+    return math.sqrt(max(1.0, k / KS[-1]))
 
 
 def _at(values: Floats, k: int, thin: float) -> Wide:
@@ -353,7 +359,9 @@ def calibrate(
             some = asked.first(LEAST_QUERIES) if k == KS[-1] else asked
             found.append(_measured(_Measuring(searcher, rows, mask, k), some, best))
     table = _table_of(found)
-    for share, mask in enumerate((None, passing)):
+    fewer = passing & (np.random.default_rng(seed + 1).random(len(rows)) < SHARES[1])
+    for share, mask in enumerate((None, passing, fewer)):
+        tick()
         _measure_work(searcher, table, every.first(WORK_QUERIES).vectors, (share, mask))
     return table
 
@@ -368,7 +376,7 @@ def _measure_work(
     share, mask = passing
     for row, k in enumerate(KS):
         for column, recall in enumerate(RECALLS):
-            stop = stop_for(table, k, recall, SHARES[share])
+            stop = stop_for(table, k, recall, WORK_SHARES[share])
             if stop is None:
                 continue
             found = searcher.search_batch(
