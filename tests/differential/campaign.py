@@ -1,5 +1,8 @@
 """Campaign: random scripts on m2mdb and on SQLite; counts `differential_statements`.
 
+Half of the scripts run with thresholds so low that a few rows fill segments, and half with those
+from which on columns are worked on as arrays. At a script's end come the checks of `metamorphic`.
+
 A script makes tables and rows, then runs some hundred statements on both sides, many of them with
 several sets of values, and in the end all its queries once more. The outcomes are compared; so are,
 at the end, all rows. A difference that `differences` does not explain is raised with the script.
@@ -12,15 +15,18 @@ import random
 import sqlite3
 import time
 from collections import Counter
+from unittest import mock
 
 from m2mdb.index.database import Database
 from m2mdb.pager.errors import Error
 from m2mdb.pager.memory_vfs import MemoryVfs
+from m2mdb.query import select, vectorised
 from m2mdb.query.executor import execute
 from m2mdb.wal.store import StoreOptions
+from tests.differential import metamorphic
 from tests.differential.compare import Outcome, own, same, theirs
 from tests.differential.differences import explanation, half_done
-from tests.differential.schemas import make_table
+from tests.differential.schemas import Table, make_table, value
 from tests.differential.statements import FEATURES, Made, Statements
 from tests.model.machine import small_thresholds
 
@@ -84,8 +90,10 @@ class Script:
             self.stopped = True
 
     def _told(self, made: Made, values: dict[str, object], shown: str) -> str:
-        before = "\n".join(f"{sql};  -- {given}" for sql, given in self.log)
-        return f"{made.sql};\n-- {values}\n{shown}\n-- after:\n{before}"
+        return f"{made.sql};\n-- {values}\n{shown}\n-- after:\n{self._before()}"
+
+    def _before(self) -> str:
+        return "\n".join(f"{sql};  -- {given}" for sql, given in self.log)
 
     def run(self, statements: int) -> None:
         """Tables, rows, statements, all rows again."""
@@ -114,10 +122,21 @@ class Script:
             self.check_with(made, values)
         for table in tables:
             self.check_with(Made(f"SELECT * FROM {table.name} ORDER BY id", [], ordered=True), {})
+        self._metamorphic(tables)
+
+    def _metamorphic(self, tables: list[Table]) -> None:
+        """The statements against one another."""
+        if self.database.in_transaction:
+            execute(self.database, "COMMIT")
+        try:
+            found = metamorphic.Checks(self.choose, self.database, tables).run(3)
+            if self.choose.random() < 0.2:
+                found += sum(metamorphic.searches(self.choose, self.database))
+        except metamorphic.Broken as error:
+            raise Disagreement(f"{error}\n-- after:\n{self._before()}") from error
+        self.counts["metamorphic_checks"] += found
 
     def _value(self, flavour: str) -> object:
-        from tests.differential.schemas import value
-
         return value(self.choose, flavour)
 
 
@@ -159,9 +178,13 @@ def features(database: Database) -> frozenset[str]:
 def run(choose: random.Random, statements: int = STATEMENTS) -> Counter[str]:
     """One script; what it counted."""
     script = Script(choose)
-    thresholds = small_thresholds() if choose.random() < 0.5 else contextlib.nullcontext()
     try:
-        with thresholds:
+        with contextlib.ExitStack() as stack:
+            if choose.random() < 0.5:
+                stack.enter_context(small_thresholds())
+            if choose.random() < 0.5:
+                stack.enter_context(mock.patch.object(vectorised, "LEAST_ROWS", 1))
+                stack.enter_context(mock.patch.object(select, "COLUMNAR_ROWS", 1))
             script.run(statements)
     finally:
         script.close()

@@ -135,7 +135,9 @@ class Statements:
             return self._made(f"SELECT {', '.join(outputs)} FROM {table.name}{where}")
         keys = [f"{self.write.any(1)}{self._collation()}{self._direction()}"
                 for _ in range(self.choose.randint(0, 2))]  # fmt: skip
-        keys = [key for key in keys if key[0] not in "-0123456789"]  # a number is a column's
+        keys = [
+            key for key in keys if key.lstrip("( ")[0] not in "-+0123456789"
+        ]  # a number is a column's
         order = ", ".join([*keys, "id" + self.choose.choice(("", " DESC"))])
         sql = f"SELECT {', '.join(outputs)} FROM {table.name}{where} ORDER BY {order}{self.limit()}"
         return self._made(sql, ordered=True)
@@ -381,6 +383,7 @@ class Statements:
         self.write.fields = [Field(f"excluded.{column.name}", column.flavour),
                              Field(f"{table.name}.{column.name}", column.flavour)]  # fmt: skip
         new = choose.choice((f"excluded.{column.name}", self._fitting(column.flavour)))
+        self.write.fields = self.write.fields[1:]  # SQLite's excluded.x has no affinity
         where = f" WHERE {self.write.condition(1)}" if choose.random() < 0.3 else ""
         return f" ON CONFLICT (id) DO UPDATE SET {column.name} = {new}{where}"
 
