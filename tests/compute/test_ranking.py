@@ -157,7 +157,8 @@ def test_rows_that_are_not_verified_are_told_and_not_read() -> None:
     case = Case(5, "cosine", np.float32)
     case.cut = 0
     rows = np.random.default_rng(1).standard_normal((2000, 384)).astype(np.float32)
-    case.rows, case.ids, case.query, case.k = rows, np.arange(2000), rows[3] + rows[7], 4
+    case.rows, case.ids, case.k = rows, np.arange(2000), 4
+    case.query = (rows[3] + rows[7]).astype(np.float32)
     verified = np.zeros(1 + rows.nbytes // 65536, np.uint8)
     chosen = readable(np.array([3, 41, 1900, 1999], np.int64))
     plan = case.plan(coded=False, verified=verified)

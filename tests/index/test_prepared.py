@@ -249,6 +249,54 @@ def test_a_column_that_older_rows_are_without_is_searched(
     notes.close()
 
 
+def test_a_search_that_is_kept_notices_another_schema(tmp_path: Path) -> None:
+    notes = Notes(tmp_path, "cosine", "f32", "INTEGER", SEED)
+    notes.add(notes.con, 50)
+    mine, vector = notes.con.collection("notes"), np.ones(DIMENSION, np.float32)
+    assert mine.search(near=vector, k=3).keys() == ["id", "n", "word", "score"]
+    assert mine.search(near=vector, k=3, returning="word").keys() == ["word"]
+
+    notes.other.execute("ALTER COLLECTION notes RENAME COLUMN word TO noun")
+
+    assert mine.search(near=vector, k=3).keys() == ["id", "n", "noun", "score"]
+    with pytest.raises(m2mdb.ProgrammingError, match="word"):
+        mine.search(near=vector, k=3, returning="word")
+    notes.other.execute("DROP COLLECTION notes")
+    with pytest.raises(m2mdb.ProgrammingError, match="notes"):
+        mine.search(near=vector, k=3)
+    notes.other.execute("CREATE COLLECTION notes (e VECTOR(2) METRIC l2)")
+    with pytest.raises(m2mdb.DataError, match="2"):
+        mine.search(near=vector, k=3)
+    mine.add({"e": np.eye(2, dtype=np.float32)})
+    assert mine.search(near=vector[:2], k=3).ids.tolist() == [1, 2]
+    notes.close()
+
+
+@pytest.mark.parametrize(
+    "clauses",
+    [{"k": 0}, {"k": True}, {"k": -1}, {"offset": -1}, {"probes": 0}, {"recall": 0.0},
+     {"recall": 1.5}, {"min_score": float("nan")}, {"returning": ["none"]}, {"returning": [1]},
+     {"near": {"n": 1}}, {"near": {"word": "x"}}, {"near": None}, {"near": {"e": None}}],
+)  # fmt: skip
+def test_wrong_clauses_are_refused_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clauses: dict[str, Any]
+) -> None:
+    notes = Notes(tmp_path, "cosine", "f32", "INTEGER", SEED)
+    notes.add(notes.con, 20)
+    mine = notes.con.collection("notes")
+    options = {"near": np.ones(DIMENSION, np.float32), **clauses}
+
+    def search() -> str:
+        with pytest.raises(m2mdb.Error) as caught:
+            mine.search(**options)
+        return repr(caught.value)
+
+    mine.search(near=np.ones(DIMENSION, np.float32), k=1)
+    assert search() == search() == by_steps(monkeypatch, search)
+    assert len(mine.search(near=np.ones(DIMENSION, np.float32), k=1)) == 1
+    notes.close()
+
+
 def test_a_transaction_searches_its_own_snapshot(tmp_path: Path) -> None:
     notes = Notes(tmp_path, "ip", "f32", "INTEGER", SEED)
     notes.add(notes.con, 900)
