@@ -46,7 +46,7 @@ TEXT_KERNELS = "m2mdb.compute.text_kernels"
 RANKING_KERNELS = "m2mdb.compute.ranking_kernels"
 SOURCES = (  # that compiled code is made of
     "numba_kernels.py", "lanes.py", "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
-    "ranking_kernels.py", "text_kernels.py", "text_lists.py",
+    "hrm2/reference.py", "ranking_kernels.py", "text_kernels.py", "text_lists.py",
 )  # fmt: skip
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way

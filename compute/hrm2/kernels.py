@@ -1,22 +1,28 @@
 """Compiled search of lists: one call from queries to their best rows, without the GIL.
 
     query --rotate--> table of the fast scan, bytes
-          --route---> lists by distance
-          --probe---> list after list: 1-bit codes, bounds; then, nearest bound first, 8-bit codes
-                      of the rows that may enter
+          --route---> supers by distance; lists of the near ones by their 1-bit codes, and wave by
+                      wave the best of these by distance
+          --probe---> list after list: 1-bit codes, bounds; then 8-bit codes of rows that may enter
 
 A kernel takes a *plan*: an int64 array of addresses and sizes, as unboxing 24 arrays would take
 longer than routing. Who makes one (Searcher) keeps the arrays alive. It holds the arrays of
-lists.Lists, but centroids by panels (`panels_of`), and scratch of one thread:
+lists.Lists and routes.Routes, and scratch of one thread:
 
     ROTATED    float32[width]      the query, padded; rotated by the search
     SMALL      int8[width]         the same as bytes: value ~ byte * numbers[QUERY_SCALE]
     TABLE      uint8[4 * width]    sums of four signed coordinates, of 16 sign patterns a group
     TURNED     float32[width]      for the rotation
-    PRODUCTS   int32[lists, to the next GROUP]
-    DISTANCES  float32[lists]      D of lists.py
+    SUPER_KEYS float32[supers]     distances of supers
+    SUPER_ORDER  int32[supers]     supers, nearest first
+    ESTIMATES  float32[32 * blocks of routes]  of D of each list, by its 1-bit code; infinite where
+                                   the list is in order already ...
+    OPENED     int32[blocks of routes]   ... and the blocks that have the codes
+    WAVE_LISTS int32[lists]        lists that are brought in order together ...
+    WAVE_KEYS  float32[lists]      ... by these
+    DISTANCES  float32[lists]      D of lists.py, once a list is in order
     BUCKET     int32[BUCKETS + 1]  for the order of lists
-    ORDER      int32[lists]        lists, nearest first
+    ORDER      int32[lists]        lists, nearest first, wave by wave
     BOUNDS     float32[32]         of a block
     PENDING    int32[longest list] positions of rows whose bound lets them in ...
     PENDING_BOUNDS  float32        ... and the bounds
@@ -45,23 +51,23 @@ import numpy as np
 from numba import njit, types
 
 from m2mdb.compute.hrm2 import simd as simd_module
+from m2mdb.compute.hrm2.reference import LEAST_OPEN, MANY, OPEN_SHARE, SPREAD_SHARE, WAVE
 from m2mdb.compute.hrm2.steps import (
-    BIAS,
     FAST,
     NEAR,
-    QUERY_SCALE,
     QUERY_SQUARE,
     TABLE_LOW,
     TABLE_SCALE,
     bucket_order,
-    dot8,
+    by_bytes,
+    count_below,
+    cut,
+    finite_range,
     insert,
     patience_for,
     prepare,
     rotate,
-    route,
     scan_block,
-    smallest,
     step,
 )
 from m2mdb.compute.loader import kernel_cache
@@ -72,21 +78,28 @@ if TYPE_CHECKING:
 simd: Any = simd_module
 bytes_at, small_at, ints_at = simd.bytes_at, simd.small_at, simd.ints_at
 longs_at, floats_at, prefetch = simd.longs_at, simd.floats_at, simd.prefetch
+bits_below, lowest_bit = simd.bits_below, simd.lowest_bit
 
-# items of a plan: addresses of what is searched ...
-CENTERS, CENTER_SCALES, CENTER_SQUARES, STARTS, CODES, FACTORS = 0, 1, 2, 3, 4, 5
-POSITIONS, BYTES8, SCALES, SQUARES, ORDINALS, FLIPS = 6, 7, 8, 9, 10, 11
+# items of a plan: addresses of what is searched, see lists.Lists ...
+CENTERS, CENTER_SCALES, CENTER_SQUARES, STARTS, CODES = 0, 1, 2, 3, 4
+FACTORS, POSITIONS, BYTES8, SCALES, SQUARES = 5, 6, 7, 8, 9
+ORDINALS = 10
+# ... of routes.Routes and the rotation ...
+SUPERS, SUPER_SCALES, SUPER_SQUARES, ROUTE_STARTS, ROUTE_CODES = 11, 12, 13, 14, 15
+ROUTE_FACTORS, ROUTE_LISTS, SPREADS, FLIPS = 16, 17, 18, 19
 # ... and of scratch
-ROTATED, SMALL, TABLE, TURNED, PRODUCTS, DISTANCES, BUCKET, ORDER = 12, 13, 14, 15, 16, 17, 18, 19
-BOUNDS, PENDING, PENDING_BOUNDS, BEST, NEARNESS, NUMBERS, COUNTS, LOG = (
-    20, 21, 22, 23, 24, 25, 26, 27,
-)  # fmt: skip
+ROTATED, SMALL, TABLE, TURNED, SUPER_KEYS = 20, 21, 22, 23, 24
+SUPER_ORDER, ESTIMATES, OPENED, WAVE_LISTS, WAVE_KEYS = 25, 26, 27, 28, 29
+DISTANCES, BUCKET, ORDER, BOUNDS, PENDING = 30, 31, 32, 33, 34
+PENDING_BOUNDS, BEST, NEARNESS, NUMBERS, COUNTS, LOG = 35, 36, 37, 38, 39, 40
 # sizes
-LISTS, WIDTH, TURNS, KIND, WANTED, LOG_SIZE, PLAN_SIZE = 28, 29, 30, 31, 32, 33, 34
+LISTS, SUPER_COUNT, WIDTH, TURNS = 41, 42, 43, 44
+KIND, WANTED, LOG_SIZE, PLAN_SIZE = 45, 46, 47, 48
 # counts: what the search did
 FOUND, PROBED, SCANNED, RERANKED, LOGGED = 0, 1, 2, 3, 4
+OPEN_SUPERS, OPEN_BLOCKS = 5, 6  # and how much of the routes it has read
 
-AHEAD = 4  # pending rows that are asked for before they are compared
+AHEAD = 4  # vectors that are asked for before they are compared
 
 INT, FLOAT = types.int64, types.float32
 PLAN = types.Array(types.int64, 1, "C", readonly=True)
@@ -114,25 +127,115 @@ def kernel(*signature: Any) -> Callable[[Any], Any]:
 
 @step
 def begin(plan: Any) -> None:
-    """Rotate and prepare the query, and bring the lists in order."""
-    width, lists = plan[WIDTH], plan[LISTS]
+    """Rotate and prepare the query, and bring the supers in order."""
+    width, supers = plan[WIDTH], plan[SUPER_COUNT]
     rotated, small = floats_at(plan[ROTATED]), small_at(plan[SMALL])
-    numbers, distances = floats_at(plan[NUMBERS]), floats_at(plan[DISTANCES])
+    numbers, counts = floats_at(plan[NUMBERS]), longs_at(plan[COUNTS])
     rotate(rotated, floats_at(plan[FLIPS]), plan[TURNS], width, floats_at(plan[TURNED]))
     prepare(rotated, width, small, bytes_at(plan[TABLE]), numbers)
-    route(
-        bytes_at(plan[CENTERS]),
-        floats_at(plan[CENTER_SCALES]),
-        floats_at(plan[CENTER_SQUARES]),
-        lists,
-        small,
-        width,
-        numbers,
-        plan[KIND],
-        ints_at(plan[PRODUCTS]),
-        distances,
-    )
-    bucket_order(distances, lists, ints_at(plan[ORDER]), ints_at(plan[BUCKET]))
+    codes, scales = bytes_at(plan[SUPERS]), floats_at(plan[SUPER_SCALES])
+    squares, keys = floats_at(plan[SUPER_SQUARES]), floats_at(plan[SUPER_KEYS])
+    every, order = ints_at(plan[WAVE_LISTS]), ints_at(plan[SUPER_ORDER])
+    for each in range(supers):
+        keys[each] = by_bytes(codes, scales, squares, each, small, width, numbers, plan[KIND])
+        every[each] = each
+    bucket_order(keys, every, supers, 0, order, ints_at(plan[BUCKET]))
+    counts[OPEN_SUPERS] = counts[OPEN_BLOCKS] = 0
+
+
+@step
+def terms_of(plan: Any) -> Any:
+    """What turns a sum of the table into <b, q>: its slope, and its level."""
+    numbers = floats_at(plan[NUMBERS])
+    root = np.float32(1.0) / np.float32(np.sqrt(np.float64(plan[WIDTH])))
+    return numbers[TABLE_SCALE] * root, numbers[TABLE_LOW] * root
+
+
+@step
+def open_supers(plan: Any, wanted: int) -> None:
+    """Estimate the distances of the lists of more supers, until so many are open.
+
+    The blocks of their routes stand in OPENED in this order, and estimates beside them.
+    """
+    width, counts, order = plan[WIDTH], longs_at(plan[COUNTS]), ints_at(plan[SUPER_ORDER])
+    starts, keys = longs_at(plan[ROUTE_STARTS]), floats_at(plan[SUPER_KEYS])
+    codes, factors = bytes_at(plan[ROUTE_CODES]), floats_at(plan[ROUTE_FACTORS])
+    table, opened = bytes_at(plan[TABLE]), ints_at(plan[OPENED])
+    slope, level = terms_of(plan)
+    limit, nothing = np.float32(np.inf), np.float32(0.0)
+    at = counts[OPEN_BLOCKS]
+    for turn in range(counts[OPEN_SUPERS], wanted):
+        each = order[turn]
+        later = order[min(turn + 1, wanted - 1)]
+        skip = starts[later] - starts[each]
+        terms = (keys[each], slope, level, nothing)
+        for block in range(starts[each], starts[each + 1]):
+            estimates = floats_at(plan[ESTIMATES] + 128 * at)
+            scan_block(codes, block, block + skip, table, width, factors, terms, limit, estimates)
+            opened[at] = block
+            at += 1
+    counts[OPEN_SUPERS], counts[OPEN_BLOCKS] = wanted, at
+
+
+@step
+def next_wave(plan: Any, ready: int) -> int:
+    """Bring more lists in order, behind the `ready` first ones; how many are in order then.
+
+    Those with the smallest estimates, at least as many again: their distances by 8-bit codes, and
+    how widely their rows are spread, give the order among them. The first wave is of the supers
+    that are near, later ones of all.
+    """
+    counts, supers = longs_at(plan[COUNTS]), plan[SUPER_COUNT]
+    wanted = supers if ready else min(supers, max(LEAST_OPEN, supers // OPEN_SHARE))
+    if wanted > counts[OPEN_SUPERS]:
+        open_supers(plan, wanted)
+    estimates, slots = floats_at(plan[ESTIMATES]), 32 * counts[OPEN_BLOCKS]
+    low, high = finite_range(estimates, slots)
+    left = count_below(estimates, slots, np.float32(np.inf))
+    limit = np.float32(np.inf)
+    wanted = max(WAVE, ready)
+    if wanted + WAVE < left:
+        limit = cut(estimates, slots, wanted, low, high)
+    count = take_below(plan, limit)
+    keys, wave = floats_at(plan[WAVE_KEYS]), ints_at(plan[WAVE_LISTS])
+    distances, spreads = floats_at(plan[DISTANCES]), floats_at(plan[SPREADS])
+    for i in range(count):
+        each = wave[i]
+        distance = by_bytes(
+            bytes_at(plan[CENTERS]), floats_at(plan[CENTER_SCALES]),
+            floats_at(plan[CENTER_SQUARES]), each, small_at(plan[SMALL]), plan[WIDTH],
+            floats_at(plan[NUMBERS]), plan[KIND],
+        )  # fmt: skip
+        distances[each] = distance
+        if plan[KIND] == NEAR:
+            distance += np.float32(SPREAD_SHARE) * spreads[each]
+        keys[i] = distance
+    bucket_order(keys, wave, count, ready, ints_at(plan[ORDER]), ints_at(plan[BUCKET]))
+    return ready + count
+
+
+@step
+def take_below(plan: Any, limit: Any) -> int:
+    """Fill WAVE_LISTS with the lists whose estimates are below a limit, and ask for them.
+
+    Their estimates become infinite: no later wave takes them again.
+    """
+    estimates, opened = floats_at(plan[ESTIMATES]), ints_at(plan[OPENED])
+    numbers, wave = ints_at(plan[ROUTE_LISTS]), ints_at(plan[WAVE_LISTS])
+    centers, width = bytes_at(plan[CENTERS]), plan[WIDTH]
+    count = 0
+    for at in range(longs_at(plan[COUNTS])[OPEN_BLOCKS]):
+        bits = bits_below(estimates, 32 * at, limit)
+        while bits:
+            slot = lowest_bit(bits)
+            bits &= bits - 1
+            each = numbers[32 * opened[at] + slot]
+            wave[count] = each
+            count += 1
+            estimates[32 * at + slot] = np.float32(np.inf)
+            for line in range(0, width, 64):
+                prefetch(centers, each * width + line)
+    return count
 
 
 @step
@@ -150,23 +253,24 @@ def scan_list(plan: Any, mask: Any, each: int, later: int, epsilon: Any, worst: 
     base = floats_at(plan[DISTANCES])[each]
     reach = base if plan[KIND] == NEAR else numbers[QUERY_SQUARE]
     spread = epsilon * np.float32(np.sqrt(max(reach, np.float32(0.0))))
-    root = np.float32(1.0) / np.float32(np.sqrt(np.float64(width)))
-    terms = (base, numbers[TABLE_SCALE] * root, numbers[TABLE_LOW] * root, spread)
+    slope, level = terms_of(plan)
+    terms = (base, slope, level, spread)
     every = mask.shape[0] == 0
     few = worst < np.float32(np.inf)
     count = 0
     skip = starts[later] - starts[each]
     for block in range(starts[each], starts[each + 1]):
-        if not scan_block(codes, block, block + skip, table, width, factors, terms, worst, bounds):
-            continue
-        for s in range(32):
-            if not bounds[s] < worst:
-                continue
-            position = positions[32 * block + s]
+        bits = scan_block(
+            codes, block, block + skip, table, width, factors, terms, worst, bounds
+        )  # fmt: skip
+        while bits:
+            slot = lowest_bit(bits)
+            bits &= bits - 1
+            position = positions[32 * block + slot]
             if position < 0 or not (every or mask[ordinals[position]]):
                 continue
             pending[count] = position
-            pending_bounds[count] = bounds[s]
+            pending_bounds[count] = bounds[slot]
             count += 1
             if few:
                 ask_for(plan, position)
@@ -186,25 +290,48 @@ def ask_for(plan: Any, position: int) -> None:
 @step
 def distance_of(plan: Any, position: int) -> Any:
     """A row's distance by its 8-bit code."""
-    width = plan[WIDTH]
-    numbers = floats_at(plan[NUMBERS])
-    product = dot8(bytes_at(plan[BYTES8]), position * width, small_at(plan[SMALL]), width)
-    scale = np.float32(-2.0) * numbers[QUERY_SCALE]
-    distance = (np.float32(product) - numbers[BIAS]) * scale * floats_at(plan[SCALES])[position]
-    if plan[KIND] == NEAR:
-        distance += numbers[QUERY_SQUARE] + floats_at(plan[SQUARES])[position]
-    return np.float32(distance)
+    return by_bytes(
+        bytes_at(plan[BYTES8]), floats_at(plan[SCALES]), floats_at(plan[SQUARES]), position,
+        small_at(plan[SMALL]), plan[WIDTH], floats_at(plan[NUMBERS]), plan[KIND],
+    )  # fmt: skip
 
 
 @step
-def next_nearest(plan: Any, first: int, count: int) -> None:
-    """Bring the pending row with the smallest bound to place `first`, and ask for it."""
+def compare(plan: Any, k: int, turn: int, count: int, limit: Any, state: Any) -> Any:
+    """Compare the pending rows with bounds below `limit` by their 8-bit codes; the new state.
+
+    turn   of the list, for the log
+    state  size and k-th distance of the best rows, when they changed last, rows compared, logged
+    """
+    size, worst, last, reranked, logged = state
     pending, bounds = ints_at(plan[PENDING]), floats_at(plan[PENDING_BOUNDS])
-    at = smallest(bounds, first, count)
-    position, bound = pending[at], bounds[at]
-    pending[at], bounds[at] = pending[first], bounds[first]
-    pending[first], bounds[first] = position, bound
-    ask_for(plan, position)
+    best, nearness, log = ints_at(plan[BEST]), floats_at(plan[NEARNESS]), ints_at(plan[LOG])
+    wanted, log_size = plan[WANTED], plan[LOG_SIZE]
+    for i in range(count):
+        if i + AHEAD < count and bounds[i + AHEAD] < limit:
+            ask_for(plan, pending[i + AHEAD])
+        if not (bounds[i] < limit and bounds[i] < worst):
+            continue
+        bounds[i] = np.float32(np.inf)
+        position = pending[i]
+        distance = distance_of(plan, position)
+        reranked += 1
+        if size == wanted and not distance < nearness[wanted - 1]:
+            continue
+        place = insert(position, distance, size, wanted, best, nearness)
+        if place < 0:
+            continue
+        size = min(size + 1, wanted)
+        if place < k:
+            last = turn
+        if logged < log_size:
+            log[3 * logged] = position
+            log[3 * logged + 1] = turn
+            log[3 * logged + 2] = place
+            logged += 1
+        if size >= k:
+            worst = nearness[k - 1]
+    return size, worst, last, reranked, logged
 
 
 @step
@@ -213,53 +340,36 @@ def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
     k, least, constant, most = limits
     patience = np.float32(constant)
     order, counts, starts = ints_at(plan[ORDER]), longs_at(plan[COUNTS]), longs_at(plan[STARTS])
-    pending, pending_bounds = ints_at(plan[PENDING]), floats_at(plan[PENDING_BOUNDS])
-    best, nearness, log = ints_at(plan[BEST]), floats_at(plan[NEARNESS]), ints_at(plan[LOG])
-    wanted, log_size = plan[WANTED], plan[LOG_SIZE]
+    bounds = floats_at(plan[PENDING_BOUNDS])
     most = min(most, plan[LISTS])
-    worst = np.float32(np.inf)
-    size, scanned, reranked, logged, last, done = 0, 0, 0, 0, 0, 0
+    state = (0, np.float32(np.inf), 0, 0, 0)
+    scanned, done, ready = 0, 0, 0
     while done < most:
+        size, worst, last = state[0], state[1], state[2]
         if done == least:
             patience = patience_for(floats_at(plan[NUMBERS]), worst)
-        limit = factor * np.float32(last) + patience
-        if done >= least and size >= k and np.float32(done) >= limit:
+        is_full = done >= least and size >= k
+        if is_full and np.float32(done) >= factor * np.float32(last) + patience:
             break
-        each = order[done]
-        later = order[min(done + 1, most - 1)]
-        count = scan_list(plan, mask, each, later, epsilon, worst)
-        ready = 0
-        for turn in range(count):
-            while ready < min(turn + AHEAD, count):
-                next_nearest(plan, ready, count)
-                ready += 1
-            if not pending_bounds[turn] < worst:
+        if done == ready:
+            ready = next_wave(plan, ready)
+            if done == ready:
                 break
-            position = pending[turn]
-            distance = distance_of(plan, position)
-            reranked += 1
-            if size == wanted and not distance < nearness[wanted - 1]:
-                continue
-            place = insert(position, distance, size, wanted, best, nearness)
-            if place < 0:
-                continue
-            size = min(size + 1, wanted)
-            if place < k:
-                last = done
-            if logged < log_size:
-                log[3 * logged] = position
-                log[3 * logged + 1] = done
-                log[3 * logged + 2] = place
-                logged += 1
-            if size >= k:
-                worst = nearness[k - 1]
+        each, later = order[done], order[min(done + 1, ready - 1)]
+        count = scan_list(plan, mask, each, later, epsilon, worst)
+        if count > MANY:  # those with the smallest bounds first: they tell what to leave out
+            low, high = finite_range(bounds, count)
+            limit = cut(bounds, count, max(MANY >> 1, count >> 2), low, high)
+            state = compare(plan, k, done, count, limit, state)
+        if count:
+            state = compare(plan, k, done, count, np.float32(np.inf), state)
         scanned += starts[each + 1] - starts[each]
         done += 1
-    counts[FOUND] = size
+    counts[FOUND] = state[0]
     counts[PROBED] = done
     counts[SCANNED] = 32 * scanned
-    counts[RERANKED] = reranked
-    counts[LOGGED] = logged
+    counts[RERANKED] = state[3]
+    counts[LOGGED] = state[4]
 
 
 @kernel(types.void, PLAN, MASK, LIMITS, FLOAT, FLOAT)

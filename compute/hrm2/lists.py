@@ -135,16 +135,9 @@ def build(
         spilled = np.flatnonzero(second >= 0).astype(np.int32)
         labels = np.concatenate((labels, second[spilled]))
         members = np.concatenate((members, spilled))
-    by_list = np.argsort(labels, kind="stable")
-    labels, members = labels[by_list], members[by_list]
-    sizes = np.bincount(labels, minlength=lists)
-    blocks = -(-sizes // BLOCK)
-    starts = np.zeros(lists + 1, np.int64)
-    np.cumsum(blocks, out=starts[1:])
-    within = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    places = (starts[labels] + within // BLOCK, within % BLOCK)
-    codes, factors, positions = _coded(
-        rows, centers, (labels, members, *places), position, int(starts[-1]), metric, room, tick
+    starts, codes_of = placed(labels, members, lists)
+    codes, factors, positions = coded(
+        rows, centers, codes_of, position, int(starts[-1]), metric, room, tick
     )
     bytes8 = room((count, width), np.uint8)
     scales = np.empty(count, np.float32)
@@ -168,17 +161,32 @@ def build(
     )
 
 
-def _coded(
+def placed(labels: Ints, members: Ints, lists: int) -> tuple[Longs, tuple[NDArray[Any], ...]]:
+    """Starts of lists (L2); and of each code its list, its member, its block and its lane."""
+    by_list = np.argsort(labels, kind="stable")
+    labels, members = labels[by_list], members[by_list]
+    sizes = np.bincount(labels, minlength=lists)
+    starts = np.zeros(lists + 1, np.int64)
+    np.cumsum(-(-sizes // BLOCK), out=starts[1:])
+    within = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return starts, (labels, members, starts[labels] + within // BLOCK, within % BLOCK)
+
+
+def coded(
     rows: Floats,
     centers: Floats,
     codes_of: tuple[NDArray[Any], ...],
     position: Ints,
     blocks: int,
     metric: str,
-    room: Room,
-    tick: Callable[[], None],
+    room: Room = np.zeros,
+    tick: Callable[[], None] = never,
 ) -> tuple[Bytes, Floats, Ints]:
-    """1-bit codes, their factors and positions, block by block."""
+    """1-bit codes, their factors and positions, block by block.
+
+    rows, centers  float32, rotated
+    codes_of       from `placed`; position is the number that a row is known by
+    """
     labels, members, block_of, lane_of = codes_of
     width = rows.shape[1]
     codes: Bytes = room((blocks, width // 4, 16), np.uint8)

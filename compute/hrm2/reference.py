@@ -12,6 +12,7 @@ import numpy as np
 
 from m2mdb.compute.hrm2.lists import BLOCK, SLOTS
 from m2mdb.compute.hrm2.rotation import transform
+from m2mdb.compute.hrm2.routes import Routes, routes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +23,16 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-BUCKETS = 1024
 HARD = 6  # ranges of hardness
+MOST_ENTRY = 63  # of the fast scan's table: four of them fit in a byte
+# the order of lists
+BUCKETS = 256
+HALVINGS = 24  # of the range of numbers, for a cut
+OPEN_SHARE, LEAST_OPEN = 2, 64  # the near supers are one in so many, and so many at least
+WAVE = 96  # lists that are brought in order before the first is probed
+SPREAD_SHARE = np.float32(0.5)  # of the mean |r|^2 of its rows, that is added to a list's distance:
+#                       all of it would tell how far its rows are in the mean, not the nearest ones
+MANY = 12  # rows of a list that may enter, of which a quarter is compared first
 
 
 class Stop(NamedTuple):
@@ -73,7 +82,7 @@ def prepare(rotated: Floats) -> Prepared:
     small = np.rint(rotated * (np.float32(127) / largest)).astype(np.int8)
     groups = rotated.reshape(-1, 4)
     reach = np.abs(groups).sum(axis=1)
-    most = np.float32(min(255, 65535 // len(groups)))
+    most = np.float32(min(MOST_ENTRY, 65535 // len(groups)))
     step = most / (np.float32(2) * max(reach.max(), np.float32(1e-30)))
     patterns = np.arange(16)[:, None] >> np.arange(4) & 1
     values = reach[:, None] + groups @ (2 * patterns - 1).T.astype(np.float32)
@@ -91,22 +100,100 @@ def sums_of_block(codes: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray
     return ordered
 
 
-def list_distances(lists: Lists, query: Prepared, metric: str) -> Floats:
-    """Distances of all lists by their 8-bit centroids."""
-    centers = lists.centers.reshape(len(lists.center_scales), -1).astype(np.int32) - 128
-    products = (centers @ query.small.astype(np.int32)).astype(np.float32)
-    distances = np.float32(-2) * query.scale * lists.center_scales * products
+def by_bytes(
+    arrays: tuple[NDArray[np.uint8], Floats, Floats], query: Prepared, metric: str
+) -> Floats:
+    """Distances of vectors by their 8-bit codes: bytes, scales, squares."""
+    codes, scales, squares = arrays
+    rows = codes.reshape(len(scales), -1).astype(np.int32) - 128
+    products = (rows @ query.small.astype(np.int32)).astype(np.float32)
+    distances = np.float32(-2) * query.scale * scales * products
     if metric != "ip":
-        distances += query.square + lists.center_squares
+        distances += query.square + squares
     out: Floats = distances
     return out
 
 
-def list_order(distances: Floats) -> NDArray[np.intp]:
-    """Lists, nearest first, as far as BUCKETS steps tell them apart."""
-    low, high = distances.min(), distances.max()
+def estimates_of(routes: Routes, supers: NDArray[np.intp], keys: Floats, query: Prepared) -> Floats:
+    """Distances of the lists of supers by their 1-bit codes; infinite where there is no list."""
+    zero, out = np.float32(0), []
+    for each in supers.tolist():
+        for block in range(int(routes.starts[each]), int(routes.starts[each + 1])):
+            out.append(
+                bounds_of(routes.codes, block, routes.factors[block], query, (keys[each], zero))
+            )
+    return np.concatenate(out) if out else np.empty(0, np.float32)
+
+
+def bounds_of(
+    codes: NDArray[np.uint8],
+    block: int,
+    factors: Floats,
+    query: Prepared,
+    terms: tuple[np.float32, np.float32],
+) -> Floats:
+    """Estimates of a block's distances, less their errors: base + h - f <b, q> - spread * e."""
+    width = len(query.small)
+    raw = codes[block * 4 * width : (block + 1) * 4 * width]
+    sums = sums_of_block(raw, query.table).astype(np.float32)
+    products = (query.table_scale * sums + query.table_low) * np.float32(1 / np.sqrt(width))
+    h, f, e = factors.reshape(3, BLOCK)
+    base, spread = terms
+    out: Floats = base + h - f * products - spread * e
+    return out
+
+
+def cut(values: Floats, wanted: int, low: np.float32, high: np.float32) -> np.float32:
+    """A number that `wanted` values or a quarter more are below; infinity where there is none."""
+    found = np.float32(np.inf)
+    for _ in range(HALVINGS):
+        middle = np.float32(0.5) * (low + high)
+        below = int((values < middle).sum())
+        if below < wanted:
+            low = middle
+        else:
+            found = high = middle
+            if below <= wanted + (wanted >> 2):
+                break
+    return found
+
+
+def list_order(
+    lists: Lists, routes: Routes, query: Prepared, metric: str
+) -> tuple[NDArray[np.intp], Floats]:
+    """Lists as they are probed, wave by wave; and their distances, by number."""
+    supers = by_bytes((routes.supers, routes.super_scales, routes.super_squares), query, metric)
+    near = _bucket_order(supers)
+    arrays = (lists.centers, lists.center_scales, lists.center_squares)
+    distances = by_bytes(arrays, query, metric)
+    keys = distances if metric == "ip" else distances + SPREAD_SHARE * routes.spreads
+    opened = min(len(near), max(LEAST_OPEN, len(near) // OPEN_SHARE))
+    estimates, waves, ready = np.empty(0, np.float32), [], 0
+    numbers = np.empty(0, np.int32)
+    for some in (near[:opened], near[opened:]):
+        estimates = np.concatenate((estimates, estimates_of(routes, some, supers, query)))
+        blocks = [np.arange(routes.starts[each], routes.starts[each + 1]) for each in some.tolist()]
+        numbers = np.concatenate([numbers, *(routes.numbers[block].ravel() for block in blocks)])
+        while (estimates < np.inf).any():
+            low, high = estimates.min(), estimates[estimates < np.inf].max()
+            limit, wanted = np.float32(np.inf), max(WAVE, ready)
+            if wanted + WAVE < int((estimates < np.inf).sum()):
+                limit = cut(estimates, wanted, low, high)
+            taken = estimates < limit
+            wave = numbers[taken]
+            estimates[taken] = np.inf
+            waves.append(wave[_bucket_order(keys[wave])])
+            ready += len(wave)
+            if len(waves) == 1:
+                break
+    return np.concatenate(waves), distances
+
+
+def _bucket_order(keys: Floats) -> NDArray[np.intp]:
+    """Smallest first, as far as BUCKETS steps tell them apart."""
+    low, high = keys.min(), keys.max()
     step = np.float32(BUCKETS - 1) / max(high - low, np.float32(1e-30))
-    return np.argsort(((distances - low) * step).astype(np.int32), kind="stable")
+    return np.argsort(((keys - low) * step).astype(np.int32), kind="stable")
 
 
 def search(
@@ -125,10 +212,7 @@ def search(
     query   float32[width], padded; of length 1 under cosine
     """
     prepared = prepare(transform(query[None], seed)[0])
-    distances = list_distances(lists, prepared, metric)
-    order = list_order(distances)
-    width = len(query)
-    root = np.float32(1 / np.sqrt(width))
+    order, distances = list_order(lists, routes_of(lists, metric), prepared, metric)
     best: list[tuple[np.float32, int]] = []
     done = last = codes = reranked = 0
     patience = float(stop.patience)
@@ -147,18 +231,15 @@ def search(
         worst = _worst(best, stop.k)  # of the moment when the list is begun
         for block in range(int(lists.starts[each]), int(lists.starts[each + 1])):
             codes += BLOCK
-            raw = lists.codes[block * 4 * width : (block + 1) * 4 * width]
-            sums = sums_of_block(raw, prepared.table).astype(np.float32)
-            products = (prepared.table_scale * sums + prepared.table_low) * root
-            h, f, e = lists.factors[block].reshape(3, BLOCK)
-            bounds = base + h - f * products - spread * e
+            factors = lists.factors[block]
+            bounds = bounds_of(lists.codes, block, factors, prepared, (base, spread))
             for slot in np.flatnonzero(bounds < worst).tolist():
                 position = int(lists.positions[block, slot])
                 if position >= 0 and (mask is None or mask[lists.ordinals[position]]):
                     pending.append((bounds[slot], position))
-        for bound, position in _nearest_first(pending):
+        for bound, position in _in_turn(pending):
             if not bound < _worst(best, stop.k):
-                break
+                continue
             reranked += 1
             distance = _distance(lists, prepared, position, metric)
             if len(best) == wanted and not distance < best[-1][0]:
@@ -177,21 +258,20 @@ def _worst(best: list[tuple[np.float32, int]], k: int) -> np.float32:
 
 def _distance(lists: Lists, query: Prepared, position: int, metric: str) -> np.float32:
     """A row's distance by its 8-bit code."""
-    width = len(query.small)
-    row = lists.bytes8[position * width : (position + 1) * width].astype(np.int32) - 128
-    product = np.float32(int(row @ query.small.astype(np.int32)))
-    distance = np.float32(-2) * query.scale * lists.scales[position] * product
-    if metric != "ip":
-        distance += query.square + lists.squares[position]
-    return np.float32(distance)
+    width, some = len(query.small), slice(position, position + 1)
+    row = lists.bytes8[position * width : (position + 1) * width]
+    return np.float32(by_bytes((row, lists.scales[some], lists.squares[some]), query, metric)[0])
 
 
-def _nearest_first(pending: list[tuple[np.float32, int]]) -> Iterator[tuple[np.float32, int]]:
-    """By bound; the first of equal ones comes first, among rows that change places meanwhile."""
-    for turn in range(len(pending)):
-        at = min(range(turn, len(pending)), key=lambda i: pending[i][0])
-        pending[turn], pending[at] = pending[at], pending[turn]
-        yield pending[turn]
+def _in_turn(pending: list[tuple[np.float32, int]]) -> Iterator[tuple[np.float32, int]]:
+    """A quarter of many, with the smallest bounds, and then the others; each in order."""
+    limit = np.float32(-np.inf)
+    if len(pending) > MANY:
+        bounds = np.array([bound for bound, _ in pending], np.float32)
+        wanted = max(MANY >> 1, len(pending) >> 2)
+        limit = cut(bounds, wanted, bounds.min(), bounds.max())
+    yield from (each for each in pending if each[0] < limit)
+    yield from (each for each in pending if not each[0] < limit)
 
 
 def _insert(

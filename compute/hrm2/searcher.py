@@ -13,17 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from m2mdb.compute.hrm2 import kernels
+from m2mdb.compute.hrm2.reference import BUCKETS
 from m2mdb.compute.hrm2.rotation import ROUNDS, signs
-from m2mdb.compute.hrm2.steps import (
-    BUCKETS,
-    GROUP,
-    HARD,
-    HARDNESS,
-    NEAR,
-    NUMBERS_SIZE,
-    PANEL,
-    PRODUCT,
-)
+from m2mdb.compute.hrm2.routes import routes_of
+from m2mdb.compute.hrm2.steps import HARD, HARDNESS, NEAR, NUMBERS_SIZE, PRODUCT
 
 if TYPE_CHECKING:
     from typing import Any
@@ -75,8 +68,9 @@ class Searcher:
         """`seed` is that of the rotation that the lists were coded with."""
         self.lists = lists
         self.metric = metric
-        arrays = lists._replace(centers=panels_of(lists.centers, len(lists.center_scales)))
-        self._arrays = [np.ascontiguousarray(array) for array in arrays]
+        routes = routes_of(lists, metric)
+        self._arrays = [np.ascontiguousarray(array) for array in (*lists, *routes)]
+        self._routes = routes
         self._arrays.append(np.ascontiguousarray(signs(lists.width, seed)))
         self._longest = 32 * int(np.diff(lists.starts).max(initial=1))
         self._local = threading.local()
@@ -212,6 +206,7 @@ class Searcher:
 
     def _new_scratch(self, wanted: int, *, logs: bool) -> Scratch:
         width, count = self.lists.width, len(self.lists.center_scales)
+        supers, blocks = len(self._routes.super_scales), len(self._routes.numbers)
         log_size = LOG_ROWS if logs else 0
         rotated, best = np.zeros(width, np.float32), np.zeros(wanted, np.int32)
         nearness, counts = np.zeros(wanted, np.float32), np.zeros(8, np.int64)
@@ -222,7 +217,12 @@ class Searcher:
             np.zeros(width, np.int8),
             np.zeros(4 * width, np.uint8),
             np.zeros(width, np.float32),
-            np.zeros(count + GROUP, np.int32),
+            np.zeros(supers, np.float32),
+            np.zeros(supers, np.int32),
+            np.zeros(32 * blocks, np.float32),
+            np.zeros(blocks, np.int32),
+            np.zeros(count, np.int32),
+            np.zeros(count, np.float32),
             np.zeros(count, np.float32),
             np.zeros(BUCKETS + 1, np.int32),
             np.zeros(count, np.int32),
@@ -239,7 +239,7 @@ class Searcher:
         addresses = [array.ctypes.data for array in (*self._arrays, *arrays)]
         plan[: len(addresses)] = addresses
         kind = PRODUCT if self.metric == "ip" else NEAR
-        plan[len(addresses) :] = (count, width, ROUNDS, kind, wanted, log_size)
+        plan[len(addresses) :] = (count, supers, width, ROUNDS, kind, wanted, log_size)
         plan.flags.writeable = False
         hardness, address = numbers[HARDNESS:], plan.ctypes.data
         return Scratch(rotated, best, nearness, counts, log, hardness, plan, arrays, address)
@@ -265,18 +265,6 @@ def _tell_hardness(scratch: Scratch, stop: Stop) -> None:
         scratch.hardness[:] = stop.hardness
     else:
         scratch.hardness[HARD - 1 :] = stop.patience
-
-
-def panels_of(centers: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Centroids for `steps.products_of`.
-
-    Of each PANEL lists, first 4 bytes of each, then the next 4, ...; zero lists fill a GROUP.
-    """
-    width = len(centers) // max(1, count)
-    rows = np.zeros((-(-count // GROUP) * GROUP, width), np.uint8)
-    rows[:count] = centers.reshape(count, width)
-    panels = rows.reshape(-1, PANEL, width // 4, 4).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(panels).ravel()
 
 
 def _readable(array: NDArray[Any]) -> NDArray[Any]:

@@ -338,17 +338,40 @@ def _splat_value(builder: Any, value: Any, count: int) -> Any:
     return builder.shuffle_vector(start, undefined, mask)
 
 
+def _bits(builder: Any, numbers: Any, limit: Any) -> Any:
+    less = builder.fcmp_ordered("<", numbers, _splat_value(builder, limit, 32))
+    return builder.zext(builder.bitcast(less, ir.IntType(32)), ir.IntType(64))
+
+
 @intrinsic
-def any_below(typingctx, bounds, limit):
-    """Whether a bound is smaller than a number."""
+def which_below(typingctx, bounds, limit):
+    """Bit i: bound i is smaller than a number."""
 
     def codegen(context, builder, sig, args):
-        limits = _splat_value(builder, args[1], 32)
-        less = builder.fcmp_ordered("<", args[0], limits)
-        mask = builder.bitcast(less, ir.IntType(32))
-        return builder.icmp_unsigned("!=", mask, mask.type(0))
+        return _bits(builder, *args)
 
-    return types.boolean(bounds, types.float32), codegen
+    return types.int64(bounds, types.float32), codegen
+
+
+@intrinsic
+def bits_below(typingctx, pointer, offset, limit):
+    """Bit i: float32 element offset + i is smaller than a number; of 32 elements."""
+
+    def codegen(context, builder, sig, args):
+        kind = ir.VectorType(ir.FloatType(), 32)
+        return _bits(builder, _load(builder, args[0], args[1], kind), args[2])
+
+    return types.int64(pointer, types.intp, types.float32), codegen
+
+
+@intrinsic
+def lowest_bit(typingctx, bits):
+    """The place of the lowest bit that is set, of an int64 with one or more."""
+
+    def codegen(context, builder, sig, args):
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), codegen
 
 
 @intrinsic

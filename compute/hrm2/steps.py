@@ -2,7 +2,7 @@
 
     rotate     the query, by signs and Hadamard transforms
     prepare    its bytes, and the table of the fast scan
-    route      distances of lists, 16 of them side by side
+    cut        an estimate that about so many lists are below
     order      lists by distance
     scan       1-bit codes of a block: lower bounds of 32 distances
     dot8       a row's 8-bit code times the query's bytes
@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 
 from m2mdb.compute.hrm2 import simd as simd_module
+from m2mdb.compute.hrm2.reference import BUCKETS, HALVINGS, MOST_ENTRY
 
 simd: Any = simd_module  # its functions are intrinsics: what calls them is no Python
 
@@ -31,9 +32,8 @@ QUERY_SCALE, QUERY_SQUARE, TABLE_SCALE, TABLE_LOW, BIAS = 0, 1, 2, 3, 4
 # and from HARDNESS on how hard it may be: reference.Stop.hardness
 HARDNESS, HARD, NUMBERS_SIZE = 5, 6, 16
 
-BUCKETS = 1024
-PANEL = 16  # lists whose centroids are interleaved
-GROUP = 4 * PANEL  # lists routed at once
+PANEL = 16  # vectors that are interleaved for `products_of`
+GROUP = 4 * PANEL  # vectors of one turn of it
 NEAR, PRODUCT = 0, 1  # distances |q - x|^2, or -2 <q, x>
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -46,7 +46,8 @@ if simd.WIDTH:
     fold_lanes, splat_4_bytes = simd.fold_lanes, simd.splat_4_bytes
     dot_u8_i8, sum_lanes, store_i32 = simd.dot_u8_i8, simd.sum_lanes, simd.store_i32
     prefetch = simd.prefetch
-    lower_bounds, any_below, store_bounds = simd.lower_bounds, simd.any_below, simd.store_bounds
+    lower_bounds, store_bounds = simd.lower_bounds, simd.store_bounds
+    which_below = simd.which_below
 
 
 def step(function: Any) -> Any:
@@ -110,7 +111,7 @@ def rotate(x: Any, flips: Any, turns: int, width: int, other: Any) -> None:
 def prepare(rotated: Any, width: int, small: Any, table: Any, numbers: Any) -> None:
     """Bytes and table of a rotated query, with their scales.
 
-    Table sums are exact in 16 bits: no entry is above 65535 / groups.
+    Table sums are exact: four entries fit in a byte, and all that are added in 16 bits.
     """
     groups = width // 4
     largest = np.float32(1e-30)
@@ -138,7 +139,7 @@ def prepare(rotated: Any, width: int, small: Any, table: Any, numbers: Any) -> N
         )
         widest = max(widest, reach)
         low -= reach
-    most = np.float32(min(255, 65535 // groups))
+    most = np.float32(min(MOST_ENTRY, 65535 // groups))
     each = most / (np.float32(2.0) * widest)
     for g in range(groups):
         a, b, c, d = rotated[4 * g], rotated[4 * g + 1], rotated[4 * g + 2], rotated[4 * g + 3]
@@ -218,68 +219,96 @@ else:
 
 
 @step
-def route(
-    panels: Any,
-    scales: Any,
-    squares: Any,
-    lists: int,
-    small: Any,
-    width: int,
-    numbers: Any,
+def by_bytes(
+    codes: Any, scales: Any, squares: Any, each: int, small: Any, width: int, numbers: Any,
     kind: int,
-    products: Any,
-    distances: Any,
-) -> None:
-    """Distances of lists."""
-    products_of(panels, (lists + GROUP - 1) // GROUP * GROUP, small, width, products)
-    bias = numbers[BIAS]
-    scale = np.float32(-2.0) * numbers[QUERY_SCALE]
-    square = numbers[QUERY_SQUARE] if kind == NEAR else np.float32(0.0)
+) -> Any:  # fmt: skip
+    """The query's distance from a vector by its 8-bit code."""
+    product = np.float32(dot8(codes, each * width, small, width)) - numbers[BIAS]
+    distance = product * (np.float32(-2.0) * numbers[QUERY_SCALE]) * scales[each]
     if kind == NEAR:
-        for each in range(lists):
-            product = np.float32(products[each]) - bias
-            distances[each] = product * scale * scales[each] + (square + squares[each])
-    else:
-        for each in range(lists):
-            distances[each] = (np.float32(products[each]) - bias) * scale * scales[each]
+        distance += numbers[QUERY_SQUARE] + squares[each]
+    return np.float32(distance)
+
+
+@njit(nogil=True, fastmath=FAST | {"nnan"}, error_model="numpy", boundscheck=False)
+def finite_range(values: Any, count: int) -> Any:
+    """The smallest value, and the largest that is finite."""
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for i in range(count):
+        low = min(low, values[i])
+        value = values[i] if values[i] < np.float32(np.inf) else np.float32(-np.inf)
+        high = max(high, value)
+    return low, high
 
 
 @step
-def bucket_order(distances: Any, count: int, order: Any, buckets: Any) -> None:
-    """order = all lists, nearest first, as far as BUCKETS equal steps of distance tell them apart.
+def count_below(values: Any, count: int, limit: Any) -> int:
+    """How many values are below a limit."""
+    below = np.int32(0)
+    for i in range(count):
+        below += np.int32(values[i] < limit)
+    return below
+
+
+@step
+def cut(values: Any, count: int, wanted: int, low: Any, high: Any) -> Any:
+    """A number that `wanted` values or a quarter more are below; infinity where there is none.
+
+    low, high   between which it is sought
+    """
+    found = np.float32(np.inf)
+    for _ in range(HALVINGS):
+        middle = np.float32(0.5) * (low + high)
+        below = count_below(values, count, middle)
+        if below < wanted:
+            low = middle
+        else:
+            found = high = middle
+            if below <= wanted + (wanted >> 2):
+                break
+    return found
+
+
+@step
+def bucket_order(keys: Any, items: Any, count: int, first: int, order: Any, buckets: Any) -> None:
+    """order[first:] = items, smallest key first, as far as BUCKETS equal steps tell them apart.
 
     A counting sort: a comparison sort of random numbers waits for the branches it mispredicts.
-    Lists of one bucket stand by number (K3).
+    Items of one bucket keep their order (K3).
     """
-    low, high = distances[0], distances[0]
-    for each in range(count):
-        low = min(low, distances[each])
-        high = max(high, distances[each])
+    low, high = finite_range(keys, count)
     each_step = np.float32(BUCKETS - 1) / max(high - low, np.float32(1e-30))
     for i in range(BUCKETS + 1):
         buckets[i] = 0
     for each in range(count):
-        buckets[np.int32((distances[each] - low) * each_step) + 1] += 1
+        buckets[np.int32((keys[each] - low) * each_step) + 1] += 1
     for i in range(BUCKETS):
         buckets[i + 1] += buckets[i]
     for each in range(count):
-        bucket = np.int32((distances[each] - low) * each_step)
-        order[buckets[bucket]] = each
+        bucket = np.int32((keys[each] - low) * each_step)
+        order[first + buckets[bucket]] = items[each]
         buckets[bucket] += 1
 
 
 if simd.WIDTH:
 
     @step
+    def entries_of(codes: Any, at: int, table: Any, g: int) -> Any:
+        """The table's entries for a register of codes: of the low nibbles, and of the high ones."""
+        code, entries = load_u8(codes, at), load_u8(table, g)
+        return shuffle(entries, low_nibbles(code)), shuffle(entries, high_nibbles(code))
+
+    @step
     def scan_block(
         codes: Any, block: int, later: int, table: Any, width: int, factors: Any, terms: Any,
         limit: Any, bounds: Any,
-    ) -> bool:  # fmt: skip
-        """Whether a lower bound of a block is below the limit; if so, all of them are written.
+    ) -> int:  # fmt: skip
+        """Which lower bounds of a block are below the limit, as bits; if any, all are written.
 
-        The block `later` is asked for meanwhile. bounds[s] is that of code SLOTS[s]. Bytes are
-        added without widening: a 16-bit sum of two bytes, and one of the odd byte alone, which is
-        subtracted in the end.
+        The block `later` is asked for meanwhile. bounds[s] is that of code SLOTS[s]. Four entries
+        are added as bytes, and these without widening: a 16-bit sum of two bytes, and one of the
+        odd byte alone, which is subtracted in the end.
         """
         size = 4 * width
         at = block * size
@@ -287,20 +316,24 @@ if simd.WIDTH:
         for line in range(0, 384, 64):
             prefetch(factors, 96 * later + line // 4)
         low, low_odd, high, high_odd = zero_u16(), zero_u16(), zero_u16(), zero_u16()
-        for g in range(0, size, WIDTH):
-            prefetch(codes, at + ahead + g)
-            code, entries = load_u8(codes, at + g), load_u8(table, g)
-            x = as_u16(shuffle(entries, low_nibbles(code)))
-            y = as_u16(shuffle(entries, high_nibbles(code)))
+        for g in range(0, size, 4 * WIDTH):
+            a, b, c, d = g, g + WIDTH, g + 2 * WIDTH, g + 3 * WIDTH
+            for line in range(g, g + 4 * WIDTH, 64):
+                prefetch(codes, at + ahead + line)
+            x, y = entries_of(codes, at + a, table, a)
+            x2, y2 = entries_of(codes, at + b, table, b)
+            x3, y3 = entries_of(codes, at + c, table, c)
+            x4, y4 = entries_of(codes, at + d, table, d)
+            x, y = as_u16(add(add(x, x2), add(x3, x4))), as_u16(add(add(y, y2), add(y3, y4)))
             low, low_odd = add(low, x), add(low_odd, high_bytes(x))
             high, high_odd = add(high, y), add(high_odd, high_bytes(y))
         low, high = sub(low, shift_up_byte(low_odd)), sub(high, shift_up_byte(high_odd))
         sums = (fold_lanes(low), fold_lanes(low_odd), fold_lanes(high), fold_lanes(high_odd))
         found = lower_bounds(sums, factors, 96 * block, terms)
-        if any_below(found, limit):
+        bits = which_below(found, limit)
+        if bits:
             store_bounds(bounds, 0, found)
-            return True
-        return False
+        return bits
 
 else:
 
@@ -308,8 +341,8 @@ else:
     def scan_block(
         codes: Any, block: int, later: int, table: Any, width: int, factors: Any, terms: Any,
         limit: Any, bounds: Any,
-    ) -> bool:  # fmt: skip
-        """Whether a lower bound of a block is below the limit; all of them are written."""
+    ) -> int:  # fmt: skip
+        """Which lower bounds of a block are below the limit, as bits; all are written."""
         base, slope, level, spread = terms
         at = 4 * width * block
         for s in range(32):
@@ -320,14 +353,14 @@ else:
                 slot = (i >> 1) + 8 * (i & 1)
                 bounds[slot] += np.float32(table[16 * g + (code & 15)])
                 bounds[16 + slot] += np.float32(table[16 * g + (code >> 4)])
-        below = False
+        bits = np.int64(0)
         first = 96 * block
         for s in range(32):
             bound = base + factors[first + s]
             bound -= factors[first + 32 + s] * (slope * bounds[s] + level)
             bounds[s] = bound - spread * factors[first + 64 + s]
-            below |= bounds[s] < limit
-        return below
+            bits |= np.int64(bounds[s] < limit) << s
+        return bits
 
 
 @step
@@ -355,16 +388,4 @@ def insert(position: int, distance: Any, size: int, wanted: int, best: Any, near
         nearness[j] = nearness[j - 1]
     best[at] = position
     nearness[at] = distance
-    return at
-
-
-@njit(nogil=True, fastmath=FAST | {"nnan"}, error_model="numpy", boundscheck=False)
-def smallest(values: Any, first: int, count: int) -> int:
-    """The first of the smallest of values[first : count]."""
-    low = values[first]
-    for i in range(first, count):
-        low = min(low, values[i])
-    at = first
-    while values[at] != low:
-        at += 1
     return at

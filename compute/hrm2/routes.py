@@ -1,0 +1,114 @@
+"""Routes: centroids of lists with 1-bit codes of their own, by which a search finds its lists.
+
+    centroids --group by nearest super--> 1-bit codes of the residuals, in blocks of each super
+
+An estimate of the distance of every list in the supers that are near costs a scan of some blocks,
+as those of rows do; only of the lists with the smallest estimates the 8-bit centroids are read.
+Routes are made of Lists alone when a search makes them ready: no file holds them.
+
+Invariants
+    R1  Every list has one code among the routes; supers own one list at least.
+    R2  They depend on the lists alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from m2mdb.compute.hrm2.lists import BLOCK, coded, placed, to_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from m2mdb.compute.hrm2.lists import Lists
+
+    Bytes = NDArray[np.uint8]
+    Floats = NDArray[np.float32]
+    Ints = NDArray[np.int32]
+    Longs = NDArray[np.int64]
+
+ROUNDS = 3  # of regrouping
+
+
+class Routes(NamedTuple):
+    """Arrays as in Lists, with supers for lists and lists for rows.
+
+    supers         uint8[supers * width]   the means of the centroids of each
+    super_scales   float32[supers]
+    super_squares  float32[supers]
+    starts         int64[supers + 1]       first block of each super
+    codes          uint8[blocks * 4 * width]
+    factors        float32[blocks, 96]
+    numbers        int32[blocks, 32]       lists, in the place of positions
+    spreads        float32[lists]          mean |r|^2 of the rows of a list
+    """
+
+    supers: Bytes
+    super_scales: Floats
+    super_squares: Floats
+    starts: Longs
+    codes: Bytes
+    factors: Floats
+    numbers: Ints
+    spreads: Floats
+
+
+def routes_of(lists: Lists, metric: str) -> Routes:
+    """The routes to lists."""
+    count, width = len(lists.center_scales), lists.width
+    centers = lists.centers.reshape(count, width).astype(np.float32)
+    centers -= np.float32(128)
+    centers *= lists.center_scales[:, None]
+    owners, supers = _grouped(centers)
+    every = np.arange(count, dtype=np.int32)
+    starts, codes_of = placed(owners, every, len(supers))
+    codes, factors, numbers = coded(centers, supers, codes_of, every, int(starts[-1]), metric)
+    super_bytes, scales = to_bytes(supers)
+    squares = np.einsum("ij,ij->i", supers, supers)
+    flat = factors.reshape(-1, 3 * BLOCK)
+    return Routes(
+        super_bytes.ravel(),
+        scales,
+        squares,
+        starts,
+        codes.ravel(),
+        flat,
+        numbers,
+        spreads_of(lists),
+    )
+
+
+def _grouped(centers: Floats) -> tuple[Ints, Floats]:
+    """The super of each centroid, and the means of the supers.
+
+    Begins with neighbours by number, which training has brought together.
+    """
+    count = len(centers)
+    supers = max(1, round(count**0.5))
+    owners = (np.arange(count) * supers // count).astype(np.int32)
+    for turn in range(ROUNDS + 1):
+        used, owners = np.unique(owners, return_inverse=True)
+        owners = owners.astype(np.int32)
+        order = np.argsort(owners, kind="stable")
+        sizes = np.bincount(owners, minlength=len(used))
+        means = np.add.reduceat(centers[order], np.cumsum(sizes) - sizes, axis=0)
+        means /= sizes[:, None].astype(np.float32)
+        if turn < ROUNDS:
+            half = np.einsum("ij,ij->i", means, means) / 2
+            owners = (centers @ means.T - half).argmax(axis=1).astype(np.int32)
+    return owners, means
+
+
+def spreads_of(lists: Lists) -> Floats:
+    """The mean |r|^2 of each list's codes, from their factors; of one without codes, of all."""
+    f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
+    tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
+    squares = f * f * (1 - tilt * tilt) / 4  # nothing where there is no code
+    owners = np.repeat(np.arange(len(lists.starts) - 1), np.diff(lists.starts))
+    sums = np.bincount(owners, squares.sum(axis=1), len(lists.starts) - 1)
+    codes = np.bincount(owners, (lists.positions >= 0).sum(axis=1), len(lists.starts) - 1)
+    mean = sums.sum() / max(1, codes.sum())
+    out: Floats = np.where(codes > 0, sums / np.maximum(1, codes), mean).astype(np.float32)
+    return out
