@@ -27,7 +27,8 @@ def _numbers(values: list[Value]) -> list[int | float]:
         number = apply_numeric(value)
         if isinstance(number, str | bytes):
             number = float(to_number(number) or 0)
-        result.append(to_number(number) or 0)
+        found = to_number(number)
+        result.append(0 if found is None else found)
     return result
 
 

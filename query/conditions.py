@@ -261,13 +261,14 @@ def compile_between(node: Between, scope: Scope, compile: Compile) -> Evaluator:
     """`operand [NOT] BETWEEN low AND high`: the operand is evaluated once."""
     affinity = affinity_of(node.operand, scope)
     operand = compile(node.operand, scope)
-    fold = collation_of(node.operand, node.low, node.high)
+    fold_low = collation_of(node.operand, node.low)
+    fold_high = collation_of(node.operand, node.high)
     own_low, low_affinity = conversions(affinity, affinity_of(node.low, scope))
     own_high, high_affinity = conversions(affinity, affinity_of(node.high, scope))
-    low = folded(converted(compile(node.low, scope), low_affinity, node.low), fold)
-    high = folded(converted(compile(node.high, scope), high_affinity, node.high), fold)
+    low = folded(converted(compile(node.low, scope), low_affinity, node.low), fold_low)
+    high = folded(converted(compile(node.high, scope), high_affinity, node.high), fold_high)
     at_least, at_most = COMPARISONS[">="], COMPARISONS["<="]
-    for_low, for_high = shaper(own_low, fold), shaper(own_high, fold)
+    for_low, for_high = shaper(own_low, fold_low), shaper(own_high, fold_high)
 
     def run(row: Row, bindings: Bindings) -> bool | None:
         value = operand(row, bindings)

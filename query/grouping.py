@@ -9,7 +9,7 @@ there is exactly one min() or max(), else from its first row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from m2mdb.query import extensions, vectorised
@@ -29,7 +29,7 @@ from m2mdb.query.scope import RowScope, Slot
 class AggregateCall:
     """One aggregate: its arguments, compiled over the rows of a group."""
 
-    __slots__ = ("_make", "arguments", "distinct", "name", "node", "star")
+    __slots__ = ("_fold", "_make", "arguments", "distinct", "name", "node", "star")
 
     def __init__(self, node: FunctionCall, scope: RowScope) -> None:
         self.node = node
@@ -37,6 +37,7 @@ class AggregateCall:
         self.star = node.star or not node.arguments
         self.distinct = node.distinct
         self.arguments = [Computed(each, scope) for each in node.arguments]
+        self._fold = collation_of(*node.arguments[:1])
         if node.name in JSON_AGGREGATES:
             place = JSON_AGGREGATES[node.name]
             self.arguments[place] = _piece(node.arguments[place], scope)
@@ -64,11 +65,25 @@ class AggregateCall:
         if len(picked) == 2:
             return joined(picked[0], picked[1])
         present = [value for value in picked[0] if value is not None]
+        fold = self._fold
         if self.distinct:
             for value in present:
                 rank(value)
-            present = list(dict.fromkeys(present))
+            present = distinct_values(present, fold)
+        if fold is not None and present and self.name in ("min", "max"):
+            choose = min if self.name == "min" else max
+            return choose(present, key=lambda value: sort_key(fold(value)))
         return AGGREGATES[self.name](present)
+
+
+def distinct_values(values: Sequence[Value], fold: Callable[[Value], Value] | None) -> list[Value]:
+    """The values without those that equal an earlier one under a collation."""
+    if fold is None:
+        return list(dict.fromkeys(values))
+    found: dict[Value, Value] = {}
+    for value in values:
+        found.setdefault(fold(value), value)
+    return list(found.values())
 
 
 def _piece(node: Expression, scope: RowScope) -> Computed:
@@ -135,14 +150,15 @@ class GroupScope:
 class Grouping:
     """The work between the rows and the groups' rows."""
 
-    __slots__ = ("_keys", "_plain_keys", "scope")
+    __slots__ = ("_folds", "_keys", "_plain_keys", "scope")
 
     def __init__(self, scope: RowScope, keys: Sequence[Expression]) -> None:
         """Compile the expressions behind the grouping in `scope` before `run`."""
         self.scope = GroupScope(scope, keys)
-        self._keys = [Computed(key, scope, collated=True) for key in keys]
+        self._keys = [Computed(key, scope) for key in keys]
+        self._folds = [collation_of(key) for key in keys]
         # a key that is computed, or has a collation, may be no number although it looks like one
-        self._plain_keys = None if any(map(collation_of, keys)) else keys
+        self._plain_keys = None if any(self._folds) else keys
 
     def run(self, rows: Columns, bindings: Bindings) -> list[tuple[Any, ...]]:
         """One row a group, ordered by the keys; without keys, one row for all."""
@@ -153,7 +169,13 @@ class Grouping:
         base, count = self.scope.base, len(rows)
         columns = [rows.column(source) for source in base.sources]
         keys = [key.values(columns, count, bindings) for key in self._keys]
-        groups = _groups(keys, count)
+        groups = _groups(
+            [
+                values if fold is None else list(map(fold, values))
+                for values, fold in zip(keys, self._folds, strict=True)
+            ],
+            count,
+        )
         arguments = [
             [each.values(columns, count, bindings) for each in call.arguments]
             for call in self.scope.aggregates

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,11 +62,21 @@ def _comparable(key: SortKey) -> list[Any]:
     return [for_null if value is None else sort_key(value) for value in key.values]
 
 
-def distinct_rows(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The rows without those that equal an earlier one.
+def distinct_rows(
+    rows: list[tuple[Any, ...]], folds: Sequence[Callable[[Value], Value] | None] = ()
+) -> list[tuple[Any, ...]]:
+    """The rows without those that equal an earlier one; `folds`: each column's collation.
 
     Raises DataError: vectors cannot be compared.
     """
+    if any(folds):
+        found: dict[Any, tuple[Any, ...]] = {}
+        for row in rows:
+            for value in row:
+                rank(value)
+            pairs = zip(row, folds, strict=True)
+            found.setdefault(tuple([v if fold is None else fold(v) for v, fold in pairs]), row)
+        return list(found.values())
     try:
         return list(dict.fromkeys(rows))
     except TypeError:

@@ -74,8 +74,8 @@ class SelectPlan(Plan):
     """A SELECT, compiled."""
 
     __slots__ = (
-        "_counts_all", "_distinct", "_grouped", "_limits", "_nearest", "_order", "_projection",
-        "_scope", "_source",
+        "_counts_all", "_distinct", "_folds", "_grouped", "_limits", "_nearest", "_order",
+        "_projection", "_scope", "_source",
     )  # fmt: skip
 
     def __init__(self, statement: Select, view: View, count: int, planner: Planner) -> None:
@@ -111,6 +111,7 @@ class SelectPlan(Plan):
         if having is not None:
             having = level.resolve(without_aliases(having, aliases, scope))
         self._distinct = statement.distinct
+        self._folds = [fold_of_node(output.expression) for output in outputs]
         self._limits = self._compile_limits(statement, level)
         expressions = [output.expression for output in outputs] + [node for _, node in order]
         self._grouped: _GroupedWork | None = None
@@ -186,7 +187,7 @@ class SelectPlan(Plan):
                 return ColumnarResult(names, self._projection.data(selection, bindings), types)
             rows = self._projection.rows(selection, bindings)
         if self._distinct:
-            rows = distinct_rows(rows)
+            rows = distinct_rows(rows, self._folds)
         return Result(names, _cut(rows, limit, offset), types=types)
 
     def _arranged(

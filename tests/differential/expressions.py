@@ -240,6 +240,8 @@ class Expressions:
             left += f" COLLATE {name}"
         else:
             right += f" COLLATE {name}"
+        if self.choose.random() < 0.2:
+            return f"({left} BETWEEN {right} AND {self.text(0)})"
         return f"({left} {self.choose.choice(COMPARISONS[:8])} {right})"
 
     def nested(self, depth: int) -> str:

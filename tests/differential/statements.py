@@ -151,6 +151,10 @@ class Statements:
             self.choose.choice(self.write.fields).name if self.choose.random() < 0.6
             else self.write.any(2) for _ in range(count)
         ]  # fmt: skip
+        if self.choose.random() < 0.15:
+            # which of 'a' and 'A' stands for both is left open: only how many there are is asked
+            source = f"SELECT DISTINCT {outputs[0]} COLLATE NOCASE AS x FROM {table.name}"
+            return self._made(f"SELECT count(*), count(x) FROM ({source}{self.where(0.5)}) AS s")
         where = self.where(0.5)
         sql = f"SELECT DISTINCT {', '.join(outputs)} FROM {table.name}{where}"
         sql += " ORDER BY " + ", ".join(str(at + 1) + self._direction() for at in range(count))
@@ -166,6 +170,8 @@ class Statements:
                               "json"))  # fmt: skip
         if name == "count(*)":
             return "count(*)"
+        if name == "count" and choose.random() < 0.2:
+            return f"count(DISTINCT {anything} COLLATE NOCASE)"
         if name in ("count", "min", "max"):
             return f"{name}({distinct}{anything})"
         if name == "json":

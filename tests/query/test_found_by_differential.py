@@ -100,6 +100,33 @@ def test_collate_counts_anywhere_in_an_operand(run: Run) -> None:
     ]
 
 
+def test_equals_under_a_collation_are_one(run: Run) -> None:
+    """DISTINCT and aggregates compared exactly; GROUP BY gave its key in lower case."""
+    run("CREATE TABLE t (id INTEGER PRIMARY KEY, c TEXT)")
+    run("INSERT INTO t VALUES (1, 'A'), (2, 'a'), (3, 'B'), (4, NULL)")
+
+    assert run("SELECT DISTINCT c COLLATE NOCASE FROM t ORDER BY 1") == [(None,), ("A",), ("B",)]
+    assert run("SELECT c COLLATE NOCASE, count(*) FROM t GROUP BY 1") == [
+        (None, 1), ("A", 2), ("B", 1)
+    ]  # fmt: skip
+    assert run(
+        "SELECT count(DISTINCT c COLLATE NOCASE), min(c COLLATE NOCASE), max(c COLLATE NOCASE), "
+        "group_concat(DISTINCT c COLLATE NOCASE) FROM t"
+    ) == [(2, "A", "B", "A,B")]
+
+
+def test_each_bound_of_between_has_its_own_collation(run: Run) -> None:
+    """A COLLATE of one bound counted for the other."""
+    assert run("SELECT 'a' BETWEEN 'A' COLLATE NOCASE AND 'B'") == [(False,)]
+
+
+def test_a_sum_of_texts_is_a_real(run: Run) -> None:
+    """sum of 'a' was 0, an integer."""
+    ((found,),) = run("SELECT sum(x) FROM (SELECT 'a' AS x)")
+
+    assert found == 0.0 and type(found) is float
+
+
 def test_coalesce_evaluates_what_it_needs(run: Run) -> None:
     """It evaluated all of its arguments, and so met an overflow that nobody asked for."""
     assert run("SELECT coalesce(1, abs(-9223372036854775808))") == [(1,)]
