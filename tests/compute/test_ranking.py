@@ -49,7 +49,9 @@ class Case:
         rows = rng.standard_normal((count, dimension)) * float(rng.choice(LENGTHS[dtype]))
         if rng.random() < 0.4:
             rows = rows[rng.integers(0, max(1, count // 6), count)]
-        self.rows = np.ascontiguousarray(np.clip(rows, -127, 127) if dtype is np.int8 else rows)
+        self.rows: Array = np.ascontiguousarray(
+            np.clip(rows, -127, 127) if dtype is np.int8 else rows
+        )
         self.rows = self.rows.astype(dtype)
         self.rows[~self.rows.any(axis=1), 0] = 1
         query = rng.standard_normal(dimension) * float(rng.choice((1e-9, 1.0, 1e9)))
@@ -164,12 +166,15 @@ def test_rows_that_are_not_verified_are_told_and_not_read() -> None:
     plan = case.plan(coded=False, verified=verified)
     edges = {int(n): (n * 1536 >> 16, (n * 1536 + 1535) >> 16) for n in chosen}
 
+    rounds = 0
     while isinstance(found := plan.answer(case.query, 4, NO_NUMBERS, chosen, NO_MASK), Unverified):
+        rounds += 1
         assert all(not verified[list(edges[n])].all() for n in found.numbers.tolist())
         batch = plan.answer_many(readable(case.query[None]), 4, readable(chosen[None]), NO_MASK)
         assert isinstance(batch, Unverified) and set(batch.numbers) == set(found.numbers)
         verified[list(edges[int(found.numbers[0])])] = 1
 
+    assert rounds == 3  # two of the rows share a block
     assert same(found, case.wanted(chosen))
 
 

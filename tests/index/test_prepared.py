@@ -297,6 +297,42 @@ def test_wrong_clauses_are_refused_alike(
     notes.close()
 
 
+def test_a_statement_searches_what_it_has_written_itself(tmp_path: Path) -> None:
+    notes = Notes(tmp_path, "cosine", "f32", "INTEGER", SEED)
+    notes.add(notes.con, 30)
+    database, vector = notes.con.engine(), np.arange(1, DIMENSION + 1, dtype=np.float32)
+    columns = {"id": [500], "n": [1], "word": [""], "e": vector[None]}
+    with database.writing() as view:
+
+        def nearest() -> list[int]:
+            collection = view.collection("notes")
+            return collection.nearest(3, vector, 1, database.kernels).rowids.tolist()
+
+        assert nearest() != [500]
+        view.insert("notes", columns, 1)
+        assert nearest() == [500]
+        view.delete("notes", [500])
+        assert nearest() != [500]
+    notes.close()
+
+
+def test_a_damaged_vector_is_told_when_it_is_a_candidate(tmp_path: Path) -> None:
+    notes = Notes(tmp_path, "cosine", "f32", "INTEGER", SEED)
+    rows = np.random.default_rng(1).standard_normal((4000, DIMENSION)).astype(np.float32)
+    notes.con.collection("notes").add({"id": np.arange(4000), "e": rows})
+    notes.close()
+    whole = Path(notes.path).read_bytes()
+    at = whole.index(rows[3900].tobytes())
+    Path(notes.path).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+    with m2mdb.connect(notes.path) as con:
+        mine = con.collection("notes")
+        assert mine.search(near=rows[5], k=1, returning=[]).ids.tolist() == [5]
+        with pytest.raises(m2mdb.CorruptDatabaseError, match="checksum"):
+            mine.search(near=rows[3900], k=1, returning=[])
+        assert mine.search(near=rows[5], k=1, returning=[]).ids.tolist() == [5]
+
+
 def test_a_transaction_searches_its_own_snapshot(tmp_path: Path) -> None:
     notes = Notes(tmp_path, "ip", "f32", "INTEGER", SEED)
     notes.add(notes.con, 900)
