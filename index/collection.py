@@ -26,6 +26,7 @@ from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
     from m2mdb.compute.backend import Backend
+    from m2mdb.index.database import Database
     from m2mdb.index.found import Found
     from m2mdb.index.lexical import TextSearcher
     from m2mdb.index.masks import KeptMasks
@@ -129,7 +130,7 @@ class SegmentPart:
             return [self.value(column_index, int(ordinal)) for ordinal in ordinals]
         if column.is_vector:
             return _vector_values(self, column_index, ordinals)
-        found = self.segment.values(column)
+        found = self.segment.values(column, self._view.view.database.check_interrupted)
         if column.type == "TIMESTAMP":
             found = [None if v is None else timestamp_value(v) for v in found]
         return found if ordinals is None else [found[o] for o in ordinals.tolist()]
@@ -302,6 +303,7 @@ def _vector_values(part: Part, column_index: int, ordinals: np.ndarray | None) -
 class HasPages(Protocol):
     """What gives a collection its pages; the pages of equal commits are equal."""
 
+    database: Database
     pages: Pages
 
 

@@ -61,6 +61,7 @@ PART = np.dtype(
 )  # fmt: skip
 ALIGNMENT = 64  # a cache line, and the widest vector register
 DTYPES = {b"<i8", b"<u8", b"<u4", b"<u2", b"|u1", b"|i1", b"<f8", b"<f4", b"<f2"}
+DECODED_ROWS = 1 << 16  # of texts or blobs between two checks for an interrupt
 VALUES_CACHED_BYTES = 64 << 20  # decoded Python values of one column kept per segment
 WHOLE_BLOB_BYTES = 1 << 20  # a column's bytes that are verified whole at the first value read
 TEXT_PREFIX = "t."
@@ -428,8 +429,11 @@ class Segment:
                 f"segment {self.id}: column {column.name} holds bytes that are not UTF-8"
             ) from problem
 
-    def values(self, column: Column) -> list[Any]:
-        """All stored values of a scalar column as a list that the caller must not change."""
+    def values(self, column: Column, check: Callable[[], None] | None = None) -> list[Any]:
+        """All stored values of a scalar column as a list that the caller must not change.
+
+        check  called between slices of texts; it may raise
+        """
         found = self._values.get(column.id)
         if found is not None:
             return found
@@ -439,7 +443,7 @@ class Segment:
             found = (array.astype(bool) if column.type == "BOOLEAN" else array).tolist()
             size = 8 * self.rows
         else:
-            found = self._bytes_values(column)
+            found = self._bytes_values(column, check)
             size = self.size_of("blob", column.id) + 60 * self.rows
         nulls = self.nulls(column)
         if nulls is not None:
@@ -449,7 +453,7 @@ class Segment:
             self._values[column.id] = found
         return found
 
-    def _bytes_values(self, column: Column) -> list[Any]:
+    def _bytes_values(self, column: Column, check: Callable[[], None] | None) -> list[Any]:
         offsets = self.array("offsets", column.id)
         raw = self.array("blob", column.id).tobytes()
         if len(offsets) != self.rows + 1 or int(offsets[-1]) != len(raw) or offsets[0] != 0:
@@ -457,14 +461,19 @@ class Segment:
                 f"segment {self.id}: offsets of {column.name} do not match its bytes"
             )
         check_offsets(offsets, f"segment {self.id}: offsets of {column.name}")
-        bounds = offsets.tolist()
-        pairs = itertools.pairwise(bounds)
-        if column.type == "BLOB":
-            return [raw[start:stop] for start, stop in pairs]
-        if raw.isascii():
-            text = raw.decode()
-            return [text[start:stop] for start, stop in pairs]
-        return [self._decoded(raw[start:stop], column) for start, stop in pairs]
+        pairs = itertools.pairwise(offsets.tolist())
+        is_text = column.type != "BLOB"
+        whole: Any = raw.decode() if is_text and raw.isascii() else raw
+        found: list[Any] = []
+        for _ in range(0, self.rows, DECODED_ROWS):
+            if check is not None:
+                check()
+            some = itertools.islice(pairs, DECODED_ROWS)
+            if whole is raw and is_text:
+                found += [self._decoded(raw[start:stop], column) for start, stop in some]
+            else:
+                found += [whole[start:stop] for start, stop in some]
+        return found
 
     # --------------------------------------------------------------- vectors
 

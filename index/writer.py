@@ -12,7 +12,8 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 SEGMENT_ROWS = 512  # below, an entry a row costs less than an extent and its sync
 REMOVAL_BATCH = 128  # rows named by one removal entry: 2 KiB
+CHECKED_ROWS = 4096  # that are looked for between two checks for an interrupt
 NOWHERE: Place = (0, 0)
 ROWID = Column("rowid", "INTEGER")  # the name under which a batch gives its rowids
 
@@ -107,6 +109,7 @@ class CollectionWriter:
             raise DataError(f"a column of {self.name} is given twice: {', '.join(columns)}")
         stored: list[StoredColumn] = []
         for index, column in enumerate(schema.columns):
+            self._write.database.check_interrupted()
             if index in given:
                 stored.append(store_column(column, given[index], count, self.name))
             elif column.is_vector:
@@ -200,7 +203,8 @@ class CollectionWriter:
     def delete(self, rowids: Sequence[int]) -> int:
         """End rows; rowids that name no row are passed over. Returns how many ended."""
         wanted = dict.fromkeys(rowids)
-        found = [(rowid, place) for rowid in wanted if (place := self.view.place(rowid))]
+        places = self._places(wanted)
+        found = [(rowid, place) for rowid, place in zip(wanted, places, strict=True) if place]
         if not found:
             return 0
         self._remove_index_entries(found)
@@ -212,6 +216,16 @@ class CollectionWriter:
         maintenance.after_write(self._write, self.view)
         return len(found)
 
+    def _places(self, rowids: Iterable[int]) -> list[Place | None]:
+        """Where rows are, an interrupt being looked for meanwhile."""
+        check, place_of = self._write.database.check_interrupted, self.view.place
+        waiting = iter(rowids)
+        places: list[Place | None] = []
+        while some := [place_of(rowid) for rowid in islice(waiting, CHECKED_ROWS)]:
+            check()
+            places += some
+        return places
+
     def _append_removals(self, found: list[tuple[int, Place]]) -> None:
         if not found:
             return
@@ -221,6 +235,7 @@ class CollectionWriter:
         next_rowid = self.next_rowid()
         mirror.intact = False
         for start in range(0, len(found), REMOVAL_BATCH):
+            self._write.database.check_interrupted()
             rows = [
                 (rowid, self.log_place(place)) for rowid, place in found[start:][:REMOVAL_BATCH]
             ]
@@ -253,7 +268,7 @@ class CollectionWriter:
         The rowid stays, unless the INTEGER PRIMARY KEY itself is changed.
         """
         schema = self.view.schema
-        places = [self.view.place(rowid) for rowid in rowids]
+        places = self._places(rowids)
         live = [i for i, place in enumerate(places) if place is not None]
         if not live:
             return 0
@@ -281,6 +296,7 @@ class CollectionWriter:
         parts = self.view.parts()
         stored: list[StoredColumn] = []
         for index, column in enumerate(schema.columns):
+            self._write.database.check_interrupted()
             if index in changed:
                 values = changed[index]
                 picked = values if len(live) == len(values) else [values[i] for i in live]

@@ -290,7 +290,7 @@ class Collection:
             as_of=as_of,
         )
         connection = self.connection
-        with connection.lock, connection.engine().reading() as view:
+        with connection.lock, connection.reading() as view:
             if where is not None:
                 request.where = condition(connection, view, self.name, where, params)
             hits = hits_of(view, request, returning)

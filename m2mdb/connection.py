@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from m2mdb.collection import Collection
-    from m2mdb.index.database import Database
+    from m2mdb.index.database import Database, Reading
     from m2mdb.index.encoder import Encoder
     from m2mdb.index.view import View, WriteView
     from m2mdb.language import Language
@@ -144,8 +144,14 @@ class Connection(Hooks):
 
     def read(self, action: Callable[[View], T]) -> T:
         """What `action` finds at the newest snapshot, or in the open transaction."""
-        with self.lock, self.engine().reading() as view:
+        with self.lock, self.reading() as view:
             return action(view)
+
+    def reading(self) -> Reading:
+        """The view of a call, with the lock held: an interrupt that came before is not for it."""
+        database = self.engine()
+        database.forget_interrupt()
+        return database.reading()
 
     def write(self, action: Callable[[WriteView], T]) -> T:
         """What `action` does, all or nothing; committed at once outside a transaction."""
@@ -196,6 +202,7 @@ class Connection(Hooks):
     def _whole(self, action: Callable[[Database], T]) -> T:
         with self.lock:
             database = self.engine()
+            database.forget_interrupt()
             if database.in_transaction:
                 return action(database)
             if database.store.held_back or database.store.lost is not None:

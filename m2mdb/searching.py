@@ -187,7 +187,7 @@ def near_hits(connection: Connection, key: tuple[Any, ...], near: Any) -> Hits |
     shapes = connection.shapes
     shape: NearShape | None = shapes.get(key)
     request = None if shape is not None else _near_request(key)
-    with connection.lock, connection.engine().reading() as view:
+    with connection.lock, connection.reading() as view:
         collection = view.collection(key[0])
         if shape is None or shape.schema is not collection.schema:
             shape = NearShape(view, request or _near_request(key), key[-1])

@@ -47,8 +47,14 @@ def _number_order(key: SortKey) -> np.ndarray | None:
     kinds = set(map(type, key.values))
     if kinds not in ({int}, {float}):
         return None
-    values = np.array(key.values, np.int64 if kinds == {int} else np.float64)
-    if not key.descending:
+    return array_order(
+        np.array(key.values, np.int64 if kinds == {int} else np.float64), key.descending
+    )
+
+
+def array_order(values: np.ndarray, descending: bool) -> np.ndarray:
+    """The places of numbers, none of them NULL, in their order; equal ones keep theirs."""
+    if not descending:
         return np.argsort(values, kind="stable")
     return len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query.access import KeyAccess, rowid_of
 from m2mdb.query.affinity import truth
@@ -36,7 +38,7 @@ from m2mdb.query.join import JoinSource
 from m2mdb.query.joined import JoinedRows
 from m2mdb.query.nearest_rows import NearestRows, plan_nearest
 from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Join, OrderItem, Source
-from m2mdb.query.ordering import SortKey, distinct_rows, row_limit, sorted_order
+from m2mdb.query.ordering import SortKey, array_order, distinct_rows, row_limit, sorted_order
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.projection import Projection
 from m2mdb.query.result import Result
@@ -190,18 +192,29 @@ class SelectPlan(Plan):
             rows = distinct_rows(rows, self._folds)
         return Result(names, _cut(rows, limit, offset), types=types)
 
+    def _ordering(self, selection: Rows, bindings: Bindings) -> np.ndarray:
+        """The places of the rows in the order of ORDER BY."""
+        assert self._order is not None
+        items, projection = self._order
+        sources = projection.plain_sources
+        if len(items) == 1 and sources and isinstance(selection, Selection):
+            numbers = selection.numbers(sources[0])
+            if numbers is not None and numbers[1] is None:
+                return array_order(numbers[0], items[0].descending)
+        columns = projection.columns(selection, bindings)
+        bindings.check()
+        keys = [
+            SortKey(values, item.descending, item.nulls_first)
+            for item, values in zip(items, columns, strict=True)
+        ]
+        return sorted_order(keys, len(selection))
+
     def _arranged(
         self, selection: Rows, bindings: Bindings, limit: int | None, offset: int
     ) -> tuple[Rows, int | None, int]:
         """The rows in order, cut already unless DISTINCT comes behind; and what remains to cut."""
         if self._order is not None and len(selection) > 1:
-            items, projection = self._order
-            columns = projection.columns(selection, bindings)
-            keys = [
-                SortKey(values, item.descending, item.nulls_first)
-                for item, values in zip(items, columns, strict=True)
-            ]
-            selection = selection.reordered(sorted_order(keys, len(selection)))
+            selection = selection.reordered(self._ordering(selection, bindings))
         if not self._distinct and (limit is not None or offset):
             stop = len(selection) if limit is None else offset + limit
             selection, limit, offset = selection.sliced(offset, stop), None, 0

@@ -212,7 +212,7 @@ TWINS = [
 ]
 LEFT_OUT = {
     "Connection": {
-        "encoder", "engine", "disown", "read", "write", "run", "run_whole", "run_many",
+        "encoder", "engine", "disown", "read", "reading", "write", "run", "run_whole", "run_many",
         "run_script", "tell", "warn_of_loss", "tell_of_lost_commits", "within_one",
     },
     "Cursor": {"keep"},
