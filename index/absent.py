@@ -19,7 +19,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,11 +138,11 @@ class AlteredSegment(Segment):
             return [self._defaults[column.id]] * len(ordinals)
         return super().few_values(column, ordinals)
 
-    def values(self, column: Column) -> list[Any]:
+    def values(self, column: Column, check: Callable[[], None] | None = None) -> list[Any]:
         """All stored values of a scalar column."""
         if column.id in self._by_id:
             return [self._defaults[column.id]] * self.rows
-        return super().values(column)
+        return super().values(column, check)
 
     def vector_rows(self, column: Column, ordinals: np.ndarray) -> np.ndarray:
         """Copies of some vectors: zeros."""

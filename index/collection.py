@@ -438,8 +438,11 @@ class CollectionView:
         *,
         low_open: bool = False,
         high_open: bool = False,
+        most: int | None = None,
     ) -> np.ndarray | None:
-        """Candidates in rowid order from the B-tree index of a column; None where it has none.
+        """Candidates in rowid order from the B-tree index of a column.
+
+        None where it has none, or more than `most`.
 
         A bound of None is open-ended; NULLs are never candidates of a range. The caller checks the
         rows, because long values share their key's prefix.
@@ -449,7 +452,7 @@ class CollectionView:
         info = self.schema.btree_on(column_index)
         if info is None:
             return None
-        return range_rowids(self.view.pages, info, (low, low_open), (high, high_open))
+        return range_rowids(self.view.pages, info, (low, low_open), (high, high_open), most)
 
     def nearest(
         self,

@@ -158,6 +158,7 @@ class PastView(CollectionView):
         *,
         low_open: bool = False,
         high_open: bool = False,
+        most: int | None = None,
     ) -> np.ndarray | None:
         """None: a B-tree index describes the present."""
         return None

@@ -10,6 +10,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 Bound = tuple[Any, bool]  # stored value or None, and whether the bound itself is left out
 
 
-def range_rowids(pages: Pages, info: IndexInfo, low: Bound, high: Bound) -> np.ndarray:
-    """Rowids, ascending, whose indexed value may lie between the bounds."""
+def range_rowids(
+    pages: Pages, info: IndexInfo, low: Bound, high: Bound, most: int | None = None
+) -> np.ndarray | None:
+    """Rowids, ascending, whose indexed value may lie between the bounds; None: more than `most`."""
     start: bytes | None = b"\x02"  # behind NULL
     stop: bytes | None = None
     if low[0] is not None:
@@ -35,7 +38,11 @@ def range_rowids(pages: Pages, info: IndexInfo, low: Bound, high: Bound) -> np.n
     if high[0] is not None:
         encoded = encode_value(high[0])
         stop = encoded if high[1] and not _is_cut(encoded) else successor(encoded)
-    found = [decode_rowid(key) for key, _ in BTree(pages, info.root).scan(start, stop)]
+    entries = BTree(pages, info.root).scan(start, stop)
+    limit = None if most is None else most + 1
+    found = [decode_rowid(key) for key, _ in islice(entries, limit)]
+    if most is not None and len(found) > most:
+        return None
     rowids = np.array(found, np.int64)
     rowids.sort()
     return rowids

@@ -110,20 +110,22 @@ class ColumnStatistics(NamedTuple):
         """The share of the rows between two values; None leaves a side open."""
         if not self.rows or not self.present:
             return 0.0
-        known = self.present / self.rows
+        third = self.present / self.rows * _THIRD
         numbers = (int, float)
         if not isinstance(self.low, numbers) or not isinstance(self.high, numbers):
-            return known * _THIRD
+            return third
         if any(bound is not None and not isinstance(bound, numbers) for bound in (low, high)):
-            return known * _THIRD
-        width = float(self.high) - float(self.low)
+            return third
         start = self.low if low is None else max(low, self.low)
         stop = self.high if high is None else min(high, self.high)
         if start > stop:
             return 0.0
-        if not 0 < width < float("inf"):
-            return known
-        return known * min(1.0, max((float(stop) - float(start)) / width, 1 / self.present))
+        frequent = sum(count for _, count in self.common)
+        within = sum(count for value, count in self.common if start <= value <= stop)
+        width = float(self.high) - float(self.low)
+        part = (float(stop) - float(start)) / width if 0 < width < float("inf") else 1.0
+        rest = max(self.present - frequent, 0)
+        return (within + max(rest * min(part, 1.0), min(rest, 1))) / self.rows
 
 
 def statistics_key(collection: int, column: int) -> bytes:

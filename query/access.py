@@ -1,7 +1,7 @@
 """Access: how a statement gets at its rows, chosen from WHERE.
 
     Rows by rowid or key      `id = ?`, `rowid IN (…)`: one look-up a value
-    Rows by index             a B-tree range of candidates, each checked against all of WHERE
+    Rows by index             B-tree ranges of candidates, each checked against all of WHERE
     Scan                      every part, its mask by `query.predicate`
 
 Whatever the way, the rows found are those of a scan with the whole WHERE, in rowid order; a way
@@ -14,15 +14,17 @@ Invariants
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m2mdb.query.affinity import Value, microseconds
 from m2mdb.query.comparison import rank
+from m2mdb.query.estimates import most_candidates
 from m2mdb.query.functions import Bindings
 from m2mdb.query.predicate import Filter, Predicate
+from m2mdb.query.profile import Noted, profile_of
 from m2mdb.query.scope import ROWID
 from m2mdb.query.selection import Selection
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from m2mdb.index.schema import Column
 
 Evaluator = Callable[[tuple[Any, ...], Bindings], Value]
-SPARSE = 8  # candidates are fetched one by one while they are fewer than one row in SPARSE
+SPARSE = 32  # rows of a join's other side are looked up while they are fewer than one in SPARSE
 
 
 def everything(view: CollectionView, check: Callable[[], None]) -> Selection:
@@ -56,16 +58,29 @@ def scanned(view: CollectionView, condition: Filter, check: Callable[[], None]) 
 class Access:
     """A plan to find rows; `select` runs it."""
 
-    __slots__ = ("predicate",)
+    __slots__ = ("estimate", "predicate", "remark")
 
     def __init__(self, predicate: Predicate | None) -> None:
         """`predicate` None: no WHERE."""
         self.predicate = predicate
+        self.estimate: float | None = None  # of its rows
+        self.remark = ""  # for EXPLAIN: what statistics say
 
     def select(
         self, view: CollectionView, bindings: Bindings, check: Callable[[], None]
     ) -> Selection:
         """The rows, in rowid order."""
+        profile = profile_of(bindings) if bindings.shared else None
+        if profile is None:
+            return self._selected(view, bindings, check)
+        start = profile.clock()
+        found = self._selected(view, bindings, check)
+        profile.note(self, len(found), start)
+        return found
+
+    def _selected(
+        self, view: CollectionView, bindings: Bindings, check: Callable[[], None]
+    ) -> Selection:
         if self.predicate is None:
             return everything(view, check)
         condition = self.predicate.bind(bindings)
@@ -74,12 +89,31 @@ class Access:
             return scanned(view, condition, check)
         return _checked(view, rowids, condition)
 
+    def looked_up(
+        self, view: CollectionView, column: int, values: Sequence[Value], bindings: Bindings
+    ) -> Selection | None:
+        """The rows that also have one of some values in a column; None: it is not worth it."""
+        profile = profile_of(bindings) if bindings.shared else None
+        start = 0.0 if profile is None else profile.clock()
+        found = looked_up(view, column, values, self.predicate, bindings)
+        if profile is not None and found is not None:
+            profile.note(self, len(found), start)
+        return found
+
     def _candidates(self, view: CollectionView, bindings: Bindings) -> Sequence[int] | None:
         """Rowids among which all wanted rows are; None: every row may be one."""
         return None
 
+    def _most_candidates(self, view: CollectionView) -> int:
+        """How many candidates cost what the scan costs."""
+        term = None if self.predicate is None else self.predicate.term
+        return most_candidates(view.count(), term)
+
     def describe(self, name: str) -> str:
         """One line for EXPLAIN."""
+        return Noted.of(f"{self._way(name)}{self.remark}", self)
+
+    def _way(self, name: str) -> str:
         return f"SCAN {name}"
 
 
@@ -126,8 +160,7 @@ class KeyAccess(Access):
                 rowids.append(rowid)
         return rowids
 
-    def describe(self, name: str) -> str:
-        """One line for EXPLAIN."""
+    def _way(self, name: str) -> str:
         return f"SEARCH {name} USING {self._label}"
 
 
@@ -151,25 +184,37 @@ def looked_up(
     elif schema.btree_on(column) is None:
         return None
     else:
-        most = view.count() // SPARSE
-        for value in wanted:
-            some = _equal_rowids(view, column, value)
-            if some is None or len(rowids) + len(some) > most:
-                return None
-            rowids += some
+        found_rows = _by_index(view, column, wanted, view.count() // SPARSE)
+        if found_rows is None:
+            return None
+        rowids = found_rows
     condition = None if predicate is None else predicate.bind(bindings)
     return _checked(view, rowids, condition)
 
 
-def _equal_rowids(view: CollectionView, column: int, value: Value) -> list[int] | None:
-    """Candidates of an index for one value; None where the index does not suit it."""
+def _by_index(
+    view: CollectionView, column: int, values: Iterable[Value], most: int
+) -> list[int] | None:
+    """Candidates of an index for some values; None where they are too many, or of another kind."""
+    rowids: list[int] = []
+    for value in values:
+        if value is not None:
+            some = _equal_rowids(view, column, value, most - len(rowids))
+            if some is None:
+                return None
+            rowids += some
+    return rowids
+
+
+def _equal_rowids(view: CollectionView, column: int, value: Value, most: int) -> list[int] | None:
+    """Candidates of an index for one value; None where the index does not suit it, or too many."""
     bound: Bound = (lambda row, bindings: value, False)
     empty = Bindings()
     low = _bound_value(view.schema.columns[column], bound, empty, upper=False)
     high = _bound_value(view.schema.columns[column], bound, empty, upper=True)
     if low is UNSUITED or high is UNSUITED:
         return None
-    found = view.index_rowids(column, low, high)
+    found = view.index_rowids(column, low, high, most=max(most, 0))
     return None if found is None else found.tolist()
 
 
@@ -246,13 +291,39 @@ class IndexAccess(Access):
             high,
             low_open=self._low is not None and self._low[1] and type(low) is not int,
             high_open=self._high is not None and self._high[1] and type(high) is not int,
+            most=self._most_candidates(view),
         )
-        if rowids is None or len(rowids) * SPARSE > view.count():
-            return None
-        return rowids.tolist()  # type: ignore[no-any-return]
+        return None if rowids is None else rowids.tolist()
 
-    def describe(self, name: str) -> str:
-        """One line for EXPLAIN."""
+    def _way(self, name: str) -> str:
+        return f"SEARCH {name} USING {self._label}"
+
+
+class IndexListAccess(Access):
+    """Some values of a B-tree index: `column IN (…)`."""
+
+    __slots__ = ("_column", "_label", "_values")
+
+    def __init__(
+        self,
+        predicate: Predicate,
+        column: int,
+        values: Callable[[Bindings], list[Value]],
+        label: str,
+    ) -> None:
+        super().__init__(predicate)
+        self._column = column
+        self._values = values
+        self._label = label
+
+    def _candidates(self, view: CollectionView, bindings: Bindings) -> Sequence[int] | None:
+        most = self._most_candidates(view)
+        values = dict.fromkeys(self._values(bindings))
+        if len(values) > most:
+            return None
+        return _by_index(view, self._column, values, most)
+
+    def _way(self, name: str) -> str:
         return f"SEARCH {name} USING {self._label}"
 
 

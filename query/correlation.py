@@ -197,6 +197,8 @@ class Level:
             raise NameFault(f"sub-select returns {width} columns - expected 1", node.position)
         if not outer.references:
             return node
+        if (plan, form) not in self._plan.correlated:
+            self._plan.correlated.append((plan, form))
         references = [self.resolve(each) for each in outer.references]
         return Correlated(plan, form, references, node.position)
 

@@ -1,6 +1,7 @@
 """EXPLAIN: a plan's lines as rows (id, parent, detail), as SQLite's EXPLAIN QUERY PLAN gives them.
 
-With ANALYZE the statement is run as well, and lines with its rows and time follow.
+With ANALYZE the statement is run as well: each line tells rows and time of its step, those of the
+steps below it included, and a last line those of the whole and the pages of trees that it read.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from m2mdb.query.functions import Bindings
 from m2mdb.query.plan import Explained, Plan
+from m2mdb.query.profile import KEY, CountedPages, Profile
 from m2mdb.query.result import Result
 from m2mdb.query.search_plan import SearchPlan
+from m2mdb.wal.transaction import Transaction
 
 if TYPE_CHECKING:
     from m2mdb.index.view import View
@@ -21,24 +24,41 @@ COLUMNS = ["id", "parent", "detail"]
 def explained(lines: Explained, run: tuple[Plan, View, Bindings] | None) -> Result:
     """The rows of EXPLAIN; `run`: what ANALYZE executes, and on what."""
     if run is not None:
-        lines = lines + _analyzed(*run)
+        lines = _analyzed(lines, *run)
     rows: list[tuple[Any, ...]] = []
     parents: list[int] = [0]
     for number, (depth, text) in enumerate(lines, 1):
         del parents[depth + 1 :]
-        rows.append((number, parents[-1], text))
+        rows.append((number, parents[-1], str(text)))
         parents.append(number)
     return Result(list(COLUMNS), rows, types=["INTEGER", "INTEGER", "TEXT"])
 
 
-def _analyzed(plan: Plan, view: View, bindings: Bindings) -> Explained:
+def _analyzed(lines: Explained, plan: Plan, view: View, bindings: Bindings) -> Explained:
+    """Run a statement; each line tells the rows and the time of its step, a last one the whole."""
     details: list[str] = []
     if isinstance(plan, SearchPlan):
         details = plan.details(view, bindings.program_values(plan.parameter_count))
-    clock = view.database.store.vfs.monotonic
-    start = clock()
-    result = plan.run(view, bindings)
-    elapsed = (clock() - start) * 1000
+    profile = bindings.shared[KEY] = Profile(view.database.store.vfs.monotonic)
+    start = profile.clock()
+    result, pages = _counted(plan, view, bindings)
+    elapsed = (profile.clock() - start) * 1000
     count = len(result.rows) if result.columns is not None else result.rowcount
     noun = "rows" if result.columns is not None else "rows changed"
-    return [(0, f"ANALYZE: {count} {noun} in {elapsed:.3f} ms"), *((1, text) for text in details)]
+    read = "" if pages is None else f", {pages} tree pages read"
+    whole = f"ANALYZE: {count} {noun} in {elapsed:.3f} ms{read}"
+    told = [(depth, profile.told(text)) for depth, text in lines]
+    return [*told, (0, whole), *((1, text) for text in details)]
+
+
+def _counted(plan: Plan, view: View, bindings: Bindings) -> tuple[Result, int | None]:
+    """The result, and how many pages of trees it took; None where the statement writes."""
+    if isinstance(view.pages, Transaction):
+        return plan.run(view, bindings), None
+    own = view.pages
+    counted: Any = CountedPages(own)
+    view.pages = counted
+    try:
+        return plan.run(view, bindings), counted.count
+    finally:
+        view.pages = own

@@ -8,8 +8,9 @@
 Terms of WHERE and of the ON of inner joins are one pool. A term goes to the first place where all
 its tables are there: to the access of its one table, to a step as a pair of keys (`a.x = b.y`) or
 as a check of pairs. Without an outer join the tables are taken in an order in which each next one
-shares a key with those before it where one does. Where few rows have come so far and the next
-table has a key or an index on its side of an equality, its rows are looked up instead of scanned.
+shares a key with those before it where one does, from the one that is far the smallest on. Where
+few rows have come so far and the next table has a key or an index on its side of an equality, its
+rows are looked up instead of scanned.
 
 Invariants
     J1  A term that reads a table which an outer join may pad is checked behind that join.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.pager.errors import NotSupportedError
-from m2mdb.query.access import SPARSE, looked_up
+from m2mdb.query.access import SPARSE
 from m2mdb.query.affinity import APPLY, NONE, truth
 from m2mdb.query.comparison import conversions
 from m2mdb.query.conditions import affinity_of, chain, collation_of
@@ -43,6 +44,7 @@ from m2mdb.query.joined import (
 )
 from m2mdb.query.nodes import Binary, ColumnRef, Expression, Join, Node, Source
 from m2mdb.query.plan import Explained
+from m2mdb.query.profile import Noted, profile_of
 from m2mdb.query.projection import Computed
 from m2mdb.query.rewriting import rewritten
 from m2mdb.query.scope import RowScope
@@ -52,6 +54,7 @@ from m2mdb.query.syntax import NameFault
 if TYPE_CHECKING:
     from m2mdb.index.view import View
 
+FAR_FEWER = 8  # times fewer rows, for which a join begins with another table than the first
 BLOCK_PAIRS = 1 << 20  # pairs that a check sees at once where there are no keys
 KINDS = ("inner", "cross", "left", "right", "full", "natural")
 _CODED = ("INTEGER", "TIMESTAMP", "BOOLEAN", "TEXT")
@@ -66,12 +69,13 @@ class Step:
 
     __slots__ = ("_checks", "_keys", "kind", "number", "on", "position", "terms", "using")
 
-    def __init__(self, number: int, join: Join, using: list[str]) -> None:
+    def __init__(self, number: int, join: Join | None, using: list[str]) -> None:
+        """`join` None: a table that stands first in FROM and is not taken first."""
         self.number = number
-        self.kind = "inner" if join.kind in ("cross", "natural") else join.kind
-        self.on = join.on
+        self.kind = "inner" if join is None or join.kind in ("cross", "natural") else join.kind
+        self.on = None if join is None else join.on
         self.using = using
-        self.position = join.right.position
+        self.position = 0 if join is None else join.right.position
         self.terms: list[Expression] = []
         self._keys: list[_KeyPair] = []
         self._checks: Check | None = None
@@ -280,7 +284,7 @@ _NOTHING = _Nothing(0)
 class JoinSource:
     """The rows of several tables that pass ON and WHERE."""
 
-    __slots__ = ("_order", "_rest", "_steps", "_tables", "leaf", "scope")
+    __slots__ = ("_first", "_order", "_rest", "_steps", "_tables", "leaf", "scope")
 
     def __init__(self, source: Join, context: Context) -> None:
         """Raises ProgrammingError: unknown names, columns of USING that are not on both sides."""
@@ -293,7 +297,8 @@ class JoinSource:
             TableSource(leaf, RowScope(leaf.schema, context.subqueries, name=leaf.name))
             for leaf in leaves
         ]
-        self._order: list[int] = []  # of the steps
+        self._first = 0  # the table that is taken first
+        self._order: list[Step] = []
         self._rest: Check | None = None
         self.leaf = Leaf(leaves[0].open, leaves[0].schema, None, "JOIN")
         for leaf in leaves:
@@ -369,27 +374,38 @@ class JoinSource:
 
     def _plan_steps(self, pool: list[Expression], is_inner: bool) -> None:
         """The order of the steps, and what each of them checks."""
-        waiting = list(range(len(self._steps)))
-        before, left = {0}, [t for t in pool if len(tables_of(t, self.scope)) > 1]
+        waiting = list(self._steps)
+        if is_inner and not any(step.terms for step in waiting):
+            self._first = self._smallest()
+        if self._first:
+            waiting = [Step(0, None, []), *[s for s in waiting if s.number != self._first]]
+        before, left = {self._first}, [t for t in pool if len(tables_of(t, self.scope)) > 1]
         while waiting:
-            chosen = self._next(waiting, before, left) if is_inner else waiting[0]
-            waiting.remove(chosen)
-            step = self._steps[chosen]
+            step = self._next(waiting, before, left) if is_inner else waiting[0]
+            waiting.remove(step)
             there = before | {step.number}
             ready = [term for term in left if tables_of(term, self.scope) <= there]
             step.terms += ready
             left = [term for term in left if term not in ready]
             step.compile(self.scope, before)
             before = there
-            self._order.append(chosen)
+            self._order.append(step)
         assert not left, "every term has tables that are there at the end"
 
-    def _next(self, waiting: list[int], before: set[int], terms: list[Expression]) -> int:
+    def _smallest(self) -> int:
+        """The table to begin with: the first, unless another one has far fewer rows."""
+        sizes = [table.access.estimate for table in self._tables]
+        if None in sizes:
+            return 0
+        known = [size for size in sizes if size is not None]
+        best = min(range(len(known)), key=known.__getitem__)
+        return best if (known[best] + 1) * FAR_FEWER < known[0] else 0
+
+    def _next(self, waiting: list[Step], before: set[int], terms: list[Expression]) -> Step:
         """The first step that shares a key with what is there; else the first."""
-        for number in waiting:
-            table = self._steps[number].number
-            if any(_key_pair(term, self.scope, before, table) for term in terms):
-                return number
+        for step in waiting:
+            if any(_key_pair(term, self.scope, before, step.number) for term in terms):
+                return step
         return waiting[0]
 
     # --------------------------------------------------------------- running
@@ -397,13 +413,16 @@ class JoinSource:
     def select(self, view: View, bindings: Bindings) -> JoinedRows:
         """The joined rows that pass."""
         check = view.database.check_interrupted
-        first = self._tables[0].select(view, bindings)
-        rows = JoinedRows.of_one(self.scope.layout, 0, first)
-        for number in self._order:
-            step = self._steps[number]
+        profile = profile_of(bindings) if bindings.shared else None
+        first = self._tables[self._first].select(view, bindings)
+        rows = JoinedRows.of_one(self.scope.layout, self._first, first)
+        for step in self._order:
             check()
             table = self._selected(step, rows, view, bindings)
+            start = 0.0 if profile is None else profile.clock()
             rows = step.run(rows, table, (self.scope, bindings, check))
+            if profile is not None:
+                profile.note(step, len(rows), start)
         if self._rest is not None:
             rows = rows.reordered(self._rest.passed(rows, bindings))
         return rows
@@ -418,7 +437,7 @@ class JoinSource:
                 if column is None or len(rows) * SPARSE > collection.count():
                     continue
                 values = key.left.values(rows, bindings)
-                found = looked_up(collection, column, values, table.access.predicate, bindings)
+                found = table.access.looked_up(collection, column, values, bindings)
                 if found is not None:
                     return found
         return table.access.select(collection, bindings, view.database.check_interrupted)
@@ -431,17 +450,17 @@ class JoinSource:
 
     def explain(self, view: View) -> Explained:
         """The steps in the order in which they are taken."""
-        first = self._tables[0]
+        first = self._tables[self._first]
         lines: Explained = [
             (0, first.access.describe(first.leaf.title)), *explained_leaf(first.leaf, view)
         ]  # fmt: skip
-        for number in self._order:
-            step = self._steps[number]
+        for step in self._order:
             table = self._tables[step.number]
             how = "HASH JOIN" if step.keys else "NESTED LOOP JOIN"
             kind = "" if step.kind == "inner" else f"{step.kind.upper()} "
             shown = " AND ".join(self._shown(key) for key in step.keys)
-            lines.append((0, f"{kind}{how} {table.leaf.title}" + (f" ON {shown}" if shown else "")))
+            text = f"{kind}{how} {table.leaf.title}" + (f" ON {shown}" if shown else "")
+            lines.append((0, Noted.of(text, step)))
             lines.append((1, table.access.describe(table.leaf.title)))
             lines += [(depth + 1, text) for depth, text in explained_leaf(table.leaf, view)]
         return lines

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query.functions import Bindings
+from m2mdb.query.profile import Noted, profile_of
 from m2mdb.query.result import Result
 from m2mdb.query.scope import Subqueries
 
@@ -26,12 +27,13 @@ Explained = list[tuple[int, str]]  # depth and text of each line
 class Plan:
     """Base of the plans: validity, and the statement's own subqueries."""
 
-    __slots__ = ("inner", "parameter_count", "tables")
+    __slots__ = ("correlated", "inner", "parameter_count", "tables")
 
     def __init__(self, parameter_count: int) -> None:
         self.parameter_count = parameter_count
         self.tables: list[tuple[str, CollectionSchema]] = []
         self.inner: list[tuple[Plan, str]] = []
+        self.correlated: list[tuple[Plan, str]] = []  # those that are run for each row
 
     def is_valid(self, view: View) -> bool:
         """Whether the view still has the schemas that the plan was made for."""
@@ -82,9 +84,10 @@ class Plan:
     def explain_inner(self, view: View) -> Explained:
         """The lines of the subqueries."""
         lines: Explained = []
-        for plan, form in self.inner:
-            lines.append((0, f"{form.upper()} SUBQUERY"))
-            lines += [(depth + 1, text) for depth, text in plan.explain(view)]
+        for word, plans in (("", self.inner), ("CORRELATED ", self.correlated)):
+            for plan, form in plans:
+                lines.append((0, Noted.of(f"{word}{form.upper()} SUBQUERY", plan)))
+                lines += [(depth + 1, text) for depth, text in plan.explain(view)]
         return lines
 
 
@@ -93,7 +96,11 @@ QueryPlanner = Callable[["Query", "View", int], Plan]
 
 def inner_value(plan: Plan, form: str, view: View, bindings: Bindings) -> Any:
     """What a subquery gives as a value: its one value, a list, or whether it has rows."""
+    profile = profile_of(bindings) if bindings.shared else None
+    start = 0.0 if profile is None else profile.clock()
     result = plan.run(view, bindings)
+    if profile is not None:
+        profile.note(plan, len(result.rows), start)
     if form == "exists":
         return bool(result.rows)
     width = len(result.columns or ())

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 from m2mdb.query.access import Access
 from m2mdb.query.bound import bound_view
+from m2mdb.query.estimates import Figures
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.lists import NO_TABLE, ListSchema, ListView
 from m2mdb.query.nodes import DerivedTable, Expression, Source, TableName, TableParameter
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.planner import plan_access
+from m2mdb.query.profile import Noted, profile_of
 from m2mdb.query.scope import RowScope, Subqueries
 from m2mdb.query.selection import Selection
 from m2mdb.query.syntax import NameFault
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
     from m2mdb.query.planning import Common, Planner
+    from m2mdb.query.result import Result
 
 Opener = Callable[["View", Bindings], Any]  # gives the CollectionView or ListView to read
 
@@ -42,9 +45,10 @@ class Leaf:
     tables   the schemas that it was planned for
     plan     of the query that gives its rows, or None
     is_past  whether it is read AS OF a commit
+    figures  what is known of a collection, for estimates; None for the others
     """
 
-    __slots__ = ("is_past", "name", "open", "plan", "schema", "tables", "title")
+    __slots__ = ("figures", "is_past", "name", "open", "plan", "schema", "tables", "title")
 
     def __init__(self, open: Opener, schema: Any, name: str | None, title: str) -> None:
         self.open = open
@@ -54,6 +58,7 @@ class Leaf:
         self.tables: list[tuple[str, CollectionSchema]] = []
         self.plan: Plan | None = None
         self.is_past = False
+        self.figures: Figures | None = None
 
 
 class Context:
@@ -101,13 +106,14 @@ def _collection(source: TableName, context: Context) -> Leaf:
             )
         return Leaf(lambda view, bindings: system_view(view, name), system, source.alias, title)
     try:
-        schema = context.view.collection(name).schema
+        collection = context.view.collection(name)
     except ProgrammingError as problem:
         raise NameFault(str(problem), source.position) from None
-    lower = name.lower()
+    schema, lower = collection.schema, name.lower()
     title = source.alias or schema.name
     if source.as_of is None:
         leaf = Leaf(lambda view, bindings: view.collection(lower), schema, source.alias, title)
+        leaf.figures = Figures(collection)
     else:
         leaf = _past(source, schema, context)
     leaf.tables.append((lower, schema))
@@ -137,7 +143,8 @@ def _derived(source: DerivedTable, context: Context) -> Leaf:
     count = context.count
 
     def open_rows(view: View, bindings: Bindings) -> ListView:
-        return ListView(schema, plan.run(view, bindings.program_values(count)).rows)
+        own = bindings.program_values(count)
+        return ListView(schema, _profiled(plan, own, lambda: plan.run(view, own)).rows)
 
     leaf = Leaf(open_rows, schema, source.alias, source.alias or "(query)")
     leaf.tables.extend(plan.all_tables())
@@ -153,12 +160,24 @@ def _common(source: TableName, common: Common, context: Context) -> Leaf:
     count = context.count
 
     def open_rows(view: View, bindings: Bindings) -> ListView:
-        return ListView(schema, common.rows(view, bindings.program_values(count)).rows)
+        own = bindings.program_values(count)
+        return ListView(schema, _profiled(plan, own, lambda: common.rows(view, own)).rows)
 
     leaf = Leaf(open_rows, schema, source.alias, schema.name)
     leaf.tables.extend(plan.all_tables())
     leaf.plan = plan
     return leaf
+
+
+def _profiled(plan: Plan, bindings: Bindings, run: Callable[[], Result]) -> Result:
+    """What a query in FROM gives, noted where somebody wants to know."""
+    profile = profile_of(bindings) if bindings.shared else None
+    if profile is None:
+        return run()
+    start = profile.clock()
+    found = run()
+    profile.note(plan, len(found.rows), start)
+    return found
 
 
 class TableSource:
@@ -180,7 +199,10 @@ class TableSource:
 
     def restrict(self, where: Expression | None) -> None:
         """Plan the access for a WHERE."""
-        self.access = plan_access(where, self.scope, with_indexes=not self.leaf.is_past)
+        leaf = self.leaf
+        self.access = plan_access(
+            where, self.scope, with_indexes=not leaf.is_past, figures=leaf.figures
+        )
 
     def open(self, view: View, bindings: Bindings) -> Any:
         """The collection or list to read."""
@@ -200,5 +222,5 @@ def explained_leaf(leaf: Leaf, view: View) -> Explained:
     """The query that gives a table's rows."""
     if leaf.plan is None:
         return []
-    lines: Explained = [(1, "MATERIALIZE")]
+    lines: Explained = [(1, Noted.of("MATERIALIZE", leaf.plan))]
     return lines + [(depth + 2, text) for depth, text in leaf.plan.explain(view)]

@@ -251,7 +251,7 @@ REFUSED: list[tuple[str, type[Exception], str]] = [
     ("CREATE INDEX i ON notes (id, n)", NotSupportedError, "several columns"),
     ("CREATE INDEX i ON notes (v)", ProgrammingError, "vector column"),
     ("CREATE INDEX i ON notes USING hrm2 (n)", ProgrammingError, "n is INTEGER"),
-    ("CREATE INDEX i ON notes USING hrm2 (v) WITH (a = 1)", ProgrammingError, "no options"),
+    ("CREATE INDEX i ON notes USING hrm2 (v) WITH (a = 1)", ProgrammingError, "option retrain"),
     ("CREATE INDEX i ON notes USING magic (n)", ProgrammingError, "magic"),
     ("DROP INDEX nope", ProgrammingError, "no such index: nope"),
     ("PRAGMA nope", ProgrammingError, "unknown PRAGMA nope"),

@@ -129,7 +129,7 @@ def test_damaged_statistics_are_found(raw: bytes) -> None:
 # ruff: noqa: E501  # a list of cases a line
 SHARES = [
     ("equal", (3,), 0.1), ("equal", (77,), 0.0), ("equal", (None,), 0.1), ("range", (None, None), 1.0),
-    ("range", (5, None), 4 / 9), ("range", (None, -1), 0.0), ("range", (2, 5), 1 / 3),
+    ("range", (5, None), 0.5), ("range", (None, -1), 0.0), ("range", (2, 5), 0.4),
 ]  # fmt: skip
 
 
@@ -141,6 +141,14 @@ def test_estimates_are_near(what: str, bounds: tuple[Any, ...], expected: float)
     share = known.equal_share(*bounds) if what == "equal" else known.range_share(*bounds)
 
     assert share == pytest.approx(expected)
+
+
+def test_a_range_of_rare_values_is_estimated_by_its_width() -> None:
+    known = ColumnStatistics(1000, 100, 700, 0, 100, ((50, 200),))
+
+    assert known.range_share(40, 60) == pytest.approx((200 + 700 / 5) / 1000)
+    assert known.range_share(90, None) == pytest.approx(70 / 1000)
+    assert known.range_share(100, 100) == pytest.approx(1 / 1000)
 
 
 # ------------------------------------------------------------------------- REINDEX

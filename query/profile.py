@@ -1,0 +1,78 @@
+"""Profiles: rows and time of each step of a plan, gathered while EXPLAIN ANALYZE runs it.
+
+A line of EXPLAIN that speaks of a step is a `Noted` text: it carries the object that does the
+step. While the statement runs, that object notes its rows and its time in the Profile, which the
+bindings of all its queries share; afterwards each line tells what was noted for its object. A run
+that nobody profiles notes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from m2mdb.query.functions import Bindings
+
+KEY = "profile"  # in Bindings.shared
+
+
+class Noted(str):
+    """A line of EXPLAIN with the object that it speaks of."""
+
+    step: object
+
+    @classmethod
+    def of(cls, text: str, step: object) -> Noted:
+        """The line."""
+        line = cls(text)
+        line.step = step
+        return line
+
+
+class Profile:
+    """What the steps of one run have noted."""
+
+    __slots__ = ("_notes", "clock")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds."""
+        self.clock = clock
+        self._notes: dict[int, list[float]] = {}  # by id: runs, rows, seconds
+
+    def note(self, step: object, rows: int, start: float) -> None:
+        """A step has given rows; it began at `start`."""
+        found = self._notes.setdefault(id(step), [0, 0, 0.0])
+        found[0] += 1
+        found[1] += rows
+        found[2] += self.clock() - start
+
+    def told(self, text: str) -> str:
+        """A line of EXPLAIN with what was noted for it."""
+        found = self._notes.get(id(getattr(text, "step", None)))
+        if found is None:
+            return str(text)
+        runs, rows, seconds = found
+        times = "" if runs == 1 else f" in {runs:.0f} runs"
+        return f"{text} -> {rows:.0f} rows{times}, {seconds * 1000:.3f} ms"
+
+
+def profile_of(bindings: Bindings) -> Profile | None:
+    """The profile of a run, or None."""
+    found: Any = bindings.shared.get(KEY)
+    return found if isinstance(found, Profile) else None
+
+
+class CountedPages:
+    """Pages that count how many are read of them; all else is theirs."""
+
+    def __init__(self, pages: Any) -> None:
+        self._pages = pages
+        self.count = 0
+
+    def get(self, page_number: int) -> Any:
+        """As the pages give it."""
+        self.count += 1
+        return self._pages.get(page_number)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pages, name)
