@@ -260,6 +260,10 @@ def main() -> int:
         }
         for name, size in sizes.items():
             table.add(f"{name}: bytes of the index", size, f"{size / len(texts):.1f} a text")
+        if "tantivy" in sizes:
+            ratio = sizes["m2mdb"] / sizes["tantivy"]
+            name = "bytes with positions, m2mdb : tantivy"
+            table.add(name, ratio, "", POSITIONS_GATE, least=False)
         if given.rows:
             adding(folder, texts, [int(size) for size in given.rows.split(",")], table)
     return 0 if table.show() else 1

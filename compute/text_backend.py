@@ -27,6 +27,11 @@ class Kernels(NamedTuple):
     search: ModuleType
 
 
+def loaded() -> Kernels | None:
+    """The compiled text kernels, if they are loaded; nobody asks for them here."""
+    return _kernels
+
+
 def text_kernels(backend: Backend, rows: int) -> Kernels | None:
     """The compiled text kernels, or None where NumPy has to do.
 

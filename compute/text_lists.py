@@ -56,18 +56,21 @@ RATIO, RAISED = 0.0, 1.0  # VARIANT: tf scale / (tf + norm), or that of BM25L
 # a text segment, for `check_list`
 (
     TERMS, TERM_BYTES, TERM_OFFSETS, TERM_COUNT, LIST_STARTS, POSTINGS, ALL_DOCS, ALL_FREQUENCIES,
-    LENGTHS, ROWS, DOCUMENTS, SEGMENT,
-) = range(12)  # fmt: skip
+    LENGTHS, ROWS, DOCUMENTS, PACKED, PACKED_BYTES, IS_WIDE, SEGMENT,
+) = range(15)  # fmt: skip
 # what is remembered of a checked list: its row, and the shortest length with each frequency
 FREQUENCIES_APART = 16  # frequencies from here on are one class
 MOST = LIST + FREQUENCIES_APART + 1  # the largest frequency
 CHECKED = MOST + 1
 NO_LENGTH = 1 << 32  # longer than any
 FOUND, ABSENT, ESCAPED, DAMAGED = 0, 1, 2, 3  # what `check_list` answers
-ESCAPE = 255  # a u8 frequency that stands elsewhere
+IMPOSSIBLE = 1 << 40
+ESCAPE = 255  # a u8 frequency that stands elsewhere, in lists that are not packed
+MOST_BYTES = 5  # of a packed number
 
 INT, FLOAT = types.int64, types.float64
 INTS, FLOATS = types.int64[::1], types.float64[::1]
+PAIR = types.UniTuple(types.int64, 2)
 READ_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 
 
@@ -150,32 +153,40 @@ def first_at_least(docs: int, low: int, high: int, ordinal: int) -> int:
 # ------------------------------------------------------------------------- lists of a file
 
 
+@kernel(INT, INTS, INT, READ_BYTES)
+def _compare(segment: Ints, term_id: int, term: Bytes) -> int:
+    """Below, at or above 0 as a term of the segment is to `term`; IMPOSSIBLE if it lies outside."""
+    blob, offsets = bytes_at(segment[TERMS]), words_at(segment[TERM_OFFSETS])
+    start, stop = np.int64(offsets[term_id]), np.int64(offsets[term_id + 1])
+    if stop < start or stop > segment[TERM_BYTES]:
+        return np.int64(IMPOSSIBLE)
+    size = np.int64(len(term))
+    for i in range(min(size, stop - start)):
+        order = np.int64(blob[start + i]) - np.int64(term[i])
+        if order != 0:
+            return order
+    return (stop - start) - size
+
+
 @kernel(INT, INTS, READ_BYTES)
 def _term_id(segment: Ints, term: Bytes) -> int:
     """The id of a term, -1 where the segment has it not, -2 where offsets cannot be."""
-    blob, offsets = bytes_at(segment[TERMS]), words_at(segment[TERM_OFFSETS])
     low, high = np.int64(0), segment[TERM_COUNT]
-    size = np.int64(len(term))
     while low < high:
         middle = (low + high) >> 1
-        start, stop = np.int64(offsets[middle]), np.int64(offsets[middle + 1])
-        if stop < start or stop > segment[TERM_BYTES]:
+        order = _compare(segment, middle, term)
+        if order == IMPOSSIBLE:
             return np.int64(-2)
-        order = np.int64(0)
-        shorter = min(size, stop - start)
-        for i in range(shorter):
-            order = np.int64(blob[start + i]) - np.int64(term[i])
-            if order != 0:
-                break
-        if order == 0:
-            order = (stop - start) - size
-        if order == 0:
-            return middle
         if order < 0:
             low = middle + 1
         else:
             high = middle
-    return np.int64(-1)
+    if low == segment[TERM_COUNT]:
+        return np.int64(-1)
+    order = _compare(segment, low, term)
+    if order == IMPOSSIBLE:
+        return np.int64(-2)
+    return low if order == 0 else np.int64(-1)
 
 
 @kernel(types.void, INTS, INT)
@@ -226,6 +237,102 @@ def check_list(segment: Ints, term: Bytes, out: Ints) -> int:
     if status == FOUND:
         note_lengths(out, segment[LENGTHS])
     return status
+
+
+@kernel(PAIR, INT, INT, INT)
+def _number(packed: int, at: int, stop: int) -> tuple[int, int]:
+    """The number that begins at a byte, and the byte behind it; (-1, ...) where it is cut."""
+    raw = bytes_at(packed)
+    value = np.int64(0)
+    for group in range(MOST_BYTES):
+        if at >= stop:
+            return np.int64(-1), at
+        byte = np.int64(raw[at])
+        at += 1
+        value |= (byte & 127) << (7 * group)
+        if byte < 128:
+            return value, at
+    return np.int64(-1), at
+
+
+@kernel(types.boolean, READ_BYTES, INTS, INTS)
+def unpack_numbers(packed: Bytes, numbers: Ints, begins: Ints) -> bool:
+    """Unpack as many numbers as there is room for; False where they are not all the bytes.
+
+    numbers, begins   int64[n], written: the numbers, and where each begins
+    Twin              `index.text.packed.unpack_numbers`
+    """
+    at = np.int64(0)
+    stop = np.int64(len(packed))
+    for i in range(len(numbers)):
+        begins[i] = at
+        value = np.int64(0)
+        for group in range(MOST_BYTES + 1):
+            if at >= stop or group == MOST_BYTES:
+                return False
+            byte = np.int64(packed[at])
+            at += 1
+            value |= (byte & 127) << (7 * group)
+            if byte < 128:
+                break
+        numbers[i] = value
+    return at == stop
+
+
+@kernel(INT, INTS, READ_BYTES, INTS)
+def find_packed(segment: Ints, term: Bytes, out: Ints) -> int:
+    """Find the packed list of a term (`index.text.packed`).
+
+    out     int64[3]: how many rows have the term, and the bytes from the first of them to the end
+    Returns FOUND, ABSENT or DAMAGED
+    """
+    found = _term_id(segment, term)
+    if found < 0:
+        return ABSENT if found == -1 else DAMAGED
+    if segment[IS_WIDE]:
+        wide = offsets_at(segment[LIST_STARTS])
+        at, stop = np.int64(wide[found]), np.int64(wide[found + 1])
+    else:
+        narrow = words_at(segment[LIST_STARTS])
+        at, stop = np.int64(narrow[found]), np.int64(narrow[found + 1])
+    if at < 0 or stop <= at or stop > segment[PACKED_BYTES]:
+        return DAMAGED
+    count, at = _number(segment[PACKED], at, stop)
+    if count < 1 or count > segment[DOCUMENTS] or count > stop - at:
+        return DAMAGED
+    out[0], out[1], out[2] = count, at, stop
+    return FOUND
+
+
+@kernel(INT, INTS, INTS, INTS)
+def unpack_list(segment: Ints, place: Ints, out: Ints) -> int:
+    """Unpack a list that `find_packed` has found.
+
+    out     as `check_list`'s; the list's row is filled in: its arrays, u32 and u8, are written
+    Returns FOUND, ESCAPED (a frequency is too large for a byte) or DAMAGED
+    """
+    packed, at, stop = segment[PACKED], place[1], place[2]
+    docs, frequencies = words_at(out[DOCS]), bytes_at(out[FREQUENCIES])
+    ordinal = np.int64(-1)
+    for i in range(place[0]):
+        head, at = _number(packed, at, stop)
+        if head < 0:
+            return DAMAGED
+        ordinal += (head >> 1) + 1
+        if ordinal >= segment[ROWS]:
+            return DAMAGED
+        docs[i] = ordinal
+        frequencies[i] = 1 + (head & 1)
+    for i in range(place[0]):
+        if frequencies[i] > 1:
+            more, at = _number(packed, at, stop)
+            if more < 0:
+                return DAMAGED
+            if more + 2 > 255:
+                return ESCAPED
+            frequencies[i] = more + 2
+    note_lengths(out, segment[LENGTHS])
+    return FOUND
 
 
 @kernel(FLOAT, INTS, INT)

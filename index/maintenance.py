@@ -49,6 +49,7 @@ from m2mdb.pager.btree import BTree
 
 if TYPE_CHECKING:
     from m2mdb.index.text.analysis import Tokenizer
+    from m2mdb.index.text.segment import TextSegment
     from m2mdb.index.view import WriteView
 
 SEGMENT_BYTES = 1 << 30  # a bulk load is cut into segments of about this size
@@ -64,9 +65,12 @@ TextParts = Callable[[Column], list[NamedPart]]
 
 
 def text_parts(
-    column: Column, values: list[Any], tokenizers: Mapping[str, Tokenizer] | None = None
+    column: Column,
+    values: list[Any],
+    tokenizers: Mapping[str, Tokenizer] | None = None,
+    like: TextSegment | None = None,
 ) -> list[NamedPart]:
-    """The inverted lists of one column's values.
+    """The inverted lists of one column's values; `like` those of an older build, if given.
 
     Raises ProgrammingError: a tokenizer that is not among `tokenizers`, or that fails.
     """
@@ -74,7 +78,12 @@ def text_parts(
     from m2mdb.index.text.options import parse_options
 
     texts = [indexable_text(column.type, value) for value in values]
-    built = postings.build(texts, parse_options(column.fulltext).analyzer(tokenizers))
+    options = parse_options(column.fulltext)
+    has_positions = options.positions if like is None else like.has_positions
+    version = postings.VERSION if like is None else like.version
+    built = postings.build(
+        texts, options.analyzer(tokenizers), positions=has_positions, version=version
+    )
     return [(TEXT_PREFIX + name, column.id, _as_array(part)) for name, part in built.items()]
 
 

@@ -37,7 +37,7 @@ from m2mdb.index.segment import (
 )
 from m2mdb.index.text.match_query import parse_match
 from m2mdb.index.text.options import parse_options
-from m2mdb.index.text.postings import PART_TYPES, build, merge
+from m2mdb.index.text.postings import FLAT, PART_TYPES, VERSION, build, merge
 from m2mdb.index.text.search import search_text
 from m2mdb.index.text.segment import TextSegment
 from m2mdb.index.text.source import TextColumn
@@ -81,7 +81,8 @@ def run_postings(data: bytes) -> None:
 
 def packed(rows: int, parts: dict[str, bytes]) -> bytes:
     """The input that stands for these parts."""
-    body = b"".join(_SIZE.pack(len(parts[name])) + parts[name] for name in PART_TYPES)
+    given = [parts.get(name, b"") for name in PART_TYPES]
+    body = b"".join(_SIZE.pack(len(part)) + part for part in given)
     return bytes([rows]) + body
 
 
@@ -89,8 +90,10 @@ def postings_seeds() -> list[bytes]:
     """Of no row, some, and one whose term stands in it 300 times."""
     found = []
     for texts in ([], TEXTS[:1], TEXTS, [None, None]):
-        parts = {name: part.tobytes() for name, part in build(texts).items()}
-        found.append(packed(len(texts), parts))
+        for version in (FLAT, VERSION):
+            built = build(texts, version=version)
+            parts = {name: part.tobytes() for name, part in built.items()}
+            found.append(packed(len(texts), parts))
     return found
 
 

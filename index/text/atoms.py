@@ -5,8 +5,9 @@ An atom is one posting list per part and one weight, from statistics over all pa
     term      the term's list
     prefix    all lists of the range made one: tf = their sum, df = rows that have any of them
     fuzzy     likewise over the terms within one edit; a term that is not the word counts half
-    phrase    rows that have all terms and, reading their texts again, the phrase: tf = how often,
-              weight = the sum of its terms' weights, as Lucene's
+    phrase    rows that have the phrase, by positions, or where a part has none, by reading again
+              the texts that have all terms: tf = how often, weight = the sum of its terms'
+              weights, as Lucene's
 
 Invariants
     X9  Ordinals of a list are distinct and ascend; frequencies are whole or half numbers, so that
@@ -119,7 +120,12 @@ def _phrase_atom(
     lists = [_NO_POSTINGS] * len(column.sources)
     if all(frequencies.values()):
         for part, source in enumerate(column.sources):
-            docs = _having_all(source, clause.terms, masks[part] if masks else None)
+            mask = masks[part] if masks else None
+            known = _by_positions(source, clause.terms, mask)
+            if known is not None:
+                lists[part] = known
+                continue
+            docs = _having_all(source, clause.terms, mask)
             if len(docs):
                 assert texts_of is not None, "a phrase needs the texts"
                 texts = texts_of(number, part, docs.astype(np.int64))
@@ -147,6 +153,35 @@ def _having_all(source: Source, terms: tuple[bytes, ...], mask: Mask) -> Docs:
     for other in lists[1:]:
         docs = np.intersect1d(docs, other, assume_unique=True)
     return docs if mask is None else docs[mask[docs]]
+
+
+def _by_positions(source: Source, phrase: tuple[bytes, ...], mask: Mask) -> Postings | None:
+    """The rows that have a phrase, and how often, from positions; None where there are none."""
+    found: NDArray[np.uint64] | None = None
+    order = sorted(range(len(phrase)), key=lambda i: source.document_frequency(phrase[i]))
+    known: dict[bytes, NDArray[np.uint64]] = {}
+    for place in order:
+        term = phrase[place]
+        keys = known.get(term)
+        if keys is None:
+            keys = source.positions(term)
+            if keys is None:
+                return None
+            known[term] = keys
+        # Where the phrase would begin; a term that stands too early to belong to one begins none.
+        begins = keys[(keys & np.uint64(0xFFFFFFFF)) >= place] - np.uint64(place)
+        if found is None:
+            found = begins
+        elif len(begins):
+            at = np.minimum(np.searchsorted(begins, found), len(begins) - 1)
+            found = found[begins[at] == found]
+        if not len(begins) or not len(found):
+            return _NO_POSTINGS
+    assert found is not None, "a phrase has terms"
+    docs, counts = np.unique(found >> np.uint64(32), return_counts=True)
+    if mask is not None:
+        docs, counts = docs[mask[docs]], counts[mask[docs]]
+    return docs.astype(np.uint32), counts.astype(np.uint32)
 
 
 def _having_phrase(

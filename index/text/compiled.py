@@ -14,7 +14,8 @@ What the kernel does not take (weights of zero or below, which `^0` and okapi gi
 
 Invariants
     X11 A plan holds every array whose address stands in its table.
-    X12 A plan holds SLOTS_KEPT slots at most between two searches: 40 bytes a slot and part.
+    X12 Between two searches a plan holds SLOTS_KEPT slots at most, 40 bytes a slot and part, and
+        lists of HELD_BYTES, which it shares with the segments that unpacked them.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     Slots = tuple[list[int], list[float]]  # slots in the order of the columns, and their boosts
 
 SLOTS_KEPT = 1 << 14
+HELD_BYTES = 128 << 20
 LARGEST_WINDOW = 1 << 17  # rows summed at a time: 1.5 MB, which stay in the processor's cache
 SPARE_SCRATCHES = 4
 FIRST_SLOTS = 64
@@ -92,8 +94,8 @@ class TextPlan:
     """The slots of some FULLTEXT columns at a snapshot; used by one thread at a time."""
 
     __slots__ = (
-        "_ceilings", "_column_of", "_count", "_held", "_kernels", "_lists", "_norms", "_parts",
-        "_plan", "_rowids", "_slots", "_table", "_weights", "_weights_by_slot", "_window",
+        "_ceilings", "_column_of", "_count", "_held", "_held_bytes", "_kernels", "_lists", "_norms",
+        "_parts", "_plan", "_rowids", "_slots", "_table", "_weights", "_weights_by_slot", "_window",
         "columns",
     )  # fmt: skip
 
@@ -110,6 +112,7 @@ class TextPlan:
         self._lists = kernels.lists
         self._rowids = [np.ascontiguousarray(ids, np.int64) for ids in rowids]
         self._held: list[Any] = []  # X11
+        self._held_bytes = 0
         self._slots: list[dict[bytes, int]] = [{} for _ in columns]
         self._count = 0
         self._table: Ints
@@ -186,6 +189,7 @@ class TextPlan:
                 lists.append((part, checked))
                 if held is not None:
                     self._held.append(held)
+                    self._held_bytes += sum([array.nbytes for array in held])
         slot = -1
         if lists:
             slot = self._new_slot(number, weight_of_term(column, frequency))
@@ -217,9 +221,9 @@ class TextPlan:
         texts_of: TextsOf | None,
     ) -> TextHits | None:
         """As `search_text`; None where that has to do it."""
-        if self._count > SLOTS_KEPT:
+        if self._count > SLOTS_KEPT or self._held_bytes > HELD_BYTES:
             self._slots = [{} for _ in self.columns]
-            self._count = 0
+            self._count = self._held_bytes = 0
             del self._held[1:]
         if query.written is not None:
             return self._search_atoms(query, k, masks, texts_of)

@@ -138,6 +138,10 @@ class DeltaView:
             return _NO_DOCS, _NO_DOCS
         return np.concatenate([docs for docs, _ in lists]), np.concatenate([f for _, f in lists])
 
+    def positions(self, term: bytes) -> None:
+        """None: the delta's texts are read for a phrase."""
+        return
+
     def fuzzy(self, term: bytes) -> list[bytes]:
         """The terms at most one edit away from `term`, itself included, ascending."""
         word = term.decode()

@@ -9,8 +9,10 @@ fold        true (default): case and accents are folded; 'case': case alone; fal
 code        true: names are cut at their humps too (getUserName)
 stem        a language of Snowball's stemmers
 stop        a language whose stop words are left out, or those words
+positions   true (default): phrases are found without reading texts; false: smaller lists
 
-The last five say how terms are made of texts (`analysis.py`), so they cannot change in a file.
+All from tokenizer to stop say how terms are made of texts (`analysis.py`): they cannot change in a
+file.
 """
 
 from __future__ import annotations
@@ -35,10 +37,13 @@ LONGEST_WORDS = 10_000  # characters of a list of stop words
 class TextOptions:
     """Checked options of a FULLTEXT column."""
 
-    __slots__ = ("analysis", "variant", "weight")
+    __slots__ = ("analysis", "positions", "variant", "weight")
 
-    def __init__(self, variant: Variant, weight: float, analysis: dict[str, Any]) -> None:
+    def __init__(
+        self, variant: Variant, weight: float, analysis: dict[str, Any], *, positions: bool
+    ) -> None:
         """Keep the ranking function, the column's weight, and what makes its analyzer."""
+        self.positions = positions
         self.variant = variant
         self.weight = weight
         self.analysis = analysis
@@ -58,6 +63,7 @@ def parse_options(options: Mapping[str, object] | None) -> TextOptions:
     """Check the options; ProgrammingError for a wrong one."""
     given = {name.lower(): value for name, value in (options or {}).items()}
     analysis = _analysis({name: given.pop(name) for name in _ANALYSIS if name in given})
+    positions = _truth("positions", given.pop("positions", True))
     variant = given.pop("variant", "lucene")
     if not isinstance(variant, str) or variant.lower() not in VARIANTS:
         raise ProgrammingError(
@@ -71,7 +77,7 @@ def parse_options(options: Mapping[str, object] | None) -> TextOptions:
         raise ProgrammingError(
             f"FULLTEXT option {unknown[0]!r}: variant {variant!r} has {', '.join(kind.PARAMETERS)}"
         )
-    return TextOptions(kind(**numbers), weight, analysis)
+    return TextOptions(kind(**numbers), weight, analysis, positions=positions)
 
 
 def _analysis(given: dict[str, object]) -> dict[str, Any]:
@@ -121,7 +127,7 @@ def _truth(name: str, value: object, other: str = "") -> bool:
 def _number(name: str, value: object) -> float:
     """The option's value, a number in its bounds."""
     if name not in _NUMBERS:
-        known = ", ".join(["variant", *_NUMBERS, *_ANALYSIS])
+        known = ", ".join(["variant", *_NUMBERS, *_ANALYSIS, "positions"])
         raise ProgrammingError(f"FULLTEXT option {name!r}: expected one of {known}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ProgrammingError(f"FULLTEXT option {name} = {value!r}: expected a number")

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.text.flat import FlatLists
 from m2mdb.index.text.fuzzy import close_terms
-from m2mdb.index.text.postings import FREQUENCY_ESCAPE, NULL_LENGTH, PART_TYPES, VERSION
+from m2mdb.index.text.packed import PackedLists, Postings
+from m2mdb.index.text.postings import FLAT, NULL_LENGTH, PART_TYPES, VERSION
 from m2mdb.pager.errors import CorruptDatabaseError, NotSupportedError
 
 if TYPE_CHECKING:
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
 
     Buffer = bytes | memoryview | NDArray[Any]
     Docs = NDArray[np.uint32]
+    Keys = NDArray[np.uint64]
     Frequencies = NDArray[np.uint8] | NDArray[np.uint32]
 
-_REMEMBERED_TERMS = 1 << 14  # lists whose bounds are kept once found and checked
+_REMEMBERED_TERMS = 1 << 14  # lists that are kept once found, unpacked and checked ...
+REMEMBERED_BYTES = 64 << 20  # ... and how much they may be
 _NO_DOCS = np.empty(0, np.uint32)
 _NO_FREQUENCIES = np.empty(0, np.uint8)
 
@@ -40,6 +44,11 @@ def address(array: NDArray[Any]) -> int:
     """Where an array's items lie; the array has to be kept while that is used."""
     found: int = array.__array_interface__["data"][0]
     return found
+
+
+def _bytes_of(arrays: tuple[NDArray[Any], ...]) -> int:
+    """What a list takes that is remembered, not to speak of what it is a view of."""
+    return sum([200 + (0 if array.base is not None else array.nbytes) for array in arrays])
 
 
 def list_of(
@@ -59,9 +68,9 @@ class TextSegment:
     """The lists of one column of one segment; immutable, shared by snapshots."""
 
     __slots__ = (
-        "_addresses", "_bounds", "_checked", "_docs", "_freqs", "_norms", "_overflow_at",
-        "_overflow_freqs", "_starts", "_term_offsets", "_terms", "document_count", "lengths",
-        "size", "stored_bytes", "term_count", "total_length", "where",
+        "_addresses", "_checked", "_known", "_known_bytes", "_lists", "_norms", "_term_offsets",
+        "_terms", "document_count", "has_positions", "lengths", "size", "stored_bytes",
+        "term_count", "total_length", "version", "where",
     )  # fmt: skip
 
     def __init__(
@@ -81,24 +90,39 @@ class TextSegment:
             raise NotSupportedError(f"{where}: version {version}, this build reads {VERSION}")
         self._terms = self._part(parts, "terms").data
         term_offsets = self._part(parts, "term_offsets", self.term_count + 1)
-        starts = self._part(parts, "starts", self.term_count + 1)
         self._term_offsets = term_offsets.data
-        self._starts = starts.data
-        self._docs = self._part(parts, "docs", posting_count)
-        self._freqs = self._part(parts, "freqs", posting_count)
         self.lengths: NDArray[np.uint32] = self._part(parts, "lengths", self.size)
-        self._overflow_at = self._part(parts, "overflow_at")
-        self._overflow_freqs = self._part(parts, "overflow_freqs", len(self._overflow_at))
-        if starts[0] != 0 or starts[-1] != posting_count:
-            raise CorruptDatabaseError(
-                f"{where}: lists span {starts[0]}..{starts[-1]}, expected 0..{posting_count}"
-            )
         self.stored_bytes = sum([np.frombuffer(part, np.uint8).nbytes for part in parts.values()])
         self._check_statistics(rows)
-        self._bounds: dict[bytes, tuple[int, int]] = {}
+        self.version = version
+        self._lists = self._lists_of(parts, posting_count, has_positions=bool(stats[6]))
+        self.has_positions: bool = self._lists.has_positions
+        self._known: dict[bytes, tuple[Docs, Frequencies]] = {}
+        self._known_bytes = 0
         self._checked: dict[bytes, tuple[NDArray[np.int64] | None, Any]] = {}
         self._addresses: NDArray[np.int64] | None = None
         self._norms: tuple[tuple[float, float], NDArray[np.float64]] | None = None
+
+    def _lists_of(
+        self, parts: Mapping[str, Buffer], postings: int, *, has_positions: bool
+    ) -> PackedLists | FlatLists:
+        """The reader of the lists of this version."""
+        count = self.term_count + 1
+        if self.version > FLAT:
+            is_wide = len(np.frombuffer(parts.get("starts", b""), np.uint8)) == 8 * count
+            kind = np.dtype("<u8" if is_wide else "<u4")
+            starts = self._part(parts, "starts", count, kind)
+            bounds = self.size, self.document_count, has_positions
+            return PackedLists(self._part(parts, "lists"), starts, bounds, self.where)
+        overflow_at = self._part(parts, "overflow_at")
+        arrays = {
+            "starts": self._part(parts, "starts", count),
+            "docs": self._part(parts, "docs", postings),
+            "freqs": self._part(parts, "freqs", postings),
+            "overflow_at": overflow_at,
+            "overflow_freqs": self._part(parts, "overflow_freqs", len(overflow_at)),
+        }
+        return FlatLists(arrays, self.size, self.document_count, self.where)
 
     def _check_statistics(self, rows: int | None) -> None:
         """T4, and that no ratio of the statistics is impossible."""
@@ -111,10 +135,14 @@ class TextSegment:
             )
 
     def _part(
-        self, parts: Mapping[str, Buffer], name: str, count: int | None = None
+        self,
+        parts: Mapping[str, Buffer],
+        name: str,
+        count: int | None = None,
+        kind: np.dtype[Any] | None = None,
     ) -> NDArray[Any]:
         """The part as an array of its type, with `count` items if given (T4)."""
-        dtype = PART_TYPES[name]
+        dtype = kind or PART_TYPES[name]
         if name not in parts:
             raise CorruptDatabaseError(f"{self.where}: part {name!r} is missing")
         raw = np.frombuffer(parts[name], np.uint8)
@@ -176,15 +204,44 @@ class TextSegment:
 
     def document_frequency(self, term: bytes) -> int:
         """How many rows have the term (T5)."""
-        start, stop = self._bounds.get(term) or self._find(term)
-        return stop - start
+        known = self._known.get(term)
+        if known is not None:
+            return len(known[0])
+        term_id = self.term_id(term)
+        return 0 if term_id < 0 else self._lists.count(term_id)
 
     def postings(self, term: bytes) -> tuple[Docs, Frequencies]:
         """The ordinals that have the term, ascending, and how often each has it."""
-        start, stop = self._bounds.get(term) or self._find(term)
-        if start == stop:
-            return _NO_DOCS, _NO_FREQUENCIES
-        return self._docs[start:stop], self._frequencies(start, stop)
+        found = self._known.get(term)
+        if found is None:
+            term_id = self.term_id(term)
+            if term_id < 0:
+                return _NO_DOCS, _NO_FREQUENCIES
+            found = self._lists.one(term_id)
+            self._note_bytes(_bytes_of(found))
+            self._known[term] = found
+        return found
+
+    def _note_bytes(self, size: int) -> None:
+        """Forget the lists that are remembered, where there would be too many."""
+        known = len(self._known) + len(self._checked)
+        if self._known_bytes + size > REMEMBERED_BYTES or known >= _REMEMBERED_TERMS:
+            self._known.clear()
+            self._checked.clear()
+            self._known_bytes = 0
+        self._known_bytes += size
+
+    def positions(self, term: bytes) -> Keys | None:
+        """Where the term stands: ordinal << 32 | position, ascending; None if it is not known."""
+        if not self.has_positions:
+            return None
+        term_id = self.term_id(term)
+        if term_id < 0:
+            return _NO_DOCS.astype(np.uint64)
+        found = self._lists.postings(term_id, term_id + 1, positions=True)
+        assert found.positions is not None
+        rows = np.repeat(found.docs, found.frequencies).astype(np.uint64)
+        return rows << np.uint64(32) | found.positions.astype(np.uint64)
 
     def docs(self, term_id: int) -> tuple[Docs, Frequencies]:
         """`postings` by the term's id."""
@@ -193,26 +250,17 @@ class TextSegment:
     def prefix_postings(self, prefix: bytes) -> tuple[Docs, Frequencies]:
         """The lists of all terms with the prefix, one behind the other: ordinals may repeat."""
         terms = self.prefix(prefix)
-        start, stop = self._starts[terms.start], self._starts[terms.stop]
-        self._check_bounds(start, stop)
-        docs = self._docs[start:stop]
-        self._check_ordinals(docs)
-        return docs, self._frequencies(start, stop)
+        if not terms:
+            return _NO_DOCS, _NO_FREQUENCIES
+        return self._lists.some(terms.start, terms.stop)
 
-    def all_postings(self) -> tuple[Docs, Frequencies]:
-        """The lists of all terms, one behind the other."""
-        self._check_ordinals(self._docs)
-        return self._docs, self._frequencies(0, len(self._docs))
+    def every_posting(self, *, positions: bool = False) -> Postings:
+        """The lists of all terms; positions where they are wanted and known."""
+        return self._lists.postings(0, self.term_count, positions=positions)
 
     def document_frequencies(self) -> NDArray[np.int64]:
         """How many rows have each term, in the order of `vocabulary`."""
-        starts = np.frombuffer(self._starts, np.uint64).astype(np.int64)
-        frequencies = starts[1:] - starts[:-1]
-        if self.term_count and frequencies.min() < 0:
-            raise CorruptDatabaseError(f"{self.where}: the starts of lists do not ascend")
-        if self.term_count and frequencies.max() > self.document_count:
-            raise CorruptDatabaseError(f"{self.where}: a list is longer than there are texts")
-        return frequencies
+        return self._lists.counts()
 
     def norms(self, base: float, slope: float) -> NDArray[np.float64]:
         """base + slope * length for each ordinal; the last one asked for is kept."""
@@ -222,50 +270,7 @@ class TextSegment:
             kept = self._norms = ((base, slope), norms)
         return kept[1]
 
-    def _find(self, term: bytes) -> tuple[int, int]:
-        """The bounds of the term's list, checked (T4), and remembered."""
-        term_id = self.term_id(term)
-        start = stop = 0
-        if term_id >= 0:
-            start, stop = self._starts[term_id], self._starts[term_id + 1]
-            self._check_bounds(start, stop)
-            docs = self._docs[start:stop]
-            self._check_ordinals(docs)
-            if (docs[1:] <= docs[:-1]).any():
-                raise CorruptDatabaseError(f"{self.where}: ordinals of {term!r} do not ascend")
-            if stop - start > self.document_count or not self._freqs[start:stop].all():
-                raise CorruptDatabaseError(f"{self.where}: the list of {term!r} cannot be")
-        if len(self._bounds) >= _REMEMBERED_TERMS:
-            self._bounds.clear()
-        self._bounds[term] = start, stop
-        return start, stop
-
-    def _frequencies(self, start: int, stop: int) -> Frequencies:
-        """The frequencies of postings start..stop, large ones put in."""
-        freqs = self._freqs[start:stop]
-        if not len(self._overflow_at):
-            return freqs
-        first, last = np.searchsorted(self._overflow_at, (start, stop))
-        if first >= last:
-            return freqs
-        places = self._overflow_at[first:last] - np.uint64(start)
-        if places.max() >= stop - start:
-            raise CorruptDatabaseError(f"{self.where}: large frequencies are out of order")
-        large = freqs.astype(np.uint32)
-        large[places] = self._overflow_freqs[first:last]
-        return large
-
-    def _check_bounds(self, start: int, stop: int) -> None:
-        """Refuse a list that lies outside the postings (T4)."""
-        if not 0 <= start <= stop <= len(self._docs):
-            raise CorruptDatabaseError(
-                f"{self.where}: a list at {start}..{stop} of {len(self._docs)} postings"
-            )
-
-    def _check_ordinals(self, docs: Docs) -> None:
-        """Refuse ordinals that no row has (T4)."""
-        if len(docs) and docs.max() >= self.size:
-            raise CorruptDatabaseError(f"{self.where}: ordinal {docs.max()} of {self.size} rows")
+    # For compiled search
 
     def checked(self, term: bytes, lists: ModuleType) -> tuple[NDArray[np.int64] | None, Any]:
         """The list of a term as `text_lists.check_list` describes it, checked and remembered.
@@ -274,22 +279,35 @@ class TextSegment:
         """
         found = self._checked.get(term)
         if found is None:
-            out = np.empty(lists.CHECKED, np.int64)
-            status = lists.check_list(
-                self._segment_addresses(lists), np.frombuffer(term, np.uint8), out
-            )
-            found = (out, None)
-            if status == lists.ABSENT:
-                found = (None, None)
-            elif status != lists.FOUND:
-                docs, frequencies = self.postings(term)
-                if status == lists.DAMAGED:  # which `postings` has said better, or else
-                    raise CorruptDatabaseError(f"{self.where}: the list of {term!r} is damaged")
-                found = list_of(docs, frequencies, self.lengths, lists)
-            if len(self._checked) >= _REMEMBERED_TERMS:
-                self._checked.clear()
+            found = self._check(term, lists)
+            self._note_bytes(_bytes_of(found[1] or ()))
             self._checked[term] = found
         return found
+
+    def _check(self, term: bytes, lists: ModuleType) -> tuple[NDArray[np.int64] | None, Any]:
+        """`checked`, looked up."""
+        segment, spelled = self._segment_addresses(lists), np.frombuffer(term, np.uint8)
+        out = np.empty(lists.CHECKED, np.int64)
+        arrays: Any = None
+        if self.version > FLAT:
+            place = np.empty(3, np.int64)
+            status = lists.find_packed(segment, spelled, place)
+            if status == lists.FOUND:
+                count = int(place[0])
+                arrays = np.empty(count, np.uint32), np.empty(count, np.uint8)
+                kind = lists.BYTES
+                out[: lists.LIST] = address(arrays[0]), address(arrays[1]), kind, count
+                status = lists.unpack_list(segment, place, out)
+        else:
+            status = lists.check_list(segment, spelled, out)
+        if status == lists.FOUND:
+            return out, arrays
+        if status == lists.ABSENT:
+            return None, None
+        docs, frequencies = self.postings(term)
+        if status == lists.DAMAGED:  # which `postings` has said better, or else
+            raise CorruptDatabaseError(f"{self.where}: the list of {term!r} is damaged")
+        return list_of(docs, frequencies, self.lengths, lists)
 
     def _segment_addresses(self, lists: ModuleType) -> NDArray[np.int64]:
         """What `check_list` reads of the segment: addresses and counts."""
@@ -300,12 +318,17 @@ class TextSegment:
             offsets = np.frombuffer(self._term_offsets, np.uint32)
             found[lists.TERM_OFFSETS] = address(offsets)
             found[lists.TERM_COUNT] = self.term_count
-            found[lists.LIST_STARTS] = address(np.frombuffer(self._starts, np.uint64))
-            found[lists.POSTINGS] = len(self._docs)
-            found[lists.ALL_DOCS] = address(self._docs)
-            found[lists.ALL_FREQUENCIES] = address(self._freqs)
             found[lists.LENGTHS], found[lists.ROWS] = address(self.lengths), self.size
             found[lists.DOCUMENTS] = self.document_count
+            starts = self._lists.starts
+            found[lists.LIST_STARTS], found[lists.IS_WIDE] = address(starts), starts.itemsize == 8
+            if isinstance(self._lists, PackedLists):
+                packed = self._lists.packed
+                found[lists.PACKED], found[lists.PACKED_BYTES] = address(packed), len(packed)
+            else:
+                found[lists.POSTINGS] = len(self._lists.docs)
+                found[lists.ALL_DOCS] = address(self._lists.docs)
+                found[lists.ALL_FREQUENCIES] = address(self._lists.freqs)
             self._addresses = found
         return self._addresses
 
@@ -316,17 +339,20 @@ class TextSegment:
         terms = self.vocabulary()
         if terms != sorted(set(terms)):
             yield f"{self.where}: terms do not ascend"
-        for term in terms:
+        lengths = np.zeros(self.size, np.int64)
+        for number, term in enumerate(terms):
             try:
-                if not self.document_frequency(term):
-                    yield f"{self.where}: term {term!r} has no list"
+                docs, frequencies = self._lists.one(number)
             except CorruptDatabaseError as error:
-                yield str(error)
+                yield f"{error} (term {term!r})"
+                continue
+            lengths[docs] += frequencies
         has_text = self.lengths != NULL_LENGTH
         if int(has_text.sum()) != self.document_count:
             yield f"{self.where}: {has_text.sum()} texts, expected {self.document_count}"
         total_length = int(self.lengths[has_text].sum(dtype=np.uint64))
         if total_length != self.total_length:
             yield f"{self.where}: {total_length} tokens, expected {self.total_length}"
-        if len(self._overflow_at) != int((self._freqs == FREQUENCY_ESCAPE).sum()):
-            yield f"{self.where}: large frequencies are missing"
+        if not np.array_equal(lengths[has_text], self.lengths[has_text]):
+            yield f"{self.where}: the lists have other lengths of texts than the index says"
+        yield from self._lists.faults()

@@ -42,6 +42,10 @@ class Source(Protocol):
         """The lists of all terms with the prefix, one behind the other."""
         ...
 
+    def positions(self, term: bytes) -> NDArray[np.uint64] | None:
+        """Where the term stands: ordinal << 32 | position, ascending; None if it is not known."""
+        ...
+
     def fuzzy(self, term: bytes) -> list[bytes]:
         """The terms at most one edit away."""
         ...

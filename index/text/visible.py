@@ -52,6 +52,11 @@ class VisibleSource:
         """The lists of all terms with the prefix, one behind the other."""
         return self._cut(*self._source.prefix_postings(prefix))
 
+    def positions(self, term: bytes) -> NDArray[np.uint64] | None:
+        """Where visible rows have the term: ordinal << 32 | position, ascending, if it is known."""
+        found = self._source.positions(term)
+        return None if found is None else found[self._visible[found >> np.uint64(32)]]
+
     def _cut(self, docs: Docs, frequencies: Frequencies) -> tuple[Docs, Frequencies]:
         kept = self._visible[docs]
         return docs[kept], frequencies[kept]

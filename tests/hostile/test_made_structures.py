@@ -26,7 +26,7 @@ from m2mdb.index.schema import CollectionSchema, Column
 from m2mdb.index.segment import HEADER, PART, Segment, SegmentRecord
 from m2mdb.index.text.match_query import parse_match
 from m2mdb.index.text.options import parse_options
-from m2mdb.index.text.postings import build
+from m2mdb.index.text.postings import FLAT, VERSION, build
 from m2mdb.index.text.search import search_text
 from m2mdb.index.text.segment import TextSegment
 from m2mdb.index.text.source import TextColumn
@@ -166,10 +166,10 @@ def test_values_share_no_bytes() -> None:
 # ------------------------------------------------------------------------- text indexes
 
 
-def text_with(**changes: Any) -> TextSegment:
+def text_with(version: int = VERSION, **changes: Any) -> TextSegment:
     """The lists of four texts with some parts changed."""
     texts = ["red apple", "red", None, "red pear"]
-    parts = dict(build(texts))
+    parts = dict(build(texts, version=version))
     for name, change in changes.items():
         parts[name] = change(parts[name].copy())
     return TextSegment(parts, "made", 4)
@@ -190,15 +190,38 @@ def put(at: int, value: int) -> Any:
         ("stats", 2, 0, "0 texts of 5 tokens"),  # an average of 5 / 0
         ("stats", 2, 2**63, "texts of 5 tokens"),
         ("stats", 3, 2**64 - 1, "tokens in 4 rows"),
-        ("starts", 1, 2**63, "a list at 0"),
-        ("docs", 2, 4, "ordinal 4 of 4 rows"),
-        ("freqs", 2, 0, "the list of b'red' cannot be"),
         ("term_offsets", 1, 40, "offsets of terms do not ascend"),
+        ("starts", 1, 0, "a list at 0..0"),
+        ("starts", 1, 50, "a list at"),
+        ("starts", 3, 99, "lists span 0..99"),
+        ("lists", 0, 9, "a list of 9 rows, 3 have a text"),  # apple: 1 row, ordinal 0, position 1
+        ("lists", 0, 0, "a list of 0 rows"),
+        ("lists", 1, 8, "an ordinal that is not below 4"),
+        ("lists", 1, 1, "does not end where it should"),
+        ("lists", 2, 255, "a packed list is cut"),
     ],
 )
 def test_a_text_index_that_cannot_be(part: str, at: int, value: int, message: str) -> None:
     with pytest.raises(CorruptDatabaseError, match=message):
         text = text_with(**{part: put(at, value)})
+        text.vocabulary()
+        for term in (b"apple", b"pear", b"red"):
+            text.postings(term)
+
+
+@pytest.mark.parametrize(
+    ("part", "at", "value", "message"),
+    [
+        ("starts", 1, 2**63, "a list at 0|out of range|too large"),
+        ("docs", 2, 4, "ordinal 4 of 4 rows"),
+        ("freqs", 2, 0, "a list cannot be"),
+    ],
+)
+def test_a_text_index_of_version_1_that_cannot_be(
+    part: str, at: int, value: int, message: str
+) -> None:
+    with pytest.raises(CorruptDatabaseError, match=message):
+        text = text_with(FLAT, **{part: put(at, value)})
         text.vocabulary()
         for term in (b"apple", b"pear", b"red"):
             text.postings(term)
@@ -213,10 +236,10 @@ def test_lists_of_other_rows_than_the_segment_has() -> None:
 @pytest.mark.parametrize("variant", ["lucene", "okapi", "l", "plus"])
 def test_more_rows_have_a_prefix_than_have_a_text(variant: str) -> None:
     """log of a negative number: ValueError from the okapi variant."""
-    text = text_with(stats=lambda stats: np.array([1, 4, 1, 5, *stats[4:]], np.uint64))
+    text = text_with(stats=lambda stats: np.array([stats[0], 4, 1, 5, *stats[4:]], np.uint64))
     column = TextColumn("body", [text], parse_options({"variant": variant}).variant)
 
-    with pytest.raises(CorruptDatabaseError, match=r"have a term|cannot be"):
+    with pytest.raises(CorruptDatabaseError, match=r"have a te(rm|xt)"):
         search_text(parse_match("r* p* a*"), [column], [np.arange(4)], 3)
         search_text(parse_match("red"), [column], [np.arange(4)], 3)
 

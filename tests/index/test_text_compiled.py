@@ -23,7 +23,8 @@ from m2mdb.index.text.bm25 import VARIANTS, Variant
 from m2mdb.index.text.compiled import TextPlan
 from m2mdb.index.text.delta_postings import DeltaPostings
 from m2mdb.index.text.match_query import parse_match
-from m2mdb.index.text.postings import build
+from m2mdb.index.text.packed import pack_numbers, unpack_numbers
+from m2mdb.index.text.postings import FLAT, VERSION, build
 from m2mdb.index.text.search import TextHits, search_text
 from m2mdb.index.text.segment import TextSegment
 from m2mdb.index.text.source import Source, TextColumn
@@ -72,8 +73,9 @@ class Parts:
             size = len(delta)
             delta.extend(["cat a b the", None])
             sources: list[Source] = [delta.view(size)]
-            for part in self.parts[1:]:
-                sources.append(TextSegment(build([row[number] for row in part])))
+            for version, part in enumerate(self.parts[1:], FLAT):
+                texts = [row[number] for row in part]
+                sources.append(TextSegment(build(texts, version=min(version, VERSION))))
             if visible:
                 sources = [VisibleSource(s, np.arange(s.size) % 3 != 1) for s in sources]
             found.append(TextColumn(name, sources, variant, weight))
@@ -91,7 +93,7 @@ def shown(hits: TextHits) -> list[tuple[Any, ...]]:
     return list(zip(hits.rowids.tolist(), bits, places, strict=True))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     rows=rows,
     cuts=st.lists(st.integers(0, 30), min_size=1, max_size=3),
@@ -189,19 +191,72 @@ def outcome(search: Callable[[], TextHits | None]) -> Any:
     return shown(found)
 
 
+@pytest.mark.parametrize("version", [FLAT, VERSION])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_never_crash_a_kernel(
+    kernels: Kernels, version: int, data: st.DataObject
+) -> None:
+    texts = [f"dark night {i % 5} cat" for i in range(20)] + ["cat " * 300]
+    parts = {name: part.tobytes() for name, part in build(texts, version=version).items()}
+    name = data.draw(st.sampled_from([name for name in parts if name != "stats"]))
+    raw = bytearray(parts[name])
+    for _ in range(data.draw(st.integers(1, 3)) if raw else 0):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        segment = TextSegment({**parts, name: bytes(raw)})
+    except CorruptDatabaseError:
+        return
+    columns, rowids = [TextColumn("body", [segment])], [np.arange(21)]
+    plan = TextPlan(columns, rowids, kernels)
+
+    for text in ("dark cat", "night 3", "cat 4", "dark"):
+        query = parse_match(text)
+        found = outcome(partial(plan.search, query, 5, None, None))
+        plainly = outcome(partial(search_text, query, columns, rowids, 5))
+        assert found in ("refused", plainly) or plainly == "refused"
+
+
+@given(
+    numbers=st.lists(st.integers(0, 2**35 - 1) | st.integers(0, 300), max_size=20),
+    cut=st.integers(0, 3),
+    end=st.binary(max_size=7),
+)
+def test_numbers_are_unpacked_alike(
+    kernels: Kernels, numbers: list[int], cut: int, end: bytes
+) -> None:
+    packed, _ = pack_numbers(np.array(numbers, np.uint64))
+    raw = np.frombuffer(packed.tobytes()[: max(0, len(packed) - cut)] + end, np.uint8)
+
+    def unpacked() -> Any:
+        try:
+            found, begins = unpack_numbers(raw, "here")
+        except CorruptDatabaseError:
+            return "refused"
+        return found.tolist(), begins.tolist()
+
+    compiled_ones = unpacked()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m2mdb.index.text.packed.loaded", lambda: None)
+        assert compiled_ones == unpacked()
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "ordinals out of range": ("docs", lambda docs: docs + np.uint32(40)),
     "ordinals that fall": ("docs", lambda docs: docs[::-1].copy()),
     "no frequency": ("freqs", lambda freqs: freqs * 0),
     "terms out of range": ("term_offsets", lambda offsets: offsets + np.uint32(900)),
     "lists that overlap": ("starts", lambda starts: np.sort(starts)[::-1].copy()),
+    "a list that is cut": ("lists", lambda lists: lists | np.uint8(128)),
+    "another count": ("lists", lambda lists: lists + np.uint8(1)),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_list_is_an_error_and_no_crash(kernels: Kernels, damage: str) -> None:
     name, change = DAMAGES[damage]
-    parts = build([f"dark night {i}" for i in range(30)])
+    version = VERSION if name == "lists" else FLAT
+    parts = build([f"dark night {i}" for i in range(30)], version=version)
     changed = change(parts[name])
     if name == "starts":
         changed[0], changed[-1] = parts[name][0], parts[name][-1]

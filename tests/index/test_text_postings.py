@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 
 from m2mdb.index.text.delta_postings import DeltaPostings, DeltaView
 from m2mdb.index.text.fuzzy import is_close
-from m2mdb.index.text.postings import NULL_LENGTH, build, merge
+from m2mdb.index.text.packed import pack_numbers, unpack_numbers
+from m2mdb.index.text.postings import FLAT, NULL_LENGTH, VERSION, build, merge
 from m2mdb.index.text.segment import TextSegment
 from m2mdb.index.text.tokenizer import tokenize_bytes
 from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError, NotSupportedError
 
 WORDS = ["a", "ab", "abc", "abd", "b", "ba", "cat", "cats", "act", "cut", "über", "東京都", "東京"]
+Parts = dict[str, np.ndarray[Any, Any]]
+KINDS: list[dict[str, Any]] = [{}, {"positions": False}, {"version": FLAT}]
 texts_of_words = st.lists(
     st.none() | st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join), max_size=12
 )
@@ -75,12 +79,57 @@ def edits_at_most_one(one: str, other: str) -> bool:
     return table[-1][-1] <= 1
 
 
-@given(texts_of_words)
-def test_segment_reads_what_was_built(texts: list[str | None]) -> None:
-    segment = TextSegment(build(texts))
+@given(texts_of_words, st.sampled_from(KINDS))
+def test_segment_reads_what_was_built(texts: list[str | None], kind: dict[str, Any]) -> None:
+    segment = TextSegment(build(texts, **kind))
 
     assert_reads_as(segment, texts)
     assert list(segment.faults()) == []
+    assert segment.has_positions == (not kind)
+
+
+@given(texts_of_words)
+def test_positions_are_places_in_the_texts(texts: list[str | None]) -> None:
+    segment = TextSegment(build(texts))
+
+    for term in [*segment.vocabulary(), b"zz"]:
+        expected = [
+            (ordinal << 32) + place
+            for ordinal, text in enumerate(texts)
+            for place, token in enumerate(tokenize_bytes(text or ""))
+            if token == term
+        ]
+        found = segment.positions(term)
+        assert found is not None
+        assert found.tolist() == expected
+    assert TextSegment(build(texts, positions=False)).positions(b"a") is None
+
+
+@given(st.lists(st.integers(0, 2**35 - 1) | st.integers(0, 300), max_size=20))
+def test_packed_numbers_come_back(numbers: list[int]) -> None:
+    packed, begins = pack_numbers(np.array(numbers, np.uint64))
+
+    found, starts = unpack_numbers(packed, "here")
+
+    assert found.tolist() == numbers
+    assert starts.tolist() == begins.tolist()
+    if numbers and numbers[-1] > 127:
+        with pytest.raises(CorruptDatabaseError, match="here: a packed list is cut"):
+            unpack_numbers(packed[:-1], "here")
+
+
+def test_lists_of_both_versions_are_merged() -> None:
+    texts: list[str | None] = ["cat hat cat", None, "act cat", "hat " * 300]
+    kinds: list[dict[str, Any]] = [{"version": FLAT}, {}]
+    segments = [TextSegment(build(texts, **kind)) for kind in kinds]
+    maps = [np.arange(4), np.array([4, -1, 5, 6])]
+
+    merged = merge(segments, maps, 7)
+
+    plainly = build([*texts, texts[0], *texts[2:]], positions=False)
+    assert {name: part.tolist() for name, part in merged.items()} == {
+        name: part.tolist() for name, part in plainly.items()
+    }
 
 
 @given(texts_of_words)
@@ -168,24 +217,29 @@ def test_delta_views_are_snapshots(texts: list[str | None], data: st.DataObject)
 
 
 SMALL = build(["cat hat cat", None, "act cat", "hat " * 300])
+OLD = build(["cat hat cat", None, "act cat", "hat " * 300], version=FLAT)
 
 
-@pytest.mark.parametrize("name", list(SMALL))
-def test_missing_or_short_parts_are_refused(name: str) -> None:
-    without = {other: part for other, part in SMALL.items() if other != name}
+@pytest.mark.parametrize(
+    ("parts", "name"), [(parts, name) for parts in (SMALL, OLD) for name in parts]
+)
+def test_missing_or_short_parts_are_refused(parts: Parts, name: str) -> None:
+    without = {other: part for other, part in parts.items() if other != name}
     with pytest.raises(CorruptDatabaseError, match=f"notes.m2m.*{name}.*missing"):
         TextSegment(without, "notes.m2m")
 
-    wrong = [b"\x00" * (SMALL[name].nbytes + SMALL[name].itemsize), b"\x00" * 13]
+    wrong = [b"\x00" * (parts[name].nbytes + parts[name].itemsize), b"\x00" * 13]
     for content in wrong if name not in ("terms", "overflow_at") else wrong[1:]:
+        if name == "terms" and parts is SMALL:
+            continue  # terms may be any bytes of which each is one's
         with pytest.raises(CorruptDatabaseError):
             read_everything(TextSegment({**without, name: content}))
 
 
 def test_newer_lists_are_not_supported() -> None:
     stats = SMALL["stats"].copy()
-    stats[0] = 2
-    with pytest.raises(NotSupportedError, match="version 2"):
+    stats[0] = VERSION + 1
+    with pytest.raises(NotSupportedError, match="version 3"):
         TextSegment({**SMALL, "stats": stats})
 
 
@@ -198,16 +252,18 @@ def read_everything(segment: TextSegment) -> None:
         segment.fuzzy(term or b"x")
     segment.vocabulary()
     segment.document_frequencies()
-    segment.all_postings()
+    segment.every_posting(positions=True)
+    segment.positions(b"cat")
     segment.norms(0.5, 0.5)
     if faults := list(segment.faults()):
         raise CorruptDatabaseError(faults[0])
 
 
 @settings(max_examples=400)
-@given(st.sampled_from(list(SMALL)), st.data())
-def test_damaged_parts_never_crash_a_reader(name: str, data: st.DataObject) -> None:
-    raw = bytearray(SMALL[name].tobytes())
+@given(st.sampled_from([SMALL, OLD]), st.data())
+def test_damaged_parts_never_crash_a_reader(parts: Parts, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(list(parts)))
+    raw = bytearray(parts[name].tobytes())
     for _ in range(data.draw(st.integers(1, 3))):
         if raw:
             raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
@@ -215,7 +271,7 @@ def test_damaged_parts_never_crash_a_reader(name: str, data: st.DataObject) -> N
         del raw[data.draw(st.integers(0, len(raw))) :]
 
     try:
-        segment = TextSegment({**SMALL, name: bytes(raw)})
+        segment = TextSegment({**parts, name: bytes(raw)})
         read_everything(segment)
         merge([segment], [np.arange(segment.size)], segment.size)
     except DatabaseError as error:

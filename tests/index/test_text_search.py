@@ -66,7 +66,10 @@ class Corpus:
 
     def column(self, number: int, name: str, variant: Variant, weight: float = 1.0) -> TextColumn:
         """The column's lists, part by part."""
-        sources: list[Source] = [TextSegment(build([row[number] for row in p])) for p in self.parts]
+        sources: list[Source] = [
+            TextSegment(build([row[number] for row in part], positions=place % 2 == 0))
+            for place, part in enumerate(self.parts)
+        ]
         if self.has_delta:
             delta = DeltaPostings()
             delta.extend([row[number] for row in self.parts[-1]])
@@ -334,13 +337,15 @@ def test_phrases_read_only_rows_that_may_be_found() -> None:
         read.extend(ordinals.tolist())
         return [texts[ordinal] for ordinal in ordinals.tolist()]
 
-    column = TextColumn("body", [TextSegment(build(list(texts)))])
     masks = [np.array([True, True, False, True])]
     query = parse_match('"hot dog"')
-    hits = search_text(query, [column], [np.arange(4)], 10, masks, texts_of)
+    for positions, expected in ((False, [0, 1, 3]), (True, [])):
+        read.clear()
+        column = TextColumn("body", [TextSegment(build(list(texts), positions=positions))])
+        hits = search_text(query, [column], [np.arange(4)], 10, masks, texts_of)
 
-    assert sorted(hits.rowids.tolist()) == [0, 3]
-    assert read == [0, 1, 3]
+        assert sorted(hits.rowids.tolist()) == [0, 3]
+        assert read == expected
 
 
 def test_overlapping_phrases_count_each_time() -> None:
