@@ -20,13 +20,12 @@ Invariants
 
 from __future__ import annotations
 
-import math
-import mmap
 from array import array
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.compute.memory import untouched_zeros
 from m2mdb.index.record import (
     HEAD,
     REMOVAL,
@@ -56,7 +55,6 @@ FLUSH_ROWS = 4096
 FLUSH_BYTES = 8 << 20
 FOREVER = (1 << 63) - 1
 NEVER = (FOREVER, 0)
-MAPPED_SIZE = 1 << 20  # bytes from which a growing array has pages of its own
 
 
 class GrowingVectors:
@@ -101,18 +99,6 @@ class GrowingVectors:
             self._norms[self._normed : count] = norms_of(self.matrix[self._normed : count])
             self._normed = count
         return self._norms[:count]
-
-
-def untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Zeros of which only what is written to takes memory of the machine's.
-
-    np.zeros promises no such thing: what the allocator recycles it clears, and that is touched.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if size < MAPPED_SIZE or not hasattr(mmap, "MAP_PRIVATE"):  # as on Windows
-        return np.zeros(shape, dtype)
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 class DeltaMirror:
