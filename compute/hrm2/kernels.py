@@ -181,9 +181,9 @@ def open_supers(plan: Any, wanted: int) -> None:
 def next_wave(plan: Any, ready: int) -> int:
     """Bring more lists in order, behind the `ready` first ones; how many are in order then.
 
-    Those with the smallest estimates, at least as many again: their distances by 8-bit codes, and
-    how widely their rows are spread, give the order among them. The first wave is of the supers
-    that are near, later ones of all.
+    Those with the smallest estimates, at least half as many again: their distances by 8-bit
+    codes, and how widely their rows are spread, give the order among them. The first wave is of
+    the supers that are near, later ones of all.
     """
     counts, supers = longs_at(plan[COUNTS]), plan[SUPER_COUNT]
     wanted = supers if ready else min(supers, max(LEAST_OPEN, supers // OPEN_SHARE))
@@ -193,7 +193,7 @@ def next_wave(plan: Any, ready: int) -> int:
     low, high = finite_range(estimates, slots)
     left = count_below(estimates, slots, np.float32(np.inf))
     limit = np.float32(np.inf)
-    wanted = max(WAVE, ready)
+    wanted = max(WAVE, ready >> 1)
     if wanted + WAVE < left:
         limit = cut(estimates, slots, wanted, low, high)
     count = take_below(plan, limit)

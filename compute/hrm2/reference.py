@@ -176,7 +176,7 @@ def list_order(
         numbers = np.concatenate([numbers, *(routes.numbers[block].ravel() for block in blocks)])
         while (estimates < np.inf).any():
             low, high = estimates.min(), estimates[estimates < np.inf].max()
-            limit, wanted = np.float32(np.inf), max(WAVE, ready)
+            limit, wanted = np.float32(np.inf), max(WAVE, ready >> 1)
             if wanted + WAVE < int((estimates < np.inf).sum()):
                 limit = cut(estimates, wanted, low, high)
             taken = estimates < limit

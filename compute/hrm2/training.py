@@ -35,9 +35,10 @@ SAMPLE_OF_LIST = 32  # rows that a centroid is trained on
 LEAST_SAMPLE = 4096
 SAMPLE_BYTES = 256 << 20  # the most that the sample takes, unless that is less than a row a list
 SUPER_ROUNDS = 6
-LIST_ROUNDS = 5
-FINAL_ROUNDS = 5
-NEIGHBOURS = 16  # supers whose lists a row is compared with
+LIST_ROUNDS = 3
+FINAL_ROUNDS = 3
+NEIGHBOURS = 20  # supers whose lists a row is compared with
+TRAINED_NEIGHBOURS = 12  # the same in training, where a row that misses its list does less harm
 CHUNK_ROWS = 4096
 ASSIGNED_ROWS = 512  # what is compared with hundreds of lists stays in the cache
 FEW_CENTERS = 64  # whose sums a matrix product makes faster than sorting does
@@ -57,9 +58,10 @@ class Router(NamedTuple):
     owned: Ints
     near: Ints
 
-    def candidates(self, super_: int) -> Ints:
+    def candidates(self, super_: int, neighbours: int) -> Ints:
         """The lists that rows of a super-cluster are compared with."""
-        parts = [np.arange(self.owned[i], self.owned[i + 1]) for i in self.near[super_].tolist()]
+        near = self.near[super_, :neighbours].tolist()
+        parts = [np.arange(self.owned[i], self.owned[i + 1]) for i in near]
         return np.concatenate(parts).astype(np.int32)
 
 
@@ -90,7 +92,7 @@ def train(rows: Floats, lists: int, seed: int = 0, tick: Callable[[], None] = ne
             parts.append(np.empty((0, rows.shape[1]), np.float32))
     router = _router(supers, parts)
     for _ in range(FINAL_ROUNDS):
-        first = assign(router, rows, tick=tick)[0]
+        first = assign(router, rows, neighbours=TRAINED_NEIGHBOURS, tick=tick)[0]
         centers = means_of(rows, first, router.centers)
         router = Router(router.supers, centers, router.owned, router.near)
     return balanced(router, rows, first, rng, tick)
@@ -175,7 +177,12 @@ def k_means(rows: Floats, count: int, rounds: int, rng: np.random.Generator) -> 
 
 
 def assign(
-    router: Router, rows: Floats, *, spill: bool = False, tick: Callable[[], None] = never
+    router: Router,
+    rows: Floats,
+    *,
+    spill: bool = False,
+    neighbours: int = NEIGHBOURS,
+    tick: Callable[[], None] = never,
 ) -> tuple[Ints, Ints | None]:
     """First list of each row, and with `spill` the second one (-1 where there is no other)."""
     first = np.empty(len(rows), np.int32)
@@ -186,7 +193,7 @@ def assign(
     for i in range(len(router.supers)):
         if bounds[i] == bounds[i + 1]:
             continue
-        lists = router.candidates(i)
+        lists = router.candidates(i, neighbours)
         centers = router.centers[lists]
         squares = _squares(centers)
         gram = centers @ centers.T if spill else None
