@@ -41,6 +41,7 @@ from m2mdb.compute.hrm2.lists import BLOCK, Lists, padded
 from m2mdb.compute.hrm2.lists import build as build_lists
 from m2mdb.compute.hrm2.reference import HARD, Stop
 from m2mdb.compute.hrm2.rotation import rotate
+from m2mdb.compute.hrm2.spilling import sparing
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.loader import LOADER
 from m2mdb.index.costs import Size, budgeted
@@ -110,6 +111,8 @@ def lists_parts(
     router = train(rows, list_count(len(rows)), SEED, scratch.tick)
     first, second = assign(router, rows, spill=True, tick=scratch.tick)
     error = mean_error(scratch, router.centers, rows, first)
+    if second is not None:
+        second = sparing(rows, router.centers, first, second, scratch.tick)
     numbers = np.arange(len(rows), dtype=np.int32)
     rotated = scratch.array((len(rows), width), np.float32)
     for some in scratch.chunks(len(rows), 4 * width):
