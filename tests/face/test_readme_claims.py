@@ -64,9 +64,10 @@ def test_the_differences_from_sqlite3(con: m2mdb.Connection) -> None:
     with pytest.raises(m2mdb.ProgrammingError, match="no such collection: nothing"):
         con.execute("SELECT * FROM nothing")
     assert con.execute("SELECT 1 = 1").fetchone()[0] is True
-    for name in ("isolation_level", "create_function"):
-        assert not hasattr(con, name)
+    for name in ("isolation_level", "create_function", "set_authorizer", "total_changes"):
+        assert hasattr(con, name)
         assert f"`{name}`" in README
+    assert (con.isolation_level, con.autocommit) == ("DEFERRED", False)
     con.close()
     for use in (con.close, con.commit, lambda: con.execute("SELECT 1")):
         with pytest.raises(m2mdb.InterfaceError, match="is closed"):
