@@ -151,8 +151,20 @@ def stop_for(table: Table, k: int, recall: float, share: float = 1.0) -> Stop | 
     if patience[0] >= UNREACHED / 2:
         return None
     patience = np.minimum(np.rint(patience + 0.49), UNREACHED)
-    hardness = np.concatenate((_at(table.edges, k, thin), patience)).astype(np.float32)
+    hardness = np.concatenate((_edges(table.edges, k, thin), patience)).astype(np.float32)
     return Stop(k, LEAST, int(patience[-1]), 1 << 30, _between(k, FACTORS), hardness)
+
+
+def _edges(edges: Floats, k: int, thin: float) -> Wide:
+    """Edges of hardness at k and between shares.
+
+    Where fewer rows pass, searches do not have k of them after the first lists, and an edge is
+    FARTHEST. Between such a point and another one the edge is that of the other one: more queries
+    are taken for hard.
+    """
+    if thin in (0.0, 1.0):
+        return _at(edges, k, thin)
+    return _at(np.where(edges < FARTHEST / 2, edges, edges[:1]), k, thin)
 
 
 def work_for(table: Table, k: int, recall: float, share: float = 1.0) -> Work:

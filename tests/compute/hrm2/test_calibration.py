@@ -64,6 +64,25 @@ def test_queries_of_all_kinds_reach_the_recall_that_is_asked(metric: str) -> Non
             assert got >= asked - TOLERANCE - error, (k, asked)
 
 
+@pytest.mark.parametrize("share", [0.6, 0.35, 0.1, 0.04])
+def test_the_recall_is_reached_among_the_rows_that_pass(share: float) -> None:
+    rows = low_dimensional(9600, 40, 3)
+    built = coded(rows[:9000], "l2", 96)
+    searcher = Searcher(built.lists, "l2", SEED)
+    table = calibrate(searcher, built.rows, 1)
+    made = calibration.made_queries(searcher, built.rows, np.random.default_rng(77))
+    mask = np.random.default_rng(8).random(9000) < share
+    for queries in (rows[9000:], made):
+        best = calibration.exact(built.rows[mask], queries, "l2", KS[-1])
+        for k in KS:
+            for asked in (0.9, 0.95):
+                stop = stop_for(table, k, asked, share)
+                assert stop is not None
+                got = measure(searcher, built.rows, queries, best[:, k - 1], stop, mask)
+                error = error_of(asked, len(queries), k)
+                assert got >= asked - TOLERANCE - error, (k, asked)
+
+
 def test_patience_ascends_with_recall_and_hardness() -> None:
     """C1"""
     built = coded(low_dimensional(6000, 32, 6), "l2", 64)
