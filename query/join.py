@@ -320,7 +320,7 @@ class JoinSource:
         pool: list[Expression] = []
         rest: list[Expression] = []
         for term in [] if where is None else chain(where, "AND"):
-            is_late = tables_of(term, self.scope) & nullable or _is_volatile(term)
+            is_late = self._is_late(tables_of(term, self.scope), nullable) or _is_volatile(term)
             (rest if is_late else pool).append(term)
         for step in self._steps:
             self._sort_terms(step, nullable, pool)
@@ -336,13 +336,21 @@ class JoinSource:
         self._plan_steps(pool, is_inner)
         self._rest = Check(rest, self.scope) if rest else None
 
+    def _is_late(self, tables: set[int], nullable: set[int]) -> bool:
+        """Whether a condition has to see the joined row: it reads what may be padded with NULL.
+
+        One that reads no table belongs to the first, unless that may be padded itself.
+        """
+        return bool(tables & nullable) or (not tables and 0 in nullable)
+
     def _sort_terms(self, step: Step, nullable: set[int], pool: list[Expression]) -> None:
         """The terms of ON and USING: into the pool, or to the step itself."""
         terms = [] if step.on is None else chain(step.on, "AND")
         terms += [self._equality(step, name) for name in step.using]
         for term in terms:
             tables = tables_of(term, self.scope)
-            if step.kind == "inner" and not tables & nullable and not _is_volatile(term):
+            is_late = self._is_late(tables, nullable) or _is_volatile(term)
+            if step.kind == "inner" and not is_late:
                 pool.append(term)
                 continue
             if tables and max(tables) > step.number:

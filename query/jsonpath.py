@@ -36,6 +36,17 @@ class Numeral(float):
     text: str
 
 
+class MinusZero(int):
+    """The integer -0 of a document, which is written as it was."""
+
+    def __str__(self) -> str:
+        return "-0"
+
+
+def _integer(text: str) -> int:
+    return MinusZero() if text == "-0" else int(text)
+
+
 def _refused(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
@@ -48,9 +59,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-_decode = json.JSONDecoder(
-    parse_float=Numeral, parse_constant=_refused, object_pairs_hook=_object
-).decode
+_HOOKS: dict[str, Any] = {
+    "parse_float": Numeral, "parse_constant": _refused, "object_pairs_hook": _object
+}  # fmt: skip
+_decode = json.JSONDecoder(**_HOOKS).decode
+_decode_exactly = json.JSONDecoder(parse_int=_integer, **_HOOKS).decode
 
 
 def load(text: Value) -> Any:
@@ -58,9 +71,9 @@ def load(text: Value) -> Any:
 
     Raises DataError: malformed JSON.
     """
-    source = to_text(text)
+    source = to_text(text) or ""
     try:
-        return _decode(source or "")
+        return _decode_exactly(source) if "-0" in source else _decode(source)
     except (ValueError, RecursionError) as problem:
         raise DataError(f"malformed JSON: {shown(source)}: {problem}") from None
 
@@ -160,7 +173,7 @@ def sql_value(document: Any) -> Value:
         return float(document)
     if isinstance(document, int) and not INT64_MIN <= document <= INT64_MAX:
         return float(document)
-    return document
+    return int(document) if type(document) is MinusZero else document
 
 
 def arrow(text: Value, path: Value) -> Value:
@@ -229,6 +242,8 @@ def json_type(text: Value, path: Value = "$") -> Value:
         return None
     if isinstance(found, bool):
         return "true" if found else "false"
+    if isinstance(found, MinusZero):
+        return "integer"
     return "real" if isinstance(found, float) else _TYPE_NAMES[type(found)]
 
 

@@ -118,6 +118,8 @@ class Script:
                 self.check_with(made, values)
                 if made.is_query:
                     queries.append((made, values))
+        if self.stopped:
+            return
         for made, values in queries:
             self.check_with(made, values)
         for table in tables:

@@ -123,8 +123,11 @@ class Expressions:
                  self.listed, self.negated, self.any)  # fmt: skip
         return choose.choice(forms)(depth - 1)
 
-    def plain_condition(self) -> str:
-        """A column against a constant: what indexes and vectorised filters see."""
+    def plain_condition(self, least: int = 0) -> str:
+        """A column against a constant: what indexes and vectorised filters see.
+
+        least  the fewest items of a list
+        """
         choose = self.choose
         if not self.fields:
             return self.compared(1)
@@ -147,7 +150,7 @@ class Expressions:
             low, high = (literal(choose, value(choose, column.flavour)) for _ in range(2))
             return f"{column.name} {choose.choice(('', 'NOT '))}BETWEEN {low} AND {high}"
         items = ", ".join(
-            literal(choose, value(choose, column.flavour)) for _ in range(choose.randint(0, 4))
+            literal(choose, value(choose, column.flavour)) for _ in range(choose.randint(least, 4))
         )
         return f"{column.name} {choose.choice(('', 'NOT '))}IN ({items})"
 

@@ -153,7 +153,8 @@ class Statements:
         ]  # fmt: skip
         if self.choose.random() < 0.15:
             # which of 'a' and 'A' stands for both is left open: only how many there are is asked
-            source = f"SELECT DISTINCT {outputs[0]} COLLATE NOCASE AS x FROM {table.name}"
+            output = self.write.leaf("text", "small", "real")
+            source = f"SELECT DISTINCT {output} COLLATE NOCASE AS x FROM {table.name}"
             return self._made(f"SELECT count(*), count(x) FROM ({source}{self.where(0.5)}) AS s")
         where = self.where(0.5)
         sql = f"SELECT DISTINCT {', '.join(outputs)} FROM {table.name}{where}"
@@ -203,7 +204,7 @@ class Statements:
         self._begin(table)
         keys = [choose.choice(self.write.fields).name if choose.random() < 0.6 else
                 f"({self.write.any(2)})" for _ in range(choose.randint(1, 2))]  # fmt: skip
-        keys = [key if key[1:2] not in "-0123456789" else "id" for key in keys]
+        keys = [key if key.lstrip("( ")[0] not in "-+0123456789" else "id" for key in keys]
         outputs = [*keys, *(self.aggregate() for _ in range(choose.randint(1, 3)))]
         if choose.random() < 0.2:
             outputs.append(f"coalesce({self.aggregate()}, 0)")
@@ -232,7 +233,16 @@ class Statements:
         where = self.where(0.4)
         self.write.fields = [Field("s.x", "text"), Field("y", "small"), Field("s.id", "small")]
         outputs = ", ".join(self.outputs(1, 3))
-        source = f"(SELECT id, {inner[0]} AS x, {inner[1]} AS y FROM {table.name}{where}) AS s"
+        source = f"SELECT id, {inner[0]} AS x, {inner[1]} AS y FROM {table.name}{where}"
+        if "compounds" in self.features and self.choose.random() < 0.3:
+            other = self.choose.choice(self.tables)
+            # a column of several queries has no type of its own here, in SQLite the first one's
+            inner = [f"(+ {each})" for each in inner]
+            source = f"SELECT id, {inner[0]} AS x, {inner[1]} AS y FROM {table.name}{where}"
+            pair = [f"(+ {self.choose.choice(other.columns).name})" for _ in range(2)]
+            symbol = self.choose.choice(("UNION ALL", "UNION ALL", "EXCEPT"))
+            source += f" {symbol} SELECT id, {', '.join(pair)} FROM {other.name}"
+        source = f"({source}) AS s"
         sql = f"SELECT {outputs} FROM {source}{self.where(0.5)}"
         return self._made(sql)
 
@@ -280,17 +290,20 @@ class Statements:
                 continue
             kinds = [" JOIN ", " INNER JOIN ", " CROSS JOIN ", ", "]
             if "outer joins" in self.features:
-                kinds += [" LEFT JOIN ", " LEFT OUTER JOIN "]
+                kinds += [" LEFT JOIN ", " LEFT OUTER JOIN ", " RIGHT JOIN ", " FULL JOIN "]
             kind = choose.choice(kinds)
             mine = choose.choice(new)
             theirs = [each for each in write.fields if each.flavour == mine.flavour]
             other = choose.choice(theirs or write.fields)
             write.fields += new
             source += f"{kind}{table.name} AS {alias}"
-            if kind != ", " and (kind != " CROSS JOIN " or choose.random() < 0.5):
+            if kind in (" JOIN ", " LEFT JOIN ") and choose.random() < 0.15 and len(aliases) == 2:
+                source += " USING (id)"
+            elif kind != ", " and (kind != " CROSS JOIN " or choose.random() < 0.5):
                 source += f" ON {mine.name} = {other.name}"
                 if choose.random() < 0.3:
-                    source += f" AND {write.condition(1)}"
+                    # no constant: SQLite 3.40 takes that of an inner join before RIGHT as WHERE
+                    source += f" AND {write.plain_condition(1)}"
         return self._over(source)
 
     def _over(self, source: str) -> Made:
@@ -318,6 +331,8 @@ class Statements:
             self.write.fields = self.fields_of(table)
             outputs = [choose.choice(self.write.fields).name if choose.random() < 0.7 else
                        self.write.any(1) for _ in range(count)]  # fmt: skip
+            outputs = [each for each in outputs if "COLLATE" not in each] or ["id"]
+            outputs += ["id"] * (count - len(outputs))
             parts.append(f"SELECT {', '.join(outputs)} FROM {table.name}{self.where(0.4)}")
         sql = parts[0]
         for part in parts[1:]:
@@ -376,7 +391,9 @@ class Statements:
         columns = ", ".join((["id"] if with_id else []) + names)
         sql = f"{verb} INTO {table.name} ({columns}) VALUES {', '.join(rows)}"
         if verb == "INSERT" and with_id and choose.random() < 0.5:
+            self._nested = True  # a query in SET would see rows of this statement in SQLite
             sql += self._conflict(table)
+            self._nested = False
         return self._made(sql + self._returning(table), is_query=False, loose=True)
 
     def _conflict(self, table: Table) -> str:

@@ -127,6 +127,17 @@ def test_a_sum_of_texts_is_a_real(run: Run) -> None:
     assert found == 0.0 and type(found) is float
 
 
+@pytest.mark.parametrize("kind", ["RIGHT", "FULL"])
+def test_a_constant_where_spares_no_padded_row(filled: Run, kind: str) -> None:
+    """WHERE without a column was asked of the first table alone, and padded rows passed."""
+    rows = f"FROM t AS x {kind} JOIN t AS y ON y.id = x.id + 1"
+
+    assert filled(f"SELECT y.id {rows} WHERE 0") == []
+    assert filled(f"SELECT y.id {rows} WHERE ?", (None,)) == []
+    assert filled(f"SELECT count(*) {rows} JOIN t AS z ON 1 = 2") == [(0,)]
+    assert len(filled(f"SELECT y.id {rows} WHERE 1")) == (3 if kind == "RIGHT" else 4)
+
+
 def test_coalesce_evaluates_what_it_needs(run: Run) -> None:
     """It evaluated all of its arguments, and so met an overflow that nobody asked for."""
     assert run("SELECT coalesce(1, abs(-9223372036854775808))") == [(1,)]

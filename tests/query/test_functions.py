@@ -43,6 +43,8 @@ VALUES = [
     ("json_quote(json('[1.50]'))", "[1.50]"),
     ("json_quote(9e999)", "9e999"),
     ("json('{\"n\":1.10, \"e\":1e5}')", '{"n":1.10,"e":1e5}'),
+    ("json('[-0, -0.50]')", "[-0,-0.50]"),
+    ("json_extract('[-0]', '$[0]')", 0),
     ("json_extract('{\"a\":1,\"a\":2}', '$.a')", 1),
     ("json_valid('NaN')", 0),
     ("json_valid('[Infinity]')", 0),
