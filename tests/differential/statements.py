@@ -179,7 +179,7 @@ class Statements:
             if choose.random() < 0.5:
                 return f"length(json_group_array({distinct}{write.leaf('text', 'small')}))"
             label = f"CAST({write.leaf('text', 'small')} AS TEXT)"
-            return f"length(json_group_object(coalesce({label}, 'k'), {small}))"
+            return f"length(json_group_object(coalesce({label}, 'k'), {write.leaf('small')}))"
         if name == "concat":
             # the order inside is left open: only its length is asked for
             return f"length(group_concat({distinct}{write.leaf('text', 'small')}))"
@@ -239,7 +239,8 @@ class Statements:
             # a column of several queries has no type of its own here, in SQLite the first one's
             inner = [f"(+ {each})" for each in inner]
             source = f"SELECT id, {inner[0]} AS x, {inner[1]} AS y FROM {table.name}{where}"
-            pair = [f"(+ {self.choose.choice(other.columns).name})" for _ in range(2)]
+            named = [each.name for each in other.columns if each.flavour != "raw"]
+            pair = [f"(+ {self.choose.choice(named)})" for _ in range(2)]
             symbol = self.choose.choice(("UNION ALL", "UNION ALL", "EXCEPT"))
             source += f" {symbol} SELECT id, {', '.join(pair)} FROM {other.name}"
         source = f"({source}) AS s"
