@@ -38,8 +38,7 @@ DTYPES = {"float32": 0, "float16": 1, "int8": 2}  # as `ranking_kernels` numbers
 PANEL, GROUP = 16, 64  # rows of a panel, and of what is scanned at once
 NO_NUMBERS = np.empty(0, np.int64)
 NO_MASK = np.empty(0, np.uint8)
-_NO_FACTORS = np.empty((3, 0))
-for _none in (NO_NUMBERS, NO_MASK, _NO_FACTORS):
+for _none in (NO_NUMBERS, NO_MASK):
     _none.flags.writeable = False
 _CHUNK = 1024  # rows that are widened at a time
 _LARGEST = 127.0
@@ -165,7 +164,7 @@ class RankPlan:
     """Where the rows of a snapshot lie, ready for the kernel."""
 
     __slots__ = (
-        "_bare", "_factors", "_kept", "_kernels", "_kind", "_plan", "_room_size", "_rooms",
+        "_bare", "_kept", "_kernels", "_plan", "_room_size", "_rooms",
     )  # fmt: skip
 
     def __init__(
@@ -179,15 +178,17 @@ class RankPlan:
     ) -> None:
         """`codes`: those of part 0, and how many of its rows are to be scanned by them."""
         self._kernels = kernels
-        self._kind = KINDS[metric]
         width = -(-dimension // 4) * 4
         self._room_size = kernels.room_size(dimension, width)
         self._rooms: list[Doubles] = []
-        panels, coded, self._factors = NO_MASK, 0, _NO_FACTORS
+        plan = [KINDS[metric], dimension, DTYPES[dtype.name], width]
+        self._kept: list[Any] = [parts]  # RA1
         if codes is not None and codes[1]:
-            panels, coded, self._factors = codes[0].panels, codes[1], readable(codes[0].factors)
-        self._kept: list[Any] = [parts, panels, self._factors]
-        plan = [dimension, DTYPES[dtype.name], width, _address(panels), coded]
+            panels, factors = codes[0].panels, codes[0].factors
+            self._kept += [panels, factors]
+            plan += [_address(panels), codes[1], *(_address(each) for each in factors)]
+        else:
+            plan += [0] * 5
         for part in parts:
             arrays = (part.rows, part.rowids, part.verified)
             plan += [part.first, *map(_address, arrays), part.offset]
@@ -200,9 +201,8 @@ class RankPlan:
             bare = self._bare = RankPlan.__new__(RankPlan)
             plan = self._plan.copy()
             plan[self._kernels.CODED] = 0
-            bare._kernels, bare._kind, bare._room_size = self._kernels, self._kind, self._room_size
-            bare._kept, bare._rooms, bare._factors = self._kept, [], self._factors
-            bare._plan, bare._bare = readable(plan), bare
+            bare._kernels, bare._room_size, bare._rooms = self._kernels, self._room_size, []
+            bare._kept, bare._plan, bare._bare = self._kept, readable(plan), bare
         return self._bare
 
     def answer(
@@ -213,20 +213,19 @@ class RankPlan:
         query  float32 [dimension], contiguous
         k      1 to MOST_INSERTED
         """
-        ints, reals = np.empty((2, k), np.int64), np.empty((2, k))
+        out = np.empty((4, k), np.int64)
         try:
             room = self._rooms.pop()  # RA2
         except IndexError:
             room = np.empty(self._room_size)
-        count = self._kernels.answer(
-            self._kind, self._plan, sources, numbers, mask, query, self._factors, room, ints, reals
-        )
+        count = self._kernels.answer(self._plan, sources, numbers, mask, query, room, out)
         self._rooms.append(room)
-        if count == k:
-            return Answer(ints[0], ints[1], reals[0], reals[1])
         if count < 0:
-            return Unverified(ints[0, :-count])
-        return Answer(ints[0, :count], ints[1, :count], reals[0, :count], reals[1, :count])
+            return Unverified(out[0, :-count])
+        if count < k:
+            out = out[:, :count]
+        numbers, ids, scores, distances = out
+        return Answer(numbers, ids, scores.view(np.float64), distances.view(np.float64))
 
     def answer_many(self, queries: Rows, k: int, numbers: Ints, mask: Mask) -> Answer | Unverified:
         """`answer` for each query, in matrices of k columns: -1 and NaN where no row is.
@@ -241,9 +240,8 @@ class RankPlan:
         ints = np.full((len(queries), 2, k), -1, np.int64)
         reals = np.full((len(queries), 2, k), np.nan)
         self._kernels.answer_many(
-            self._kind, self._plan, numbers, mask, queries, self._factors,
-            np.empty(self._room_size), ints, reals,
-        )  # fmt: skip
+            self._plan, numbers, mask, queries, np.empty(self._room_size), ints, reals
+        )
         return Answer(ints[:, 0], ints[:, 1], reals[:, 0], reals[:, 1])
 
 

@@ -8,8 +8,10 @@ Scores are those of `numba_kernels.similarity`, so the answer is `rescore.rank`'
 A *plan* tells where the rows of a snapshot lie: an int64 array of addresses and sizes. Who makes
 one (`ranking.RankPlan`) keeps the arrays alive. It begins with what all parts share,
 
-    DIMENSION, DTYPE (FLOATS, HALVES or BYTES)
+    KIND                   COSINE, IP or L2
+    DIMENSION, DTYPE       of a row: ROW_FLOATS, ROW_HALVES or ROW_BYTES
     WIDTH, PANELS, CODED   bytes of a row's code, the codes, and how many rows of part 0 have one
+    SCALES                 float64 of each code, ERRORS and LENGTHS
 
 and then has for each part
 
@@ -72,18 +74,18 @@ if TYPE_CHECKING:
 
 simd: Any = simd_module
 bytes_at, small_at, halves_at = simd.bytes_at, simd.small_at, simd.sums_at
-ints_at, longs_at, floats_at, prefetch = (
-    simd.ints_at, simd.longs_at, simd.floats_at, simd.prefetch,
+ints_at, longs_at, floats_at, doubles_at, prefetch = (
+    simd.ints_at, simd.longs_at, simd.floats_at, simd.doubles_at, simd.prefetch,
 )  # fmt: skip
 BEST, COUNTS, FOUND, ORDINALS = (
     list_kernels.BEST, list_kernels.COUNTS, list_kernels.FOUND, list_kernels.ORDINALS,
 )  # fmt: skip
 
 # items of a plan
-DIMENSION, DTYPE, WIDTH, PANELS, CODED, HEAD_SIZE = 0, 1, 2, 3, 4, 5
+KIND, DIMENSION, DTYPE, WIDTH, PANELS, CODED, SCALES, ERRORS, LENGTHS = 0, 1, 2, 3, 4, 5, 6, 7, 8
+HEAD_SIZE = 9
 FIRST, ROWS, ROWIDS, VERIFIED, OFFSET, PART_SIZE = 0, 1, 2, 3, 4, 5
 ROW_FLOATS, ROW_HALVES, ROW_BYTES = 0, 1, 2  # DTYPE
-SCALES, ERRORS, LENGTHS, FACTORS = 0, 1, 2, 3  # rows of `factors`
 NUMBERS, IDS = 0, 1  # rows of `ints`
 SCORES, DISTANCES = 0, 1  # rows of `reals`
 
@@ -101,7 +103,6 @@ TINY = 1e-44
 
 INT_MATRIX = types.int64[:, ::1]
 FLOAT_MATRIX = types.float64[:, ::1]
-READ_FLOAT_MATRIX = types.Array(types.float64, 2, "C", readonly=True)
 READ_ROWS = types.Array(types.float32, 2, "C", readonly=True)
 READ_NUMBERS = types.Array(types.int64, 2, "C", readonly=True)
 BYTES = types.uint8[::1]
@@ -178,10 +179,13 @@ def row_at(plan: Any, part: int, ordinal: int, wide: Any) -> Any:
 
 
 @step
-def place(
-    kind: int, near: float, number: int, rowid: int, k: int, count: int, ints: Any, reals: Any
-) -> int:
-    """Put a row where it belongs among the `count` best ones; returns how many there are then."""
+def place(kind: int, near: float, number: int, rowid: int, count: int, best: Any) -> int:
+    """Put a row where it belongs among the `count` best ones; returns how many there are then.
+
+    best   (ints, reals), see `answer`
+    """
+    ints, reals = best
+    k = ints.shape[1]
     if kind == L2:
         distance = np.float32(math.sqrt(-near))
         score = 1.0 / (1.0 + np.float64(distance))
@@ -209,8 +213,28 @@ def place(
 
 
 @step
-def least(kind: int, k: int, count: int, reals: Any) -> float:
+def widened(plan: Any, room: Any) -> Any:
+    """Where a row of another dtype is widened to."""
+    address = room.ctypes.data + 12 * GROUP + (plan[WIDTH] + 7) // 8 * 8
+    return carray(floats_at(address), (plan[DIMENSION],))
+
+
+@step
+def compare(
+    plan: Any, number: int, query: Any, length: float, wide: Any, count: int, best: Any
+) -> int:
+    """Compare a row in full and place it; returns how many of the best there are then."""
+    part = part_of(plan, number)
+    at = HEAD_SIZE + PART_SIZE * part
+    ordinal = number - plan[at + FIRST]
+    near = similarity(plan[KIND], row_at(plan, part, ordinal, wide), query, length)
+    return place(plan[KIND], near, number, longs_at(plan[at + ROWIDS])[ordinal], count, best)
+
+
+@step
+def least(kind: int, count: int, reals: Any) -> float:
     """The similarity below which no row comes among the k best, ties and rounding included."""
+    k = reals.shape[1]
     if count < k:
         return -np.inf
     if kind == L2:
@@ -302,14 +326,16 @@ else:
 
 @step
 def scan_codes(
-    kind: int, plan: Any, mask: Any, query: Any, length: float, factors: Any, room: Any,
-    wide: Any, count: int, ints: Any, reals: Any,
-) -> int:  # fmt: skip
+    plan: Any, mask: Any, query: Any, length: float, room: Any, count: int, best: Any
+) -> int:
     """Bring rows of part 0 among the best by way of their codes; returns how many there are then.
 
     length   of the query
+    best     (ints, reals), see `answer`
     """
-    width, coded, k = plan[WIDTH], plan[CODED], ints.shape[1]
+    kind, width, coded, wide = plan[KIND], plan[WIDTH], plan[CODED], widened(plan, room)
+    scales, errors = doubles_at(plan[SCALES]), doubles_at(plan[ERRORS])
+    lengths, reals = doubles_at(plan[LENGTHS]), best[1]
     products = ints_at(room.ctypes.data + 8 * GROUP)
     small = small_at(room.ctypes.data + 12 * GROUP)
     own = 1.0 if kind == COSINE else length
@@ -317,15 +343,15 @@ def scan_codes(
     scale, rest, total = code_query(query, width, factor, small)
     bias, coded_length = np.float64(OFFSET_BYTE * total), (own + rest) * GROWTH
     rowids = longs_at(plan[HEAD_SIZE + ROWIDS])
-    limit = least(kind, k, count, reals)
+    limit = least(kind, count, reals)
     for first in range(0, coded, GROUP):
         products_in_order(bytes_at(plan[PANELS] + first * width), small, width, products)
         some = min(GROUP, coded - first)
         reached = 0
         for i in range(some):
-            size = factors[LENGTHS, first + i]
-            bound = scale * factors[SCALES, first + i] * (np.float64(products[i]) - bias)
-            bound += coded_length * factors[ERRORS, first + i] + rest * size
+            size = lengths[first + i]
+            bound = scale * scales[first + i] * (np.float64(products[i]) - bias)
+            bound += coded_length * errors[first + i] + rest * size
             if kind == L2:
                 both = own + size
                 bound = 2.0 * bound - own * own - size * size + SLACK * both * both
@@ -338,70 +364,58 @@ def scan_codes(
         for i in range(some):
             if room[i] >= limit and (mask.shape[0] == 0 or mask[first + i]):
                 near = similarity(kind, row_at(plan, 0, first + i, wide), query, length)
-                count = place(kind, near, first + i, rowids[first + i], k, count, ints, reals)
-                limit = least(kind, k, count, reals)
+                count = place(kind, near, first + i, rowids[first + i], count, best)
+                limit = least(kind, count, reals)
     return count
 
 
 @kernel(
-    INT, INT, READ_INTS, READ_INTS, READ_INTS, READ_MASK, READ_VECTOR, READ_FLOAT_MATRIX, FLOATS,
-    INT_MATRIX, FLOAT_MATRIX, fastmath=False,
+    INT, READ_INTS, READ_INTS, READ_INTS, READ_MASK, READ_VECTOR, FLOATS, INT_MATRIX,
+    fastmath=False,
 )  # fmt: skip
 def answer(
-    kind: int, plan: Ints, sources: Ints, numbers: Ints, mask: Mask, query: Vector,
-    factors: Floats, room: Floats, ints: Ints, reals: Floats,
-) -> int:  # fmt: skip
+    plan: Ints, sources: Ints, numbers: Ints, mask: Mask, query: Vector, room: Floats, out: Ints
+) -> int:
     """The k best of all candidates and of the coded rows, by (key descending, rowid ascending).
 
-    kind      COSINE, IP or L2
     sources   pairs of a part and the address of the plan of a search of its lists, whose BEST rows
               are candidates
     numbers   further candidates; no row comes twice
     mask      uint8 of the coded rows, 1 = may be found; an empty one lets every row be found
-    factors   float64 [3, CODED or more]: SCALES, ERRORS and LENGTHS of the codes
     room      scratch, see `room_size`
-    ints      int64 [2, k]: NUMBERS, IDS; filled in order by insertion, so that k is to be small
-    reals     float64 [2, k]: SCORES, DISTANCES
+    out       int64 [4, k]: `ints`, the rows NUMBERS and IDS, and float64 in the others: `reals`,
+              the rows SCORES and DISTANCES; filled by insertion, so that k is to be small
 
     Returns how many rows there are, or minus the number of those that must be verified first:
-    their numbers stand in `ints` (RK1).
+    their numbers stand in NUMBERS (RK1).
     Twin      rescore.rank
     """
-    missing = unread(plan, sources, numbers, ints)
+    missing = unread(plan, sources, numbers, out)
     if missing > 0:
         return -missing
-    k, d = ints.shape[1], plan[DIMENSION]
-    length = math.sqrt(pairwise(IP, query, query, 0, d))
-    wide = carray(floats_at(room.ctypes.data + 12 * GROUP + (plan[WIDTH] + 7) // 8 * 8), (d,))
+    k, kind, wide = out.shape[1], plan[KIND], widened(plan, room)
+    best = (out[:2], carray(doubles_at(out.ctypes.data + 16 * k), (2, k)))
+    length = math.sqrt(pairwise(IP, query, query, 0, plan[DIMENSION]))
     count = 0
     for s in range(0, sources.shape[0], 2):
         part, lists = sources[s], longs_at(sources[s + 1])
-        best, ordinals = ints_at(lists[BEST]), ints_at(lists[ORDINALS])
+        found, ordinals = ints_at(lists[BEST]), ints_at(lists[ORDINALS])
         first = plan[HEAD_SIZE + PART_SIZE * part + FIRST]
         rowids = longs_at(plan[HEAD_SIZE + PART_SIZE * part + ROWIDS])
-        found, asked = longs_at(lists[COUNTS])[FOUND], 0
-        for i in range(found):
-            while asked < min(i + AHEAD + 1, found):
-                ask_for(plan, part, ordinals[best[asked]])
-                prefetch(
-                    bytes_at(plan[HEAD_SIZE + PART_SIZE * part + ROWIDS]),
-                    8 * np.int64(ordinals[best[asked]]),
-                )
+        size, asked = longs_at(lists[COUNTS])[FOUND], 0
+        for i in range(size):
+            while asked < min(i + AHEAD + 1, size):
+                ordinal = np.int64(ordinals[found[asked]])
+                ask_for(plan, part, ordinal)
+                prefetch(bytes_at(plan[HEAD_SIZE + PART_SIZE * part + ROWIDS]), 8 * ordinal)
                 asked += 1
-            ordinal = np.int64(ordinals[best[i]])
+            ordinal = np.int64(ordinals[found[i]])
             near = similarity(kind, row_at(plan, part, ordinal, wide), query, length)
-            count = place(kind, near, first + ordinal, rowids[ordinal], k, count, ints, reals)
+            count = place(kind, near, first + ordinal, rowids[ordinal], count, best)
     for i in range(numbers.shape[0]):
-        part = part_of(plan, numbers[i])
-        at = HEAD_SIZE + PART_SIZE * part
-        ordinal = numbers[i] - plan[at + FIRST]
-        near = similarity(kind, row_at(plan, part, ordinal, wide), query, length)
-        rowid = longs_at(plan[at + ROWIDS])[ordinal]
-        count = place(kind, near, numbers[i], rowid, k, count, ints, reals)
+        count = compare(plan, numbers[i], query, length, wide, count, best)
     if plan[CODED] > 0:
-        count = scan_codes(
-            kind, plan, mask, query, length, factors, room, wide, count, ints, reals
-        )  # fmt: skip
+        count = scan_codes(plan, mask, query, length, room, count, best)
     return count
 
 
@@ -423,13 +437,12 @@ def unread_many(plan: Ints, numbers: Ints, missing: Ints) -> int:
 
 
 @kernel(
-    types.void, INT, READ_INTS, READ_NUMBERS, READ_MASK, READ_ROWS, READ_FLOAT_MATRIX, FLOATS,
-    types.int64[:, :, ::1], types.float64[:, :, ::1], fastmath=False,
+    types.void, READ_INTS, READ_NUMBERS, READ_MASK, READ_ROWS, FLOATS, types.int64[:, :, ::1],
+    types.float64[:, :, ::1], fastmath=False,
 )  # fmt: skip
 def answer_many(
-    kind: int, plan: Ints, numbers: Ints, mask: Mask, queries: Vector, factors: Floats,
-    room: Floats, ints: Ints, reals: Floats,
-) -> None:  # fmt: skip
+    plan: Ints, numbers: Ints, mask: Mask, queries: Vector, room: Floats, ints: Ints, reals: Floats
+) -> None:
     """`answer` for many queries, whose candidates are verified.
 
     numbers   int64 [m, any]: candidates of each query, -1 for none
@@ -437,11 +450,10 @@ def answer_many(
     ints      int64 [m, 2, k]; of rows that are not there nothing is written
     reals     float64 [m, 2, k]
     """
-    k, d = ints.shape[2], plan[DIMENSION]
-    wide = carray(floats_at(room.ctypes.data + 12 * GROUP + (plan[WIDTH] + 7) // 8 * 8), (d,))
+    wide = widened(plan, room)
     for q in range(queries.shape[0]):
-        query, found, shown = queries[q], ints[q], reals[q]
-        length = math.sqrt(pairwise(IP, query, query, 0, d))
+        query, best = queries[q], (ints[q], reals[q])
+        length = math.sqrt(pairwise(IP, query, query, 0, plan[DIMENSION]))
         count, asked = 0, 0
         for i in range(numbers.shape[1]):
             while asked < min(i + AHEAD + 1, numbers.shape[1]):
@@ -450,17 +462,10 @@ def answer_many(
                     part = part_of(plan, number)
                     ask_for(plan, part, number - plan[HEAD_SIZE + PART_SIZE * part + FIRST])
                 asked += 1
-            number = numbers[q, i]
-            if number < 0:
-                continue
-            part = part_of(plan, number)
-            at = HEAD_SIZE + PART_SIZE * part
-            ordinal = number - plan[at + FIRST]
-            near = similarity(kind, row_at(plan, part, ordinal, wide), query, length)
-            rowid = longs_at(plan[at + ROWIDS])[ordinal]
-            count = place(kind, near, number, rowid, k, count, found, shown)
+            if numbers[q, i] >= 0:
+                count = compare(plan, numbers[q, i], query, length, wide, count, best)
         if plan[CODED] > 0:
-            scan_codes(kind, plan, mask, query, length, factors, room, wide, count, found, shown)
+            scan_codes(plan, mask, query, length, room, count, best)
 
 
 @kernel(types.void, READ_VECTOR, types.float32[::1], fastmath=False)
@@ -486,7 +491,7 @@ def encode(kind: int, rows: Floats, start: int, width: int, panels: Mask, factor
     """Code rows whose numbers are start, start + 1, ...; see the module's header.
 
     panels    uint8 [capacity * width], capacity a multiple of GROUP
-    factors   float64 [3, capacity]
+    factors   float64 [3, capacity]: scales, lengths of the rests, lengths
     Twin      ranking.encoded
     """
     d = rows.shape[1]
@@ -510,6 +515,6 @@ def encode(kind: int, rows: Floats, start: int, width: int, panels: Mask, factor
                 gap = value - scale * np.float64(byte)
                 rest += gap * gap
             panels[base + i // 4 * 4 * PANEL + i % 4] = np.uint8(byte + OFFSET_BYTE)
-        factors[SCALES, number] = scale
-        factors[ERRORS, number] = math.sqrt(rest) * GROWTH
-        factors[LENGTHS, number] = 1.0 if kind == COSINE else length
+        factors[0, number] = scale
+        factors[1, number] = math.sqrt(rest) * GROWTH
+        factors[2, number] = 1.0 if kind == COSINE else length

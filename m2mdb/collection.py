@@ -264,7 +264,7 @@ class Collection:
         """
         alone = match is None and where is None and fusion is None and as_of is None
         if alone and query is None and near is not None and score == "similarity" and not signals:
-            hits = self._near(near, k, offset, recall, probes, exact, min_score, returning)
+            hits = self._near(near, (k, offset, recall, probes, exact, min_score, returning))
             if hits is not None:
                 return hits
         if query is not None:
@@ -298,19 +298,19 @@ class Collection:
                 hits.signals = signals_of(view, request)
             return hits
 
-    def _near(
-        self, near: Any, k: Any, offset: Any, recall: Any, probes: Any, exact: Any, min_score: Any,
-        returning: Any,
-    ) -> Hits | None:  # fmt: skip
-        """The hits of a search by a vector alone; None where it is to go by steps."""
+    def _near(self, near: Any, clauses: tuple[Any, ...]) -> Hits | None:
+        """The hits of a search by a vector alone; None where it is to go by steps.
+
+        clauses  k, offset, recall, probes, exact, min_score, returning
+        """
         column = None
         if type(near) is not np.ndarray:
             column, near = column_of("near", near)
         if near.__class__ is np.ndarray and near.ndim == 2:
             near = only_row(near)
-        if type(returning) is list:
-            returning = tuple(returning)
-        clauses = (self.name, column, k, offset, recall, probes, exact, min_score, returning)
+        clauses = (self.name, column, *clauses)
+        if type(clauses[-1]) is list:
+            clauses = (*clauses[:-1], tuple(clauses[-1]))
         if tuple(map(type, clauses)) not in PLAIN_CLAUSES:
             return None
         return near_hits(self.connection, clauses, near)

@@ -92,10 +92,11 @@ bytes_at, small_at, sums_at = (
     _pointer_to(types.int8),
     _pointer_to(types.uint16),
 )
-ints_at, longs_at, floats_at = (
+ints_at, longs_at, floats_at, doubles_at = (
     _pointer_to(types.int32),
     _pointer_to(types.int64),
     _pointer_to(types.float32),
+    _pointer_to(types.float64),
 )
 
 

@@ -306,7 +306,8 @@ def test_a_statement_searches_what_it_has_written_itself(tmp_path: Path) -> None
 
         def nearest() -> list[int]:
             collection = view.collection("notes")
-            return collection.nearest(3, vector, 1, database.kernels).rowids.tolist()
+            found = collection.nearest(3, vector, 1, database.kernels)
+            return [int(rowid) for rowid in found.rowids]
 
         assert nearest() != [500]
         view.insert("notes", columns, 1)
