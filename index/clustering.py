@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index import drift
+from m2mdb.index.collection import open_segments
 from m2mdb.index.description import ABOUT, describe_segment
+from m2mdb.index.query_log import is_stale, known_queries
 from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import Segment, SegmentRecord, lay_out
 from m2mdb.index.values import VectorData
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from m2mdb.index.catalog import CollectionEntry
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema, Column
-    from m2mdb.index.view import WriteView
+    from m2mdb.index.segment import NamedPart
+    from m2mdb.index.view import View, WriteView
     from m2mdb.pager.extent import ExtentDescriptor
 
 HEAD = "h.head"  # the part by which lists are known
@@ -92,13 +95,66 @@ def add_lists(
     column = entry.schema.columns[index]
     measured = write.database.kernels.name != "numpy"
     scratch = Scratch(write.database)
-    parts = hrm2.lists_parts(column, values, measured=measured, scratch=scratch)
+    audit, siblings = write.database.audit, open_segments(write.pages, entry)
+    queries = known_queries(audit, entry.id, column, siblings)
+    parts = hrm2.lists_parts(column, values, measured=measured, scratch=scratch, queries=queries)
     if not parts:
         return False
+    _add_extent(write, entry, record, parts)
+    return True
+
+
+def _add_extent(
+    write: WriteView, entry: CollectionEntry, record: SegmentRecord, parts: list[NamedPart]
+) -> None:
     description = describe_segment(entry, record.id, record.commit)
     buffers, size = lay_out(record.rows, parts, description)
     record.extents = (*record.extents, write.transaction.write_extent(buffers, size))
-    return True
+
+
+def stale_lists(read: View, view: CollectionView) -> Iterator[tuple[Segment, int]]:
+    """Segments and columns whose lists were measured by other queries than those now known."""
+    audit = read.database.audit
+    for segment in view.segments:
+        for index in view.schema.vector_columns:
+            column = view.schema.columns[index]
+            if segment.has(HEAD, column.id) and is_stale(audit, view.entry.id, column, segment):
+                yield segment, index
+
+
+def recalibrate(
+    write: WriteView,
+    view: CollectionView,
+    entry: CollectionEntry,
+    wanted: Sequence[tuple[Segment, int]],
+) -> list[SegmentRecord]:
+    """Measure the lists of segments anew; the records of `entry` that changed.
+
+    The lists themselves stay as they are; without compiled kernels their tables do too.
+    """
+    from m2mdb.index import hrm2
+
+    if write.database.kernels.name == "numpy":
+        return []
+    changed: dict[int, SegmentRecord] = {}
+    for segment, index in wanted:
+        write.database.check_interrupted()
+        column = view.schema.columns[index]
+        old = _extent_of(segment, column)
+        if old is None:
+            continue
+        audit = write.database.audit
+        queries = known_queries(audit, entry.id, column, view.segments)
+        values = stored_vectors(segment, column)
+        parts = hrm2.recalibrated_parts(column, values, segment, queries)
+        record = changed.get(segment.id) or entry.records[segment.id].copy()
+        record.extents = tuple(each for each in record.extents if each != old)
+        _add_extent(write, entry, record, parts)
+        write.transaction.free_extent(old)
+        changed[segment.id] = record
+    _replace(entry, changed)
+    drift.settle(write, entry)
+    return list(changed.values())
 
 
 def without_lists(view: CollectionView) -> Iterator[tuple[Segment, int]]:

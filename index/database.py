@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.compute import backend as compute_backend
+from m2mdb.index.audit import Audit
 from m2mdb.index.catalog import Catalog, CollectionEntry, load_catalog
 from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.record import SEQUENCE
@@ -68,6 +69,7 @@ class Database:
         self._interrupted = False
         self._reading = Reading(self)
         self.scrubs = Scrubs()
+        self.audit = Audit()
         self.budget: Budget | None = None  # PRAGMA memory_budget
         self.plans: dict[str, Any] = {}  # the query layer's prepared statements, by text
         self.extensions: Any = None  # the query layer's: what the program has added

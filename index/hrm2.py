@@ -18,6 +18,7 @@ a further extent of the segment, one for each column, and come and go without th
     h.effort          f32: how many shares, points of k, points of recall and ranges of hardness;
                       the first three of these; then the arrays of `calibration.Table`; absent in
                       older files
+    h.queries, h.query_scales   real queries, see `index.query_log`; absent where there are none
     h.error           f32[1]: mean squared distance of the rows from their first lists' centroids
                       when these were trained, the baseline of `index.drift`; absent in older files
 
@@ -45,6 +46,7 @@ from m2mdb.compute.hrm2.spilling import sparing
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.loader import LOADER
 from m2mdb.index.costs import Size, budgeted
+from m2mdb.index.query_log import query_parts
 from m2mdb.index.schema import VECTOR_DTYPES
 from m2mdb.index.scratch import Scratch
 from m2mdb.pager.errors import CorruptDatabaseError
@@ -68,7 +70,7 @@ SMALLEST = (
     1e-2  # of the longest one: how recall is measured has tolerances that fit no shorter ones
 )
 LEAST_MEASURED = 8192  # rows for which it pays to measure how long to probe; fewer: cautiously
-LIST_ROWS = 100  # of a list, up to CROWD rows; then it grows by GROWTH
+LIST_ROWS = 50  # of a list, up to CROWD rows; then it grows by GROWTH
 CROWD = 100_000
 GROWTH = 0.4
 WAIT_SECONDS = 120.0  # that a build waits for the kernels that measure its table
@@ -91,12 +93,18 @@ def list_count(rows: int) -> int:
 
 
 def lists_parts(
-    column: Column, values: VectorData, *, measured: bool = True, scratch: Scratch | None = None
+    column: Column,
+    values: VectorData,
+    *,
+    measured: bool = True,
+    scratch: Scratch | None = None,
+    queries: np.ndarray | None = None,
 ) -> list[NamedPart]:
     """The lists of a column's values as parts; none where they would be of no use.
 
     measured  whether compiled kernels may be waited for, to measure how long to probe
     scratch   where large arrays stand meanwhile; without it in memory
+    queries   real ones, to measure by and to store (`index.query_log`)
     """
     scratch = scratch or Scratch()
     chosen = np.arange(len(values)) if values.present is None else np.flatnonzero(values.present)
@@ -122,9 +130,31 @@ def lists_parts(
         rotated, numbers, centers, first, second, column.metric, scratch.array, scratch.tick
     )
     del rotated
-    table = _table(lists, rows, column.metric, scratch, measured=measured)
+    table = _table(lists, rows, column.metric, (scratch, queries), measured=measured)
     lists = lists._replace(ordinals=chosen[lists.ordinals].astype(np.int32))
-    return _parts(column, lists, table, error)
+    return _parts(column, lists, table, error) + query_parts(column, queries)
+
+
+def recalibrated_parts(
+    column: Column, values: VectorData, segment: Segment, queries: np.ndarray | None
+) -> list[NamedPart]:
+    """The lists that a segment has of a column, with a table measured anew.
+
+    queries  real ones, to measure by and to store; None where none are known
+    """
+    found = segment.lists(column)
+    assert found is not None, "the segment has lists"
+    scratch = Scratch()
+    chosen = np.sort(found.lists.ordinals).astype(np.int64)
+    rows = _rows_in(scratch, column, values.matrix, chosen)
+    numbers = np.searchsorted(chosen, found.lists.ordinals).astype(np.int32)
+    lists = found.lists._replace(ordinals=numbers)
+    table = _table(lists, rows, column.metric, (scratch, queries), measured=True)
+    name = PREFIX + "error"
+    error = None
+    if segment.has(name, column.id):
+        error = float(segment.array(name, column.id)[0])
+    return _parts(column, found.lists, table, error) + query_parts(column, queries)
 
 
 def _rows_in(
@@ -173,14 +203,23 @@ def searched_query(query: np.ndarray, metric: str) -> np.ndarray | None:
 
 
 def _table(
-    lists: Lists, rows: np.ndarray, metric: str, scratch: Scratch, *, measured: bool
+    lists: Lists,
+    rows: np.ndarray,
+    metric: str,
+    how: tuple[Scratch, np.ndarray | None],
+    *,
+    measured: bool,
 ) -> calibration.Table:
-    """The table of patience: measured, or where there are no kernels a cautious one."""
+    """The table of patience: measured, or where there are no kernels a cautious one.
+
+    how  where large arrays stand, and real queries
+    """
+    scratch, queries = how
     if measured and len(rows) >= LEAST_MEASURED and LOADER.wait(WAIT_SECONDS):
         from m2mdb.compute.hrm2.searcher import Searcher
 
         searcher = Searcher(lists, metric, SEED)
-        return calibration.calibrate(searcher, rows, SEED, tick=scratch.tick)
+        return calibration.calibrate(searcher, rows, SEED, queries, tick=scratch.tick)
     return cautious_table(len(lists.center_scales))
 
 
@@ -195,7 +234,9 @@ _POINTS = (calibration.SHARES, calibration.KS, calibration.RECALLS)
 _EFFORT_HEAD = np.array([*map(len, _POINTS), HARD, *itertools.chain(*_POINTS)], np.float32)
 
 
-def _parts(column: Column, lists: Lists, table: calibration.Table, error: float) -> list[NamedPart]:
+def _parts(
+    column: Column, lists: Lists, table: calibration.Table, error: float | None
+) -> list[NamedPart]:
     points = (calibration.KS, calibration.RECALLS)
     head = np.array(
         [VERSION, SEED, lists.width, len(lists.center_scales), len(lists.positions),
@@ -208,7 +249,8 @@ def _parts(column: Column, lists: Lists, table: calibration.Table, error: float)
     arrays["factors"] = lists.factors.ravel()
     arrays["positions"] = lists.positions.ravel().view(np.uint32)
     arrays["ordinals"] = lists.ordinals.view(np.uint32)
-    arrays["error"] = np.array([min(error, 1e30)], np.float32)
+    if error is not None:
+        arrays["error"] = np.array([min(error, 1e30)], np.float32)
     named = [(PREFIX + name, column.id, array) for name, array in arrays.items()]
     return [(HEAD, column.id, head), *named]
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.compute.rescore import rank_gathered, rank_rows
+from m2mdb.index.audit import audit_of
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.effort import EXACT, Effort, PartWork
 from m2mdb.index.found import Found
@@ -83,6 +84,10 @@ def nearest_by_steps(
     parts = view.parts()
     probing = _probing(view, column_index, k, backend, effort)
     searched = None if probing is None else probing.prepared(query)
+    if searched is not None and works is None:
+        audit = audit_of(view)
+        if audit is not None and audit.interval:
+            audit.note(view, column_index, query, k, effort)
     collector: Collector | None = None
     numbers: list[np.ndarray] = []
     first = 0

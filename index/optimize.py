@@ -3,6 +3,7 @@
     delta --flush--> segment
     segments of SEGMENT_BYTES together --merge, one commit a step--> one segment
     segments without lists --train, code, one commit a step--> lists (`index.clustering`)
+    lists --measure by the connection's queries, one commit a step--> lists (`index.query_log`)
 
 A step is a transaction of its own, so that a long OPTIMIZE never holds the writer lock for longer
 than one merge, and what an interrupt or a crash leaves is a file whose first collections are
@@ -12,7 +13,7 @@ meanwhile waits for the next OPTIMIZE.
 Invariants
     O1  Rows, rowids and answers are the same before and after.
     O2  A segment that is alone and without dead rows is not written again; at most lists are
-        added to it.
+        added to it, or those that it has are measured anew.
 """
 
 from __future__ import annotations
@@ -53,12 +54,14 @@ def optimize(database: Database, name: str | None = None) -> list[Optimized]:
         names = [name] if name is not None else view.names()
         if name is not None:
             view.collection(name)
-    return [report for each in names if (report := _optimize_one(database, each)) is not None]
+    with database.audit.offering():
+        return [report for each in names if (report := _optimize_one(database, each)) is not None]
 
 
 def _optimize_one(database: Database, name: str) -> Optimized | None:
     """Flush and merge; None where another connection dropped the collection meanwhile."""
     try:
+        stale = _stale(database, name)
         before, groups = _flush_and_group(database, name)
         for ids in groups:
             database.check_interrupted()
@@ -66,6 +69,9 @@ def _optimize_one(database: Database, name: str) -> Optimized | None:
         for id_ in _without_lists(database, name):
             database.check_interrupted()
             _add_lists(database, name, id_)
+        for id_ in stale:
+            database.check_interrupted()
+            _recalibrate(database, name, id_)
         _begin_drift_anew(database, name)
         with database.reading() as read:
             view = read.collection(name)
@@ -126,6 +132,25 @@ def _add_lists(database: Database, name: str, id_: int) -> None:
         if wanted:
             entry = view.entry.copy()
             records = clustering.list_segments(write, view, entry, wanted)
+            if records:
+                write.replace_entry(view, entry, records)
+
+
+def _stale(database: Database, name: str) -> list[int]:
+    """The segments whose lists real queries are to measure anew."""
+    with database.reading() as read:
+        found = clustering.stale_lists(read, read.collection(name))
+        return sorted({segment.id for segment, _ in found})
+
+
+def _recalibrate(database: Database, name: str, id_: int) -> None:
+    """One step: a segment's lists measured anew, if it is still there and was not written since."""
+    with maintaining(database) as write:
+        view = write.collection(name)
+        wanted = [each for each in clustering.stale_lists(write, view) if each[0].id == id_]
+        if wanted:
+            entry = view.entry.copy()
+            records = clustering.recalibrate(write, view, entry, wanted)
             if records:
                 write.replace_entry(view, entry, records)
 

@@ -31,6 +31,7 @@ from m2mdb.compute.ranking import (
     Unverified,
     readable,
 )
+from m2mdb.index.audit import audit_of
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.found import Found, FoundMany
 from m2mdb.index.scanning import candidates_mask, part_arrays, scan_part
@@ -82,7 +83,7 @@ class Prepared:
     """A column of a snapshot, ready to be searched by compiled kernels."""
 
     __slots__ = (
-        "_column", "_index", "_kernels", "_parts", "_plan", "_starts", "_steps", "_view",
+        "_audit", "_column", "_index", "_kernels", "_parts", "_plan", "_starts", "_steps", "_view",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +91,7 @@ class Prepared:
     ) -> None:
         """Use `prepared`."""
         self._view = view
+        self._audit = audit_of(view)
         self._index = column_index
         self._column = view.schema.columns[column_index]
         self._kernels = kernels
@@ -108,6 +110,8 @@ class Prepared:
     ) -> Found:
         """As `index.nearest.nearest`; k is at most MOST_INSERTED."""
         steps = self._planned(k, effort) if masks is None else self._made(k, effort, masks)
+        if self._audit is not None and self._audit.interval and steps.probes:
+            self._audit.note(self._view, self._index, query, k, effort)
         sources, numbers, scans = NO_NUMBERS, NO_NUMBERS, steps.scans
         used: list[tuple[SegmentLists, Any]] = []
         if steps.probes:
@@ -143,6 +147,9 @@ class Prepared:
         while isinstance(answer, Unverified):
             self._verify(answer.numbers)
             answer = plan.answer_many(queries, k, numbers, mask)
+        if self._audit is not None and self._audit.interval and steps.probes:
+            for each in sorted(set(range(count)) - again):
+                self._audit.note(self._view, self._index, queries[each], k, effort)
         for each in sorted(again):  # E3
             found = self.nearest(queries[each], k, masks, effort, backend)
             size, (at, ids, scores, _) = len(found), (part[each] for part in answer)

@@ -217,6 +217,22 @@ def _secure_delete(database: Database, value: PragmaValue) -> Result:
     return _one("secure_delete", int(database.store.secure_delete))
 
 
+def _recall_audit(database: Database, value: PragmaValue) -> Result:
+    """Sample every so many searches; or what the sampled ones find (`index.audit`)."""
+    if value is not None:
+        if type(value) is not int or not 0 <= value <= MAX_HEADER_VALUE:
+            raise ProgrammingError(
+                f"PRAGMA recall_audit = {value}: expected 0 (off) or how many searches to sample "
+                f"one of, up to {MAX_HEADER_VALUE}"
+            )
+        database.audit.set(value)
+        return Result()
+    with database.reading() as view:
+        rows = database.audit.measured(view)
+    names = ["collection", "column", "searches", "audited", "recall", "asked", "lower"]
+    return Result(names, [tuple(row) for row in rows])
+
+
 _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
     "application_id": _header_value("application_id"),
     "busy_timeout": _busy_timeout,
@@ -230,6 +246,7 @@ _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
     "page_count": _counted("page_count", page_count),
     "page_size": _page_size,
     "quick_check": _quick_check,
+    "recall_audit": _recall_audit,
     "secure_delete": _secure_delete,
     "synchronous": _synchronous,
     "table_info": _table_info,
