@@ -85,5 +85,13 @@ class ProgrammingError(DatabaseError):
     """Bad statement: syntax, an unknown name, a wrong number of parameters."""
 
 
+class PlacedError(ProgrammingError):
+    """A bad statement, and the position in its text; whoever has the text tells the place."""
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+
 class NotSupportedError(DatabaseError):
     """This build, device or file format version lacks the feature."""

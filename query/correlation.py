@@ -21,11 +21,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.pager.errors import PlacedError
 from m2mdb.query.affinity import AFFINITIES, APPLY, NONE
 from m2mdb.query.comparison import conversions, member
 from m2mdb.query.nodes import Collate, ColumnRef, Expression, In, Node, Subquery
 from m2mdb.query.rewriting import rewritten
-from m2mdb.query.syntax import NameFault
 
 if TYPE_CHECKING:
     from m2mdb.index.view import View
@@ -194,7 +194,7 @@ class Level:
         plan, outer = self._planned(node)
         width = len(plan.columns()[0])
         if form != "exists" and width != 1:
-            raise NameFault(f"sub-select returns {width} columns - expected 1", node.position)
+            raise PlacedError(f"sub-select returns {width} columns - expected 1", node.position)
         if not outer.references:
             return node
         if (plan, form) not in self._plan.correlated:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
+from m2mdb.pager.errors import InterfaceError, NotSupportedError, PlacedError, ProgrammingError
 from m2mdb.query import ddl
 from m2mdb.query.ast import (
     AlterCollection,
@@ -66,7 +66,7 @@ from m2mdb.query.pragma import checkpoint, run_pragma
 from m2mdb.query.result import Result
 from m2mdb.query.search_plan import SearchPlan
 from m2mdb.query.select import plan_select
-from m2mdb.query.syntax import NameFault, placed
+from m2mdb.query.syntax import placed
 from m2mdb.query.vacuum import run_vacuum
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def planned(statement: Statement, view: View, count: int) -> Plan:
             return plan_statement(statement, view, count)
         with planning(view.database):
             return plan_statement(authorized(view, statement), view, count)
-    except NameFault as fault:
+    except PlacedError as fault:
         if not statement.text:
             raise
         raise ProgrammingError(placed(str(fault), statement.text, fault.position)) from None

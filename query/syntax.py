@@ -23,14 +23,6 @@ class SyntaxFault(Exception):
         return ProgrammingError(placed(self.message, text, self.position))
 
 
-class NameFault(ProgrammingError):
-    """A name that means nothing at a position of the text; the executor tells the place."""
-
-    def __init__(self, message: str, position: int) -> None:
-        super().__init__(message)
-        self.position = position
-
-
 class UnbuiltFault(SyntaxFault):
     """Part of a statement that the language has and this version does not build yet."""
 
