@@ -54,7 +54,7 @@ def json_piece(text: Value) -> str:
 
 def extracted_piece(text: Value, *paths: Value) -> str:
     """json_extract() as a piece: what is no object and no array counts as its SQL value."""
-    if text is None or None in paths:
+    if text is None or any(path is None for path in paths):
         return "null"
     document = load(text)
     found = [walk(document, steps_of(to_text(path) or "")) for path in paths]
@@ -147,7 +147,7 @@ def _made(steps: tuple[Step, ...], new: Any) -> Any:
 
 
 def _remove(text: Value, *paths: Value) -> Value:
-    if text is None or None in paths:
+    if text is None or any(path is None for path in paths):
         return None
     document = load(text)
     for path in paths:

@@ -79,16 +79,26 @@ def load(text: Value) -> Any:
 
 
 def dump(document: Any) -> str:
-    """A document as compact JSON text."""
+    """A document as compact JSON text.
+
+    Raises DataError: it is nested too deep.
+    """
+    try:
+        return _text(document)
+    except RecursionError:
+        raise DataError("JSON is nested too deep") from None
+
+
+def _text(document: Any) -> str:
     kind = type(document)
     if kind is str:
         return quoted(document)
     if kind is Numeral:
         return str(document.text)
     if kind is dict:
-        return "{" + ",".join([f"{quoted(k)}:{dump(v)}" for k, v in document.items()]) + "}"
+        return "{" + ",".join([f"{quoted(k)}:{_text(v)}" for k, v in document.items()]) + "}"
     if kind is list:
-        return "[" + ",".join(map(dump, document)) + "]"
+        return "[" + ",".join(map(_text, document)) + "]"
     if document is None or kind is bool:
         return {None: "null", True: "true", False: "false"}[document]
     return real_json(document) if kind is float else str(document)
@@ -194,7 +204,7 @@ def double_arrow(text: Value, path: Value) -> Value:
 
 def json_extract(text: Value, *paths: Value) -> Value:
     """`json_extract(text, path, …)`: a value; for several paths a JSON array of them."""
-    if text is None or None in paths or not paths:
+    if text is None or any(path is None for path in paths) or not paths:
         return None
     document = load(text)
     found = [walk(document, steps_of(to_text(path) or "")) for path in paths]

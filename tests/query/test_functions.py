@@ -128,6 +128,8 @@ def test_json_aggregates_keep_nulls_and_json(run: Run) -> None:
         ("json_object('a')", "even number of arguments"),
         ("json_array(x'00')", "JSON cannot hold BLOB values"),
         ("likelihood(1, 2)", "between 0.0 and 1.0"),
+        ("json_remove('[]', [1, 2])", "is not a text"),
+        ("json_extract('[]', [1, 2], '$')", "is not a text"),
     ],
 )
 def test_wrong_calls_are_explained(run: Run, expression: str, message: str) -> None:
@@ -145,3 +147,11 @@ def test_every_function_can_be_called_or_says_why_not(run: Run) -> None:
                 )
             except m2mdb.Error as error:
                 assert str(error)
+
+
+def test_a_document_that_is_nested_too_deep_is_refused(run: Run) -> None:
+    for text in ("[" * 100_000, "[" * 700 + "]" * 700, '{"a":' * 600 + "1" + "}" * 600):
+        try:
+            run("SELECT json(?)", (text,))
+        except m2mdb.DataError as error:
+            assert "JSON" in str(error)
