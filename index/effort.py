@@ -34,6 +34,7 @@ class PartWork(NamedTuple):
     codes     1-bit codes that were compared, in the lists `probed`
     reranked  rows that were compared by their 8-bit codes
     recall    expected; None where PROBES decided
+    given_up  whether probing spent its budget (`index.costs`); a scan of the part follows
     """
 
     name: str
@@ -43,3 +44,4 @@ class PartWork(NamedTuple):
     codes: int = 0
     reranked: int = 0
     recall: float | None = 1.0
+    given_up: bool = False

@@ -80,17 +80,15 @@ class Probing:
         lists, matches = chosen.lists, chosen.matches
         found = lists.search(query, chosen.stop, chosen.mask)
         ordinals = found.ordinals.astype(np.int64)
-        if is_spent(chosen.stop, found.probed):
-            return None
-        if len(ordinals) < self.k and len(ordinals) < self.findable(part, chosen):
-            return None
+        is_short = len(ordinals) < self.k and len(ordinals) < self.findable(part, chosen)
+        given_up = is_short or is_spent(chosen.stop, found.probed)
         if works is not None:
             recall = None if self.effort.probes is not None else self.effort.recall
             works.append(
                 PartWork(part.name, matches, lists.count, found.probed, found.codes,
-                         found.reranked, recall)
+                         found.reranked, recall, given_up)
             )  # fmt: skip
-        return ordinals
+        return None if given_up else ordinals
 
     def chosen(self, part: SegmentPart, mask: np.ndarray | None) -> Chosen | None:
         """How the lists of a part are searched; None where it has none, or a scan is due.

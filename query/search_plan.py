@@ -214,6 +214,8 @@ def _said(work: PartWork) -> str:
     if not work.lists:
         return f"{work.name}: scanned, {work.rows} rows compared"
     recall = "by PROBES" if work.recall is None else f"expected recall {work.recall:g}"
+    if work.given_up:
+        recall = "given up for a scan"
     return (
         f"{work.name}: {work.probed} of {work.lists} lists probed, {work.codes} codes, "
         f"{work.reranked} re-ranked, {recall}"
