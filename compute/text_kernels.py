@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
+    Query = tuple[Ints, Ints, Floats]
+    Hits = tuple[NDArray[np.float32], Ints, Ints]
 
 # a part
 SIZE, MASK, ROWIDS, FIRST_LENGTHS = 0, 1, 2, 3
@@ -70,8 +72,13 @@ SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, LARGEST, WINDOW, SCRATCH = ra
 SLACK = 2.0**-20  # covers sums in another order, and rounding to float32
 SCAN_COST = 24  # postings that are added in the time of one look-up
 
+# the list at hand, behind its row: where the window begins, addresses for its column, and the part
+FIRST, NORMS_AT, LENGTHS_AT, MASK_AT, PART, LISTS, K, WORK = range(LIST, LIST + 8)
+
 SCORES = types.float32[::1]
 INT_MATRIX = types.int64[:, ::1]
+QUERY = types.Tuple((INTS, INTS, FLOATS))  # plan, slots, boosts
+HITS = types.Tuple((SCORES, INTS, INT_MATRIX))  # scores, rowids, places
 
 
 # ------------------------------------------------------------------------- the k-th largest
@@ -152,28 +159,19 @@ def _sift_hits(scores: Any, rowids: Ints, places: Ints, size: int) -> None:
 # ------------------------------------------------------------------------- a window
 
 
-@kernel(INT, INTS, INTS, INT, INT, FLOAT, INT, INT, INT)
-def _add_list(
-    row: Ints,
-    scratch: Ints,
-    norms: int,
-    lengths: int,
-    weight: float,
-    mask: int,
-    at: int,
-    count: int,
-) -> int:
+@kernel(INT, INTS, INTS, FLOAT, INT, INT)
+def _add_list(row: Ints, scratch: Ints, weight: float, at: int, count: int) -> int:
     """Add one list to the sums of a window; returns how many rows are touched now.
 
-    row     the list, and the window's first ordinal behind it
+    row     int64[WORK], the list at hand
     at      which of the ordered lists it is: its bounds in this window stand in STARTS and STOPS
     count   rows touched before
     """
-    first = row[LIST]
+    first, norms, mask = row[FIRST], row[NORMS_AT], row[MASK_AT]
     docs = words_at(row[DOCS])
     frequencies, kind = row[FREQUENCIES], row[KIND]
     sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
-    sizes, allowed = words_at(lengths), bytes_at(mask)
+    sizes, allowed = words_at(row[LENGTHS_AT]), bytes_at(mask)
     for i in range(longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]):
         ordinal = docs[i]
         if mask != 0 and allowed[ordinal] == 0:
@@ -190,15 +188,13 @@ def _add_list(
     return count
 
 
-@kernel(INT, INTS, INTS, INT, INT, FLOAT, INT, INT)
-def _look_up(
-    row: Ints, scratch: Ints, norms: int, lengths: int, weight: float, at: int, count: int
-) -> int:
+@kernel(INT, INTS, INTS, FLOAT, INT, INT)
+def _look_up(row: Ints, scratch: Ints, weight: float, at: int, count: int) -> int:
     """Add one list to the sums of the rows that are still touched; returns how many those are."""
-    first = row[LIST]
+    first, norms = row[FIRST], row[NORMS_AT]
     docs = words_at(row[DOCS])
     sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
-    sizes = words_at(lengths)
+    sizes = words_at(row[LENGTHS_AT])
     start, stop = longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]
     if stop - start < count * SCAN_COST:
         for i in range(start, stop):
@@ -226,9 +222,11 @@ def _lowered(bound: float, baseline: float) -> float:
     return bound - (abs(bound) + abs(baseline)) * SLACK
 
 
-@kernel(FLOAT, INTS, FLOATS, INT, INT)
-def _weight(plan: Ints, boosts: Floats, slot: int, i: int) -> float:
-    """What a slot's impacts are multiplied by."""
+@kernel(FLOAT, QUERY, INT)
+def _weight(query: Query, i: int) -> float:
+    """What the impacts of the i-th slot are multiplied by."""
+    plan, slots, boosts = query
+    slot = slots[i]
     column = longs_at(plan[COLUMN_OF])[slot]
     factor = halves_at(plan[NORMS])[NORM * column + FACTOR]
     return halves_at(plan[WEIGHTS])[slot] * boosts[i] * factor
@@ -249,9 +247,10 @@ def _keep(scratch: Ints, count: int, rest: float, threshold: float) -> int:
     return kept
 
 
-@kernel(FLOAT, INTS, INTS, FLOATS, INTS, INT, INT)
-def _exact(plan: Ints, slots: Ints, boosts: Floats, parts: Ints, part: int, ordinal: int) -> float:
+@kernel(FLOAT, QUERY, INTS, INT, INT)
+def _exact(query: Query, parts: Ints, part: int, ordinal: int) -> float:
     """The score of one row, in the order of the columns and clauses (M2)."""
+    plan, slots, _ = query
     total, subtotal = 0.0, 0.0
     column_before = np.int64(-1)
     table, columns = longs_at(plan[TABLE]), longs_at(plan[COLUMN_OF])
@@ -272,31 +271,29 @@ def _exact(plan: Ints, slots: Ints, boosts: Floats, parts: Ints, part: int, ordi
             length = np.float64(words_at(parts[FIRST_LENGTHS + column])[ordinal])
             frequency = frequency_at(table[at + FREQUENCIES], table[at + KIND], found)
             impact = impact_of(frequency, length, plan[NORMS] + 8 * NORM * column)
-            subtotal += impact * _weight(plan, boosts, slot, i)
+            subtotal += impact * _weight(query, i)
     return total + subtotal
 
 
 # ------------------------------------------------------------------------- a search
 
 
-@kernel(INT, INTS, INTS, FLOATS, INTS, INT)
-def _order_lists(plan: Ints, slots: Ints, boosts: Floats, scratch: Ints, part: int) -> int:
+@kernel(INT, QUERY, INTS, INT)
+def _order_lists(query: Query, scratch: Ints, part: int) -> int:
     """Order the lists of a part by what they can add at most; returns how many there are.
 
     ORDER gets their places in `slots`, UPPERS the most, REST the sum of it from each list on.
     """
-    order, uppers, rest = (
-        longs_at(scratch[ORDER]),
-        halves_at(scratch[UPPERS]),
-        halves_at(scratch[REST]),
-    )
+    plan, slots, _ = query
+    order, rest = longs_at(scratch[ORDER]), halves_at(scratch[REST])
+    uppers = halves_at(scratch[UPPERS])
     table, ceilings = longs_at(plan[TABLE]), halves_at(plan[CEILINGS])
     count = np.int64(0)
     for i in range(len(slots)):
         at = slots[i] * plan[PARTS] + part
         if table[at * LIST + COUNT] == 0:
             continue
-        upper = ceilings[at] * _weight(plan, boosts, slots[i], i)
+        upper = ceilings[at] * _weight(query, i)
         place = count
         while place > 0 and uppers[place - 1] < upper:
             uppers[place] = uppers[place - 1]
@@ -311,85 +308,99 @@ def _order_lists(plan: Ints, slots: Ints, boosts: Floats, scratch: Ints, part: i
     return count
 
 
-@kernel(types.void, INTS, INT, INTS)
-def _load_row(plan: Ints, at: int, row: Ints) -> None:
-    """Copy a list's row out of the table."""
+@kernel(FLOAT, QUERY, INTS, INT, INTS)
+def _load_list(query: Query, parts: Ints, i: int, row: Ints) -> float:
+    """Make the i-th slot's list the one at hand; returns its weight."""
+    plan, slots, _ = query
     table = longs_at(plan[TABLE])
-    for i in range(LIST):
-        row[i] = table[at * LIST + i]
+    slot = slots[i]
+    at = (slot * plan[PARTS] + row[PART]) * LIST
+    for item in range(LIST):
+        row[item] = table[at + item]
+    column = longs_at(plan[COLUMN_OF])[slot]
+    row[NORMS_AT] = plan[NORMS] + 8 * NORM * column
+    row[LENGTHS_AT], row[MASK_AT] = parts[FIRST_LENGTHS + column], parts[MASK]
+    return _weight(query, i)
 
 
-@kernel(INT, INTS, INTS, FLOATS, INTS, INTS, INTS, INTS, INT, FLOAT, FLOAT)
+@kernel(INT, QUERY, INTS, INTS, INTS, FLOAT, FLOAT)
 def _window(
-    plan: Ints, slots: Ints, boosts: Floats, parts: Ints, scratch: Ints, row: Ints, where: Ints,
-    k: int, threshold: float, baseline: float,
-) -> int:  # fmt: skip
+    query: Query, parts: Ints, scratch: Ints, row: Ints, threshold: float, baseline: float
+) -> int:
     """Sum up a window; the rows that may be among the best are left in TOUCHED.
 
-    row     int64[LIST + 1], room for a list and the window's first ordinal
-    where   the part's number, and how many lists it has
+    row         int64[WORK]: FIRST, PART, LISTS and K are filled in
     threshold   without the baseline
     """
-    part, lists = where[0], where[1]
+    k = row[K]
     order, rest = longs_at(scratch[ORDER]), halves_at(scratch[REST])
     starts, stops = longs_at(scratch[STARTS]), longs_at(scratch[STOPS])
-    columns = longs_at(plan[COLUMN_OF])
     touched = np.int64(0)
     is_open = True  # whether rows that no list has touched yet may be among the best
-    for at in range(lists):
+    for at in range(row[LISTS]):
         if starts[at] == stops[at]:
             continue
         if touched >= k and (is_open or stops[at] - starts[at] > touched):
             threshold = max(threshold, _lowered(_kth_largest(scratch, touched, k), baseline))
         if is_open and rest[at] < threshold:
             is_open = False
-        i = order[at]
-        slot = slots[i]
-        column = columns[slot]
-        _load_row(plan, slot * plan[PARTS] + part, row)
-        norms, lengths = plan[NORMS] + 8 * NORM * column, parts[FIRST_LENGTHS + column]
-        weight = _weight(plan, boosts, slot, i)
+        weight = _load_list(query, parts, order[at], row)
         if is_open:
-            touched = _add_list(row, scratch, norms, lengths, weight, parts[MASK], at, touched)
+            touched = _add_list(row, scratch, weight, at, touched)
         else:
             touched = _keep(scratch, touched, rest[at], threshold)
-            touched = _look_up(row, scratch, norms, lengths, weight, at, touched)
+            touched = _look_up(row, scratch, weight, at, touched)
     if touched > k:
         threshold = max(threshold, _lowered(_kth_largest(scratch, touched, k), baseline))
     return _keep(scratch, touched, 0.0, threshold)
 
 
-@kernel(INT, INTS, INTS, INTS, FLOATS, INT_MATRIX, FLOAT, SCORES, INTS, INT_MATRIX)
-def best(
-    plan: Ints, scratch: Ints, slots: Ints, boosts: Floats, parts: Ints, baseline: float,
-    scores: Any, rowids: Ints, places: Ints,
-) -> int:  # fmt: skip
+@kernel(types.void, HITS, INT, types.float32, INT, INT, INT)
+def _push(hits: Hits, count: int, score: Any, rowid: int, part: int, ordinal: int) -> None:
+    """Put a hit into the heap in the place of the worst, or behind `count` others."""
+    scores, rowids, places = hits
+    size = np.int64(len(scores))
+    at = np.int64(0) if count == size else np.int64(count)
+    scores[at], rowids[at] = score, rowid
+    places[0, at], places[1, at] = part, ordinal
+    if count == size:
+        _sift_hits(scores, rowids, places, size)
+        return
+    while at > 0 and _is_worse(scores, rowids, at, (at - 1) >> 1):
+        _swap(scores, rowids, places, at, (at - 1) >> 1)
+        at = (at - 1) >> 1
+
+
+@kernel(INT, QUERY, INTS, INT_MATRIX, FLOAT, HITS)
+def best(query: Query, scratch: Ints, parts: Ints, baseline: float, hits: Hits) -> int:
     """The best rows for the sum of some slots, best first; returns how many there are.
 
-    slots     int64[n], in the order of the columns, and of the clauses in each
-    boosts    float64[n]; boost times weight is positive
+    query     plan; slots int64[n], in the order of the columns, and of the clauses in each; boosts
+              float64[n]: boost times weight is positive
     baseline  what every row has beside, see `bm25.Variant.baseline`
-    scores    float32[k]     written: the best, (score descending, rowid ascending)
-    rowids    int64[k]       written
-    places    int64[2, k]    written: parts and ordinals
+    hits      written: scores float32[k], (score descending, rowid ascending); rowids int64[k];
+              places int64[2, k], parts and ordinals
     Twin      `index.text.search.search_text`, equal to the bit
     """
+    plan, slots, _ = query
+    scores, rowids, places = hits
     k = np.int64(len(scores))
-    hits = np.int64(0)
-    numbers = scratch[SCRATCH:]  # room for one list's row, and for `where`
-    row, where = numbers[: LIST + 1], numbers[LIST + 1 :]
+    found = np.int64(0)
+    row = scratch[SCRATCH : SCRATCH + WORK]
+    row[K] = k
     window = scratch[WINDOW]
     sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
     order, rest = longs_at(scratch[ORDER]), halves_at(scratch[REST])
     starts, stops = longs_at(scratch[STARTS]), longs_at(scratch[STOPS])
     table = longs_at(plan[TABLE])
     for part in range(plan[PARTS]):
-        lists = _order_lists(plan, slots, boosts, scratch, part)
+        lists = _order_lists(query, scratch, part)
+        row[PART], row[LISTS] = part, lists
         for i in range(lists):
             stops[i] = 0
         for first in range(0, parts[part, SIZE], window):
             threshold = -1.0
-            if hits == k:
+            if found == k:
                 threshold = _lowered(np.float64(scores[0]) - baseline, baseline)
             if lists == 0 or rest[0] < threshold:
                 break
@@ -400,33 +411,20 @@ def best(
                 stops[i] = table[at + COUNT]
                 if end < parts[part, SIZE]:
                     stops[i] = first_at_least(table[at + DOCS], starts[i], stops[i], end)
-            row[LIST] = first
-            where[0], where[1] = part, lists
-            count = _window(
-                plan, slots, boosts, parts[part], scratch, row, where, k, threshold, baseline
-            )
+            row[FIRST] = first
+            count = _window(query, parts[part], scratch, row, threshold, baseline)
             for i in range(count):
                 place = np.int64(touched[i])
                 sums[place] = 0.0
                 ordinal = first + place
-                exact = _exact(plan, slots, boosts, parts[part], part, ordinal)
-                score = np.float32(exact + baseline)
+                score = np.float32(_exact(query, parts[part], part, ordinal) + baseline)
                 rowid = longs_at(parts[part, ROWIDS])[ordinal]
-                if hits == k:
-                    if score < scores[0] or (score == scores[0] and rowid > rowids[0]):
-                        continue
-                    scores[0], rowids[0] = score, rowid
-                    places[0, 0], places[1, 0] = part, ordinal
-                    _sift_hits(scores, rowids, places, hits)
+                is_tied = found == k and score == scores[0] and rowid > rowids[0]
+                if is_tied or (found == k and score < scores[0]):
                     continue
-                at = hits
-                scores[at], rowids[at] = score, rowid
-                places[0, at], places[1, at] = part, ordinal
-                hits += 1
-                while at > 0 and _is_worse(scores, rowids, at, (at - 1) >> 1):
-                    _swap(scores, rowids, places, at, (at - 1) >> 1)
-                    at = (at - 1) >> 1
-    for last in range(hits - 1, 0, -1):
+                _push(hits, found, score, rowid, part, ordinal)
+                found = min(found + 1, k)
+    for last in range(found - 1, 0, -1):
         _swap(scores, rowids, places, 0, last)
         _sift_hits(scores, rowids, places, last)
-    return hits
+    return found

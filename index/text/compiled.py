@@ -291,10 +291,9 @@ class TextPlan:
                     held.append(np.ascontiguousarray(mask, bool))
                     parts[part, self._kernels.search.MASK] = address(held[-1])
         scratch = _scratch(self._window, len(slots), k)
-        count = self._kernels.search.best(
-            self._plan, scratch.numbers, np.array(slots, np.int64), np.array(boosts, np.float64),
-            parts, baseline, scores, rowids, places,
-        )  # fmt: skip
+        query = self._plan, np.array(slots, np.int64), np.array(boosts, np.float64)
+        hits = scores, rowids, places
+        count = self._kernels.search.best(query, scratch.numbers, parts, baseline, hits)
         if len(_spare) < SPARE_SCRATCHES:
             _spare.append(scratch)
         return TextHits(places[0, :count], places[1, :count], rowids[:count], scores[:count], None)

@@ -100,7 +100,7 @@ class FlatLists:
         if first >= last:
             return freqs
         places = self._overflow_at[first:last] - np.uint64(start)
-        if places.max() >= stop - start:
+        if places.max() >= stop - start or (freqs[places] != ESCAPE).any():
             raise CorruptDatabaseError(f"{self._where}: large frequencies are out of order")
         large = freqs.astype(np.uint32)
         large[places] = self._overflow_freqs[first:last]
