@@ -44,9 +44,11 @@ KERNELS = "m2mdb.compute.numba_kernels"
 LIST_KERNELS = "m2mdb.compute.hrm2.kernels"  # imported with them, so that all are there or none
 TEXT_KERNELS = "m2mdb.compute.text_kernels"
 RANKING_KERNELS = "m2mdb.compute.ranking_kernels"
+NARROW_KERNELS = "m2mdb.compute.narrow_kernels"
 SOURCES = (  # that compiled code is made of
     "numba_kernels.py", "lanes.py", "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
-    "hrm2/reference.py", "ranking_kernels.py", "text_kernels.py", "text_lists.py",
+    "hrm2/reference.py", "narrow_kernels.py", "ranking_kernels.py", "text_kernels.py",
+    "text_lists.py",
 )  # fmt: skip
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way
@@ -159,6 +161,7 @@ def _import_kernels() -> ModuleType:
     importlib.import_module(LIST_KERNELS)
     importlib.import_module(TEXT_KERNELS)
     importlib.import_module(RANKING_KERNELS)
+    importlib.import_module(NARROW_KERNELS)
     return importlib.import_module(KERNELS)
 
 

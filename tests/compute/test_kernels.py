@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from m2mdb.compute import reference
 from m2mdb.compute.bound import METRICS, Query
-from m2mdb.compute.loader import LOADER
+from m2mdb.compute.loader import LOADER, NARROW_KERNELS
 
 SHAPES = st.tuples(st.sampled_from((1, 2, 3, 5, 64, 65)), st.sampled_from((1, 2, 15, 16, 17, 384)))
 
@@ -23,6 +24,12 @@ def kernels() -> ModuleType:
     assert LOADER.wait(), LOADER.error
     assert LOADER.module is not None
     return LOADER.module
+
+
+def narrow() -> ModuleType:
+    """The compiled kernels of float16 and int8 rows."""
+    kernels()
+    return importlib.import_module(NARROW_KERNELS)
 
 
 def drawn(seed: int, *shape: int) -> np.ndarray[Any, Any]:
@@ -50,6 +57,26 @@ def test_products_and_distances(shape: tuple[int, int], is_run: bool, seed: int)
     kernels().products(rows, queries, count, places, many)
     twin = reference.products(chosen, queries)
     assert many == pytest.approx(twin, abs=slack, rel=1e-5)
+
+
+def test_every_finite_float16_is_widened_exactly() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16)
+    halves = every[np.isfinite(every.view(np.float16))].reshape(-1, 62)
+    out = np.empty(halves.shape, np.float32)
+
+    narrow().widen_halves(halves, out.view(np.uint32), out)
+
+    twin = halves.view(np.float16).astype(np.float32)
+    assert np.array_equal(out.view(np.uint32), twin.view(np.uint32))  # signs of zeros too
+
+
+def test_every_byte_is_widened_exactly() -> None:
+    rows = np.arange(-128, 128, dtype=np.int8).reshape(16, 16)
+    out = np.empty(rows.shape, np.float32)
+
+    narrow().widen_bytes(rows, out)
+
+    assert np.array_equal(out, rows.astype(np.float32))
 
 
 @settings(max_examples=100, deadline=None)
