@@ -14,7 +14,7 @@ import datetime
 import functools
 from collections.abc import Callable, Sequence
 
-from m2mdb.pager.errors import ProgrammingError
+from m2mdb.pager.errors import PlacedError, ProgrammingError
 from m2mdb.query.affinity import Value
 from m2mdb.query.aggregates import AGGREGATES
 from m2mdb.query.comparison import compare, rank
@@ -56,7 +56,7 @@ def compile_call(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluato
         return _json_call(node, scope, compile)
     function, least, most = FUNCTIONS.get(node.name, (None, 0, None))
     if function is None:
-        raise ProgrammingError(_unknown(node.name))
+        raise PlacedError(_unknown(node.name), node.position)
     _check_count(node, least, most)
     return applied(function, [compile(each, scope) for each in node.arguments])
 
@@ -64,7 +64,8 @@ def compile_call(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluato
 def _check_count(node: FunctionCall, least: int, most: int | None) -> None:
     count = len(node.arguments)
     if count < least or (most is not None and count > most):
-        raise ProgrammingError(f"wrong number of arguments to function {node.name}()")
+        message = f"wrong number of arguments to function {node.name}()"
+        raise PlacedError(message, node.position)
 
 
 def _unknown(name: str) -> str:

@@ -378,20 +378,22 @@ class Statements:
         if first and self.gives_ids:
             verb = "INSERT"
         with_id = not (first and self.gives_ids)
+        # excluded.x is of its column's type here alone, so that upserts take values of that type
+        is_upsert = verb == "INSERT" and with_id and choose.random() < 0.5
         rows = []
         for _ in range(choose.randint(1, 4)):
             row = [str(choose.randint(1, 60))] if with_id else []
             for each in chosen:
                 if choose.random() < 0.3:
                     row.append(self.write.parameter(each.flavour))
-                elif choose.random() < 0.05:
+                elif choose.random() < 0.05 and not is_upsert:
                     row.append(_stored(each.flavour, self.write.any(1)))
                 else:
                     row.append(literal(choose, value(choose, each.flavour)))
             rows.append(f"({', '.join(row)})")
         columns = ", ".join((["id"] if with_id else []) + names)
         sql = f"{verb} INTO {table.name} ({columns}) VALUES {', '.join(rows)}"
-        if verb == "INSERT" and with_id and choose.random() < 0.5:
+        if is_upsert:
             self._nested = True  # a query in SET would see rows of this statement in SQLite
             sql += self._conflict(table)
             self._nested = False

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m2mdb.index.schema import CollectionSchema, Column
-from m2mdb.pager.errors import DataError, NotSupportedError, ProgrammingError
+from m2mdb.pager.errors import DataError, ProgrammingError
 from m2mdb.query.ast import Select
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
@@ -105,7 +105,7 @@ def test_value(text: str, value: object) -> None:
         ("v || 'x'", DataError, "vector"),
         ("max(v, v)", DataError, "cannot be compared"),
         ("CAST(n AS VECTOR(2))", ProgrammingError, "VECTOR"),
-        ("v <=> v", NotSupportedError, "<=>"),
+        ("v <=> 1", DataError, "is not a vector"),
         ("x.n", ProgrammingError, "no such column: x.n"),
         ("nope", ProgrammingError, "no such column: nope"),
         ("count(*)", ProgrammingError, "misuse of aggregate: count()"),

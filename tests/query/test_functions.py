@@ -123,7 +123,8 @@ def test_json_aggregates_keep_nulls_and_json(run: Run) -> None:
     [
         ("lenght('a')", r"no such function: lenght; did you mean length\(\)\?"),
         ("stftime('%Y')", r"did you mean strftime\(\)\?"),
-        ("zzz(1)", r"no such function: zzz$"),
+        ("zzz(1)", r"no such function: zzz \(line 1, column 8\)$"),
+        ("1 + sum(1, 2)", r"arguments to function sum\(\) \(line 1, column 12\)$"),
         ("substr('a')", r"wrong number of arguments to function substr\(\)"),
         ("json_object('a')", "even number of arguments"),
         ("json_array(x'00')", "JSON cannot hold BLOB values"),
