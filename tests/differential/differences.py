@@ -105,17 +105,13 @@ DIFFERENCES = (
 )  # fmt: skip
 
 
-def half_done(made: Made, mine: Outcome, other: Outcome) -> bool:
-    """Whether SQLite may have kept rows of a statement that failed.
+def half_done(mine: Outcome, other: Outcome) -> bool:
+    """Whether SQLite may have kept changes of a statement that failed.
 
-    A STRICT table's check of types stops INSERT OR IGNORE and REPLACE without undoing the rows
-    before it; here a failed statement undoes itself.
+    A STRICT table's check of types stops a statement without undoing what it did to rows before;
+    here a failed statement undoes itself.
     """
-    return (
-        bool(mine.error)
-        and "cannot store" in other.message
-        and bool(re.search("REPLACE|INSERT OR|ON CONFLICT", made.sql))
-    )
+    return bool(mine.error) and "cannot store" in other.message
 
 
 def explanation(made: Made, mine: Outcome, other: Outcome) -> Difference | None:
