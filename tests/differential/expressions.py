@@ -30,7 +30,7 @@ MODIFIERS = ("'+1 day'", "'-1 month'", "'+1 year'", "'start of month'", "'start 
              "'+1.5 months'")  # fmt: skip
 FORMATS = ("%Y-%m-%d", "%H:%M:%S", "%f", "%j", "%J", "%s", "%w", "%W", "%%", "%d/%m/%Y", "%x", "%",
            "week %W", "é%Y")  # fmt: skip
-PRINTF = ("%d", "%5d|", "%-5d|", "%05d", "%+d", "%x", "%X", "%o", "%s", "%10s|", "%-4s|", "%!.2s",
+PRINTF = ("%d", "%5d|", "%-5d|", "%05d", "%+d", "%x", "%X", "%o", "%s", "%!10s|", "%-!4s|", "%!.2s",
           "%f", "%.1f", "%8.2f", "%e", "%g", "%.3g", "%c", "%q", "%Q", "%w", "%%", "%u", "%i",
           "% d", "%,d", "%#x", "%!.15g", "%.0f", "%5.1f|", "%-8.1f|", "%08.2f")  # fmt: skip
 QUOTED = ("small", "real", "text", "blob")
