@@ -266,7 +266,7 @@ def _whole_codes(array: Array) -> Codes | None:
     low, high = int(present.min()), int(present.max())
     if high - low > 4 * len(values) + ROOM:
         return None
-    codes = values.astype(np.int64) - (low - 1)
+    codes = values.astype(np.int64) - low + 1
     if nulls is not None:
         codes[nulls] = 0
     given = _given(array.type)

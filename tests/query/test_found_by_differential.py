@@ -138,6 +138,17 @@ def test_a_constant_where_spares_no_padded_row(filled: Run, kind: str) -> None:
     assert len(filled(f"SELECT y.id {rows} WHERE 1")) == (3 if kind == "RIGHT" else 4)
 
 
+def test_groups_of_the_least_integer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GROUP BY over arrays raised OverflowError."""
+    monkeypatch.setattr("m2mdb.query.vectorised.LEAST_ROWS", 1)
+    run("CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER)")
+    run("INSERT INTO t (a) VALUES (?), (?), (?), (NULL)", (-(2**63), -(2**63) + 1, -(2**63)))
+
+    assert run("SELECT a, count(*) FROM t GROUP BY a") == [
+        (None, 1), (-(2**63), 2), (-(2**63) + 1, 1)
+    ]  # fmt: skip
+
+
 def test_coalesce_evaluates_what_it_needs(run: Run) -> None:
     """It evaluated all of its arguments, and so met an overflow that nobody asked for."""
     assert run("SELECT coalesce(1, abs(-9223372036854775808))") == [(1,)]
