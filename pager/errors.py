@@ -85,8 +85,8 @@ class ProgrammingError(DatabaseError):
     """Bad statement: syntax, an unknown name, a wrong number of parameters."""
 
 
-class PlacedError(ProgrammingError):
-    """A bad statement, and the position in its text; whoever has the text tells the place."""
+class PlacedFault(ProgrammingError):
+    """Within the language: a bad statement, and where; who has the text tells the place."""
 
     def __init__(self, message: str, position: int) -> None:
         super().__init__(message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from m2mdb.pager.errors import DataError, PlacedError
+from m2mdb.pager.errors import DataError, PlacedFault
 from m2mdb.query import extensions
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, apply_numeric, to_number, to_text
 from m2mdb.query.comparison import sort_key
@@ -131,5 +131,5 @@ def is_aggregate(node: FunctionCall) -> bool:
         wrong = count != 1
     if wrong or (node.star and node.name != "count"):
         message = f"wrong number of arguments to function {node.name}()"
-        raise PlacedError(message, node.position)
+        raise PlacedFault(message, node.position)
     return True

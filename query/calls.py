@@ -14,7 +14,7 @@ import datetime
 import functools
 from collections.abc import Callable, Sequence
 
-from m2mdb.pager.errors import PlacedError, ProgrammingError
+from m2mdb.pager.errors import PlacedFault, ProgrammingError
 from m2mdb.query.affinity import Value
 from m2mdb.query.aggregates import AGGREGATES
 from m2mdb.query.comparison import compare, rank
@@ -56,7 +56,7 @@ def compile_call(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluato
         return _json_call(node, scope, compile)
     function, least, most = FUNCTIONS.get(node.name, (None, 0, None))
     if function is None:
-        raise PlacedError(_unknown(node.name), node.position)
+        raise PlacedFault(_unknown(node.name), node.position)
     _check_count(node, least, most)
     return applied(function, [compile(each, scope) for each in node.arguments])
 
@@ -65,7 +65,7 @@ def _check_count(node: FunctionCall, least: int, most: int | None) -> None:
     count = len(node.arguments)
     if count < least or (most is not None and count > most):
         message = f"wrong number of arguments to function {node.name}()"
-        raise PlacedError(message, node.position)
+        raise PlacedFault(message, node.position)
 
 
 def _unknown(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import PlacedError
+from m2mdb.pager.errors import PlacedFault
 from m2mdb.query.ast import Compound, Query, Values
 from m2mdb.query.comparison import fold_of, rank, sort_key
 from m2mdb.query.correlation import Level
@@ -75,7 +75,7 @@ class CompoundPlan(Plan):
         for side in (self._left, self._right):
             self.tables.extend(side.all_tables())
         if len(self._left.columns()[0]) != len(self._right.columns()[0]):
-            raise PlacedError(
+            raise PlacedFault(
                 f"SELECTs to the left and right of {self._operator} do not have the same number of "
                 f"result columns: {len(self._left.columns()[0])} and "
                 f"{len(self._right.columns()[0])}",
@@ -192,7 +192,7 @@ def _term(node: Expression, number: int, sides: Named) -> tuple[int, Any]:
     width = len(sides[0][0])
     if isinstance(node, Literal) and type(node.value) is int:
         if not 1 <= node.value <= width:
-            raise PlacedError(
+            raise PlacedFault(
                 f"ORDER BY {node.value} is out of range - should be between 1 and {width}",
                 node.position,
             )
@@ -206,6 +206,6 @@ def _term(node: Expression, number: int, sides: Named) -> tuple[int, Any]:
             if each is not None and each == node:
                 return index, fold
     ordinal = _ORDINALS.get(number, f"{number}th")
-    raise PlacedError(
+    raise PlacedFault(
         f"{ordinal} ORDER BY term does not match any column in the result set", node.position
     )

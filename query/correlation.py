@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import PlacedError
+from m2mdb.pager.errors import PlacedFault
 from m2mdb.query.affinity import AFFINITIES, APPLY, NONE
 from m2mdb.query.comparison import conversions, member
 from m2mdb.query.nodes import Collate, ColumnRef, Expression, In, Node, Subquery
@@ -194,7 +194,7 @@ class Level:
         plan, outer = self._planned(node)
         width = len(plan.columns()[0])
         if form != "exists" and width != 1:
-            raise PlacedError(f"sub-select returns {width} columns - expected 1", node.position)
+            raise PlacedFault(f"sub-select returns {width} columns - expected 1", node.position)
         if not outer.references:
             return node
         if (plan, form) not in self._plan.correlated:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import InterfaceError, NotSupportedError, PlacedError, ProgrammingError
+from m2mdb.pager.errors import InterfaceError, NotSupportedError, PlacedFault, ProgrammingError
 from m2mdb.query import ddl
 from m2mdb.query.ast import (
     AlterCollection,
@@ -132,7 +132,7 @@ def planned(statement: Statement, view: View, count: int) -> Plan:
             return plan_statement(statement, view, count)
         with planning(view.database):
             return plan_statement(authorized(view, statement), view, count)
-    except PlacedError as fault:
+    except PlacedFault as fault:
         if not statement.text:
             raise
         raise ProgrammingError(placed(str(fault), statement.text, fault.position)) from None

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from m2mdb.pager.errors import PlacedError
+from m2mdb.pager.errors import PlacedFault
 from m2mdb.query import arithmetic, extensions, jsonpath
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, cast, cast_type, truth
 from m2mdb.query.aggregates import is_aggregate
@@ -237,17 +237,17 @@ def _case_test(
 
 def _call(node: FunctionCall, scope: Scope) -> Evaluator:
     if is_aggregate(node):
-        raise PlacedError(f"misuse of aggregate: {node.name}()", node.position)
+        raise PlacedFault(f"misuse of aggregate: {node.name}()", node.position)
     if node.star or node.distinct:
         mark = "*" if node.star else "DISTINCT"
-        raise PlacedError(f"wrong use of {mark} in function {node.name}()", node.position)
+        raise PlacedFault(f"wrong use of {mark} in function {node.name}()", node.position)
     count = len(node.arguments)
     own = extensions.function(node.name, count)
     if own is not None:
         return applied(own.call, [compile_expression(each, scope) for each in node.arguments])
     if extensions.known_name(node.name) and node.name not in function_names():
         message = f"wrong number of arguments to function {node.name}()"
-        raise PlacedError(message, node.position)
+        raise PlacedFault(message, node.position)
     return compile_call(node, scope, compile_expression)
 
 

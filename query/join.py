@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.pager.errors import NotSupportedError, PlacedError
+from m2mdb.pager.errors import NotSupportedError, PlacedFault
 from m2mdb.query.access import SPARSE
 from m2mdb.query.affinity import APPLY, NONE, truth
 from m2mdb.query.comparison import conversions
@@ -353,7 +353,7 @@ class JoinSource:
                 pool.append(term)
                 continue
             if tables and max(tables) > step.number:
-                raise PlacedError("ON clause references tables to its right", term.position)
+                raise PlacedFault("ON clause references tables to its right", term.position)
             step.terms.append(term)
 
     def _equality(self, step: Step, name: str) -> Expression:
@@ -505,7 +505,7 @@ def _flatten(source: Source, context: Context, leaves: list[Leaf], steps: list[S
         if join.kind == "natural":
             if join.on is not None or using:
                 words = "a NATURAL join may not have an ON or USING clause"
-                raise PlacedError(words, join.position)
+                raise PlacedFault(words, join.position)
             using = _shared_names(leaves)
         steps.append(Step(len(leaves) - 1, join, using))
 
@@ -527,14 +527,14 @@ def _merged(leaves: Sequence[Leaf], steps: Sequence[Step]) -> dict[str, Merged]:
                 if leaves[number].schema.position(name) is not None
             ]
             if not owners or leaves[step.number].schema.position(name) is None:
-                raise PlacedError(
+                raise PlacedFault(
                     f"cannot join using column {name} - column not present in both tables",
                     step.position,
                 )
             known = merged.get(name.lower())
             if known is None:
                 if len(owners) > 1:
-                    raise PlacedError(f"ambiguous reference to {name} in USING()", step.position)
+                    raise PlacedFault(f"ambiguous reference to {name} in USING()", step.position)
                 known = merged[name.lower()] = Merged(owners[0])
             known.tables.append(step.number)
             known.is_padded = known.is_padded or step.kind in ("right", "full")

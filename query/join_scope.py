@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from m2mdb.index.schema import closest
-from m2mdb.pager.errors import PlacedError
+from m2mdb.pager.errors import PlacedFault
 from m2mdb.query.joined import Layout
 from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Star
 from m2mdb.query.scope import RowScope, Slot, Subqueries
@@ -72,14 +72,14 @@ class JoinScope(RowScope):
             return owners[0], -1 if column is None else column
         shown = f"{reference.table}.{reference.name}" if reference.table else reference.name
         if owners:
-            raise PlacedError(f"ambiguous column name: {shown}", reference.position)
+            raise PlacedFault(f"ambiguous column name: {shown}", reference.position)
         if reference.name.lower() == "rowid":
             tables = self._named(reference.table)
             if len(tables) == 1:
                 return tables[0], -1
             if tables:
-                raise PlacedError(f"ambiguous column name: {shown}", reference.position)
-        raise PlacedError(f"no such column: {shown}{self._hint(reference)}", reference.position)
+                raise PlacedFault(f"ambiguous column name: {shown}", reference.position)
+        raise PlacedFault(f"no such column: {shown}{self._hint(reference)}", reference.position)
 
     def _named(self, table: str | None) -> list[int]:
         """The tables that a name before a point may mean."""
@@ -147,7 +147,7 @@ class JoinScope(RowScope):
         tables = self._named(star.table)
         if not tables:
             names = ", ".join(leaf.name or "a query without a name" for leaf in self.leaves)
-            raise PlacedError(
+            raise PlacedFault(
                 f"no such collection in the statement: {star.table}; it reads {names}",
                 star.position,
             )

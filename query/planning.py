@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from m2mdb.pager.errors import NotSupportedError, PlacedError
+from m2mdb.pager.errors import NotSupportedError, PlacedFault
 
 if TYPE_CHECKING:
     from m2mdb.index.view import View
@@ -56,7 +56,7 @@ class Planner:
         for table in tables:
             name = table.name.lower()
             if name in seen:
-                raise PlacedError(f"duplicate WITH table name: {table.name}", table.position)
+                raise PlacedFault(f"duplicate WITH table name: {table.name}", table.position)
             seen.add(name)
             known = dict(planner.common)
             known[name] = Common(table, planner, (view, count))
@@ -96,7 +96,7 @@ class Common:
     def _made(self) -> Plan:
         table = self._table
         if self._is_open:
-            raise PlacedError(f"circular reference: {table.name}", table.position)
+            raise PlacedFault(f"circular reference: {table.name}", table.position)
         itself = dict(self._planner.common)
         itself[table.name.lower()] = self
         outer = self._planner.outer
@@ -110,7 +110,7 @@ class Common:
         self.is_correlated = outer is not None and len(outer.references) > taken
         own = plan.columns()[0]
         if table.columns and len(table.columns) != len(own):
-            raise PlacedError(
+            raise PlacedFault(
                 f"table {table.name} has {len(own)} values for {len(table.columns)} columns",
                 table.position,
             )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from m2mdb.index.schema import CollectionSchema
-from m2mdb.pager.errors import PlacedError, ProgrammingError
+from m2mdb.pager.errors import PlacedFault, ProgrammingError
 from m2mdb.query.nodes import ColumnRef, Expression, Star, Subquery
 
 ROWID = -1
@@ -101,9 +101,9 @@ class RowScope:
         """The place of a name's value; ProgrammingError: no such column."""
         schema = self.schema
         if schema is None:
-            raise PlacedError(f"no such column: {reference.name}", reference.position)
+            raise PlacedFault(f"no such column: {reference.name}", reference.position)
         if reference.table is not None and reference.table.lower() != self.name:
-            raise PlacedError(
+            raise PlacedFault(
                 f"no such column: {reference.table}.{reference.name}; the statement reads "
                 f"{self.name or 'a query without a name'}",
                 reference.position,
@@ -119,7 +119,7 @@ class RowScope:
         try:
             schema.column(reference.name)
         except ProgrammingError as problem:
-            raise PlacedError(str(problem), reference.position) from None
+            raise PlacedFault(str(problem), reference.position) from None
         raise AssertionError("column() found what position() did not")
 
     def has(self, reference: ColumnRef) -> bool:
@@ -149,9 +149,9 @@ class RowScope:
         """
         schema = self.schema
         if schema is None or not schema.columns:
-            raise PlacedError("* needs a collection in FROM", star.position)
+            raise PlacedFault("* needs a collection in FROM", star.position)
         if star.table is not None and star.table.lower() != self.name:
-            raise PlacedError(f"no such collection in the statement: {star.table}", star.position)
+            raise PlacedFault(f"no such collection in the statement: {star.table}", star.position)
         return [
             (column.name, ColumnRef(column.name, None, star.position)) for column in schema.columns
         ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import NotSupportedError, PlacedError, ProgrammingError
+from m2mdb.pager.errors import NotSupportedError, PlacedFault, ProgrammingError
 from m2mdb.query.access import Access
 from m2mdb.query.bound import bound_view
 from m2mdb.query.estimates import Figures
@@ -89,7 +89,7 @@ def leaf_of(source: Source | None, context: Context) -> Leaf:
     common = context.planner.common.get(source.name.lower())
     if common is not None:
         if source.as_of is not None:
-            raise PlacedError(f"{source.name} AS OF: a table of WITH has no past", source.position)
+            raise PlacedFault(f"{source.name} AS OF: a table of WITH has no past", source.position)
         return _common(source, common, context)
     return _collection(source, context)
 
@@ -100,14 +100,14 @@ def _collection(source: TableName, context: Context) -> Leaf:
     title = source.alias or name
     if system is not None:
         if source.as_of is not None:
-            raise PlacedError(
+            raise PlacedFault(
                 f"{name} AS OF: a system table shows the present alone", source.position
             )
         return Leaf(lambda view, bindings: system_view(view, name), system, source.alias, title)
     try:
         collection = context.view.collection(name)
     except ProgrammingError as problem:
-        raise PlacedError(str(problem), source.position) from None
+        raise PlacedFault(str(problem), source.position) from None
     schema, lower = collection.schema, name.lower()
     title = source.alias or schema.name
     if source.as_of is None:
