@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from m2mdb.index import drift, maintenance, retention
+from m2mdb.index import drift, generated, maintenance, retention
 from m2mdb.index.absent import AlteredSegment
 from m2mdb.index.ddl import add_text_lists
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
@@ -63,6 +63,8 @@ def rename_column(write: WriteView, collection: str, name: str, new_name: str) -
     for info in indexes:
         if info.column.lower() == old.lower():
             info.column = new_name
+    for column in columns:
+        generated.renamed(column, old, new_name)
     _replace(write, view, _schema(view, columns, indexes))
 
 
@@ -83,6 +85,7 @@ def add_column(write: WriteView, collection: str, column: Column) -> None:
             f"{where}: cannot add a NOT NULL column with default value NULL to rows that are there"
         )
     schema = _schema(view, [*view.schema.columns, column], view.schema.indexes)
+    generated.settle(write.database, schema, [column])
     maintenance.flush(write, view)
     entry = view.entry.copy()
     column.id = entry.next_column
@@ -97,6 +100,8 @@ def add_column(write: WriteView, collection: str, column: Column) -> None:
         view = write.collection(collection)
         added = view.schema.columns[view.schema.column(column.name)]
         add_text_lists(write, view, added, view.schema.indexes, options)
+    if column.generated is not None:
+        generated.fill(write, collection, column)
 
 
 def drop_column(write: WriteView, collection: str, name: str) -> None:
@@ -110,6 +115,7 @@ def drop_column(write: WriteView, collection: str, name: str) -> None:
     where = f"cannot drop column {column.name} of {view.schema.name}"
     if column.is_key:
         raise ProgrammingError(f"{where}: {'PRIMARY KEY' if column.primary_key else 'UNIQUE'}")
+    generated.check_droppable(view.schema, column.name)
     if len(view.schema.columns) == 1:
         raise ProgrammingError(f"{where}: no other columns exist")
     for info in view.schema.indexes:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import clustering, maintenance, retention, secondary
+from m2mdb.index import clustering, generated, maintenance, retention, secondary
 from m2mdb.index.catalog import CollectionEntry, remove_entry
 from m2mdb.index.description import describe_segment, put_description
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, check_name
@@ -30,6 +30,7 @@ def create_collection(write: WriteView, schema: CollectionSchema, next_rowid: in
     for column in schema.columns:
         if column.fulltext is not None:
             check_text_options(write, column.fulltext)
+    generated.settle(write.database, schema, schema.columns)
     entry = CollectionEntry(write.catalog.next_id, schema)
     for number, column in enumerate(schema.columns, 1):
         column.id, column.since = number, 0

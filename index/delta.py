@@ -164,7 +164,7 @@ class DeltaMirror:
         self._ended = array("q")
         self._previous: list[int] = []
         self._latest: dict[int, int] = {}
-        self._keys: dict[int, dict[Any, int]] = {i: {} for i in schema.key_columns}
+        self._keys: dict[int, dict[Any, int]] = {i: {} for i in schema.hashed_columns}
         self._postings: dict[int, DeltaPostings] = {}
         self.commits: list[int] = []  # the commit that wrote each version
         self.ends: dict[int, int] = {}  # the commit that ended a version, of those that ended
@@ -300,6 +300,10 @@ class DeltaMirror:
         if self.sequences[entry] < end and self._ended[entry] >= end:
             return self._rowids[entry]
         return None if end >= self.end else self._find_slowly(column, value, end)
+
+    def entry_with(self, column: int, value: Any) -> int | None:
+        """The newest version, live or not, whose hashed column has this value (GE3)."""
+        return self._keys[column].get(value)
 
     def _find_slowly(self, column: int, value: Any, end: int) -> int | None:
         """A key may have moved from row to row: an older version can be the one that counts."""

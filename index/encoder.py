@@ -6,7 +6,7 @@ stores only an encoder's name, model id, fingerprint and dimensions, never its c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ class Encoder(Protocol):
     """Texts to vectors.
 
     `fingerprint` changes whenever the same text would give another vector; `model_id` names the
-    model for people.
+    model for people. An encoder that has `encode_queries` too, of the same shape, is asked by it
+    for what FOR searches.
     """
 
     @property
@@ -38,3 +39,11 @@ class Encoder(Protocol):
     def encode(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
         """float32 of shape (len(texts), dimensions), C-contiguous, finite, owned by the caller."""
         ...
+
+
+Encoders = Callable[[str, int], Encoder | None]  # by name and dimension; None: there is none
+
+
+def no_encoders(name: str, dimension: int) -> Encoder | None:
+    """What a database knows that no program has given encoders."""
+    return None

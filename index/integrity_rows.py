@@ -240,7 +240,8 @@ def _check_rows(
             continue
         values = segment.values(column)
         expected: list[Any] = []
-        if index in collection.schema.key_columns:
+        is_hashed = index in collection.schema.hashed_columns and segment.has("hashes", column.id)
+        if is_hashed or index in collection.schema.key_columns:
             expected += hash_parts(column, values)
         if column.fulltext is not None:
             if parse_options(column.fulltext).is_lasting:

@@ -117,7 +117,7 @@ def write_segment(
     for index, column in enumerate(entry.schema.columns):
         values = stored[index]
         parts.extend(column_parts(column, values))
-        if index in entry.schema.key_columns:
+        if index in entry.schema.hashed_columns:
             assert isinstance(values, list)
             parts.extend(hash_parts(column, values))
         if column.fulltext is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import maintenance, secondary
+from m2mdb.index import generated, maintenance, secondary
 from m2mdb.index.collection import CollectionView, Place
 from m2mdb.index.constraints import check_not_null, find_conflicts
 from m2mdb.index.limits import check_values
@@ -107,6 +107,7 @@ class CollectionWriter:
             given[schema.column(name)] = values
         if len(given) != len(columns):
             raise DataError(f"a column of {self.name} is given twice: {', '.join(columns)}")
+        generated.refuse_given(self._write.database, schema, given)
         stored: list[StoredColumn] = []
         for index, column in enumerate(schema.columns):
             self._write.database.check_interrupted()
@@ -117,7 +118,15 @@ class CollectionWriter:
             else:
                 default = store_scalar(column, column.default, self.name)
                 stored.append([default] * count)
+        self._generate(stored, [i for i in schema.generated_columns if i not in given])
         return stored
+
+    def _generate(self, stored: list[StoredColumn], wanted: list[int]) -> None:
+        """Encode the sources of generated columns, whose place in `stored` is kept."""
+        schema = self.view.schema
+        for index in wanted:
+            texts = stored[generated.source_of(schema, index)]
+            stored[index] = generated.vectors_for(self._write, self.view, index, texts)
 
     def _assign_rowids(
         self, stored: list[StoredColumn], count: int, named: list[int | None] | None = None
@@ -294,6 +303,7 @@ class CollectionWriter:
         """All columns of the rows in stored form, the changed ones new."""
         schema = self.view.schema
         parts = self.view.parts()
+        generated.refuse_given(self._write.database, schema, changed)
         stored: list[StoredColumn] = []
         for index, column in enumerate(schema.columns):
             self._write.database.check_interrupted()
@@ -307,6 +317,10 @@ class CollectionWriter:
                     stored.append(store_column(column, old, len(old), self.name))
                 else:
                     stored.append(old)
+        self._generate(stored, [
+            i for i in schema.generated_columns
+            if i not in changed and generated.source_of(schema, i) in changed
+        ])  # fmt: skip
         return stored
 
     def _move_rows(self, rowids: list[int], stored: list[StoredColumn]) -> int:

@@ -61,6 +61,7 @@ from m2mdb.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from m2mdb.collection import Collection
+    from m2mdb.encoder_registry import FunctionEncoder
     from m2mdb.encoders import HashingEncoder
     from m2mdb.hits import Hit, Hits
     from m2mdb.index.receipts import Receipt
@@ -131,6 +132,7 @@ __all__ = [
     "Date",
     "DateFromTicks",
     "Error",
+    "FunctionEncoder",
     "HashingEncoder",
     "Hit",
     "Hits",
@@ -165,6 +167,7 @@ __all__ = [
 
 _LATER = {
     "Collection": "m2mdb.collection",
+    "FunctionEncoder": "m2mdb.encoder_registry",
     "HashingEncoder": "m2mdb.encoders",
     "Hit": "m2mdb.hits",
     "Hits": "m2mdb.hits",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import pyarrow
 
     from m2mdb.cursor import Description, Parameters, RowFactory
-    from m2mdb.index.encoder import Encoder
+    from m2mdb.encoder_registry import Encoders
     from m2mdb.index.text.analysis import Tokenizer
     from m2mdb.query.extensions import Aggregate
 
@@ -94,7 +94,7 @@ def connect(
     uri: bool = True,
     page_size: int = 4096,
     compute: str = "auto",
-    encoders: Mapping[str, Encoder] | None = None,
+    encoders: Encoders | None = None,
     synchronous: Literal["full", "normal", "off"] = "full",
     untrusted: bool = False,
     detect_types: int = 0,

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from m2mdb.cursor import Cursor, Parameters, RowFactory
+from m2mdb.encoder_registry import Registry, as_named
 from m2mdb.hooks import Hooks
 from m2mdb.pager import errors
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from m2mdb.collection import Collection
+    from m2mdb.encoder_registry import Encoders
     from m2mdb.index.database import Database, Reading
     from m2mdb.index.encoder import Encoder
     from m2mdb.index.view import View, WriteView
@@ -78,7 +80,7 @@ class Connection(Hooks):
         database: Database,
         path: str,
         *,
-        encoders: Mapping[str, Encoder] | None = None,
+        encoders: Encoders | None = None,
         thread: int | None = None,
         detect_types: int = 0,
     ) -> None:
@@ -87,7 +89,9 @@ class Connection(Hooks):
         self.lock = threading.RLock()
         self.row_factory: RowFactory | None = None
         self.total_changes = 0
-        self.encoders = dict(encoders or {})
+        self.encoders = as_named(encoders)
+        self.registry = Registry(self.encoders)
+        database.encoders = self.registry
         self.conditions: dict[Any, Any] = {}  # compiled ones of `Collection.search`
         self.shapes: dict[Any, Any] = {}  # searches of it, checked but for their vectors
         self.database: Database | None = database  # None: closed, or inherited through fork
@@ -500,21 +504,12 @@ class Connection(Hooks):
         return Collection(self, name)
 
     def encoder(self, name: str, dimensions: int | None = None) -> Encoder:
-        """A registered encoder by its name, or the built-in `hashing` one.
+        """A registered encoder by its name, the built-in `hashing`, or `scheme:NAME` of a model.
 
         Raises ProgrammingError where there is none of that name, DataError where its dimension
         is not the one wanted.
         """
-        found = self.encoders.get(name)
-        if found is None:
-            from m2mdb.encoders import DEFAULT_DIMENSIONS, built_in
-
-            return built_in(name, dimensions or DEFAULT_DIMENSIONS)
-        if dimensions is not None and found.dimensions != dimensions:
-            raise errors.DataError(
-                f"encoder {name!r} has dimension {found.dimensions}, wanted is {dimensions}"
-            )
-        return found
+        return self.registry.named(name, dimensions)
 
 
 def declarations_of(name: str, schema: object) -> list[tuple[str, str]]:

@@ -8,8 +8,10 @@
     CREATE INDEX … USING btree …;
     COMMIT;
 
-Text indexes come before the rows, which are then indexed as they are written, B-tree indexes after
-them, so that they are built at once. Values are written so that they are read back bit for bit:
+Where a VECTOR column is generated, `PRAGMA give_generated = 1` lets the transaction bring the
+vectors along, so that loading needs no encoder. Text indexes come before the rows, which are then
+indexed as they are written, B-tree indexes after them, so that they are built at once. Values are
+written so that they are read back bit for bit:
 
     INTEGER, TIMESTAMP   the number (of microseconds)
     REAL                 the shortest decimal that is the same float; 1e999 for infinity
@@ -118,6 +120,11 @@ def definition(column: Column, *, with_fulltext: bool = True) -> str:
     words = [quoted(column.name), _type(column)]
     if column.is_vector:
         words.append(f"METRIC {column.metric}")
+    if column.generated is not None:
+        of = column.generated
+        options = {"model": of["model"], "fingerprint": of["fingerprint"]}
+        words.append(f"FROM {quoted(of['from'])} ENCODER {_text(of['encoder'])}")
+        words.append(_options(options, "(", ")"))
     if column.primary_key:
         words.append("PRIMARY KEY")
     if column.unique:
@@ -305,6 +312,8 @@ def statements(
     yield "BEGIN TRANSACTION;"
     if names is None:
         yield from _settings(view)
+    if any(view.collection(name).schema.generated_columns for name in wanted):
+        yield "PRAGMA give_generated = 1;"
     for name in dict.fromkeys(wanted):
         collection = view.collection(name)
         schema = collection.schema

@@ -66,14 +66,17 @@ class HashingEncoder:
                 f"hashing encoder: dimension {dimensions} is not in 1..{MAX_DIMENSIONS}"
             )
         self.dimensions = dimensions
+        self._fingerprint = ""
         self._words: dict[str, tuple[Integers, Integers]] = {}
         self._lock = threading.Lock()
 
     @property
     def fingerprint(self) -> str:
         """A digest over the vectors of a few fixed texts."""
-        probe = self.encode(["", "The quick brown fox jumps over the lazy dog", "naïve ΣΑΣ 42"])
-        return xxhash.xxh3_64_hexdigest(probe.astype("<f4").tobytes())
+        if not self._fingerprint:
+            probe = self.encode(["", "The quick brown fox jumps over the lazy dog", "naïve ΣΑΣ 42"])
+            self._fingerprint = xxhash.xxh3_64_hexdigest(probe.astype("<f4").tobytes())
+        return self._fingerprint
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, float32 of shape (len(texts), dimensions).

@@ -19,8 +19,8 @@ from m2mdb.pager.errors import (
 )
 
 if TYPE_CHECKING:
+    from m2mdb.encoder_registry import Encoders
     from m2mdb.index.database import Database
-    from m2mdb.index.encoder import Encoder
     from m2mdb.index.text.analysis import Tokenizer
     from m2mdb.pager.vfs import Vfs
 
@@ -39,7 +39,7 @@ def connect(
     uri: bool = True,
     page_size: int = 4096,
     compute: str = "auto",
-    encoders: Mapping[str, Encoder] | None = None,
+    encoders: Encoders | None = None,
     synchronous: Literal["full", "normal", "off"] = "full",
     untrusted: bool = False,
     detect_types: int = 0,
@@ -54,7 +54,9 @@ def connect(
     uri                names that start with `file:` are URIs
     page_size          bytes of a page of a new file
     compute            kernels: "auto", "numpy" or "numba"
-    encoders           encoders by name; "hashing" is always there
+    encoders           by the names that generated columns give them (ENCODER 'name'): encoders,
+                       callables, or texts such as "sentence-transformers:NAME" (see
+                       `m2mdb.encoder_registry`); "hashing" is always there
     synchronous        "full" (durable at each commit), "normal" (at checkpoints) or "off"
     untrusted          the file came from someone else: it must be there, is read without a map,
                        kept within tighter limits, and checked whole before the first row is read

@@ -167,7 +167,7 @@ def _insert(
     if alias is not None:
         del given["rowid"]  # the column has them
     try:
-        connection.write(lambda write: write.insert(name, given, len(rowids)))
+        connection.write(lambda write: _write(write, name, given, len(rowids)))
         return len(rowids)
     except (IntegrityError, DataError):
         if len(rowids) == 1:
@@ -177,6 +177,11 @@ def _insert(
         _insert(connection, name, rowids[some], {key: each[some] for key, each in columns.items()})
         for some in (slice(0, half), slice(half, None))
     )
+
+
+def _write(write: WriteView, name: str, given: dict[str, list[Any]], count: int) -> None:
+    write.database.give_generated = True  # until this transaction ends: no encoder is needed
+    write.insert(name, given, count)
 
 
 # ------------------------------------------------------------------------- for people

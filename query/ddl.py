@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def create_collection(write: WriteView, statement: CreateCollection) -> None:
     """CREATE COLLECTION.
 
-    Raises ProgrammingError: the name is taken, a column that cannot be. NotSupportedError:
-    generated columns, TENSOR, WITH.
+    Raises ProgrammingError: the name is taken, a column that cannot be, an encoder that is not
+    there. NotSupportedError: TENSOR, WITH.
     """
     if statement.if_not_exists and statement.name.lower() in write.catalog.by_name:
         return
@@ -53,8 +53,6 @@ def create_collection(write: WriteView, statement: CreateCollection) -> None:
 
 def _column(definition: ColumnDef, collection: str) -> Column:
     where = f"column {definition.name} of {collection}"
-    if definition.generated_from is not None or definition.encoder is not None:
-        raise NotSupportedError(f"{where}: generated columns are not built yet")
     words = definition.type_name.upper().split()
     if words[:1] == ["TENSOR"]:
         raise NotSupportedError(f"{where}: TENSOR is not built yet")
@@ -66,6 +64,8 @@ def _column(definition: ColumnDef, collection: str) -> Column:
     }
     if words[:1] == ["VECTOR"]:
         return _vector(definition, options, where)
+    if definition.generated_from is not None:
+        raise ProgrammingError(f"{where}: FROM … ENCODER belongs to VECTOR columns")
     if definition.metric is not None:
         raise ProgrammingError(f"{where}: METRIC belongs to VECTOR columns")
     if definition.default is not None:
@@ -88,7 +88,24 @@ def _vector(definition: ColumnDef, options: dict[str, Any], where: str) -> Colum
     dtype = str(arguments[1]).lower() if len(arguments) == 2 else "f32"
     metric = (definition.metric or "cosine").lower()
     return Column(definition.name, "VECTOR", dimension=arguments[0], dtype=dtype, metric=metric,
-                  **options)  # fmt: skip
+                  generated=_generated(definition, where), **options)  # fmt: skip
+
+
+def _generated(definition: ColumnDef, where: str) -> dict[str, str] | None:
+    """`FROM source ENCODER 'name' [(model = 'id', fingerprint = 'digest')]`; the options are what
+    a dump says of vectors that it brings along.
+    """
+    if definition.generated_from is None or definition.encoder is None:
+        return None
+    options = option_values(definition.encoder_options, f"{where}, ENCODER")
+    if options and set(options) != {"model", "fingerprint"}:
+        raise ProgrammingError(
+            f"{where}: ENCODER takes model and fingerprint, both or none, not {', '.join(options)}"
+        )
+    for name, value in options.items():
+        if not isinstance(value, str) or not value:
+            raise ProgrammingError(f"{where}: ENCODER {name} = {value!r}; expected a text")
+    return {"from": definition.generated_from, "encoder": definition.encoder, **options}
 
 
 def _fulltext(options: Sequence[Option] | None, where: str) -> dict[str, Any] | None:

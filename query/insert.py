@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.generated import source_of
 from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import IntegrityError, NotSupportedError, ProgrammingError
 from m2mdb.query.affinity import truth
@@ -120,10 +121,12 @@ class InsertPlan(WritePlan):
         if action not in ("ignore", "replace"):
             return given, count
         spared = np.zeros(count, bool)
-        for column in self.schema.columns:
+        for index, column in enumerate(self.schema.columns):
             if not column.not_null:
                 continue
             values = given.get(column.name)
+            if column.generated is not None and values is None:
+                values = given.get(self.schema.columns[source_of(self.schema, index)].name)
             if values is None:
                 values = [column.default] * count
             elif action == "replace" and column.default is not None:
@@ -175,12 +178,12 @@ class InsertPlan(WritePlan):
 
 
 def _column_names(schema: CollectionSchema, names: Sequence[str] | None) -> list[str]:
-    """The columns that values are given for, as the schema spells them.
+    """The columns that values are given for, as the schema spells them: all but generated ones.
 
     Raises ProgrammingError: an unknown column, one named twice.
     """
     if names is None:
-        return [column.name for column in schema.columns]
+        return [column.name for column in schema.columns if column.generated is None]
     alias = "rowid" if schema.rowid_alias is None else schema.columns[schema.rowid_alias].name
     found = [
         alias if name.lower() == "rowid" else schema.columns[schema.column(name)].name
@@ -298,6 +301,8 @@ class _Upsert:
     def _check_nulls(self, given: dict[str, Any]) -> None:
         """NULL in a NOT NULL column is an error even where the row would not be inserted."""
         for column in self._schema.columns:
+            if column.generated is not None:
+                continue  # it is NULL where its source is, which the writer refuses
             if column.not_null and given.get(column.name, column.default) is None:
                 raise IntegrityError(
                     f"NOT NULL constraint failed: {self._schema.name}.{column.name}"

@@ -490,12 +490,12 @@ class ColumnDef(Node):
     metric         as written, or None
     default        an expression, or None: has no DEFAULT
     fulltext       the options, empty for a bare FULLTEXT, or None: no FULLTEXT
-    generated_from, encoder   `FROM body ENCODER 'minilm'`
+    generated_from, encoder, encoder_options   `FROM body ENCODER 'minilm' [(options)]`
     """
 
     __slots__ = (
-        "default", "encoder", "fulltext", "generated_from", "metric", "name", "not_null",
-        "primary_key", "type_arguments", "type_name", "unique",
+        "default", "encoder", "encoder_options", "fulltext", "generated_from", "metric", "name",
+        "not_null", "primary_key", "type_arguments", "type_name", "unique",
     )  # fmt: skip
 
     def __init__(self, name: str, position: int) -> None:
@@ -511,6 +511,7 @@ class ColumnDef(Node):
         self.fulltext: list[Option] | None = None
         self.generated_from: str | None = None
         self.encoder: str | None = None
+        self.encoder_options: list[Option] = []
 
 
 class Decay(Node):

@@ -217,6 +217,16 @@ def _secure_delete(database: Database, value: PragmaValue) -> Result:
     return _one("secure_delete", int(database.store.secure_delete))
 
 
+def _give_generated(database: Database, value: PragmaValue) -> Result:
+    """Until the transaction ends, values of generated columns are taken as given (GE2)."""
+    if value is not None:
+        word = str(value).lower()
+        if word not in _SWITCH:
+            raise ProgrammingError(f"PRAGMA give_generated = {value}: expected on or off (1 or 0)")
+        database.give_generated = _SWITCH[word]
+    return _one("give_generated", int(database.give_generated))
+
+
 def _recall_audit(database: Database, value: PragmaValue) -> Result:
     """Sample every so many searches; or what the sampled ones find (`index.audit`)."""
     if value is not None:
@@ -238,6 +248,7 @@ _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
     "busy_timeout": _busy_timeout,
     "compute": _compute,
     "freelist_count": _counted("freelist_count", freelist_count),
+    "give_generated": _give_generated,
     "incremental_vacuum": incremental_vacuum,
     "integrity_check": _integrity_check,
     "journal_size_limit": _journal_size_limit,

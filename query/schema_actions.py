@@ -136,7 +136,7 @@ def column_definition(
     column.type_arguments = type_[1]  # type: ignore[assignment]
     for field, value in constraints:
         if field == "generated":
-            column.generated_from, column.encoder = value  # type: ignore[misc]
+            column.generated_from, column.encoder, column.encoder_options = value  # type: ignore[misc]
         elif field:
             setattr(column, field, value)
     return column
@@ -188,9 +188,11 @@ def fulltext(start: int, options: list[Option] | None = None) -> Constraint:
     return "fulltext", options or []
 
 
-def generated(start: int, source: str, encoder: Literal) -> Constraint:
-    """`FROM source ENCODER 'name'`."""
-    return "generated", (source, encoder.value)
+def generated(
+    start: int, source: str, encoder: Literal, options: list[Option] | None = None
+) -> Constraint:
+    """`FROM source ENCODER 'name' [(options)]`."""
+    return "generated", (source, encoder.value, options or [])
 
 
 def options(start: int, *items: Option) -> list[Option]:

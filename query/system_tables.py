@@ -2,7 +2,8 @@
 
 m2m_collections   name, rows, columns, segments, oldest_commit (that AS OF can name)
 m2m_columns       collection, position, name, type, primary_key, unique_key, not_null,
-                  default_value, metric, fulltext
+                  default_value, metric, fulltext, generated_from, encoder, encoder_model,
+                  encoder_fingerprint (NULL but for generated vector columns)
 m2m_indexes       name, collection, column_name, kind, is_unique
 m2m_segments      collection, part, rows, live
 m2m_clusters      collection, column_name, part, list, rows (codes in the list), spread (their mean
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 Rows = Iterator[tuple[Any, ...]]
 _TEXT, _INTEGER, _BOOLEAN = "TEXT", "INTEGER", "BOOLEAN"
+_GENERATED = ("from", "encoder", "model", "fingerprint")  # of `Column.generated`
 
 
 def _collections(view: View, collection: CollectionView) -> Rows:
@@ -55,6 +57,7 @@ def _columns(view: View, collection: CollectionView) -> Rows:
             quote(column.default) if column.has_default else None,
             column.metric if column.is_vector else None,
             column.fulltext is not None,
+            *[(column.generated or {}).get(key) for key in _GENERATED],
         )
 
 
@@ -116,6 +119,8 @@ _TABLES: dict[str, tuple[ListSchema, Callable[[View, CollectionView], Rows]]] = 
                 ("collection", _TEXT), ("position", _INTEGER), ("name", _TEXT), ("type", _TEXT),
                 ("primary_key", _BOOLEAN), ("unique_key", _BOOLEAN), ("not_null", _BOOLEAN),
                 ("default_value", _TEXT), ("metric", _TEXT), ("fulltext", _BOOLEAN),
+                ("generated_from", _TEXT), ("encoder", _TEXT), ("encoder_model", _TEXT),
+                ("encoder_fingerprint", _TEXT),
             ),
         ),
         _columns,

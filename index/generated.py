@@ -1,0 +1,263 @@
+"""Generated vector columns: vectors that an encoder makes of a TEXT column of the same row.
+
+    embedding VECTOR(384) FROM body ENCODER 'minilm'
+
+    texts of a statement --each once--> stored already? --yes--> the vector that is there
+                                             \\--no---> the encoder, one batch --checked--> column
+
+A column keeps the name of its source and of its encoder, and the model id and fingerprint that
+the encoder had when the column was made. What is stored is searched by NEAR without any encoder.
+
+Invariants
+    GE1 All vectors of a column come from encoders of one model id, fingerprint and dimension.
+    GE2 A row's vector is its text's: NULL with it, changed with it, given by nobody else, but for
+        a load (`PRAGMA give_generated`), which brings back what was dumped.
+    GE3 A text that a row of the collection has is not encoded again: segments have the hashes of
+        the source, and texts of equal hashes are compared themselves. The cache is the rows, so
+        that what is deleted and merged, or forgotten, is in no other place.
+    GE4 Encoders run before the first byte is written (X1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m2mdb.index.schema import VECTOR_DTYPES, CollectionSchema, Column
+from m2mdb.index.segment import key_hashes
+from m2mdb.index.values import StoredColumn, VectorData, store_vectors
+from m2mdb.pager.errors import DataError, OperationalError, ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.database import Database
+    from m2mdb.index.encoder import Encoder
+    from m2mdb.index.view import WriteView
+
+ENCODED_TEXTS = 8192  # that an encoder is given at once; between two calls an interrupt is seen
+
+
+# ------------------------------------------------------------------------- schema
+
+
+def settle(database: Database, schema: CollectionSchema, columns: Iterable[Column]) -> None:
+    """Give new generated columns the model id and fingerprint of their encoders (GE1).
+
+    A column that has them, as in a dump, needs no encoder.
+    Raises ProgrammingError: no such encoder. DataError: it has another dimension.
+    """
+    for column in columns:
+        if column.generated is not None and "fingerprint" not in column.generated:
+            encoder = _encoder(database, schema, column)
+            column.generated = {
+                **column.generated,
+                "model": str(encoder.model_id),
+                "fingerprint": str(encoder.fingerprint),
+            }
+
+
+def renamed(column: Column, old: str, new: str) -> None:
+    """Follow a source that gets another name; `column` is the caller's own."""
+    if column.generated is not None and column.generated["from"].lower() == old.lower():
+        column.generated = {**column.generated, "from": new}
+
+
+def check_droppable(schema: CollectionSchema, name: str) -> None:
+    """ProgrammingError where a generated column is made of the column of this name."""
+    for column in schema.columns:
+        if column.generated is not None and column.generated["from"].lower() == name.lower():
+            raise ProgrammingError(
+                f"cannot drop column {name} of {schema.name}: {column.name} is generated from it; "
+                f"drop {column.name} first"
+            )
+
+
+def fill(write: WriteView, name: str, column: Column) -> None:
+    """Encode the texts of rows that were there before the column was added."""
+    assert column.generated is not None
+    source = column.generated["from"]
+    waiting = [rowids.tolist() for rowids in write.collection(name).live_rowids()]
+    for rowids in waiting:
+        for start in range(0, len(rowids), ENCODED_TEXTS):
+            some = rowids[start : start + ENCODED_TEXTS]
+            view = write.collection(name)
+            places = [place for rowid in some if (place := view.place(rowid)) is not None]
+            texts = view.column_at(view.schema.column(source), places)
+            write.update(name, some, {source: texts})
+
+
+# ------------------------------------------------------------------------- encoders
+
+
+def _encoder(database: Database, schema: CollectionSchema, column: Column) -> Encoder:
+    """The encoder that a column names, whichever model it has.
+
+    Raises ProgrammingError where there is none, DataError for another dimension.
+    """
+    assert column.generated is not None
+    name = column.generated["encoder"]
+    where = f"column {column.name} of {schema.name}"
+    encoder = database.encoders(name, column.dimension)
+    if encoder is None:
+        raise ProgrammingError(
+            f"{where}: encoder {name!r} is not there; give it by "
+            f"connect(path, encoders={{{name!r}: encoder}})"
+        )
+    try:
+        dimensions = int(encoder.dimensions)
+    except Exception as error:
+        raise OperationalError(f"{where}: encoder {name!r} failed: {error}") from error
+    if dimensions != column.dimension:
+        raise DataError(
+            f"{where}: encoder {name!r} has dimension {dimensions}, the column {column.dimension}"
+        )
+    return encoder
+
+
+def matching(database: Database, schema: CollectionSchema, column: Column) -> Encoder:
+    """The encoder of a generated column (GE1).
+
+    Raises ProgrammingError where it is not registered, or is another model than the vectors that
+    are stored; DataError for another dimension; OperationalError where the encoder fails.
+    """
+    encoder = _encoder(database, schema, column)
+    assert column.generated is not None
+    kept = column.generated["model"], column.generated["fingerprint"]
+    try:
+        given = str(encoder.model_id), str(encoder.fingerprint)
+    except Exception as error:
+        name = column.generated["encoder"]
+        raise OperationalError(f"encoder {name!r} failed: {error}") from error
+    if given != kept:
+        raise ProgrammingError(
+            f"column {column.name} of {schema.name} was encoded by {kept[0]} (fingerprint "
+            f"{kept[1]}); encoder {column.generated['encoder']!r} is {given[0]} (fingerprint "
+            f"{given[1]}), whose vectors cannot be compared with those"
+        )
+    return encoder
+
+
+def encode(
+    encoder: Encoder, name: str, column: Column, texts: Sequence[str], *, is_query: bool = False
+) -> np.ndarray:
+    """Checked vectors of texts, floats of shape (len(texts), dimension).
+
+    is_query  use the encoder's `encode_queries`, where it has one
+
+    Raises OperationalError from what an encoder raises, DataError for what is no such matrix.
+    """
+    run = getattr(encoder, "encode_queries", None) if is_query else None
+    try:
+        found = (run or encoder.encode)(list(texts))
+    except Exception as error:
+        raise OperationalError(
+            f"encoder {name!r} failed for column {column.name}: {type(error).__name__}: {error}"
+        ) from error
+    wanted = len(texts), column.dimension
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "f":
+        kind = f"{found.dtype} array" if isinstance(found, np.ndarray) else type(found).__name__
+        raise DataError(f"encoder {name!r} gave {kind}; expected float32 of shape {wanted}")
+    if found.shape != wanted:
+        raise DataError(f"encoder {name!r} gave shape {found.shape}; expected {wanted}")
+    with np.errstate(over="ignore"):
+        vectors: np.ndarray = np.ascontiguousarray(found, np.float32)
+    is_bad = ~np.isfinite(vectors).all(axis=1)
+    what = "a vector that is not finite"
+    if column.metric == "cosine" and not is_bad.any():
+        is_bad, what = ~vectors.any(axis=1), "a zero vector, which has no direction"
+    if is_bad.any():
+        raise DataError(f"encoder {name!r} gave {what} for text {int(np.argmax(is_bad))}")
+    return vectors
+
+
+# ------------------------------------------------------------------------- rows
+
+
+def refuse_given(database: Database, schema: CollectionSchema, given: Iterable[int]) -> None:
+    """ProgrammingError where generated columns are given values, unless a load gives them (GE2)."""
+    for index in given:
+        column = schema.columns[index]
+        if column.generated is not None and not database.give_generated:
+            raise ProgrammingError(
+                f"column {column.name} of {schema.name} is generated from "
+                f"{column.generated['from']}; it cannot be given a value"
+            )
+
+
+def source_of(schema: CollectionSchema, index: int) -> int:
+    """The column that a generated one is made of."""
+    of = schema.columns[index].generated
+    assert of is not None
+    return schema.column(of["from"])
+
+
+def vectors_for(
+    write: WriteView, view: CollectionView, index: int, texts: StoredColumn
+) -> VectorData:
+    """The vectors of a generated column for the stored texts of its source."""
+    assert isinstance(texts, list)
+    schema = view.schema
+    column = schema.columns[index]
+    wanted = list(dict.fromkeys(text for text in texts if text is not None))
+    dtype = np.dtype(VECTOR_DTYPES[column.dtype])
+    unique = np.zeros((len(wanted), column.dimension), dtype)
+    if wanted:
+        encoder = matching(write.database, schema, column)
+        assert column.generated is not None
+        name = column.generated["encoder"]
+        known = stored_vectors(view, index, wanted)
+        missing: list[int] = []
+        for at, text in enumerate(wanted):
+            if text in known:
+                unique[at] = known[text]
+            else:
+                missing.append(at)
+        for start in range(0, len(missing), ENCODED_TEXTS):
+            write.database.check_interrupted()
+            some = missing[start : start + ENCODED_TEXTS]
+            fresh = encode(encoder, name, column, [wanted[at] for at in some])
+            unique[some] = store_vectors(column, fresh, len(some), schema.name).matrix
+    place = {text: at for at, text in enumerate(wanted)}
+    rows = np.array([-1 if text is None else place[text] for text in texts], np.int64)
+    present = rows >= 0
+    if present.all():
+        return VectorData(np.ascontiguousarray(unique[rows]))
+    matrix = np.zeros((len(rows), column.dimension), dtype)
+    matrix[present] = unique[rows[present]]
+    return VectorData(matrix, None, present)
+
+
+def stored_vectors(view: CollectionView, index: int, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """The vectors of those texts that a row version of the collection has (GE3)."""
+    source = source_of(view.schema, index)
+    found: dict[str, np.ndarray] = {}
+    parts = view.parts()
+    for text in texts:
+        entry = view.mirror.entry_with(source, text)
+        if entry is not None and entry < parts[0].size:
+            _take(found, text, parts[0], index, entry)
+    of_source = view.schema.columns[source]
+    hashes = key_hashes(texts, len(texts)) if view.segments else None
+    for part, segment in zip(parts[1:], view.segments, strict=True):
+        if hashes is None or not segment.has("hashes", of_source.id):
+            continue
+        stored = segment.array("hashes", of_source.id)
+        if not len(stored):
+            continue
+        at = np.minimum(np.searchsorted(stored, hashes), len(stored) - 1)
+        for suspect in np.flatnonzero(stored[at] == hashes).tolist():
+            text = texts[suspect]
+            for ordinal in segment.candidates(of_source.id, int(hashes[suspect])):
+                if text not in found and segment.value(of_source, ordinal) == text:
+                    _take(found, text, part, index, ordinal)
+    return found
+
+
+def _take(found: dict[str, np.ndarray], text: str, part: Any, index: int, ordinal: int) -> None:
+    present = part.present(index)
+    if present is None or present[ordinal]:
+        found[text] = part.vectors(index, np.array([ordinal]))[0]
