@@ -55,9 +55,7 @@ class Fused:
     vector_scores, text_scores   float32: the side's own score, NaN where absent
     """
 
-    __slots__ = (
-        "rowids", "scores", "text_places", "text_scores", "vector_places", "vector_scores",
-    )  # fmt: skip
+    __slots__ = ("_sides", "rowids", "scores", "text_places", "vector_places")
 
     def __init__(
         self,
@@ -66,16 +64,34 @@ class Fused:
         places: tuple[NDArray[np.int64], NDArray[np.int64]],
         sides: tuple[Side, Side],
     ) -> None:
-        """Keep the ranking, and look the sides' own scores up."""
+        """Keep the ranking; the sides' own scores are looked up when they are asked for."""
         self.rowids = rowids
         self.scores = scores
         self.vector_places, self.text_places = places
-        self.vector_scores = _looked_up(sides[0], places[0])
-        self.text_scores = _looked_up(sides[1], places[1])
+        self._sides = sides
+
+    @property
+    def vector_scores(self) -> NDArray[np.float32]:
+        """The vector side's own scores."""
+        return _looked_up(self._sides[0], self.vector_places)
+
+    @property
+    def text_scores(self) -> NDArray[np.float32]:
+        """The text side's own scores."""
+        return _looked_up(self._sides[1], self.text_places)
 
     def __len__(self) -> int:
         """How many rows the ranking has."""
         return len(self.rowids)
+
+    def take(self, chosen: NDArray[np.int64] | slice) -> Fused:
+        """Some rows of the ranking, in the order of `chosen`."""
+        places = self.vector_places[chosen], self.text_places[chosen]
+        return Fused(self.rowids[chosen], self.scores[chosen], places, self._sides)
+
+    def with_scores(self, scores: NDArray[np.float64]) -> Fused:
+        """The same rows in the same order, with other scores."""
+        return Fused(self.rowids, scores, (self.vector_places, self.text_places), self._sides)
 
 
 class _Union:
@@ -86,12 +102,20 @@ class _Union:
     def __init__(self, vector: Side, text: Side) -> None:
         """Unite the rows."""
         count = len(vector.rowids)
-        both = np.concatenate((vector.rowids, text.rowids)).astype(np.int64, copy=False)
-        self.rowids, inverse = np.unique(both, return_inverse=True)
-        self.vector_places = np.full(len(self.rowids), -1, np.int64)
-        self.text_places = np.full(len(self.rowids), -1, np.int64)
-        self.vector_places[inverse[:count]] = np.arange(count)
-        self.text_places[inverse[count:]] = np.arange(len(both) - count)
+        both = np.concatenate((vector.rowids, text.rowids))
+        order = both.argsort(kind="stable")  # of a row in both sides, the vector side's comes first
+        ordered = both[order]
+        is_first = np.empty(len(both), bool)
+        is_first[:1] = True
+        np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+        starts = is_first.nonzero()[0]
+        first = order[starts]
+        self.rowids = ordered[starts]
+        self.vector_places = np.where(first < count, first, -1)
+        self.text_places = np.where(first < count, -1, first - count)
+        again = (~is_first).nonzero()[0]
+        if len(again):
+            self.text_places[starts.searchsorted(again) - 1] = order[again] - count
 
 
 _EMPTY = Side(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -117,7 +141,7 @@ def fuse(
     vector, text = vector or _EMPTY, text or _EMPTY
     union = _Union(vector, text)
     fused = function(vector, text, union, settings)
-    order = np.lexsort((union.rowids, -fused))
+    order = (-fused).argsort(kind="stable")  # the union ascends by rowid (F1)
     places = union.vector_places[order], union.text_places[order]
     return Fused(union.rowids[order], fused[order], places, (vector, text))
 
@@ -142,12 +166,13 @@ def _rrf(
 ) -> NDArray[np.float64]:
     """Reciprocal ranks."""
     fused = np.zeros(len(union.rowids))
-    for places, weight in (
-        (union.vector_places, options["vector"]),
-        (union.text_places, options["text"]),
+    for side, places, weight in (
+        (vector, union.vector_places, options["vector"]),
+        (text, union.text_places, options["text"]),
     ):
-        ranks = options["k"] + 1.0 + np.maximum(places, 0)
-        fused += np.where(places >= 0, weight / ranks, 0.0)
+        gains = np.zeros(len(side.rowids) + 1)  # the last one is that of place -1
+        gains[:-1] = weight / (options["k"] + 1.0 + np.arange(len(side.rowids)))
+        fused += gains[places]
     return fused
 
 
