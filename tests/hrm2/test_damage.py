@@ -85,6 +85,16 @@ def one_ordinal_twice(parts: Parts) -> None:
     parts["h.ordinals"][0] = parts["h.ordinals"][1]
 
 
+def slope_without_code(factor: int) -> Change:
+    """A factor (1: f, 2: e) where no code is: as large as one may be."""
+
+    def change(parts: Parts) -> None:
+        block, slot = divmod(int(np.flatnonzero(parts["h.positions"] == 2**32 - 1)[0]), 32)
+        parts["h.factors"][96 * block + 32 * factor + slot] = 1e17
+
+    return change
+
+
 NAMES = (
     "head", "centers", "center_scales", "center_squares", "starts", "codes", "factors",
     "positions", "bytes8", "scales", "squares", "ordinals", "patience",
@@ -121,6 +131,8 @@ REFUSED: dict[str, Change] = {
     **{f"{name} not a number": put(name, 3, np.nan) for name in FLOATS},
     **{f"{name} infinite": put(name, 3, np.inf) for name in FLOATS},
     "a negative scale": put("scales", 0, -1),
+    "a slope without a code": slope_without_code(1),
+    "an error without a code": slope_without_code(2),
     "a large centroid": put("center_scales", 0, 1e30),
 }  # fmt: skip
 
