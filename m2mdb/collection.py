@@ -247,8 +247,10 @@ class Collection:
         returning: str | Sequence[str] | None = None,
         signals: bool = False,
     ) -> Hits:
-        """The best k rows for a vector (`near`), a text (`match`), or both.
+        """The best k rows for a vector (`near`), a text (`match`), or both, or for `query`.
 
+        query          a text for both: encoded for the generated VECTOR column, and its plain
+                       words for the FULLTEXT columns (FOR)
         near, match    what to search; `{"column": what}` names the column, which `near` needs
                        where there are several; `match` without one searches all FULLTEXT columns
         where, params  a condition that rows must pass, and its parameters
@@ -259,18 +261,13 @@ class Collection:
         returning      columns of the hits; without it all but vectors, and `score`
         signals        compute `hits.signals`: confidence, margin and qerr of `near`
 
-        `query` (a text that an encoder turns into a vector) and score "splat" are not built yet
-        and raise NotSupportedError.
+        Score "splat" is not built yet and raises NotSupportedError.
         """
         alone = match is None and where is None and fusion is None and as_of is None
         if alone and query is None and near is not None and score == "similarity" and not signals:
             hits = self._near(near, (k, offset, recall, probes, exact, min_score, returning))
             if hits is not None:
                 return hits
-        if query is not None:
-            raise NotSupportedError(
-                "search by a plain query (FOR) is not built yet; use near= and match="
-            )
         near_column, near = column_of("near", near)
         match_column, match = column_of("match", match)
         request = SearchRequest(
@@ -279,6 +276,7 @@ class Collection:
             near_column=near_column,
             match=match,
             match_column=match_column,
+            for_text=query,
             k=k,
             offset=offset,
             fusion=fusion,

@@ -24,6 +24,7 @@ from m2mdb.query.search import (
     run_search,
     vector_column,
 )
+from m2mdb.query.search_for import plain_words
 from m2mdb.row import Names
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ Array = np.ndarray[Any, Any]
 
 KEPT_SHAPES = 256  # all go when there are more
 
-_MATCH_SYNTAX = str.maketrans(dict.fromkeys('"+-^~*:', " "))
-
 
 def match_text(text: str) -> str:
     """Words as MATCH takes them, without any of its signs: for text that a person has typed.
@@ -48,7 +47,7 @@ def match_text(text: str) -> str:
     """
     if not isinstance(text, str):
         raise InterfaceError(f"match_text() takes a str, not {type(text).__name__}")
-    return text.translate(_MATCH_SYNTAX)
+    return plain_words(text)
 
 
 def column_of(clause: str, value: Any) -> tuple[str | None, Any]:

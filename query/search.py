@@ -26,6 +26,7 @@ from m2mdb.index.found import Found
 from m2mdb.index.schema import CollectionSchema
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
+from m2mdb.query import search_for
 from m2mdb.query.limits import check_count
 from m2mdb.query.markers import MARKER, marker_of
 
@@ -58,7 +59,8 @@ class Condition(Protocol):
 class SearchRequest:
     """What to search for; the fields are SEARCH's clauses, None where one is absent.
 
-    near, match      the query vector and the match text; at least one of them
+    near, match      the query vector and the match text
+    for_text         a text that is to become both (`query.search_for`); it excludes the others
     where            a bound condition
     fusion_options   of FUSION: k, depth, vector, text
     recall, probes   how much lists must find, see `effort_of`; a scan satisfies any
@@ -66,8 +68,9 @@ class SearchRequest:
     """
 
     __slots__ = (
-        "as_of", "collection", "exact", "fusion", "fusion_options", "k", "match", "match_column",
-        "min_score", "near", "near_column", "offset", "probes", "recall", "score", "where",
+        "as_of", "collection", "exact", "for_text", "fusion", "fusion_options", "k", "match",
+        "match_column", "min_score", "near", "near_column", "offset", "probes", "recall", "score",
+        "where",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +81,7 @@ class SearchRequest:
         near_column: str | None = None,
         match: Any = None,
         match_column: str | None = None,
+        for_text: Any = None,
         where: Condition | None = None,
         k: int = DEFAULT_K,
         offset: int = 0,
@@ -101,6 +105,7 @@ class SearchRequest:
         self.near_column = near_column
         self.match = match
         self.match_column = match_column
+        self.for_text = for_text
         self.where = where
         self.k = k
         self.offset = offset
@@ -117,7 +122,10 @@ class SearchRequest:
         self._check()
 
     def _check(self) -> None:
-        if self.near is None and self.match is None:
+        if self.for_text is not None:
+            if self.near is not None or self.match is not None:
+                raise ProgrammingError("FOR excludes NEAR and MATCH")
+        elif self.near is None and self.match is None:
             raise ProgrammingError("a search needs NEAR, MATCH or FOR")
         if type(self.k) is not int or self.k <= 0:
             self.k = _whole("K", self.k, 1)
@@ -298,6 +306,8 @@ def run_search(view: View, request: SearchRequest) -> SearchHits:
     Raises ProgrammingError: no such collection or column, malformed match text. DataError: the
     query vector has another dimension, NaN, infinity, or no direction under cosine.
     """
+    if request.for_text is not None:
+        search_for.settle(view, request)
     method = fusion_of(request)
     work = _Work(view, request)
     rows = sum([part.size for part in work.collection.parts()])
@@ -339,6 +349,7 @@ def signals_of(view: View, request: SearchRequest) -> Signals | None:
     """How well the vector of a request fits what is stored; None without one, or without lists."""
     from m2mdb.index.signals import signals
 
+    search_for.settle(view, request)
     if request.near is None:
         return None
     collection = view.collection(request.collection)
@@ -350,6 +361,7 @@ def signals_of(view: View, request: SearchRequest) -> Signals | None:
 
 def vector_works(view: View, request: SearchRequest) -> list[PartWork]:
     """What each part does for the vector side of a request, for EXPLAIN ANALYZE."""
+    search_for.settle(view, request)
     work = _Work(view, request)
     rows = sum([part.size for part in work.collection.parts()])
     method = fusion_of(request)

@@ -9,6 +9,7 @@ import numpy as np
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.text.match_query import parse_match
 from m2mdb.pager.errors import DataError, NotSupportedError, ProgrammingError
+from m2mdb.query import search_for
 from m2mdb.query.ast import Search
 from m2mdb.query.binder import Output, outputs_of
 from m2mdb.query.constants import walk
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
     from m2mdb.query.planning import Planner
 
 _UNBUILT = {
-    "for_": "FOR", "decay": "DECAY", "temperature": "TEMPERATURE",
+    "decay": "DECAY", "temperature": "TEMPERATURE",
     "seed": "SEED", "diversity": "DIVERSITY",
 }  # fmt: skip
-_VALUES = ("near", "match", "k", "offset", "recall", "probes", "min_score", "as_of")
+_VALUES = ("near", "match", "for_", "k", "offset", "recall", "probes", "min_score", "as_of")
 
 
 class SearchPlan(Plan):
@@ -68,6 +69,8 @@ class SearchPlan(Plan):
             vector_column(schema, statement.near_column)
         if statement.match is not None:
             text_column(schema, statement.match_column)
+        if statement.for_ is not None:
+            search_for.sides(schema)
         constant_scope = RowScope(None, subqueries)
         constants = Level(self, constant_scope, (view, planner, subqueries))
         self._values = {
@@ -106,9 +109,10 @@ class SearchPlan(Plan):
         clauses: dict[str, Any] = {
             name: evaluate((), bindings) for name, evaluate in self._values.items()
         }
-        for name in ("near", "match", "as_of"):
+        for name in ("near", "match", "for_", "as_of"):
             if name in clauses and clauses[name] is None:
                 self._refuse_null(name)
+        clauses["for_text"] = clauses.pop("for_", None)
         if self._fusion_options:
             clauses["fusion_options"] = {
                 name: _option(name, evaluate((), bindings))
@@ -130,6 +134,7 @@ class SearchPlan(Plan):
         if clause == "as_of":
             raise ProgrammingError("AS OF is None; expected the number of a commit")
         wanted = "a vector" if clause == "near" else "a text"
+        clause = clause.rstrip("_")
         raise DataError(f"{clause.upper()} of {self._schema.name} is NULL; expected {wanted}")
 
     def explain(self, view: View) -> Explained:
@@ -137,8 +142,9 @@ class SearchPlan(Plan):
         statement, schema = self._statement, self._schema
         past = "" if statement.as_of is None else " AS OF A COMMIT"
         lines: Explained = [(0, f"SEARCH {schema.name}{past}")]
-        if statement.near is not None:
-            column = schema.columns[vector_column(schema, statement.near_column)]
+        near_column, is_near, is_match = self._sides()
+        if is_near:
+            column = schema.columns[vector_column(schema, near_column)]
             rows = view.collection(schema.name).count()
             backend = view.database.kernels.name
             shape = f"{column.metric} of {column.dtype}, backend {backend}"
@@ -149,7 +155,7 @@ class SearchPlan(Plan):
                 lines.append((1, f"NEAR {column.name}: exact scan of {rows} rows, {shape}"))
                 if statement.recall is not None or statement.probes is not None:
                     lines.append((2, "an exact scan satisfies every RECALL and PROBES"))
-        if statement.match is not None:
+        if is_match:
             index = text_column(schema, statement.match_column)
             indexes = schema.text_columns if index is None else (index,)
             names = ", ".join(schema.columns[each].name for each in indexes)
@@ -162,7 +168,7 @@ class SearchPlan(Plan):
     def _lists(self, view: View) -> str | None:
         """How many segments and lists the vector side may probe; None where there are none."""
         schema = self._schema
-        column = schema.columns[vector_column(schema, self._statement.near_column)]
+        column = schema.columns[vector_column(schema, self._sides()[0])]
         collection = view.collection(schema.name)
         parts = [part for part in collection.parts() if isinstance(part, SegmentPart)]
         found = [(part, part.segment.lists(column)) for part in parts]
@@ -173,12 +179,23 @@ class SearchPlan(Plan):
         scanned = collection.count() - rows
         return f"{lists} lists of {rows} rows in {len(counts)} segments, scan of {scanned} rows"
 
+    def _sides(self) -> tuple[str | None, bool, bool]:
+        """The column of NEAR, and which sides are searched, those of FOR among them."""
+        statement = self._statement
+        if statement.for_ is None:
+            near = statement.near is not None
+            return statement.near_column, near, statement.match is not None
+        index, is_match = search_for.sides(self._schema)
+        name = None if index is None else self._schema.columns[index].name
+        return name, index is not None, is_match
+
     def _explain_fusion(self) -> str:
         statement = self._statement
+        _, is_near, is_match = self._sides()
         shape = SearchRequest(
             statement.collection,
-            near=None if statement.near is None else (),
-            match=None if statement.match is None else "",
+            near=() if is_near else None,
+            match="" if is_match else None,
             fusion=None if statement.fusion is None else statement.fusion.name,
         )
         name = fusion_of(shape)
@@ -187,6 +204,7 @@ class SearchPlan(Plan):
     def details(self, view: View, bindings: Bindings) -> list[str]:
         """What a run has worked with, for EXPLAIN ANALYZE."""
         request = self.request(bindings)
+        search_for.settle(view, request)
         collection = searched(view, request)
         parts = collection.parts()
         rows = collection.count()
@@ -226,7 +244,9 @@ def _refuse_unbuilt(statement: Search) -> None:
     for field, keyword in _UNBUILT.items():
         if getattr(statement, field) is not None:
             raise NotSupportedError(f"{keyword} in SEARCH is not built yet")
-    if statement.near is None and statement.match is None:
+    if statement.for_ is not None and (statement.near or statement.match) is not None:
+        raise ProgrammingError("FOR excludes NEAR and MATCH")
+    if statement.near is None and statement.match is None and statement.for_ is None:
         raise ProgrammingError("SEARCH needs NEAR, MATCH or FOR")
 
 

@@ -282,7 +282,6 @@ def test_all_types_come_back(con: m2mdb.Connection) -> None:
 
 def test_what_is_not_built_yet_says_so(notes: m2mdb.Collection) -> None:
     for call in (
-        lambda: notes.search("plain words"),
         lambda: notes.search(near=[1.0, 0.0], score="splat"),
         lambda: notes.feedback(near=[1.0, 0.0], relevant=["a"]),
     ):

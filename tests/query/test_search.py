@@ -358,7 +358,7 @@ REFUSED: list[tuple[str, tuple[Any, ...], type[Exception], str]] = [
     ("SEARCH t NEAR ? RETURNING energy", ([1, 0],), NotSupportedError, "energy"),
     ("SEARCH t NEAR ? RETURNING count(*)", ([1, 0],), ProgrammingError, "aggregate"),
     ("SEARCH t NEAR ? SCORE splat", ([1, 0],), NotSupportedError, "splat"),
-    ("SEARCH t FOR 'x'", (), NotSupportedError, "FOR"),
+    ("SEARCH t FOR 'x' MATCH 'y'", (), ProgrammingError, "FOR excludes"),
     ("SEARCH t NEAR ? AS OF 300", ([1, 0],), ProgrammingError, "no such commit yet"),
     ("SEARCH t NEAR ? TEMPERATURE 0.2", ([1, 0],), NotSupportedError, "TEMPERATURE"),
     ("SEARCH t NEAR ? DIVERSITY 0.5", ([1, 0],), NotSupportedError, "DIVERSITY"),

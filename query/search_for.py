@@ -1,0 +1,72 @@
+"""FOR: one text for both sides of a search.
+
+    SEARCH notes FOR 'dark mode'
+        NEAR   the vector that the encoder of the generated VECTOR column makes of the text
+        MATCH  its plain words, in all FULLTEXT columns
+
+A collection with one of the two is searched by that alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.pager.errors import InterfaceError, ProgrammingError
+
+if TYPE_CHECKING:
+    from m2mdb.index.schema import CollectionSchema
+    from m2mdb.index.view import View
+    from m2mdb.query.search import SearchRequest
+
+_MATCH_SYNTAX = str.maketrans(dict.fromkeys('"+-^~*:', " "))
+
+
+def plain_words(text: str) -> str:
+    """A text without any of the signs that MATCH knows."""
+    return text.translate(_MATCH_SYNTAX)
+
+
+def sides(schema: CollectionSchema) -> tuple[int | None, bool]:
+    """The generated column whose encoder FOR uses, and whether there is text to match.
+
+    Raises ProgrammingError where there is neither, or several generated columns.
+    """
+    found = schema.generated_columns
+    if len(found) > 1:
+        names = ", ".join(schema.columns[index].name for index in found)
+        raise ProgrammingError(
+            f"FOR needs one generated VECTOR column; {schema.name} has {names}: "
+            "use NEAR column with a vector of your own, and MATCH"
+        )
+    if not found and not schema.text_columns:
+        raise ProgrammingError(
+            f"FOR needs a generated VECTOR column (FROM … ENCODER …) or a FULLTEXT column; "
+            f"{schema.name} has none"
+        )
+    return (found[0] if found else None), bool(schema.text_columns)
+
+
+def settle(view: View, request: SearchRequest) -> None:
+    """Give a request with FOR its NEAR and MATCH, once.
+
+    Raises InterfaceError: not a str. ProgrammingError: `sides`, an encoder that is not there or
+    is another. OperationalError: it fails.
+    """
+    text: Any = request.for_text
+    if text is None or request.near is not None or request.match is not None:
+        return
+    if not isinstance(text, str):
+        raise InterfaceError(f"FOR takes a str, not {type(text).__name__}")
+    schema = view.collection(request.collection).schema
+    index, has_text = sides(schema)
+    if index is not None:
+        from m2mdb.index.generated import encode, matching
+
+        column = schema.columns[index]
+        assert column.generated is not None
+        encoder = matching(view.database, schema, column)
+        name = column.generated["encoder"]
+        request.near = encode(encoder, name, column, [text], is_query=True)[0]
+        request.near_column = column.name
+    if has_text:
+        request.match = plain_words(text)
