@@ -10,6 +10,8 @@ import m2mdb.collection
 from m2mdb.aio_worker import Worker
 
 if TYPE_CHECKING:
+    import datetime
+
     import numpy as np
     import pyarrow
 
@@ -96,6 +98,8 @@ class Collection:
         min_score: float | None = None,
         score: str = "similarity",
         as_of: int | None = None,
+        diversity: float | None = None,
+        decay: Mapping[str, float | datetime.timedelta] | None = None,
         returning: str | Sequence[str] | None = None,
         signals: bool = False,
     ) -> Hits:
@@ -116,6 +120,8 @@ class Collection:
                 min_score=min_score,
                 score=score,
                 as_of=as_of,
+                diversity=diversity,
+                decay=decay,
                 returning=returning,
                 signals=signals,
             )

@@ -28,6 +28,7 @@ from m2mdb.searching import (
     check_where,
     column_of,
     condition,
+    decay_from,
     hits_of,
     near_hits,
     only_row,
@@ -244,6 +245,8 @@ class Collection:
         min_score: float | None = None,
         score: str = "similarity",
         as_of: int | None = None,
+        diversity: float | None = None,
+        decay: Mapping[str, float | datetime.timedelta] | None = None,
         returning: str | Sequence[str] | None = None,
         signals: bool = False,
     ) -> Hits:
@@ -258,39 +261,33 @@ class Collection:
         min_score      drop hits with a lower score
         as_of          search the rows as they stood right after this commit, see
                        `PRAGMA keep_commits`
+        diversity      0 to 1: how much being like a hit before counts against a row
+        decay          `{"created": 30}`: scores halve every 30 days (or every timedelta)
         returning      columns of the hits; without it all but vectors, and `score`
         signals        compute `hits.signals`: confidence, margin and qerr of `near`
 
         Score "splat" is not built yet and raises NotSupportedError.
         """
         alone = match is None and where is None and fusion is None and as_of is None
-        if alone and query is None and near is not None and score == "similarity" and not signals:
+        alone = alone and query is None and diversity is None and decay is None
+        if alone and near is not None and score == "similarity" and not signals:
             hits = self._near(near, (k, offset, recall, probes, exact, min_score, returning))
             if hits is not None:
                 return hits
         near_column, near = column_of("near", near)
         match_column, match = column_of("match", match)
         request = SearchRequest(
-            self.name,
-            near=only_row(near),
-            near_column=near_column,
-            match=match,
-            match_column=match_column,
-            for_text=query,
-            k=k,
-            offset=offset,
-            fusion=fusion,
-            recall=recall,
-            probes=probes,
-            exact=exact,
-            min_score=min_score,
-            score=score,
-            as_of=as_of,
-        )
+            self.name, near=only_row(near), near_column=near_column, match=match,
+            match_column=match_column, for_text=query, k=k, offset=offset, fusion=fusion,
+            recall=recall, probes=probes, exact=exact, min_score=min_score, score=score,
+            as_of=as_of, diversity=diversity,
+        )  # fmt: skip
         connection = self.connection
         with connection.lock, connection.reading() as view:
             if where is not None:
                 request.where = condition(connection, view, self.name, where, params)
+            if decay is not None:
+                request.decay = decay_from(view, decay)
             hits = hits_of(view, request, returning)
             if signals:
                 hits.signals = signals_of(view, request)

@@ -6,7 +6,7 @@ text and schema.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from m2mdb.index.found import Found
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
+    from m2mdb.query.rescoring import Decay
     from m2mdb.query.search import Condition
 
 Array = np.ndarray[Any, Any]
@@ -67,6 +68,25 @@ def column_of(clause: str, value: Any) -> tuple[str | None, Any]:
     if value is None:
         raise InterfaceError(f"{clause}: there is nothing to search {column!r} for, but None")
     return column, value
+
+
+def decay_from(view: View, decay: Any) -> Decay:
+    """Half-life decay as `{"column": days}` or `{"column": timedelta}` says it, as of now.
+
+    Raises ProgrammingError: none or several columns, or no positive half life.
+    """
+    from m2mdb.query.rescoring import UNITS, decay_of
+
+    if not isinstance(decay, Mapping):
+        raise InterfaceError(f"decay is {type(decay).__name__}; wanted is a dict of column: days")
+    column, half_life = column_of("decay", dict(decay))
+    assert column is not None
+    seconds = half_life
+    if isinstance(half_life, int | float | np.number) and not isinstance(half_life, bool):
+        seconds = half_life * UNITS["day"]
+    elif hasattr(half_life, "total_seconds"):
+        seconds = half_life.total_seconds()
+    return decay_of(column, seconds, view.database.store.vfs.now())
 
 
 def only_row(vector: Any) -> Any:

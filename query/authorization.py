@@ -327,7 +327,8 @@ class _Visit:
         table = self._collection(node.collection, node.collection)
         schema = self._view.collection(node.collection).schema
         used = [node.near_column, node.match_column]
-        if node.near is not None and node.near_column is None:
+        is_by_any = node.near is None and node.diversity is not None
+        if (node.near is not None and node.near_column is None) or is_by_any:
             used += [schema.columns[at].name for at in schema.vector_columns]
         if node.match is not None and node.match_column is None:
             used += [column.name for column in schema.columns if column.fulltext is not None]

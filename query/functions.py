@@ -340,12 +340,18 @@ class Bindings(list[Any]):
         other.outer, other.shared = self.outer, self.shared
         return other
 
+    def _now(self) -> datetime.datetime:
+        """The clock of the file's Vfs; the machine's where the statement has no view."""
+        if self.view is None:
+            return datetime.datetime.now(datetime.UTC)
+        return datetime.datetime.fromtimestamp(self.view.database.store.vfs.now(), datetime.UTC)
+
     @property
     def moment(self) -> datetime.datetime:
         """The statement's time: the same however often it is asked for."""
         if self._moment is None:
             try:
-                self._moment = datetime.datetime.now(datetime.UTC)
+                self._moment = self._now()
             except OSError as problem:
                 raise OperationalError(f"the clock cannot be read: {problem}") from problem
         return self._moment

@@ -210,9 +210,10 @@ def _likeness(vectors: Doubles, row: int, is_l2: bool) -> Doubles:
     """How like each row is to one of them."""
     if is_l2:
         apart = vectors - vectors[row]
-        return 1.0 / (1.0 + np.sqrt(np.einsum("ij,ij->i", apart, apart)))
-    found: Doubles = np.einsum("ij,j->i", vectors, vectors[row])
-    return found
+        distances: Doubles = np.sqrt(np.einsum("ij,ij->i", apart, apart))
+        return 1.0 / (1.0 + distances)
+    cosines: Doubles = np.einsum("ij,j->i", vectors, vectors[row])
+    return cosines
 
 
 def _vectors(

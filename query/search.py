@@ -9,7 +9,7 @@ as anything that gives a mask for a part.
 Invariants
     Y1  A search gives min(K, matches) rows; matches pass WHERE and have a vector (NEAR), a query
         term (MATCH), or either. MIN SCORE filters afterwards.
-    Y2  Hits are ordered by (score descending, rowid ascending).
+    Y2  Hits are ordered by (score descending, rowid ascending); with DIVERSITY as it says.
     Y3  `distance` is NULL for rows without a vector alone, `bm25` for rows without a query term
         alone, whichever side found the row.
 """
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from m2mdb.index.text.match_query import TextQuery
     from m2mdb.index.view import View
     from m2mdb.query.fusion import Fused
+    from m2mdb.query.rescoring import Decay
 
 DEFAULT_K = 10
 LEAST_DEPTH = 100  # candidates of each side for fusion: max(100, 4 (K + OFFSET))
@@ -68,9 +69,9 @@ class SearchRequest:
     """
 
     __slots__ = (
-        "as_of", "collection", "exact", "for_text", "fusion", "fusion_options", "k", "match",
-        "match_column", "min_score", "near", "near_column", "offset", "probes", "recall", "score",
-        "where",
+        "as_of", "collection", "decay", "diversity", "exact", "for_text", "fusion",
+        "fusion_options", "k", "match", "match_column", "min_score", "near", "near_column",
+        "offset", "probes", "recall", "score", "where",
     )  # fmt: skip
 
     def __init__(
@@ -93,12 +94,14 @@ class SearchRequest:
         min_score: float | None = None,
         score: str | None = None,
         as_of: Any = None,
+        decay: Decay | None = None,
+        diversity: float | None = None,
         **unknown: Any,
     ) -> None:
         """Clauses by their field names.
 
-        Raises ProgrammingError: no NEAR and no MATCH; K, OFFSET, RECALL, PROBES or MIN SCORE out
-        of range. NotSupportedError: SCORE splat.
+        Raises ProgrammingError: no NEAR and no MATCH; K, OFFSET, RECALL, PROBES, MIN SCORE, HALF
+        LIFE or DIVERSITY out of range. NotSupportedError: SCORE splat.
         """
         self.collection = collection
         self.near = near
@@ -117,6 +120,8 @@ class SearchRequest:
         self.min_score = min_score
         self.score = score or "similarity"
         self.as_of = as_of
+        self.decay = decay
+        self.diversity = diversity
         if unknown:
             raise ProgrammingError(f"unknown clause of a search: {', '.join(unknown)}")
         self._check()
@@ -137,6 +142,8 @@ class SearchRequest:
             raise ProgrammingError(f"RECALL is {self.recall!r}; expected more than 0, at most 1")
         if self.min_score is not None:
             self.min_score = _real("MIN SCORE", self.min_score)
+        if self.diversity is not None and not 0 <= _real("DIVERSITY", self.diversity) <= 1:
+            raise ProgrammingError(f"DIVERSITY is {self.diversity!r}; expected 0 to 1")
         if self.score != "similarity":
             self._refuse_score()
 
@@ -315,16 +322,30 @@ def run_search(view: View, request: SearchRequest) -> SearchHits:
     wanted = min(request.k + request.offset, rows)
     if not wanted:
         return SearchHits.nothing(work, request)
-    if method == "vector_only" and not request.fusion_options:
-        found = work.nearest(wanted, work.masks)
-        return SearchHits.of_one_side(work, request, found, "distance")
-    if method == "bm25_only" and not request.fusion_options:
+    if is_alone(request, method):
+        if method == "vector_only":
+            found = work.nearest(wanted, work.masks)
+            return SearchHits.of_one_side(work, request, found, "distance")
         found = work.matching(wanted, work.masks)
         return SearchHits.of_one_side(work, request, found, "bm25")
-    return _fused(work, request, method, min(depth_of(request), rows))
+    fused, sides = _fused(work, request, method, min(depth_of(request), rows))
+    if request.decay is not None or request.diversity:
+        from m2mdb.query.rescoring import rescored
+
+        fused = rescored(work.collection, work.near_column, request, fused, sides)
+    return SearchHits.of_fusion(work, request, fused, sides)
 
 
-def _fused(work: _Work, request: SearchRequest, method: str, depth: int) -> SearchHits:
+def is_alone(request: SearchRequest, method: str) -> bool:
+    """Whether a search is no more than the best rows of one side."""
+    is_one_side = method in ("vector_only", "bm25_only") and not request.fusion_options
+    return is_one_side and request.decay is None and not request.diversity
+
+
+def _fused(
+    work: _Work, request: SearchRequest, method: str, depth: int
+) -> tuple[Fused, tuple[Found | None, Found | None]]:
+    """The fused ranking of all candidates, and the sides it was made of."""
     from m2mdb.query.fusion import Side, fuse
 
     vector = text = None
@@ -342,7 +363,19 @@ def _fused(work: _Work, request: SearchRequest, method: str, depth: int) -> Sear
         None if text is None else Side(text.rowids, text.scores),
         options,
     )
-    return SearchHits.of_fusion(work, request, fused, (vector, text))
+    return fused, (vector, text)
+
+
+def candidates_said(view: View, request: SearchRequest) -> str:
+    """How many candidates each side has, and how many both, for EXPLAIN ANALYZE."""
+    work = _Work(view, request)
+    rows = sum([part.size for part in work.collection.parts()])
+    if not rows:
+        return "no candidates"
+    fused, _ = _fused(work, request, fusion_of(request), min(depth_of(request), rows))
+    near, text = fused.vector_places >= 0, fused.text_places >= 0
+    both = int(np.count_nonzero(near & text))
+    return f"candidates: {near.sum()} of NEAR, {text.sum()} of MATCH, {both} of both"
 
 
 def signals_of(view: View, request: SearchRequest) -> Signals | None:
@@ -365,8 +398,8 @@ def vector_works(view: View, request: SearchRequest) -> list[PartWork]:
     work = _Work(view, request)
     rows = sum([part.size for part in work.collection.parts()])
     method = fusion_of(request)
-    is_alone = method == "vector_only" and not request.fusion_options
-    k = min(request.k + request.offset if is_alone else depth_of(request), rows)
+    wanted = request.k + request.offset
+    k = min(wanted if is_alone(request, method) else depth_of(request), rows)
     works: list[PartWork] = []
     if work.query is not None and method != "bm25_only" and k:
         from m2mdb.index.nearest import nearest
@@ -386,8 +419,8 @@ class SearchHits:
     """
 
     __slots__ = (
-        "_found", "_known", "_places", "_values", "_work", "collection", "first_rank", "rowids",
-        "scores",
+        "_found", "_fused", "_known", "_places", "_values", "_work", "collection", "first_rank",
+        "rowids", "scores",
     )  # fmt: skip
 
     def __init__(
@@ -401,6 +434,7 @@ class SearchHits:
         rowids, scores = found
         self._work = work
         self._found = side
+        self._fused: tuple[Fused, tuple[Found | None, Found | None]] | None = None
         self._known: dict[str, dict[int, float]] = {}  # distances and bm25, by rowid
         self._places: list[tuple[int, int]] | None = None
         self._values: dict[int, list[Any]] = {}
@@ -436,26 +470,19 @@ class SearchHits:
         sides: tuple[Found | None, Found | None],
     ) -> SearchHits:
         """The hits of a fused ranking, with what its sides know of them."""
-        where: dict[int, tuple[int, int]] = {}
-        known: dict[str, dict[int, float]] = {}
-        for side, name in zip(sides, ("distance", "bm25"), strict=True):
-            if side is not None:
-                rowids = side.rowids.tolist()
-                where.update(zip(rowids, side.places, strict=True))
-                measured = side.scores if side.distances is None else side.distances
-                if name == "bm25":
-                    measured = side.scores
-                known[name] = dict(zip(rowids, measured.tolist(), strict=True))
-        stop = request.offset + request.k
-        rowids = fused.rowids[:stop]
-        hits = cls(work, request, (rowids, fused.scores[:stop]), None)
-        hits._places = [where[rowid] for rowid in hits.rowids.tolist()]
-        hits._known = known
+        shown = fused.take(slice(0, request.offset + request.k))
+        hits = cls(work, request, (shown.rowids, shown.scores), None)
+        start = request.offset
+        hits._fused = shown.take(slice(start, start + len(hits.rowids))), sides
         return hits
 
     @property
     def places(self) -> list[tuple[int, int]]:
         """(part index, ordinal) of each hit."""
+        if self._places is None and self._fused is not None:
+            from m2mdb.query.rescoring import Places
+
+            self._places = Places(*self._fused).pairs()
         if self._places is None:
             assert self._found is not None
             start = self.first_rank - 1
@@ -504,10 +531,14 @@ class SearchHits:
         return [known.get(rowid) for rowid in rowids]
 
     def _known_of_side(self, name: str) -> dict[int, float]:
-        """What the side that was searched alone has measured, by rowid."""
-        if self._found is None or self._found[0] != name:
+        """What a side has measured, by rowid."""
+        found: Found | None = None
+        if self._fused is not None:
+            found = self._fused[1][0 if name == "distance" else 1]
+        elif self._found is not None and self._found[0] == name:
+            found = self._found[1]
+        if found is None:
             return {}
-        found = self._found[1]
         measured = found.distances if name == "distance" else found.scores
         assert measured is not None
         return dict(zip(found.rowids.tolist(), measured.tolist(), strict=True))

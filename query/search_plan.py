@@ -20,6 +20,13 @@ from m2mdb.query.nodes import ColumnRef, FunctionCall, Node, SelectItem, Star
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.predicate import Predicate, compile_predicate
 from m2mdb.query.projection import Projection
+from m2mdb.query.rescoring import (
+    Decay,
+    decay_column,
+    decay_of,
+    diversity_column,
+    unit_seconds,
+)
 from m2mdb.query.result import Result
 from m2mdb.query.scope import RowScope, Subqueries
 from m2mdb.query.search import (
@@ -27,8 +34,10 @@ from m2mdb.query.search import (
     UNBUILT_COMPUTED,
     SearchHits,
     SearchRequest,
+    candidates_said,
     depth_of,
     fusion_of,
+    is_alone,
     run_search,
     searched,
     signals_of,
@@ -38,24 +47,26 @@ from m2mdb.query.search import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from m2mdb.index.effort import PartWork
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
     from m2mdb.query.planning import Planner
 
-_UNBUILT = {
-    "decay": "DECAY", "temperature": "TEMPERATURE",
-    "seed": "SEED", "diversity": "DIVERSITY",
-}  # fmt: skip
-_VALUES = ("near", "match", "for_", "k", "offset", "recall", "probes", "min_score", "as_of")
+_UNBUILT = {"temperature": "TEMPERATURE", "seed": "SEED"}
+_VALUES = (
+    "near", "match", "for_", "k", "offset", "recall", "probes", "min_score", "as_of",
+    "diversity",
+)  # fmt: skip
 
 
 class SearchPlan(Plan):
     """A SEARCH, compiled."""
 
     __slots__ = (
-        "_fusion_options", "_plain", "_predicate", "_projection", "_schema", "_statement",
-        "_values",
+        "_fusion_options", "_half_life", "_plain", "_predicate", "_projection", "_schema",
+        "_statement", "_values",
     )  # fmt: skip
 
     def __init__(self, statement: Search, view: View, count: int, planner: Planner) -> None:
@@ -79,6 +90,9 @@ class SearchPlan(Plan):
             if (node := getattr(statement, name)) is not None
         }
         self._fusion_options = _compile_options(statement, constant_scope)
+        self._half_life = _half_life(statement, schema, constants, constant_scope)
+        if statement.diversity is not None and statement.near is None and statement.for_ is None:
+            diversity_column(schema, -1)
         scope = RowScope(schema, subqueries)
         self._predicate: Predicate | None = None
         if statement.where is not None:
@@ -118,6 +132,8 @@ class SearchPlan(Plan):
                 name: _option(name, evaluate((), bindings))
                 for name, evaluate in self._fusion_options.items()
             }
+        if self._half_life is not None:
+            clauses["decay"] = self._half_life(bindings)
         return SearchRequest(
             statement.collection,
             near_column=statement.near_column,
@@ -163,6 +179,11 @@ class SearchPlan(Plan):
         if statement.where is not None:
             lines.append((1, f"FILTER {schema.name} BEFORE RANKING"))
         lines.append((1, self._explain_fusion()))
+        if statement.decay is not None:
+            lines.append((1, f"DECAY HALF LIFE ON {statement.decay.column}"))
+        if statement.diversity is not None:
+            name = schema.columns[diversity_column(schema, self._near_index())].name
+            lines.append((1, f"DIVERSITY OF {name} AMONG THE CANDIDATES"))
         return lines + self.explain_inner(view)
 
     def _lists(self, view: View) -> str | None:
@@ -178,6 +199,11 @@ class SearchPlan(Plan):
         rows, lists = (sum(each) for each in zip(*counts, strict=True))
         scanned = collection.count() - rows
         return f"{lists} lists of {rows} rows in {len(counts)} segments, scan of {scanned} rows"
+
+    def _near_index(self) -> int:
+        """The column that NEAR or FOR searches, -1 without."""
+        name, is_near, _ = self._sides()
+        return vector_column(self._schema, name) if is_near else -1
 
     def _sides(self) -> tuple[str | None, bool, bool]:
         """The column of NEAR, and which sides are searched, those of FOR among them."""
@@ -222,8 +248,9 @@ class SearchPlan(Plan):
                 f"signals: confidence {signals.confidence:.3f}, margin {signals.margin:.3g}, "
                 f"qerr {signals.qerr:.3g} ({signals.part}, list {signals.list})"
             )
-        if fusion_of(request) in ("rrf", "weighted"):
+        if not is_alone(request, fusion_of(request)):
             found.append(f"depth {depth_of(request)} a side")
+            found.append(candidates_said(view, request))
         return found
 
 
@@ -248,6 +275,26 @@ def _refuse_unbuilt(statement: Search) -> None:
         raise ProgrammingError("FOR excludes NEAR and MATCH")
     if statement.near is None and statement.match is None and statement.for_ is None:
         raise ProgrammingError("SEARCH needs NEAR, MATCH or FOR")
+
+
+def _half_life(
+    statement: Search, schema: CollectionSchema, constants: Level, scope: RowScope
+) -> Callable[[Bindings], Decay] | None:
+    """DECAY at the statement's time; None without it."""
+    decay = statement.decay
+    if decay is None:
+        return None
+    decay_column(schema, decay.column)
+    seconds = unit_seconds(decay.unit)
+    amount = compile_expression(constants.resolve(decay.amount), scope)
+
+    def made(bindings: Bindings) -> Decay:
+        value = amount((), bindings)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        half_life = value * seconds if is_number else value
+        return decay_of(decay.column, half_life, bindings.moment.timestamp())
+
+    return made
 
 
 def _compile_options(statement: Search, scope: RowScope) -> dict[str, Any]:

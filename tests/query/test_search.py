@@ -361,7 +361,8 @@ REFUSED: list[tuple[str, tuple[Any, ...], type[Exception], str]] = [
     ("SEARCH t FOR 'x' MATCH 'y'", (), ProgrammingError, "FOR excludes"),
     ("SEARCH t NEAR ? AS OF 300", ([1, 0],), ProgrammingError, "no such commit yet"),
     ("SEARCH t NEAR ? TEMPERATURE 0.2", ([1, 0],), NotSupportedError, "TEMPERATURE"),
-    ("SEARCH t NEAR ? DIVERSITY 0.5", ([1, 0],), NotSupportedError, "DIVERSITY"),
+    ("SEARCH t NEAR ? DIVERSITY 1.5", ([1, 0],), ProgrammingError, "DIVERSITY is 1.5"),
+    ("SEARCH t NEAR ? DECAY HALF LIFE 3 DAYS ON body", ([1, 0],), ProgrammingError, "no TIMESTAMP"),
     ("SEARCH t", (), ProgrammingError, ""),
 ]  # fmt: skip
 
