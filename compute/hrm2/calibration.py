@@ -17,13 +17,14 @@ The table is measured when lists are built, on queries of several kinds:
     moved    a row with most of the difference of two others
     mixed    the mean of three rows of a list with more than half of such a difference
     halved   the mean of two rows
-    free     no row: values that spread as those of all rows do
+    noisy    a row and noise that spreads as all rows do
+    free     that noise alone, around the mean of the rows
     known    queries that were asked of the collection; where there are enough of them, they take
              the place of all made-up ones
 
 A range of hardness gets the smallest patience that reaches the recall in the mean of its queries;
-then all ranges get as much more as it takes for the mean of the stored ones, of the made-up ones
-and of the known ones. Where nothing reaches it (rows that their codes cannot tell apart), the
+then ranges get as much more as it takes for the mean of each group of queries, first the one that
+the group loses most in. Where nothing reaches it (rows that their codes cannot tell apart), the
 table says so, and a search compares every row.
 
 A search is a prefix of every longer one (K5), so one long search of a query tells when any other
@@ -70,7 +71,9 @@ LEVELS = np.unique(np.rint(1.1 ** np.arange(96)).astype(np.int64))  # of patienc
 UNREACHED = np.float32(1e9)  # patience where nothing reaches the recall
 FARTHEST = np.float32(1e30)  # an edge of hardness that only searches without k rows are beyond
 STORED_QUERIES = 144
-MADE_QUERIES = 360  # of all kinds together
+MADE_QUERIES = 384  # of all kinds together
+KINDS = 6
+STORED, BETWEEN, BEYOND, KNOWN = range(4)  # groups of queries
 FILTERED_QUERIES = 150  # of each of the two, for shares below 1
 WORK_QUERIES = 8  # of each group
 USUAL_LIST = 100  # rows, where nothing is known
@@ -78,6 +81,7 @@ LEAST_QUERIES = 192  # of each of the two, for the largest of KS: each has many 
 ENOUGH = 64  # known queries, to do without made-up ones
 MARGIN = 0.003  # that a measured recall has to be above the one that is promised,
 ERRORS = 0.7  # and standard errors of its mean
+DOUBT = 2.0  # standard errors that it may be below it where no patience reaches it
 HIGHEST = 0.993  # asked of measurements: few queries tell no more, and bounds lose some rows
 MEMBERS = 64  # of a list, for its centroid
 LEAST = 2
@@ -211,7 +215,7 @@ class Queries(NamedTuple):
 
     vectors  float32[n, d]
     own      int64[n]: the row that a query is, and that it must not find; -1: none
-    groups   int64[n]: 0 stored, 1 made up, 2 known
+    groups   int64[n]: STORED, BETWEEN (swapped, moved, mixed), BEYOND (halved, noisy, free), KNOWN
     """
 
     vectors: Floats
@@ -220,14 +224,15 @@ class Queries(NamedTuple):
 
     def first(self, each: int) -> Queries:
         """The first ones of every group, so many of each."""
-        chosen = np.concatenate([np.flatnonzero(self.groups == g)[:each] for g in range(3)])
+        groups = (STORED, BETWEEN, BEYOND, KNOWN)
+        chosen = np.concatenate([np.flatnonzero(self.groups == g)[:each] for g in groups])
         return Queries(self.vectors[chosen], self.own[chosen], self.groups[chosen])
 
 
 def queries_for(
     searcher: Searcher, rows: Floats, seed: int, known: Floats | None = None
 ) -> Queries:
-    """Stored rows, and known queries or, where they are too few, made-up ones (in random order)."""
+    """Stored rows, and known queries or, where they are too few, made-up ones too."""
     rng = np.random.default_rng(seed)
     own = rng.permutation(len(rows))[:STORED_QUERIES]
     vectors, groups = [rows[own]], [np.zeros(len(own), np.int64)]
@@ -235,18 +240,18 @@ def queries_for(
     if count < ENOUGH:
         made = _ready(made_queries(searcher, rows, rng), searcher.metric)
         vectors.append(made)
-        groups.append(np.ones(len(made), np.int64))
+        groups.append(np.where(np.arange(len(made)) % KINDS < KINDS // 2, BETWEEN, BEYOND))
     if known is not None and count:
         vectors.append(known)
-        groups.append(np.full(count, 2))
+        groups.append(np.full(count, KNOWN))
     every = np.ascontiguousarray(np.concatenate(vectors), np.float32)
     of_none = np.full(len(every) - len(own), -1)
     return Queries(every, np.concatenate((own, of_none)), np.concatenate(groups))
 
 
 def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> Floats:
-    """Queries off the distribution of the rows, of unlike difficulty."""
-    count = -(-MADE_QUERIES // 5)
+    """Queries off the distribution of the rows, of unlike difficulty; the KINDS take turns."""
+    count = -(-MADE_QUERIES // KINDS)
 
     def some() -> Floats:
         return rows[rng.integers(0, len(rows), count)]
@@ -266,10 +271,10 @@ def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> 
     mixed += np.float32(0.6) * (some() - some())
     halved = (some() + some()) / 2
     sample = rows[rng.integers(0, len(rows), min(len(rows), CHUNK_ROWS))]
-    spread = rng.standard_normal((count, rows.shape[1])) * sample.std(axis=0)
-    free = sample.mean(axis=0) + spread
-    every = np.concatenate((swapped, moved, mixed, halved, free)).astype(np.float32)
-    out: Floats = rng.permutation(every)[:MADE_QUERIES]
+    noise = rng.standard_normal((2, count, rows.shape[1])) * sample.std(axis=0)
+    noisy, free = some() + noise[0], sample.mean(axis=0) + noise[1]
+    every = np.stack((swapped, moved, mixed, halved, noisy, free), axis=1).astype(np.float32)
+    out: Floats = every.reshape(-1, rows.shape[1])[:MADE_QUERIES]
     return out
 
 
@@ -520,35 +525,45 @@ def fitted(hardness: Wide, recalls: Wide, groups: NDArray[np.int64]) -> Fitted:
                 curve = own.mean(axis=0)
                 at[each] = (curve >= min(wanted, curve.max())).argmax()
         at = np.maximum.accumulate(at)
-        while at[0] < len(LEVELS) - 1:
-            if _is_enough(recalls, ranges, groups, at, wanted, ERRORS):
-                break
-            at = np.minimum(at + 1, len(LEVELS) - 1)
+        at = _raised(recalls, ranges, groups, at, wanted)
         patience[column] = LEVELS[at]
-        if not _is_enough(recalls, ranges, groups, at, min(recall, HIGHEST)):
+        reached = recalls[np.arange(len(recalls)), at[ranges]]
+        if _failing(reached, groups, recall, -DOUBT) is not None:
             patience[column] = UNREACHED
     np.maximum.accumulate(patience, axis=0, out=patience)
     return np.minimum(edges, FARTHEST).astype(np.float32), patience
 
 
-def _is_enough(
+def _raised(
     recalls: Wide,
     ranges: NDArray[np.intp],
     groups: NDArray[np.int64],
     at: NDArray[np.int64],
     wanted: float,
-    errors: float = 0.0,
-) -> bool:
-    """Whether each group reaches a recall in the mean, with these levels by hardness.
+) -> NDArray[np.int64]:
+    """Levels by hardness, raised until each group reaches a recall, as far as that is any use."""
+    while True:
+        reached = recalls[np.arange(len(recalls)), at[ranges]]
+        group = _failing(reached, groups, wanted, ERRORS)
+        if group is None:
+            return at
+        own = groups == group
+        lost = np.bincount(ranges[own], (recalls[:, -1] - reached)[own], HARD)
+        worst = int(lost.argmax())
+        if lost[worst] <= 0:
+            return at
+        at = at.copy()
+        at[worst] += 1
+        at = np.maximum.accumulate(at)
 
-    errors  standard errors that each mean has to be above it
-    """
-    reached = recalls[np.arange(len(recalls)), at[ranges]]
-    for group in np.unique(groups):
+
+def _failing(reached: Wide, groups: NDArray[np.int64], wanted: float, errors: float) -> int | None:
+    """A group whose mean is not so many standard errors above a recall, or None."""
+    for group in np.unique(groups).tolist():
         own = reached[groups == group]
         if own.mean() < min(wanted + errors * own.std() / math.sqrt(len(own)), HIGHEST):
-            return False
-    return True
+            return int(group)
+    return None
 
 
 def _ends(changes: NDArray[np.int32], factor: float) -> NDArray[np.int64]:
