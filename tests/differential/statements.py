@@ -177,9 +177,10 @@ class Statements:
             return f"{name}({distinct}{anything})"
         if name == "json":
             if choose.random() < 0.5:
-                return f"length(json_group_array({distinct}{write.leaf('text', 'small')}))"
+                item = f"CAST({write.leaf('text', 'small')} AS TEXT)"  # no infinity, which differs
+                return f"length(json_group_array({distinct}{item}))"
             label = f"CAST({write.leaf('text', 'small')} AS TEXT)"
-            return f"length(json_group_object(coalesce({label}, 'k'), {write.leaf('small')}))"
+            return f"length(json_group_object(coalesce({label}, 'k'), {label}))"
         if name == "concat":
             # the order inside is left open: only its length is asked for
             return f"length(group_concat({distinct}{write.leaf('text', 'small')}))"

@@ -22,14 +22,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
 def test_short_scripts_agree(choose: random.Random) -> None:
     campaign.run(choose, 12)
 
 
 def test_a_short_campaign_agrees_and_counts() -> None:
-    counts = campaign.campaign(3.0, 5)
+    counts = campaign.campaign(2.0, 5)
 
     assert counts["differential_statements"] > 100 and counts["differential_errors"] > 0
     assert counts.get("differential_explained", 0) < counts["differential_statements"] / 50

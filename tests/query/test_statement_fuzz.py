@@ -67,7 +67,7 @@ def timed(sql: str, database: Database) -> None:
 def test_every_sentence_is_answered_or_refused_soon(database: Database, seed: int) -> None:
     execute(database, "CREATE TABLE c (n INTEGER PRIMARY KEY, t TEXT FULLTEXT, v VECTOR(2))")
     execute(database, "INSERT INTO c VALUES (1, 'red apple', [1, 2]), (2, NULL, NULL)")
-    for sentence in sentences(seed, 60):
+    for sentence in sentences(seed, 40):
         timed(sentence, database)
 
 
