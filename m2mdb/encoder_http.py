@@ -1,0 +1,276 @@
+"""Encoders behind an HTTP endpoint: OpenAI-compatible ones and Ollama, through urllib alone.
+
+    texts --batches of batch_size--> POST --wait and try again--> vectors in the order of the texts
+
+    endpoint         body                                  answer
+    URL/embeddings   {"model", "input", "encoding_format"  {"data": [{"index", "embedding"}]}
+                      and "dimensions" where it is asked}
+    URL/api/embed    {"model", "input"}                    {"embeddings": [[…], …]}
+    URL/api/tags     none: it is a GET                     {"models": [{"name", "digest"}]}
+
+Tried again: no answer in time, no connection, and the statuses in RETRIED, up to `retries` times,
+after `backoff` seconds, doubled each time, or what the server says in Retry-After, MAX_WAIT at
+most. Everything else is an OperationalError at once.
+
+Invariants
+    EH1 A batch's vectors are as many as its texts, of one dimension, in their order.
+    EH2 The key stands in a header, in no message and no repr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+from m2mdb.encoder_registry import digest_of
+from m2mdb.pager.errors import DataError, InterfaceError, OperationalError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Vectors = np.ndarray[Any, np.dtype[np.float32]]
+    Progress = Callable[[int, int], object]
+
+RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+MAX_WAIT = 60.0  # seconds between two tries, whatever the server says
+MAX_ANSWER = 1 << 30  # bytes that are read of an answer
+SHOWN = 300  # characters of an answer in an error
+BATCH_SIZE = 64  # texts of one request
+TIMEOUT = 60.0  # seconds that a server has to answer
+RETRIES = 4
+BACKOFF = 0.5  # seconds before the second try
+PROBE = "dimension"  # a text that is encoded to find the dimension
+
+
+class HttpEncoder:
+    """What both protocols share: batches, time limits, retries."""
+
+    scheme = ""
+
+    def __init__(
+        self,
+        model: str,
+        url: str,
+        *,
+        dimensions: int | None = None,
+        fingerprint: str | None = None,
+        headers: dict[str, str] | None = None,
+        batch_size: int = BATCH_SIZE,
+        timeout: float = TIMEOUT,
+        retries: int = RETRIES,
+        backoff: float = BACKOFF,
+        progress: Progress | None = None,
+    ) -> None:
+        """Nothing is asked of the server before it is needed.
+
+        dimensions   of the vectors; without it, one text is encoded to find out
+        fingerprint  without it, made of the model, the protocol and the dimension, as a server
+                     does not say what its model is; Ollama's is the digest of the model
+        timeout, backoff   seconds
+        progress     called with (texts done, texts in all) after each request; it may raise
+
+        Raises InterfaceError for a url that is not http(s), or sizes below 1.
+        """
+        if not url.startswith(("http://", "https://")):
+            raise InterfaceError(f"encoder {model!r}: url {url!r} is not http:// or https://")
+        if batch_size < 1 or retries < 0 or not timeout > 0 or backoff < 0:
+            raise InterfaceError(
+                f"encoder {model!r}: batch_size {batch_size}, retries {retries}, timeout "
+                f"{timeout}, backoff {backoff}: expected numbers above 0"
+            )
+        self.model = model
+        self.model_id = f"{self.scheme}:{model}"
+        self.url = url.rstrip("/")
+        self.batch_size = batch_size
+        self.timeout = timeout
+        self.retries = retries
+        self.backoff = backoff
+        self.progress = progress
+        self.sleep: Callable[[float], object] = time.sleep
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._asked = dimensions
+        self._dimensions = dimensions
+        self._fingerprint = fingerprint
+
+    @property
+    def dimensions(self) -> int:
+        """Values in one vector; OperationalError where the server has to be asked and fails."""
+        if self._dimensions is None:
+            self._dimensions = len(self._batch([PROBE])[0])
+        return self._dimensions
+
+    @property
+    def fingerprint(self) -> str:
+        """What was given, or a digest of what the model is said to be."""
+        if self._fingerprint is None:
+            self._fingerprint = self._identity()
+        return self._fingerprint
+
+    def _identity(self) -> str:
+        return digest_of(self.scheme, self.model, self.dimensions)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """float32 of shape (len(texts), dimensions).
+
+        Raises OperationalError where the server fails, DataError for an answer of another shape.
+        """
+        import numpy as np
+
+        vectors = np.empty((len(texts), self.dimensions), np.float32)
+        for start in range(0, len(texts), self.batch_size):
+            batch = list(texts[start : start + self.batch_size])
+            found = self._batch(batch)
+            if any(len(each) != self.dimensions for each in found):
+                sizes = sorted({len(each) for each in found})
+                raise DataError(f"{self.url} gave {sizes} dimensions; wanted {self.dimensions}")
+            vectors[start : start + len(batch)] = found
+            if self.progress is not None:
+                self.progress(start + len(batch), len(texts))
+        return vectors
+
+    def _batch(self, texts: list[str]) -> list[list[float]]:
+        """The vectors of one request (EH1)."""
+        answer = self._request(texts)
+        try:
+            found = self._vectors(answer)
+            is_whole = all(
+                isinstance(each, list) and each and all(isinstance(x, int | float) for x in each)
+                for each in found
+            )
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{self.url} gave no vectors: {str(answer)[:SHOWN]}") from None
+        if len(found) != len(texts) or not is_whole:
+            raise DataError(f"{self.url} gave {len(found)} vectors for {len(texts)} texts")
+        return found
+
+    def _request(self, texts: list[str]) -> Any:
+        raise NotImplementedError
+
+    def _vectors(self, answer: Any) -> list[list[float]]:
+        raise NotImplementedError
+
+    # --------------------------------------------------------------- one request
+
+    def _ask(self, path: str, body: dict[str, Any] | None) -> Any:
+        """The JSON that the server answers; OperationalError where it does not, in all tries."""
+        waits = self._waits()
+        while True:
+            cause: Exception
+            after: str | None = None
+            try:
+                return self._try(path, body)
+            except urllib.error.HTTPError as error:
+                if error.code not in RETRIED:
+                    raise self._failed(path, _said(error)) from error
+                problem, cause, after = _said(error), error, error.headers.get("Retry-After")
+            except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
+                problem, cause = str(error) or type(error).__name__, error
+            wait = next(waits, None)
+            if wait is None:
+                tries = f"{self.retries + 1} tries" if self.retries else "one try"
+                raise self._failed(path, f"{problem}, after {tries}") from cause
+            with contextlib.suppress(ValueError):  # a date: the own waits do
+                wait = max(wait, float(after or 0))
+            self.sleep(min(wait, MAX_WAIT))
+
+    def _waits(self) -> Iterator[float]:
+        for number in range(self.retries):
+            yield self.backoff * 2**number
+
+    def _try(self, path: str, body: dict[str, Any] | None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, self._headers)
+        with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            raw = response.read(MAX_ANSWER + 1)
+        if len(raw) > MAX_ANSWER:
+            raise self._failed(path, f"the answer has more than {MAX_ANSWER} bytes")
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):
+            shown = raw[:SHOWN].decode("utf-8", "replace")
+            raise self._failed(path, f"the answer is no JSON: {shown}") from None
+
+    def _failed(self, path: str, problem: str) -> OperationalError:
+        return OperationalError(f"encoder {self.model_id}: {self.url}{path}: {problem}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r}, url={self.url!r})"
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """A status with the beginning of what the server says of it."""
+    try:
+        text = error.read(SHOWN * 4).decode("utf-8", "replace")[:SHOWN].strip()
+    except (OSError, HTTPException):
+        text = ""
+    return f"HTTP {error.code} {error.reason}" + (f": {text}" if text else "")
+
+
+class OpenAIEncoder(HttpEncoder):
+    """`openai:MODEL`: any server with POST /embeddings as OpenAI's: vLLM, llama.cpp, TEI, …"""
+
+    scheme = "openai"
+
+    def __init__(
+        self,
+        model: str,
+        url: str = "https://api.openai.com/v1",
+        *,
+        key: str | None = None,
+        **options: Any,
+    ) -> None:
+        """`key` goes into the header Authorization; without it that of OPENAI_API_KEY does, to
+        OpenAI's own url alone. Options are those of HttpEncoder.
+        """
+        if key is None and url.startswith("https://api.openai.com/"):
+            key = os.environ.get("OPENAI_API_KEY")
+        headers = dict(options.pop("headers", None) or {})
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        super().__init__(model, url, headers=headers, **options)
+
+    def _request(self, texts: list[str]) -> Any:
+        body: dict[str, Any] = {"model": self.model, "input": texts, "encoding_format": "float"}
+        if self._asked is not None:
+            body["dimensions"] = self._asked
+        return self._ask("/embeddings", body)
+
+    def _vectors(self, answer: Any) -> list[list[float]]:
+        data = answer["data"]
+        if sorted(each["index"] for each in data) != list(range(len(data))):
+            raise ValueError
+        return [each["embedding"] for each in sorted(data, key=lambda each: each["index"])]
+
+
+class OllamaEncoder(HttpEncoder):
+    """`ollama:MODEL`: a model of an Ollama server, whose digest is the fingerprint."""
+
+    scheme = "ollama"
+
+    def __init__(self, model: str, url: str = "http://localhost:11434", **options: Any) -> None:
+        """Options are those of HttpEncoder; `dimensions` is compared, the model has its own."""
+        super().__init__(model, url, **options)
+
+    def _identity(self) -> str:
+        """The model's digest, as the server lists it; another build of it is another model."""
+        wanted = {self.model, self.model if ":" in self.model else f"{self.model}:latest"}
+        answer = self._ask("/api/tags", None)
+        models = answer.get("models") if isinstance(answer, dict) else None
+        for each in models if isinstance(models, list) else ():
+            if isinstance(each, dict) and each.get("name") in wanted and each.get("digest"):
+                return digest_of(each["digest"], self.dimensions)
+        raise self._failed("/api/tags", f"the server has no model {self.model!r}")
+
+    def _request(self, texts: list[str]) -> Any:
+        return self._ask("/api/embed", {"model": self.model, "input": texts})
+
+    def _vectors(self, answer: Any) -> list[list[float]]:
+        found: list[list[float]] = answer["embeddings"]
+        return found
