@@ -350,7 +350,7 @@ def exact(
     if is_near:
         best += own[:, None]
     out: NDArray[np.float32] = -np.sort(best, axis=1)
-    out -= ROUNDING * np.sqrt(own * longest)[:, None]
+    out -= ROUNDING * (np.sqrt(own) * np.sqrt(longest))[:, None]  # their product may be infinite
     return out
 
 

@@ -43,8 +43,9 @@ def sparing(
         some = slice(start, start + CHUNK_ROWS)
         one, other = rows[some] - centers[first[some]], rows[some] - centers[second[some]]
         products = np.einsum("ij,ij->i", one, other)
-        lengths = np.einsum("ij,ij->i", one, one) * np.einsum("ij,ij->i", other, other)
-        cosines[some] = products / np.sqrt(np.maximum(lengths, np.float32(1e-30)))
+        lengths = np.sqrt(np.einsum("ij,ij->i", one, one))
+        lengths *= np.sqrt(np.einsum("ij,ij->i", other, other))
+        cosines[some] = products / np.maximum(lengths, np.float32(1e-15))
     cosines[second < 0] = 2
     limit = np.partition(cosines, int(KEPT * len(rows)))[int(KEPT * len(rows))]
     return np.where(cosines <= min(limit, 1.5), second, np.int32(-1))

@@ -226,8 +226,8 @@ def _second(
     products = squares - products[every, best]  # <r, x>
     along -= gram[best]
     np.subtract(products[:, None], along, out=along)
+    along /= np.sqrt(lengths)[:, None]  # first: the square may be infinite
     along *= along
-    along /= lengths[:, None]
     costs += along
     costs[every, best] = np.inf
     out: NDArray[np.intp] = costs.argmin(axis=1)
