@@ -4,7 +4,7 @@
 
 Sentence vectors differ from normal noise in four ways, which decide how hard a search is:
 
-    low intrinsic dimension   a row is a point of INTRINSIC coordinates, whose spread falls as a
+    low intrinsic dimension   a row is a point of COORDINATES numbers, whose spread falls as a
                               power of their number, laid into the space by a fixed random matrix,
                               with a little noise in all dimensions
     clusters within clusters  topics, and themes in each; sizes fall as a power of the rank, and
@@ -14,7 +14,8 @@ Sentence vectors differ from normal noise in four ways, which decide how hard a 
                               lie between themes, or far from all, as questions do that search
                               for statements
 
-Rows of a number are the same in every set of a seed and dimension that is large enough: the first
+Inner products by rank are near those of wordnet's sentence vectors (main prints them). Rows of a
+number are the same in every set of a seed and dimension that is large enough: the first
 100,000 of a million are the set of 100,000.
 
 Invariants
@@ -34,14 +35,15 @@ Array = np.ndarray[Any, Any]
 BLOCK_ROWS = 1 << 14
 TOPICS = 300
 THEMES = 40  # of a topic
-INTRINSIC = 48  # coordinates of a theme's rows
-DECAY = 0.5  # the spread of coordinate i falls as (i + 1) ** -DECAY
+COORDINATES = 192  # of a theme's rows; about 60 dimensions by participation ratio
+DECAY = 0.3  # the spread of coordinate i falls as (i + 1) ** -DECAY
 SIZES = 0.9  # the share of the topic of rank r falls as (r + 1) ** -SIZES
 COMMON = 0.35  # length of what all rows share, where a topic's center has 1
 THEME = 0.7  # a theme's distance from its topic's center
-WITHIN = 0.75  # a row's distance from its theme's center
-NOISE = 0.12  # of it in all dimensions
-FAR = 0.5  # the share of the queries that are not like rows
+WITHIN = 1.1  # a row's distance from its theme's center
+NOISE = 0.25  # of it in all dimensions
+FAR = 0.5  # the share of the queries that are not like rows: a half of these lie between themes,
+AWAY = 2.0  # the others so many times as far from their theme's center
 
 
 class Source(NamedTuple):
@@ -64,7 +66,7 @@ class Source(NamedTuple):
 def source(dimension: int, seed: int) -> Source:
     """The mixture of a seed."""
     random = np.random.default_rng([seed, dimension])
-    coordinates = min(2 * INTRINSIC, dimension)
+    coordinates = min(COORDINATES, dimension)
     basis = random.standard_normal((coordinates, dimension)) / np.sqrt(dimension)
     common = random.standard_normal(dimension)
     common *= COMMON / np.linalg.norm(common)
@@ -125,7 +127,7 @@ def queries_of(count: int, dimension: int, seed: int = 1) -> Array:
     random = np.random.default_rng([seed, dimension, 2])
     themes = np.searchsorted(made.shares, random.random((3, count)))
     points = _points(random, made, themes[0], 1.0)
-    other = _points(random, made, themes[1], 1.3)
+    other = _points(random, made, themes[1], AWAY)
     between = 0.5 * points + 0.5 * made.themes[themes[2]]  # of two themes, often of two topics
     kinds = random.random(count)
     points[kinds < FAR] = other[kinds < FAR]
