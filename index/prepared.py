@@ -296,7 +296,7 @@ class Prepared:
             turned = np.empty_like(query)
             self._kernels.unit(query, turned)
             return turned
-        if query.dot(query) < EASILY_SEARCHED:
+        if np.vdot(query, query) < EASILY_SEARCHED:
             return query
         from m2mdb.index.hrm2 import searched_query
 

@@ -519,7 +519,7 @@ def check_query_vector(column: Column, value: Any, collection: str) -> np.ndarra
         as_float = column if column.dtype != "i8" else _float_twin(column, value)
         value = vector_of(as_float, value, place)
     query = np.ascontiguousarray(value, np.float32)
-    if not 1e-30 < query.dot(query) < 1e36:
+    if not 1e-30 < np.vdot(query, query) < 1e36:  # which warns of no overflow
         _check_query_extremes(column, query, f"NEAR {column.name} of {collection}")
     return query
 

@@ -348,3 +348,21 @@ def test_a_transaction_searches_its_own_snapshot(tmp_path: Path) -> None:
     notes.con.execute("COMMIT")
     assert mine.search(near=vector, k=5).ids[0] == 99999
     notes.close()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_query_beyond_float32_when_squared_gives_its_answer_without_a_warning(
+    metric: str,
+) -> None:
+    """Programs turn NumPy's warnings into errors; a search is not to be ended by them."""
+    rows = np.random.default_rng(SEED).standard_normal((700, DIMENSION)).astype(np.float32)
+    query = rows[3] * np.float32(1e37)
+    with m2mdb.connect(":memory:") as con:
+        notes = con.create_collection("notes", {"e": f"VECTOR({DIMENSION}) METRIC {metric}"})
+        notes.add({"e": rows})
+        with np.errstate(all="raise"):
+            found = notes.search(near=query, k=5)
+            ids, scores = notes.search_batch(near=query[None], k=5)
+        exact = notes.search(near=query, k=5, exact=True)
+    assert found.ids.tolist() == exact.ids.tolist() == ids[0].tolist()
+    assert found.scores.tolist() == exact.scores.tolist() == scores[0].tolist()
