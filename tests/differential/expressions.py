@@ -369,7 +369,7 @@ class Expressions:
         if name == "pi":
             return "pi()"
         if name in ("pow", "power", "mod", "atan2") or (name == "log" and choose.random() < 0.5):
-            return f"{name}({operand}, {self.number(0)})"
+            return f"{name}({operand}, CAST({self.number(0)} AS REAL))"
         return f"{name}({operand})"
 
     def formatted(self, depth: int) -> str:
