@@ -28,15 +28,16 @@ if TYPE_CHECKING:
     from m2mdb.compute.hrm2.calibration import Work
     from m2mdb.compute.hrm2.reference import Stop
 
-START = 8.0
-ROUTE = 1.7e-5
+START = 5.0
+ROUTE = 7e-6
 CODE, CODE_WIDTH = 2e-4, 3.2e-6
-RERANK = 0.17
+RERANK = 0.12
 MASKED = 2e-4
 ROW, ROW_BYTE = 2e-3, 2.4e-5
 AHEAD = 1.6
 PICK = 2.5e-4
 TRIAL = 0.3
+LEAST_TRIAL = 2.6  # of the cost to begin: less finds out little
 CHEAPER = 0.7  # of a scan, which costs the same for every query
 NO_LIMIT = 1 << 30
 
@@ -80,7 +81,7 @@ def budgeted(stop: Stop, size: Size, work: Work, share: float) -> Stop | None:
     is_cheaper = probe < CHEAPER * scan
     allowed = scan if is_cheaper else TRIAL * scan
     most = int((allowed - start) / each) if allowed > start else 0
-    if most <= stop.least or (not is_cheaper and allowed < 2 * start):
+    if most <= stop.least or (not is_cheaper and allowed < LEAST_TRIAL * start):
         return None
     return stop._replace(most=NO_LIMIT if most >= size.lists else most)
 
