@@ -26,7 +26,7 @@ from m2mdb.compute import backend as compute_backend
 from m2mdb.index.audit import Audit
 from m2mdb.index.catalog import Catalog, CollectionEntry, load_catalog
 from m2mdb.index.delta import DeltaMirror
-from m2mdb.index.encoder import Encoders, no_encoders
+from m2mdb.index.encoder import Calling, Encoders, called, no_encoders
 from m2mdb.index.record import SEQUENCE
 from m2mdb.index.scrubbing import Scrubs, after_commit, at_checkpoint, at_close
 from m2mdb.index.view import View, WriteView
@@ -67,6 +67,7 @@ class Database:
         self._mirrors: dict[int, DeltaMirror] = {}
         self.tokenizers: Mapping[str, Tokenizer] = {}  # the program's own, for FULLTEXT columns
         self.encoders: Encoders = no_encoders  # the program's own, for generated columns
+        self.calling: Calling = called  # encoders, which must not use the connection meanwhile
         self.give_generated = False  # until the transaction ends, see `index.generated`
         self._view: View | None = None
         self._interrupted = False

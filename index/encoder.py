@@ -7,7 +7,7 @@ stores only an encoder's name, model id, fingerprint and dimensions, never its c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,9 +41,23 @@ class Encoder(Protocol):
         ...
 
 
+Result = TypeVar("Result")
 Encoders = Callable[[str, int], Encoder | None]  # by name and dimension; None: there is none
 
 
 def no_encoders(name: str, dimension: int) -> Encoder | None:
     """What a database knows that no program has given encoders."""
     return None
+
+
+class Calling(Protocol):
+    """How a program's encoder is called: its connection is to refuse it meanwhile."""
+
+    def __call__(self, what: str, call: Callable[..., Result], /) -> Callable[..., Result]:
+        """A function like `call`; `what` it is, for people."""
+        ...
+
+
+def called(what: str, call: Callable[..., Result], /) -> Callable[..., Result]:
+    """Where no connection has anything to guard."""
+    return call

@@ -142,7 +142,12 @@ def matching(database: Database, schema: CollectionSchema, column: Column) -> En
 
 
 def encode(
-    encoder: Encoder, name: str, column: Column, texts: Sequence[str], *, is_query: bool = False
+    database: Database,
+    encoder: Encoder,
+    column: Column,
+    texts: Sequence[str],
+    *,
+    is_query: bool = False,
 ) -> np.ndarray:
     """Checked vectors of texts, floats of shape (len(texts), dimension).
 
@@ -150,9 +155,11 @@ def encode(
 
     Raises OperationalError from what an encoder raises, DataError for what is no such matrix.
     """
+    assert column.generated is not None
+    name = column.generated["encoder"]
     run = getattr(encoder, "encode_queries", None) if is_query else None
     try:
-        found = (run or encoder.encode)(list(texts))
+        found = database.calling(f"encoder {name!r}", run or encoder.encode)(list(texts))
     except Exception as error:
         raise OperationalError(
             f"encoder {name!r} failed for column {column.name}: {type(error).__name__}: {error}"
@@ -207,8 +214,6 @@ def vectors_for(
     unique = np.zeros((len(wanted), column.dimension), dtype)
     if wanted:
         encoder = matching(write.database, schema, column)
-        assert column.generated is not None
-        name = column.generated["encoder"]
         known = stored_vectors(view, index, wanted)
         missing: list[int] = []
         for at, text in enumerate(wanted):
@@ -219,7 +224,7 @@ def vectors_for(
         for start in range(0, len(missing), ENCODED_TEXTS):
             write.database.check_interrupted()
             some = missing[start : start + ENCODED_TEXTS]
-            fresh = encode(encoder, name, column, [wanted[at] for at in some])
+            fresh = encode(write.database, encoder, column, [wanted[at] for at in some])
             unique[some] = store_vectors(column, fresh, len(some), schema.name).matrix
     place = {text: at for at, text in enumerate(wanted)}
     rows = np.array([-1 if text is None else place[text] for text in texts], np.int64)

@@ -92,6 +92,13 @@ class Connection(Hooks):
         self.encoders = as_named(encoders)
         self.registry = Registry(self.encoders)
         database.encoders = self.registry
+        calling = weakref.WeakMethod(self._calling)  # a connection that is dropped ends at once
+
+        def guarded(what: str, call: Callable[..., T], /) -> Callable[..., T]:
+            guard = calling()
+            return call if guard is None else guard(what, call)
+
+        database.calling = guarded
         self.conditions: dict[Any, Any] = {}  # compiled ones of `Collection.search`
         self.shapes: dict[Any, Any] = {}  # searches of it, checked but for their vectors
         self.database: Database | None = database  # None: closed, or inherited through fork

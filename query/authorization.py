@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.pager.errors import OperationalError
-from m2mdb.query import ast
+from m2mdb.query import ast, search_for
 from m2mdb.query.nodes import (
     ColumnRef,
     FunctionCall,
@@ -332,6 +332,10 @@ class _Visit:
             used += [schema.columns[at].name for at in schema.vector_columns]
         if node.match is not None and node.match_column is None:
             used += [column.name for column in schema.columns if column.fulltext is not None]
+        if node.for_ is not None:
+            generated, is_match = search_for.sides(schema)
+            texts = schema.text_columns if is_match else ()
+            used += [schema.columns[at].name for at in (generated, *texts) if at is not None]
         if node.decay is not None:
             used.append(node.decay.column)
         for name in used:

@@ -63,10 +63,8 @@ def settle(view: View, request: SearchRequest) -> None:
         from m2mdb.index.generated import encode, matching
 
         column = schema.columns[index]
-        assert column.generated is not None
         encoder = matching(view.database, schema, column)
-        name = column.generated["encoder"]
-        request.near = encode(encoder, name, column, [text], is_query=True)[0]
+        request.near = encode(view.database, encoder, column, [text], is_query=True)[0]
         request.near_column = column.name
     if has_text:
         request.match = plain_words(text)

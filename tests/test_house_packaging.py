@@ -77,9 +77,14 @@ def test_third_party_modules_of_the_product_and_tests_are_declared() -> None:
     runtime = declared(project["dependencies"])
     extras = project["optional-dependencies"]
     known_to_product = runtime | declared(
-        extras["pandas"] + extras["arrow"] + extras["polars"] + extras["text"]
+        extras["pandas"]
+        + extras["arrow"]
+        + extras["polars"]
+        + extras["text"]
+        + extras["models"]
+        + extras["fastembed"]
     )
-    known_to_tests = known_to_product | declared(extras["test"])
+    known_to_tests = known_to_product | declared(extras["test"] + extras["test-models"])
     known_to_tests.add("dbapi20")  # the module of dbapi-compliance
 
     product = third_party([ROOT / "m2mdb", *(ROOT / layer for layer in LAYERS)])

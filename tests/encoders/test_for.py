@@ -125,3 +125,18 @@ def test_an_encoder_may_treat_queries_otherwise(path: Path) -> None:
     notes.search("dark")
 
     assert encoder.batches == [["query: dark"]]
+
+
+def test_an_authorizer_is_asked_of_both_sides(path: Path, encoder: Counting) -> None:
+    con = filled(path, encoder, BOTH).connection
+    asked: list[str | None] = []
+
+    def authorizer(action: int, one: str | None, other: str | None, *rest: object) -> int:
+        if action == m2mdb.SQLITE_READ:
+            asked.append(other)
+        return m2mdb.SQLITE_DENY if other == "e" else m2mdb.SQLITE_OK
+
+    con.set_authorizer(authorizer)
+    with pytest.raises(m2mdb.DatabaseError, match=r"notes\.e"):
+        con.execute("SEARCH notes FOR 'dark' RETURNING id")
+    assert "e" in asked

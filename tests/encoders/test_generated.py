@@ -247,6 +247,25 @@ def test_what_an_encoder_raises_is_an_operational_error_from_it(
     assert len(notes) == 0
 
 
+def test_an_encoder_may_not_use_its_connection(path: Path, encoder: Counting) -> None:
+    con = opened(path, encoder)
+    notes = notes_of(con)
+    notes.add({"body": ["kept"]})
+
+    def answer(texts: Any) -> Any:
+        con.execute("INSERT INTO notes (body) VALUES (NULL)")
+
+    encoder.answer = answer
+    for run in (notes.search, lambda text: notes.add({"body": [text]})):
+        with pytest.raises(m2mdb.OperationalError, match="its encoder 'mine' is running"):
+            run("new")
+
+    encoder.answer = None
+    assert [row[1] for row in rows_of(con)] == ["kept"]
+    notes.add({"body": ["new"]})
+    assert_all_are_their_texts(con)
+
+
 @pytest.mark.parametrize(
     ("column", "found"),
     [
