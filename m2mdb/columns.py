@@ -141,10 +141,19 @@ def series_values(series: Any) -> Any:
 def read_table(value: Any, label: str) -> tuple[list[str], list[Column], int]:
     """A value that a statement has as `FROM :table`: names, columns and rows (`query.bound`).
 
-    Raises InterfaceError where it is no table, DataError where its columns differ in length.
+    Raises InterfaceError where it is no table, DataError where its columns differ in length
+    or a real is NaN.
     """
     schema: Any = ListSchema(f"the table bound to {label}", ())
     columns, count = to_columns(value, schema)
+    for name, values in columns.items():
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f" and values.ndim == 1:
+            wrong = np.flatnonzero(np.isnan(values))
+            if len(wrong):
+                raise DataError(
+                    f"column {name} of {schema.name}, row {wrong[0]}: NaN is no value; "
+                    "pass None for NULL"
+                )
     return list(columns), [stored_column(columns[name]) for name in columns], count
 
 
@@ -172,16 +181,26 @@ def from_arrow(stream: Any) -> tuple[Columns, int]:
             f"rows are {type(stream).__name__}: reading Arrow needs pyarrow "
             "(pip install 'm2mdb[arrow]')"
         ) from error
-    table = pyarrow.RecordBatchReader.from_stream(stream).read_all()
+    try:
+        table = pyarrow.RecordBatchReader.from_stream(stream).read_all()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"rows are {type(stream).__name__}, which fails: {error}") from error
+    names = table.column_names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"rows are {type(stream).__name__} with several columns {twice!r}")
     columns = {
         name: arrow_values(table.column(i).combine_chunks(), pyarrow)
-        for i, name in enumerate(table.column_names)
+        for i, name in enumerate(names)
     }
     return columns, table.num_rows
 
 
 def arrow_values(array: Any, pyarrow: Any) -> Any:
-    """One Arrow column as a NumPy array where it has no NULL, else as a list."""
+    """One Arrow column as a NumPy array where it has no NULL, else as a list.
+
+    Raises DataError: a value that Python's type cannot hold.
+    """
     kinds = pyarrow.types
     if array.null_count == 0:
         if kinds.is_integer(array.type) or kinds.is_floating(array.type):
@@ -191,4 +210,7 @@ def arrow_values(array: Any, pyarrow: Any) -> Any:
             flat = array.flatten()
             if flat.null_count == 0:
                 return flat.to_numpy(zero_copy_only=False).reshape(len(array), width)
-    return array.to_pylist()
+    try:
+        return array.to_pylist()
+    except (OverflowError, ValueError) as error:  # times beyond datetime's, bytes that are no text
+        raise DataError(f"a value of Arrow's {array.type} is none of Python's: {error}") from error

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Batch = tuple[Mapping[str, Any], int]
 INT8_MIN, INT8_MAX = -128, 127
+ONE_LINE = {ord("\n"): " ", ord("\r"): " "}  # JSON has them between values only
 INFINITE = ("inf", "-inf")  # as both formats write a REAL beyond all numbers
 
 
@@ -59,6 +60,13 @@ def plain_value(value: Any, type: str) -> Any:
     if isinstance(value, float) and math.isinf(value):
         return str(value)
     return value
+
+
+def member_text(value: Any, type: str) -> str:
+    """A value as it stands in a line of JSON; a JSON column's text as it is, in one line."""
+    if type == "JSON" and value is not None:
+        return value.translate(ONE_LINE)  # type: ignore[no-any-return]  # outside texts: blanks
+    return json.dumps(plain_value(value, type), ensure_ascii=False, allow_nan=False)
 
 
 def text_value(value: Any, type: str) -> str | None:
@@ -176,7 +184,10 @@ class JsonlReader(TextReader):
         """A JSON column takes any value as itself, a string too."""
         column = self.schema.columns[self.schema.column(name)]
         if column.type == "JSON" and value is not None:
-            return json.dumps(value, ensure_ascii=False)
+            try:
+                return json.dumps(value, ensure_ascii=False, allow_nan=False)
+            except ValueError as error:
+                raise DataError(f"{self.path}, line {line}, {name}: is no JSON: {error}") from error
         return given_value(value, column, f"{self.path}, line {line}")
 
 
@@ -185,10 +196,10 @@ class JsonlWriter(TextWriter):
 
     def write(self, columns: list[Values]) -> None:
         """Add a batch."""
-        names = self.columns
-        for row in self.rows(columns, plain_value):
-            document = dict(zip(names, row, strict=True))
-            self.file.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+        names = [json.dumps(name, ensure_ascii=False) for name in self.columns]
+        for row in self.rows(columns, member_text):
+            members = [f"{name}: {text}" for name, text in zip(names, row, strict=True)]
+            self.file.write("{" + ", ".join(members) + "}\n")
 
 
 # CSV

@@ -86,8 +86,11 @@ class Hooks:
             if aggregate_class is None:
                 extensions.aggregates.pop(key, None)
                 return
+            from m2mdb.query.extensions import guarded
+
             factory, what = aggregate_class, f"aggregate {name}()"
-            extensions.aggregates[key] = lambda: _Steps(factory(), name, self._calling, what)
+            made = guarded("aggregate's '__init__' method", self._calling(what, factory))
+            extensions.aggregates[key] = lambda: _Steps(made(), name, self._calling, what)
 
     def create_collation(self, name: str, callable: Callable[[str, str], int] | None, /) -> None:
         """Let COLLATE name two texts' order: `callable(a, b)` is negative, 0 or positive.
@@ -191,9 +194,16 @@ class _Steps:
     def __init__(self, state: Aggregate, name: str, calling: Callable[..., Any], what: str) -> None:
         from m2mdb.query.extensions import guarded
 
-        self.step = guarded("aggregate's 'step' method", calling(what, state.step))
-        finalize = given(name, state.finalize)
-        self.finalize = guarded("aggregate's 'finalize' method", calling(what, finalize))
+        def step(*values: Any) -> object:
+            return state.step(*values)
+
+        def finalize() -> Any:
+            return state.finalize()
+
+        # looked up when they are called, so that their absence is told in the same way
+        self.step = guarded("aggregate's 'step' method", calling(what, step))
+        result = calling(what, given(name, finalize))
+        self.finalize = guarded("aggregate's 'finalize' method", result)
 
 
 class _Progress:

@@ -6,11 +6,13 @@ the operands. Affinities and collations are decided here, once, not per row.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from typing import Any
 
 from m2mdb.pager.errors import DataError, ProgrammingError
 from m2mdb.query.affinity import AFFINITIES, APPLY, NONE, Value, cast_type, shown, truth
+from m2mdb.query.binding import adapted
 from m2mdb.query.comparison import (
     COMPARISONS,
     DIRECT_OPERATORS,
@@ -43,6 +45,7 @@ from m2mdb.query.pattern import glob, like, like_matcher
 from m2mdb.query.scope import Scope
 
 Row = tuple[Any, ...]
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes, datetime.datetime})
 Evaluator = Callable[[Row, Bindings], Value]
 Compile = Callable[[Expression, Scope], Evaluator]
 
@@ -350,9 +353,11 @@ def sequence_of(value: Any, index: int) -> list[Value]:
             f"{type(value).__name__} {shown(value)}; expected a list, tuple, set or array"
         )
     listed = list(value)
-    for item in listed:
+    for at, item in enumerate(listed):
         if isinstance(item, list | tuple | dict):
             raise DataError(f"parameter {index + 1}: {shown(item)} in the list is no scalar")
+        if type(item) not in _SCALARS:
+            listed[at] = adapted(item, index)  # NumPy's scalars, dates, UUIDs, the program's types
     return listed
 
 

@@ -62,6 +62,8 @@ def printf(pattern: Value, *values: Value) -> Value:
         precision = arguments.number(found.group(3)) or 0 if has_precision else None
         if width < 0:
             flags, width = flags + "-", -width
+        if precision is not None:
+            precision = abs(precision)  # as in SQLite; `%.*f` may be given a negative one
         parts.append(_padded(_CONVERSIONS[kind](arguments, flags, precision, kind), flags, width))
     parts.append(text[index:])
     return "".join(parts)

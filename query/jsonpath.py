@@ -117,11 +117,13 @@ def steps_of(path: str) -> tuple[Step, ...]:
 
     Raises ProgrammingError: a malformed path.
     """
+    if not path.startswith("$"):
+        raise ProgrammingError(f"malformed JSON path {path!r} at character 1; it begins with $")
     steps: list[Step] = []
     index = 1
     while index < len(path):
         found = _STEP.match(path, index)
-        if found is None or not path.startswith("$"):
+        if found is None:
             raise ProgrammingError(f"malformed JSON path {path!r} at character {index + 1}")
         quoted, label, number = found.groups()
         if number is not None:

@@ -308,3 +308,49 @@ def test_what_is_no_table_is_refused() -> None:
     with pytest.raises(m2mdb.ProgrammingError, match=":t"):
         con.execute("SELECT * FROM :t", {})
     con.close()
+
+
+def failing_reader() -> pa.RecordBatchReader:
+    """A reader whose second batch never comes."""
+    schema = pa.schema([("t", pa.string())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"t": ["one"]}, schema)
+        raise ValueError("midway")
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+BYTES = [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
+REFUSED: dict[str, Callable[[], Any]] = {
+    "a time behind datetime's": lambda: pa.table({"t": pa.array([2**62], pa.timestamp("s"))}),
+    "bytes that are no text": lambda: pa.table({"t": pa.Array.from_buffers(pa.string(), 1, BYTES)}),
+    "a name twice": lambda: pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["t", "t"]),
+    "a reader that fails": failing_reader,
+}
+
+
+@pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED.keys())
+def test_arrow_that_cannot_be_taken_is_a_data_error(make: Callable[[], Any]) -> None:
+    """They were OverflowError, UnicodeDecodeError, ArrowInvalid; of two columns one was lost."""
+    con = m2mdb.connect(":memory:", autocommit=True)
+    collection = con.create_collection("c", {"t": "TEXT"})
+
+    with pytest.raises(m2mdb.DataError):
+        collection.add(make())
+    with pytest.raises(m2mdb.DataError):
+        con.execute("SELECT * FROM ?", (make(),))
+
+    assert collection.count() == 0
+    con.close()
+
+
+@pytest.mark.parametrize(
+    "table", [pa.table({"x": [1.0, float("nan")]}), {"x": np.array([1.0, np.nan])}]
+)
+def test_a_bound_table_holds_no_nan(table: object) -> None:
+    """max(x) was nan, and each NaN a group of its own; a NaN alone was refused before."""
+    con = m2mdb.connect(":memory:", autocommit=True)
+    with pytest.raises(m2mdb.DataError, match=r"column x of .*, row 1: NaN is no value"):
+        con.execute("SELECT max(x) FROM ?", (table,))
+    con.close()

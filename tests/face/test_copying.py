@@ -341,3 +341,35 @@ def test_copy_takes_part_in_a_transaction(tmp_path: Path) -> None:
 
     assert rows(con) == [(2, "d")]
     con.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["1e400", '{"a": 1e400}', "1.10", "-0", '{"a":1,"a":2}', "[1,\n2]"]
+)
+def test_jsonl_holds_the_text_of_a_json_column(tmp_path: Path, text: str) -> None:
+    """1e400 was ValueError, 1.10 became 1.1 and of equal keys only the last was written."""
+    con = m2mdb.connect(":memory:", autocommit=True)
+    con.execute("CREATE TABLE t (j JSON, id INTEGER)")
+    con.execute("INSERT INTO t VALUES (?, 1), (NULL, 2)", (text,))
+    path = tmp_path / "a.jsonl"
+
+    con.execute("COPY t TO ?", (str(path),))
+
+    first, second = path.read_text().splitlines()
+    assert first == '{"j": ' + text.replace("\n", " ") + ', "id": 1}'
+    assert second == '{"j": null, "id": 2}'
+    con.close()
+
+
+def test_jsonl_with_a_number_beyond_all_reals_is_refused(tmp_path: Path) -> None:
+    """A JSON column was given the text Infinity, which is no JSON."""
+    con = m2mdb.connect(":memory:", autocommit=True)
+    con.execute("CREATE TABLE t (j JSON)")
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"j": 1}\n{"j": 1e400}\n')
+
+    with pytest.raises(m2mdb.DataError, match=r"a\.jsonl, line 2, j: is no JSON"):
+        con.execute("COPY t FROM ?", (str(path),))
+
+    assert con.execute("SELECT count(*) FROM t").fetchone() == (0,)
+    con.close()

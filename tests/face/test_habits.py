@@ -752,3 +752,25 @@ def test_the_authorizer_is_asked_of_conditions_and_searches() -> None:
     with pytest.raises(m2mdb.OperationalError, match=r"not authorized: READ notes\.secret"):
         notes.search(match="red", where="secret = 'x'")
     con.close()
+
+
+class NoFinalize:
+    def step(self, *values: Any) -> None: ...
+
+
+class FailsAtOnce:
+    def __init__(self) -> None:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("made", [NoFinalize, FailsAtOnce, lambda: None])
+def test_an_aggregate_that_is_none_is_an_operational_error(made: Callable[[], Any]) -> None:
+    """They were AttributeError and ValueError."""
+    con = m2mdb.connect(":memory:", autocommit=True)
+    con.create_aggregate("agg", 1, made)
+
+    with pytest.raises(m2mdb.OperationalError, match=r"user-defined aggregate's '\w+' method"):
+        con.execute("SELECT agg(column1) FROM (VALUES (1), (2))").fetchall()
+
+    assert con.execute("SELECT 1").fetchone() == (1,)
+    con.close()

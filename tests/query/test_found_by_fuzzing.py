@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+
+import numpy as np
 import pytest
 
 import m2mdb
@@ -45,3 +48,37 @@ def test_an_offset_behind_all_rows_gives_none(con: m2mdb.Connection, offset: int
     for limit in (1, 2**63 - 1, -1):
         found = con.execute("SELECT * FROM c WHERE n > 0 LIMIT ? OFFSET ?", (limit, offset))
         assert found.fetchall() == []
+
+
+@pytest.mark.parametrize("path", ["a", "", "a.b", "[0]"])
+@pytest.mark.parametrize(
+    "call", ["json_set(?, ?, 5)", "json_remove(?, ?)", "json_extract(?, ?)", "json_type(?, ?)"]
+)
+def test_a_json_path_begins_with_a_dollar(con: m2mdb.Connection, call: str, path: str) -> None:
+    """json_set('{"a":1}', 'a', 5) took "a" for the whole document and gave 5."""
+    with pytest.raises(m2mdb.ProgrammingError, match="malformed JSON path"):
+        con.execute(f"SELECT {call}", ('{"a":1}', path))
+
+
+@pytest.mark.parametrize("kind", ["f", "e", "g"])
+def test_printf_takes_a_negative_precision(con: m2mdb.Connection, kind: str) -> None:
+    """printf('%.*f', -5, 1.5) was ValueError: invalid format string."""
+    sql = f"SELECT printf('%.*{kind}', -5, 1.5)"
+
+    assert con.execute(sql).fetchone() == sqlite3.connect(":memory:").execute(sql).fetchone()
+
+
+def test_a_list_that_is_bound_may_hold_scalars_of_numpy(con: m2mdb.Connection) -> None:
+    """IN ? over list(ids) was DataError: vector np.int64(1) cannot be compared."""
+    con.execute("CREATE COLLECTION c (id INTEGER PRIMARY KEY, x REAL, s TEXT)")
+    con.execute("INSERT INTO c VALUES (1, 0.5, 'a'), (2, 1.5, 'b'), (3, 2.5, 'c')")
+
+    for sql, listed in (
+        ("id IN ?", list(np.array([1, 3]))),
+        ("x IN ?", [np.float64(0.5), np.float32(2.5)]),
+        ("s IN ?", [np.str_("a"), "c"]),
+        ("x + 0.0 IN ?", [np.float64(0.5), 2.5]),
+    ):
+        assert con.execute(f"SELECT id FROM c WHERE {sql}", (listed,)).fetchall() == [(1,), (3,)]
+    with pytest.raises(m2mdb.InterfaceError, match="type 'object' is not supported"):
+        con.execute("SELECT id FROM c WHERE id IN ?", ([object()],))
