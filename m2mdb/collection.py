@@ -257,7 +257,7 @@ class Collection:
         near, match    what to search; `{"column": what}` names the column, which `near` needs
                        where there are several; `match` without one searches all FULLTEXT columns
         where, params  a condition that rows must pass, and its parameters
-        fusion         "rrf", "weighted", "vector_only" or "bm25_only"
+        fusion         "rrf", "weighted", "adaptive", "vector_only" or "bm25_only"
         min_score      drop hits with a lower score
         as_of          search the rows as they stood right after this commit, see
                        `PRAGMA keep_commits`

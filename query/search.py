@@ -44,7 +44,7 @@ LEAST_DEPTH = 100  # candidates of each side for fusion: max(100, 4 (K + OFFSET)
 ROWID = -1
 COMPUTED = ("rowid", "score", "distance", "bm25", "rank")
 UNBUILT_COMPUTED = ("energy", "confidence")
-FUSIONS = ("rrf", "weighted", "vector_only", "bm25_only")
+FUSIONS = ("rrf", "weighted", "adaptive", "vector_only", "bm25_only")
 Masks = list[np.ndarray | None] | None
 _DEFAULT = Effort()
 
@@ -353,26 +353,26 @@ def _fused(
         vector = work.nearest(depth, work.masks)
     if work.text is not None and method != "vector_only":
         text = work.matching(depth, work.masks)
+    if method == "adaptive" and vector is not None and text is not None:
+        from m2mdb.query.completion import completed
+
+        vector, text = completed(work, vector, text)
     metric = work.collection.schema.columns[work.near_column].metric
     options = {name: value for name, value in request.fusion_options.items() if name != "depth"}
     if "depth" in request.fusion_options and method != "rrf":
         raise ProgrammingError(f"FUSION {method}: unknown option 'depth'")
-    fused = fuse(
-        method,
-        None if vector is None else Side(vector.rowids, vector.scores, metric),
-        None if text is None else Side(text.rowids, text.scores),
-        options,
-    )
-    return fused, (vector, text)
+    near = None if vector is None else Side(vector.rowids, vector.scores, metric)
+    words = None if text is None else Side(text.rowids, text.scores)
+    return fuse(method, near, words, options), (vector, text)
 
 
 def candidates_said(view: View, request: SearchRequest) -> str:
     """How many candidates each side has, and how many both, for EXPLAIN ANALYZE."""
     work = _Work(view, request)
-    rows = sum([part.size for part in work.collection.parts()])
-    if not rows:
+    depth = min(depth_of(request), sum([part.size for part in work.collection.parts()]))
+    if not depth:
         return "no candidates"
-    fused, _ = _fused(work, request, fusion_of(request), min(depth_of(request), rows))
+    fused, _ = _fused(work, request, fusion_of(request), depth)
     near, text = fused.vector_places >= 0, fused.text_places >= 0
     both = int(np.count_nonzero(near & text))
     return f"candidates: {near.sum()} of NEAR, {text.sum()} of MATCH, {both} of both"
