@@ -201,9 +201,17 @@ def _to_json(value: Any) -> str:
     import json
 
     if isinstance(value, str):
-        json.loads(value)  # SQLite too takes a string as JSON text
+        json.loads(value, parse_constant=refused_constant)  # SQLite too takes a text as JSON
         return value
     return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def refused_constant(name: str) -> Any:
+    """What Python's json reads as a number and JSON does not know.
+
+    Raises ValueError: NaN, Infinity and -Infinity.
+    """
+    raise ValueError(f"{name} is no JSON")
 
 
 def _plain(value: Any) -> Any:

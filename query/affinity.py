@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from m2mdb.index.values import refused_constant
 from m2mdb.pager.errors import DataError, ProgrammingError
 
 Value = Any
@@ -340,7 +341,7 @@ def _cast_json(value: Value) -> str | None:
 
     text = to_text(value)
     try:
-        json.loads(text or "")
+        json.loads(text or "", parse_constant=refused_constant)
     except ValueError as problem:
         raise DataError(f"malformed JSON: {shown(value)}: {problem}") from None
     return text

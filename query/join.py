@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from m2mdb.index.view import View
 
 FAR_FEWER = 8  # times fewer rows, for which a join begins with another table than the first
-BLOCK_PAIRS = 1 << 20  # pairs that a check sees at once where there are no keys
+BLOCK_PAIRS = 1 << 17  # pairs between two checks for an interrupt where there are no keys
 KINDS = ("inner", "cross", "left", "right", "full", "natural")
 _CODED = ("INTEGER", "TIMESTAMP", "BOOLEAN", "TEXT")
 Coded = tuple[np.ndarray, list[str]]  # codes of texts, and what they stand for

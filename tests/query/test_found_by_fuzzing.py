@@ -82,3 +82,14 @@ def test_a_list_that_is_bound_may_hold_scalars_of_numpy(con: m2mdb.Connection) -
         assert con.execute(f"SELECT id FROM c WHERE {sql}", (listed,)).fetchall() == [(1,), (3,)]
     with pytest.raises(m2mdb.InterfaceError, match="type 'object' is not supported"):
         con.execute("SELECT id FROM c WHERE id IN ?", ([object()],))
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "[1, NaN]", '{"a": -Infinity}'])
+def test_a_json_column_holds_no_nan(con: m2mdb.Connection, text: str) -> None:
+    """A JSON column took NaN, of which json_valid says 0; CAST took it too."""
+    con.execute("CREATE COLLECTION c (j JSON)")
+
+    for sql in ("INSERT INTO c VALUES (?)", "SELECT CAST(? AS JSON)"):
+        with pytest.raises(m2mdb.DataError, match="is no JSON"):
+            con.execute(sql, (text,))
+    assert con.execute("SELECT count(*) FROM c").fetchone() == (0,)
