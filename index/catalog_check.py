@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from m2mdb.index.segment import SegmentRecord
 
 _ROOM = 1 << 16  # CC1
+GENERATED_FIELDS = {"from", "encoder", "model", "fingerprint"}  # each a text
 _LAST_32 = (1 << 32) - 1 - _ROOM
 _DEFAULTS = (type(None), bool, int, float, str, bytes)
 _COLUMN_TYPES: dict[str, tuple[type, ...]] = {
@@ -42,6 +43,7 @@ _COLUMN_TYPES: dict[str, tuple[type, ...]] = {
     "has_default": (bool,),
     "default": _DEFAULTS,
     "fulltext": (type(None), dict),
+    "generated": (type(None), dict),
 }
 RETRAIN = (None, "auto", "manual")  # the option of an hrm2 index
 _INDEX_TYPES: dict[str, type] = {"name": str, "column": str, "kind": str, "unique": bool}
@@ -55,6 +57,11 @@ def check_fields(fields: Iterable[Any]) -> None:
                 continue  # bytes, in hex
             if type(value) not in _COLUMN_TYPES.get(name, (type(value),)):
                 raise TypeError(f"{name} of a column is {type(value).__name__}")
+        of = column.get("generated")
+        if of is not None and (
+            set(of) != GENERATED_FIELDS or any(type(value) is not str for value in of.values())
+        ):
+            raise TypeError(f"a generated column is described by {sorted(of)[:8]}")
 
 
 def check_description(schema: CollectionSchema, roots: Iterable[Any]) -> None:

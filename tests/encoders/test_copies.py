@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import m2mdb
+from m2mdb.index.catalog import CollectionEntry
 from m2mdb.loading import dump, load
 from m2mdb.recovering import recover
 from tests.encoders.conftest import Counting
@@ -162,3 +164,26 @@ def test_a_file_without_generated_columns_says_nothing_of_them(path: Path) -> No
 
     assert all("generated" not in fields for fields in encoded)
     assert "give_generated" not in "\n".join(con.iterdump())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"from": "nothing"},
+        {"from": 3},
+        {"fingerprint": None},
+        {"more": "fields"},
+        {"encoder": ["mine"]},
+    ],
+)
+def test_a_damaged_description_is_told_as_such(filled: Path, change: dict[str, Any]) -> None:
+    con = opened(filled, None)
+    raw = con.read(lambda view: view.collection("notes").entry.encode())
+    fields = json.loads(raw)
+    assert CollectionEntry.decode(1, raw, "notes.m2m").schema.generated_columns == (2,)
+
+    fields["columns"][2]["generated"].update(change)
+
+    for damaged in (fields, {**fields, "columns": fields["columns"][1:]}):
+        with pytest.raises(m2mdb.CorruptDatabaseError, match="damaged description"):
+            CollectionEntry.decode(1, json.dumps(damaged).encode(), "notes.m2m")
