@@ -7,7 +7,8 @@ face: arguments, snapshot, plan, arrays, hits. Collections: of 100 rows; of 100,
 (`--count`); the same with a delta of 4,095 rows. Turns of all kinds alternate, so that neighbours
 on the machine disturb them alike; the table shows medians of the turns' medians, with the least and
 the largest. (A batch has one time for all of its queries, hence their mean, which a few hard ones
-raise above the median of single searches.) `--made` keeps the files for the next run, as building lists takes most of the time.
+raise above the median of single searches.) `--made` keeps the files for the next run, as building
+lists takes most of the time.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import common  # sets the number of threads before NumPy loads
 import numpy as np
 
-from m2mdb.compute.hrm2 import calibration
+from m2mdb.compute.hrm2 import calibration, patience
 from m2mdb.compute.hrm2.lists import Lists, build, padded
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.compute.hrm2.searcher import Searcher
@@ -191,7 +191,7 @@ def measure(name: str, made: Set, options: argparse.Namespace) -> list[Line]:
         for k in options.ks:
             reached, codes = [], []
             for asked in ASKED:
-                stop = calibration.stop_for(table, k, asked)
+                stop = patience.stop_for(table, k, asked)
                 result = searched(searcher, rows, some, best[:, k - 1], stop)
                 reached.append(result[0])
                 codes.append(result[1])
@@ -206,8 +206,8 @@ def searched(
     if stop is None:
         return 1.0, 0.0
     recall = calibration.measure(searcher, rows, queries, edges, stop)
-    wanted = stop.k + calibration.spare(stop.k)
-    found = searcher.search_batch(queries, stop, wanted=wanted, epsilon=calibration.EPSILON)
+    wanted = stop.k + patience.spare(stop.k)
+    found = searcher.search_batch(queries, stop, wanted=wanted, epsilon=patience.EPSILON)
     return recall, float(found.counts[:, 2].mean())
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from m2mdb.compute.hrm2.calibration import Work
+    from m2mdb.compute.hrm2.patience import Work
     from m2mdb.compute.hrm2.reference import Stop
 
 START = 5.0

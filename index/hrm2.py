@@ -16,7 +16,7 @@ a further extent of the segment, one for each column, and come and go without th
     h.patience        f32: the points of k, those of recall, then the patience of the hardest
                       queries, k by k; for readers that know no h.effort
     h.effort          f32: how many shares, points of k, points of recall and ranges of hardness;
-                      the first three of these; then the arrays of `calibration.Table`; absent in
+                      the first three of these; then the arrays of `patience.Table`; absent in
                       older files
     h.queries, h.query_scales   real queries, see `index.query_log`; absent where there are none
     h.error           f32[1]: mean squared distance of the rows from their first lists' centroids
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.compute.hrm2 import calibration
+from m2mdb.compute.hrm2 import calibration, patience
 from m2mdb.compute.hrm2.lists import BLOCK, Lists, padded
 from m2mdb.compute.hrm2.lists import build as build_lists
 from m2mdb.compute.hrm2.reference import HARD, Stop
@@ -209,7 +209,7 @@ def _table(
     how: tuple[Scratch, np.ndarray | None],
     *,
     measured: bool,
-) -> calibration.Table:
+) -> patience.Table:
     """The table of patience: measured, or where there are no kernels a cautious one.
 
     how  where large arrays stand, and real queries
@@ -223,21 +223,21 @@ def _table(
     return cautious_table(len(lists.center_scales))
 
 
-def cautious_table(lists: int) -> calibration.Table:
+def cautious_table(lists: int) -> patience.Table:
     """A table for so many lists of which nothing is known."""
-    shares = np.interp(calibration.RECALLS, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), CAUTIOUS)
-    every = np.tile(np.ceil(shares * lists), (len(calibration.KS), 1))
-    return calibration.plain_table(every.astype(np.float32))
+    shares = np.interp(patience.RECALLS, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), CAUTIOUS)
+    every = np.tile(np.ceil(shares * lists), (len(patience.KS), 1))
+    return patience.plain_table(every.astype(np.float32))
 
 
-_POINTS = (calibration.SHARES, calibration.KS, calibration.RECALLS)
+_POINTS = (patience.SHARES, patience.KS, patience.RECALLS)
 _EFFORT_HEAD = np.array([*map(len, _POINTS), HARD, *itertools.chain(*_POINTS)], np.float32)
 
 
 def _parts(
-    column: Column, lists: Lists, table: calibration.Table, error: float | None
+    column: Column, lists: Lists, table: patience.Table, error: float | None
 ) -> list[NamedPart]:
-    points = (calibration.KS, calibration.RECALLS)
+    points = (patience.KS, patience.RECALLS)
     head = np.array(
         [VERSION, SEED, lists.width, len(lists.center_scales), len(lists.positions),
          len(lists.ordinals), len(points[0]), len(points[1])], np.uint32,
@@ -304,11 +304,11 @@ class SegmentLists:
             return found
 
     def _planned(self, k: int, recall: float, share: float) -> Stop | None:
-        found = calibration.stop_for(self.table, k, recall, share)
+        found = patience.stop_for(self.table, k, recall, share)
         if found is None:
             return None
         size = Size(self.count, self.lists.width, self.rows, self._row_bytes)
-        return budgeted(found, size, calibration.work_for(self.table, k, recall, share), share)
+        return budgeted(found, size, patience.work_for(self.table, k, recall, share), share)
 
     def clusters(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each list: its codes, and the mean length of their residuals (float32)."""
@@ -324,20 +324,20 @@ class SegmentLists:
 
     def search(self, query: np.ndarray, stop: Stop, mask: np.ndarray | None) -> Found:
         """Candidates of a `searched_query`; the kernels are loaded."""
-        wanted = stop.k + calibration.spare(stop.k)
-        epsilon = calibration.EPSILON
+        wanted = stop.k + patience.spare(stop.k)
+        epsilon = patience.EPSILON
         return self._ready().search(query, stop, wanted=wanted, epsilon=epsilon, mask=mask)
 
     def run(self, query: np.ndarray, stop: Stop, mask: np.ndarray | None) -> ListScratch:
         """As `search`; what was found stays in scratch, which has to be given back."""
-        wanted = stop.k + calibration.spare(stop.k)
-        epsilon = calibration.EPSILON
+        wanted = stop.k + patience.spare(stop.k)
+        epsilon = patience.EPSILON
         return self._ready().run(query, stop, wanted=wanted, epsilon=epsilon, mask=mask)
 
     def run_many(self, queries: np.ndarray, stop: Stop, mask: np.ndarray | None) -> FoundBatch:
         """Candidates of each of the `searched_query`s, float32 (m, dimension)."""
-        wanted = stop.k + calibration.spare(stop.k)
-        epsilon = calibration.EPSILON
+        wanted = stop.k + patience.spare(stop.k)
+        epsilon = patience.EPSILON
         return self._ready().search_batch(queries, stop, wanted=wanted, epsilon=epsilon, mask=mask)
 
     def give_back(self, scratch: ListScratch) -> None:
@@ -458,13 +458,13 @@ class _Reader:
         if nulls is not None:
             self._expect(part, not times[nulls != 0].any(), "a row that is NULL")
 
-    def table(self) -> calibration.Table:
+    def table(self) -> patience.Table:
         """The table of patience; a cautious one where its points are not those of this version."""
         ks, recalls = self._points
         self._expect("head", max(ks, recalls) <= 1000, f"{ks} times {recalls} points")
         array = self._floats("patience", ks + recalls + ks * recalls, 0, 1e9)
-        points = np.array([*calibration.KS, *calibration.RECALLS], np.float32)
-        is_known = (ks, recalls) == (len(calibration.KS), len(calibration.RECALLS))
+        points = np.array([*patience.KS, *patience.RECALLS], np.float32)
+        is_known = (ks, recalls) == (len(patience.KS), len(patience.RECALLS))
         if not is_known or not np.array_equal(array[: ks + recalls], points):
             return cautious_table(self.count)
         found = None
@@ -472,19 +472,19 @@ class _Reader:
             found = self._effort()
         if found is not None:
             return found
-        return calibration.plain_table(np.maximum(1, array[ks + recalls :].reshape(ks, recalls)))
+        return patience.plain_table(np.maximum(1, array[ks + recalls :].reshape(ks, recalls)))
 
-    def _effort(self) -> calibration.Table | None:
+    def _effort(self) -> patience.Table | None:
         """The whole table; None where its points are not those of this version."""
         size = len(_EFFORT_HEAD)
         array = self._segment.array(PREFIX + "effort", self._column.id)
         if not np.array_equal(array[:size], _EFFORT_HEAD):
             return None
-        counts = [math.prod(shape) for shape in calibration.TABLE_SHAPES]
+        counts = [math.prod(shape) for shape in patience.TABLE_SHAPES]
         array = self._floats("effort", size + sum(counts), -1e31, 1e31)
         parts = np.split(array[size:], np.cumsum(counts)[:-1])
-        shaped = zip(parts, calibration.TABLE_SHAPES, strict=True)
-        table = calibration.Table(*(np.array(part.reshape(shape)) for part, shape in shaped))
+        shaped = zip(parts, patience.TABLE_SHAPES, strict=True)
+        table = patience.Table(*(np.array(part.reshape(shape)) for part, shape in shaped))
         for name, values in (("patience", table.patience), ("work", table.work)):
             low, high = float(values.min()), float(values.max())
             self._expect("effort", low >= 1 and high <= 1e9, f"{name} from {low} to {high}")

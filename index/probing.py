@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from m2mdb.compute.hrm2.calibration import RECALLS
+from m2mdb.compute.hrm2.patience import RECALLS
 from m2mdb.index.costs import is_spent
 from m2mdb.index.effort import PartWork
 from m2mdb.index.hrm2 import SegmentLists, searched_query

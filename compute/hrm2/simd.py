@@ -163,11 +163,13 @@ add, sub = _binary("add"), _binary("sub")
 
 @intrinsic
 def low_nibbles(typingctx, a):
+    """The lower four bits of each byte."""
     return a(a), lambda context, builder, sig, args: builder.and_(args[0], _splat(_ll(a), 15))
 
 
 @intrinsic
 def high_nibbles(typingctx, a):
+    """The upper four bits of each byte."""
     return a(a), lambda context, builder, sig, args: builder.lshr(args[0], _splat(_ll(a), 4))
 
 
@@ -179,21 +181,25 @@ def high_bytes(typingctx, a):
 
 @intrinsic
 def shift_up_byte(typingctx, a):
+    """Of lanes of 16 bits: the even bytes where the odd ones stood."""
     return a(a), lambda context, builder, sig, args: builder.shl(args[0], _splat(_ll(a), 8))
 
 
 @intrinsic
 def as_u16(typingctx, a):
+    """The same bits as lanes of 16."""
     return U16(a), lambda context, builder, sig, args: builder.bitcast(args[0], _ll(U16))
 
 
 @intrinsic
 def zero_u16(typingctx):
+    """Zeros in lanes of 16 bits."""
     return U16(), lambda context, builder, sig, args: _splat(_ll(U16), 0)
 
 
 @intrinsic
 def zero_i32(typingctx):
+    """Zeros in lanes of 32 bits."""
     return I32(), lambda context, builder, sig, args: _splat(_ll(I32), 0)
 
 

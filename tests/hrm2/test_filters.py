@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import m2mdb
-from m2mdb.compute.hrm2.calibration import Work
+from m2mdb.compute.hrm2.patience import Work
 from m2mdb.compute.hrm2.reference import Stop
 from m2mdb.index import costs
 from m2mdb.index.costs import NO_LIMIT, Size, budgeted, is_spent

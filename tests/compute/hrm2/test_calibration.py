@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2mdb.compute.hrm2 import calibration
-from m2mdb.compute.hrm2.calibration import KS, Table, calibrate, measure, stop_for
+from m2mdb.compute.hrm2 import calibration, patience
+from m2mdb.compute.hrm2.calibration import calibrate, measure
 from m2mdb.compute.hrm2.lists import never
+from m2mdb.compute.hrm2.patience import KS, LEAST, Table, stop_for
 from m2mdb.compute.hrm2.reference import Stop
 from m2mdb.compute.hrm2.searcher import Searcher
 from tests.compute.hrm2.conftest import SEED, coded, unit
@@ -130,7 +131,7 @@ def test_easy_queries_cost_less_than_hard_ones() -> None:
 
 
 def level_table(rows: list[list[float]]) -> Table:
-    return calibration.plain_table(np.array(rows, np.float32))
+    return patience.plain_table(np.array(rows, np.float32))
 
 
 def test_a_stop_lies_between_those_of_the_points_around_it() -> None:
@@ -181,7 +182,7 @@ def test_a_trace_tells_what_shorter_searches_find() -> None:
             ]
             for level in (0, 5, 12):
                 patience = int(calibration.LEVELS[level])
-                stop = Stop(k, calibration.LEAST, patience, 1 << 30, measuring.factor)
+                stop = Stop(k, LEAST, patience, 1 << 30, measuring.factor)
                 got = measure(searcher, built.rows, queries, edges, stop, mask)
                 assert abs(got - np.mean(told, axis=0)[level]) < 0.003, (k, level)
 
