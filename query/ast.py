@@ -487,7 +487,7 @@ class Optimize(Statement):
 
 
 class Copy(Statement):
-    """`COPY collection TO | FROM path [(options)]`; path is a Literal with a text or a Parameter."""
+    """`COPY collection TO | FROM path [(options)]`; path: a Literal with a text, or a Parameter."""
 
     __slots__ = ("collection", "is_export", "options", "path")
 

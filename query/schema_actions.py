@@ -371,9 +371,7 @@ def reembed(start: int, collection: str, encoder: Literal) -> Unbuilt:
     return Unbuilt("REEMBED", {"collection": collection, "encoder": encoder.value}, start)
 
 
-def copy_to(
-    start: int, collection: str, path: Literal | Parameter, options: list[Option]
-) -> Copy:
+def copy_to(start: int, collection: str, path: Literal | Parameter, options: list[Option]) -> Copy:
     """`COPY c TO 'path'`."""
     return Copy(collection, path, options, True, start)
 

@@ -14,7 +14,6 @@ Invariants
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-call, no-untyped-def, misc, attr-defined"
-# ruff: noqa: D103
 
 from __future__ import annotations
 
