@@ -313,6 +313,10 @@ def cast(value: Value, type: str) -> Value:
 def _cast_real(value: Value) -> float:
     if isinstance(value, datetime.datetime):
         return float(microseconds(value))
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if isinstance(text, str):
+        found = _PREFIX.match(text)
+        return float(found.group(1)) if found else 0.0  # '-0' keeps its sign
     return float(to_number(value) or 0)
 
 
