@@ -84,7 +84,8 @@ def _log_to(*values: Value) -> Value:
     if base is None or found is None or base <= 0 or found <= 0:
         return None
     below = math.log(base)
-    return None if below <= 0 else math.log(found) / below
+    result = math.log(found) / below if below > 0 else math.nan
+    return None if result != result else result
 
 
 MATHEMATICS: dict[str, tuple[Callable[..., Value], int, int | None]] = {

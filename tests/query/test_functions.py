@@ -62,6 +62,7 @@ VALUES = [
     ("ceil(7)", 7),
     ("trunc(-1.5)", -1.0),
     ("sqrt(-1)", None),
+    ("log(9e999, 9e999)", None),
     ("atan2(CAST('-0' AS REAL), -3)", -math.pi),
     ("log(1, 5)", None),
     ("printf('%.2f', -1.625)", "-1.63"),
