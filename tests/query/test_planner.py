@@ -49,9 +49,7 @@ def run(filled: Database) -> Run:
 
 def details(run: Run, statement: str, parameters: object = ()) -> list[str]:
     """The lines of EXPLAIN without figures."""
-    return [
-        re.sub(r"(, ~| ->).*", "", row[2]) for row in run(f"EXPLAIN {statement}", parameters)
-    ]
+    return [re.sub(r"(, ~| ->).*", "", row[2]) for row in run(f"EXPLAIN {statement}", parameters)]
 
 
 WAYS = [
