@@ -14,7 +14,7 @@ import numpy as np
 from m2mdb.hits import Hits
 from m2mdb.index.prepared import MOST_INSERTED, prepared
 from m2mdb.index.values import check_query_vector, check_query_vectors
-from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
+from m2mdb.pager.errors import DataError, InterfaceError, OperationalError, ProgrammingError
 from m2mdb.query.limits import check_count
 from m2mdb.query.search import (
     ROWID,
@@ -277,7 +277,10 @@ def batch_of_vectors(view: View, pattern: SearchRequest, near: Any) -> tuple[Arr
     check_count(view.database, pattern.k)
     masks = None if where is None else [where.mask(part) for part in collection.parts()]
     effort, backend = effort_of(pattern), view.database.kernels
-    found = ready.nearest_many(queries, pattern.k, masks, effort, backend)
+    try:
+        found = ready.nearest_many(queries, pattern.k, masks, effort, backend)
+    except MemoryError as problem:
+        raise _too_large(collection, len(queries), pattern.k) from problem
     key = collection.schema.primary_key
     if key is None or key == collection.schema.rowid_alias:
         return found.rowids, found.scores
@@ -322,15 +325,31 @@ def keys_of(collection: CollectionView, rowids: Array, places: Sequence[tuple[in
 def padded(
     collection: CollectionView, ids: Sequence[Array], scores: Sequence[Array], k: int
 ) -> tuple[Array, Array]:
-    """Rows of unequal length as matrices of k columns."""
+    """Rows of unequal length as matrices of k columns.
+
+    Raises OperationalError where there is no memory for them.
+    """
     schema = collection.schema
     is_rowid = schema.primary_key is None or schema.primary_key == schema.rowid_alias
-    all_ids = np.full((len(ids), k), -1 if is_rowid else None, np.int64 if is_rowid else object)
-    all_scores = np.full((len(ids), k), np.nan)
+    shape = len(ids), k
+    try:
+        all_scores = np.full(shape, np.nan)
+        all_ids = np.full(shape, -1 if is_rowid else None, np.int64 if is_rowid else object)
+    except (MemoryError, ValueError) as problem:  # the latter: beyond what an address can be
+        raise _too_large(collection, *shape) from problem
     for row, (keys, values) in enumerate(zip(ids, scores, strict=True)):
         all_ids[row, : len(keys)] = keys
         all_scores[row, : len(values)] = values
     return all_ids, all_scores
+
+
+def _too_large(collection: CollectionView, queries: int, k: int) -> OperationalError:
+    """What to raise where the matrices of a batch cannot be had."""
+    rows = sum(part.size for part in collection.parts())
+    return OperationalError(
+        f"search_batch of {collection.schema.name}: no memory for {queries:,} queries with "
+        f"k = {k:,} each; the collection has {rows:,} rows"
+    )
 
 
 def check_batch(near: Any, match: Any) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from m2mdb.pager.errors import PlacedFault
+from m2mdb.pager.errors import DataError, PlacedFault
 from m2mdb.query import arithmetic, extensions, jsonpath
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, cast, cast_type, truth
 from m2mdb.query.aggregates import is_aggregate
@@ -114,7 +114,11 @@ def _column(node: ColumnRef, scope: Scope) -> Evaluator:
 
 
 def _vector(node: VectorLiteral, scope: Scope) -> Evaluator:
-    vector = np.array(node.values, np.float32)
+    wide = np.array(node.values, np.float64)
+    with np.errstate(over="ignore"):
+        vector = wide.astype(np.float32)
+    for at in np.flatnonzero(np.isinf(vector) & np.isfinite(wide))[:1].tolist():
+        raise DataError(f"vector literal: {wide[at]} at dimension {at} overflows float32")
     vector.flags.writeable = False
     return _constant(vector)
 

@@ -69,4 +69,5 @@ def check_count(database: Database, count: int) -> None:
     """Raise ProgrammingError where a search asks for more rows than the limits allow."""
     limits = database.store.options.limits
     if count > limits.k:
-        raise ProgrammingError(f"K and OFFSET are {count:,}: {limits.k:,} is {_UNTRUSTED}")
+        limit = "the largest that they may be" if limits is FORMAT else _UNTRUSTED
+        raise ProgrammingError(f"K and OFFSET are {count:,}: {limits.k:,} is {limit}")

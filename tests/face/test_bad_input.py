@@ -129,6 +129,49 @@ def test_ragged_vectors_are_refused(unchanged: m2mdb.Collection) -> None:
         unchanged.search_batch(near=[[1.0, 0.0], [1.0]])
 
 
+@pytest.mark.parametrize("k", [10**12, 2**62, 2**63 - 1])
+@pytest.mark.parametrize("text", [None, "apple"])
+def test_a_batch_too_large_for_memory_names_its_k(
+    unchanged: m2mdb.Collection, k: int, text: str | None
+) -> None:
+    match = None if text is None else [text] * 2
+    with pytest.raises(m2mdb.OperationalError) as caught:
+        unchanged.search_batch(near=[[1.0, 0.0], [0.0, 1.0]], match=match, k=k)
+    _says(caught.value, f"{k:,}", "2 queries", "4 rows", "notes")
+
+
+def test_a_k_beyond_int64_is_not_called_untrusted(unchanged: m2mdb.Collection) -> None:
+    for use in (
+        lambda: unchanged.search(near=[1.0, 0.0], k=2**63),
+        lambda: unchanged.search(match="red", k=2**63 - 1, offset=1),
+        lambda: unchanged.search_batch(near=[[1.0, 0.0]], k=2**63),
+    ):
+        with pytest.raises(m2mdb.ProgrammingError) as caught:
+            use()
+        _says(caught.value, f"{2**63:,}", f"{2**63 - 1:,}")
+        assert "untrusted" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_very_long_vectors_give_no_warnings_of_numpy(con: m2mdb.Connection) -> None:
+    con.execute("CREATE COLLECTION far (id INTEGER PRIMARY KEY, v VECTOR(3) METRIC l2)")
+    far = con.collection("far")
+    far.add({"id": [1, 2, 3], "v": np.eye(3)})
+    long = np.full(3, 1e38, np.float32)
+    assert len(con.execute("SEARCH far NEAR v [1e38, 1e38, 1e38]").fetchall()) == 3
+    assert len(far.search(near=long)) == len(far.search(near=long.tolist(), exact=True)) == 3
+    assert (far.search_batch(near=np.stack([long, -long]), k=3)[0] > 0).all()
+    for statement in (
+        "SEARCH far NEAR v [1e39, 0, 0]",
+        "INSERT INTO far VALUES (4, [1e39, 0, 0])",
+        "UPDATE far SET v = [1e39, 0, 0]",
+    ):
+        with pytest.raises(m2mdb.DataError) as caught:
+            con.execute(statement)
+        _says(caught.value, r"1e\+39", "float32")
+    con.rollback()
+
+
 @pytest.mark.parametrize(
     ("statement", "parameters", "error", "words"),
     [
