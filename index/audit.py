@@ -18,7 +18,6 @@ Invariants
 from __future__ import annotations
 
 import math
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +26,7 @@ import numpy as np
 from m2mdb.index.effort import EXACT, Effort
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from m2mdb.compute.backend import Backend
     from m2mdb.index.collection import CollectionView
@@ -133,13 +132,14 @@ class Audit:
         """Search the sampled queries again, and compare every row with them."""
         columns = list(self._known(view))
         backend = view.database.kernels
-        deadline = time.monotonic()
+        clock = view.database.store.vfs.monotonic
+        deadline = clock()
         interval, self.interval = self.interval, 0  # these searches are nobody's
         try:
             rows = []
             for collection, index, known in columns:
-                deadline = max(deadline, time.monotonic()) + SECONDS / len(columns)
-                rows.append(_measured(collection, index, known, (backend, deadline)))
+                deadline = max(deadline, clock()) + SECONDS / len(columns)
+                rows.append(_measured(collection, index, known, (backend, clock, deadline)))
             return rows
         finally:
             self.interval = interval
@@ -162,16 +162,19 @@ def audit_of(collection: CollectionView) -> Audit | None:
 
 
 def _measured(
-    collection: CollectionView, index: int, known: _Searches, how: tuple[Backend, float]
+    collection: CollectionView,
+    index: int,
+    known: _Searches,
+    how: tuple[Backend, Callable[[], float], float],
 ) -> Audited:
-    backend, deadline = how
+    backend, clock, deadline = how
     column = collection.schema.columns[index]
     recalls: list[float] = []
     asked: list[float] = []
     for sample in reversed(known.samples):
         if sample.effort.probes is not None:
             continue  # it asked for no recall
-        if recalls and time.monotonic() > deadline:
+        if recalls and clock() > deadline:
             break
         recall = _recall(collection, index, sample, backend)
         if recall is not None:

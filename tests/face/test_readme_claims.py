@@ -79,7 +79,7 @@ def test_the_differences_from_sqlite3(con: m2mdb.Connection) -> None:
     [
         "WITH RECURSIVE c AS (SELECT x FROM t) SELECT x FROM c",
         "CREATE COLLECTION d (w TIMESTAMP DEFAULT CURRENT_TIMESTAMP)",
-        "SEARCH t FOR 'words'",
+        "REEMBED t USING 'hashing'",
     ],
 )
 def test_what_is_not_built_says_so(con: m2mdb.Connection, statement: str) -> None:
