@@ -3,6 +3,7 @@
 Invariants
     H1  Scratch belongs to one thread: searches of one Searcher may run in several at once.
     H2  Arrays that kernels read are contiguous and read-only; where they are not, they are copied.
+    H3  Scratch is kept for at most KEPT_SIZES numbers of wanted rows: all goes when there are more.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 NO_MASK = np.empty(0, np.uint8)
 NO_MASK.flags.writeable = False
 LOG_ROWS = 1 << 14
+KEPT_SIZES = 8
 
 
 class Found(NamedTuple):
@@ -118,7 +120,10 @@ class Searcher:
 
     def give_back(self, scratch: Scratch) -> None:
         """The scratch of `run` may serve the next search."""
-        self._spare.setdefault(len(scratch.best), []).append(scratch)
+        spare, wanted = self._spare, len(scratch.best)
+        if wanted not in spare and len(spare) >= KEPT_SIZES:  # H3
+            spare.clear()
+        spare.setdefault(wanted, []).append(scratch)
 
     def search_batch(
         self,
@@ -201,6 +206,8 @@ class Searcher:
         key = (wanted, logs)
         found: Scratch | None = kept.get(key)
         if found is None:
+            if len(kept) >= KEPT_SIZES:  # H3
+                kept.clear()
             found = kept[key] = self._new_scratch(wanted, logs=logs)
         return found
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from m2mdb.compute.hrm2 import reference
 from m2mdb.compute.hrm2.reference import Stop
-from m2mdb.compute.hrm2.searcher import Searcher
+from m2mdb.compute.hrm2.searcher import KEPT_SIZES, Searcher
 from tests.compute.hrm2.conftest import SEED, Coded, clustered, coded, exact, unit
 
 EVERYTHING = Stop(10, 1 << 30, 0, 1 << 30, 0.0)
@@ -127,6 +129,26 @@ def test_threads_search_at_once_and_find_the_same(small: Coded) -> None:
             assert np.array_equal(ordinals, alone.ordinals)
             for row, found in zip(ordinals, single, strict=False):
                 assert row[: len(found)].tolist() == found
+
+
+def test_scratch_of_many_sizes_is_not_kept(small: Coded) -> None:
+    """H3: and what comes after is found all the same."""
+    searcher = Searcher(small.lists, small.metric, SEED)
+    query, stop = queries_for(small, 1)[0], Stop(10, 2, 3, 1000, 1.5)
+    alone = searcher.search(query, stop, wanted=18, epsilon=1.3).ordinals.tolist()
+    watched = []
+    for wanted in range(10, 60):
+        searcher.search(query, stop, wanted=wanted, epsilon=1.3)
+        searcher.trace(query, stop, wanted=wanted, epsilon=1.3)
+        taken = [searcher.run(query, stop, wanted=wanted, epsilon=1.3) for _ in range(2)]
+        for scratch in taken:
+            watched.append(weakref.ref(scratch.nearness))
+            searcher.give_back(scratch)
+        del scratch, taken
+    gc.collect()
+    assert 2 <= sum(each() is not None for each in watched) <= 2 * KEPT_SIZES
+    assert len(searcher._local.__dict__) <= KEPT_SIZES
+    assert searcher.search(query, stop, wanted=18, epsilon=1.3).ordinals.tolist() == alone
 
 
 def test_a_search_does_not_hold_the_lock_of_the_interpreter(small: Coded) -> None:
