@@ -134,6 +134,16 @@ class Connection(Hooks):
 
     def _allowed(self) -> Database:
         """The database, where thread and process allow it."""
+        database = self._present()
+        if self.thread is not None and self.thread != threading.get_ident():
+            raise errors.ProgrammingError(
+                f"the connection to {self.path} was made in thread {self.thread} and used in "
+                f"thread {threading.get_ident()} with check_same_thread=True"
+            )
+        return database
+
+    def _present(self) -> Database:
+        """The database, where it is open and of this process, for any thread."""
         database = self.database
         if self._inherited is not None:
             raise errors.InterfaceError(
@@ -142,11 +152,6 @@ class Connection(Hooks):
             )
         if database is None:
             raise errors.InterfaceError(f"the connection to {self.path} is closed")
-        if self.thread is not None and self.thread != threading.get_ident():
-            raise errors.ProgrammingError(
-                f"the connection to {self.path} was made in thread {self.thread} and used in "
-                f"thread {threading.get_ident()} with check_same_thread=True"
-            )
         return database
 
     def disown(self) -> None:
@@ -343,9 +348,10 @@ class Connection(Hooks):
     def interrupt(self) -> None:
         """Stop the statement that another thread is running; it raises and changes nothing.
 
-        Where no statement runs, nothing happens.
+        Where no statement runs, nothing happens. Any thread may call it, whatever
+        `check_same_thread` says.
         """
-        database = self._allowed()
+        database = self._present()
         if self.lock.acquire(blocking=False):
             self.lock.release()
         else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import InterfaceError, ProgrammingError
+from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
 from m2mdb.row import Names
 
 if TYPE_CHECKING:
@@ -184,9 +184,13 @@ class Cursor:
         return found
 
     def pl(self) -> polars.DataFrame:
-        """All rows that are left, as a Polars data frame; errors as `arrow` raises them."""
+        """All rows that are left, as a Polars data frame; errors as `arrow` raises them.
+
+        Raises DataError where two columns have one name, too.
+        """
         from m2mdb.arrow import polars_frame
 
+        self._check_names("pl")
         found: polars.DataFrame = polars_frame(*self._take_columns())
         return found
 
@@ -194,10 +198,11 @@ class Cursor:
         """All rows that are left, as an array for each column, by its name.
 
         A column with NULLs is a masked array; texts, blobs and mixed values are objects; vectors
-        are a matrix.
+        are a matrix. Raises DataError where two columns have one name.
         """
         from m2mdb.arrow import arrays
 
+        self._check_names("fetchnumpy")
         return arrays(*self._take_columns())
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -216,6 +221,15 @@ class Cursor:
         result = self._result
         assert result is not None and result.columns is not None
         return list(result.columns), columns_of(result, self._next)
+
+    def _check_names(self, method: str) -> None:
+        """Raise DataError where two columns have one name: one of them would be lost."""
+        names = self._result.columns if self._result is not None else None
+        for at, name in enumerate(names or ()):
+            if names is not None and name in names[:at]:
+                raise DataError(
+                    f"{method}(): several columns are named {name!r}; name them apart with AS"
+                )
 
     def _take_columns(self) -> tuple[list[str], list[Column]]:
         names, columns = self._columns()

@@ -18,6 +18,27 @@ Document = dict[str, Any]
 Numbered = tuple[int, Document]
 
 
+class _Repeating(dict[str, Any]):
+    """An object in which a key stands twice; as in the language, the first counts."""
+
+    key = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Document:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    repeating = _Repeating()
+    for key, value in pairs:
+        if key in repeating:
+            repeating.key = key
+        repeating.setdefault(key, value)
+    return repeating
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def read_documents(path: str) -> Iterator[Numbered]:
     """The documents of a .jsonl or .csv file, packed with gzip or not, with their lines.
 
@@ -46,9 +67,11 @@ def read_jsonl(file: IO[str], path: str) -> Iterator[Numbered]:
         if not line.strip():
             continue
         try:
-            document = json.loads(line)
+            document = _DECODER.decode(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: {error}") from error
+        if isinstance(document, _Repeating):
+            raise DataError(f"{path}, line {number}: the key {document.key!r} stands twice")
         if not isinstance(document, dict):
             raise DataError(
                 f"{path}, line {number}: {type(document).__name__}, wanted is an object"
@@ -64,6 +87,8 @@ def read_csv(file: IO[str], path: str) -> Iterator[Numbered]:
     reader = csv.reader(file)
     try:
         names = next(reader, [])
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}, line 1: expected the names of columns, each once")
         for record in reader:
             if not record:
                 continue

@@ -13,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+import datetime
 import math
 import threading
 import weakref
@@ -58,7 +59,8 @@ class Hooks:
         name           it hides the built-in function of this name and number of arguments
         narg           how many arguments it takes; -1: any number
         func           gets None, int, float, str, bytes, datetime or an array for each, and gives
-                       one of these; None: the function is removed
+                       one of these, what else it gives is an OperationalError; None: the function
+                       is removed
         deterministic  equal arguments give equal results: a call without columns is made once
         """
         check_name("function", name, func, narg)
@@ -233,6 +235,8 @@ def given(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
     def run(*arguments: Any) -> Any:
         value = func(*arguments)
         kind = type(value)
+        if kind is str and not value.isascii():
+            return _checked_text(name, value)
         if kind in _RESULTS and kind not in (int, float):
             return value
         if isinstance(value, float) and math.isnan(value):
@@ -242,13 +246,37 @@ def given(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(value, bool):
             return int(value)
         try:
-            return adapted(value, 0)
+            made = adapted(value, 0)
         except Exception as problem:
             raise OperationalError(
                 f"{name}() gave {type(value).__name__}, which is no value: {problem}"
             ) from problem
+        if isinstance(made, str):
+            return _checked_text(name, made)
+        if isinstance(made, (*_RESULTS, datetime.date)) or _is_vector(made):
+            return made
+        raise OperationalError(
+            f"{name}() gave {type(value).__name__}, which is no value; expected None, int, float, "
+            "str, bytes, datetime or an array of finite numbers, in one dimension"
+        )
 
     return run
+
+
+def _checked_text(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        raise OperationalError(f"{name}() gave str that is no UTF-8: {problem}") from problem
+    return text
+
+
+def _is_vector(value: Any) -> bool:
+    import numpy as np
+
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "fiu":
+        return False
+    return len(value) > 0 and bool(np.isfinite(value).all())
 
 
 def check_name(what: str, name: Any, func: Any, count: Any) -> None:

@@ -88,6 +88,8 @@ class ProgrammingError(DatabaseError):
 class PlacedFault(ProgrammingError):
     """Within the language: a bad statement, and where; who has the text tells the place."""
 
+    kind: type[DatabaseError] = ProgrammingError  # what the program sees
+
     def __init__(self, message: str, position: int) -> None:
         super().__init__(message)
         self.position = position
@@ -95,3 +97,9 @@ class PlacedFault(ProgrammingError):
 
 class NotSupportedError(DatabaseError):
     """This build, device or file format version lacks the feature."""
+
+
+class UnbuiltPlacedFault(PlacedFault):
+    """Within the language: what is not built, and where."""
+
+    kind = NotSupportedError

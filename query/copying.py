@@ -92,7 +92,11 @@ def run_copy(database: Database, statement: Copy, bindings: Bindings) -> Result:
     path = _value(statement.path, bindings)
     if not isinstance(path, str) or not path or "\0" in path:
         raise ProgrammingError(f"COPY {path!r}: expected the path of a file")
-    options = {each.name.lower(): _option(each, bindings) for each in statement.options}
+    options: dict[str, Any] = {}
+    for each in statement.options:
+        if each.name.lower() in options:
+            raise ProgrammingError(f"COPY: option {each.name} is given twice")
+        options[each.name.lower()] = _option(each, bindings)
     copy = copy_to if statement.is_export else copy_from
     count = copy(database, statement.collection, path, options)
     return Result(["rows"], [(count,)], rowcount=-1 if statement.is_export else count)

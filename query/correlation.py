@@ -18,13 +18,21 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import PlacedFault
+from m2mdb.pager.errors import PlacedFault, UnbuiltPlacedFault
 from m2mdb.query.affinity import AFFINITIES, APPLY, NONE
 from m2mdb.query.comparison import conversions, member
-from m2mdb.query.nodes import Collate, ColumnRef, Expression, In, Node, Subquery
+from m2mdb.query.nodes import (
+    Collate,
+    ColumnRef,
+    Expression,
+    FunctionCall,
+    In,
+    Node,
+    Subquery,
+)
 from m2mdb.query.rewriting import rewritten
 
 if TYPE_CHECKING:
@@ -106,7 +114,9 @@ def _spelled(reference: ColumnRef) -> tuple[str | None, str]:
 class Level:
     """One query's expressions, made ready to be compiled."""
 
-    __slots__ = ("_aliases", "_count", "_plan", "_planner", "_scope", "_subqueries", "_view")
+    __slots__ = (
+        "_aliases", "_count", "_plan", "_planner", "_scope", "_subqueries", "_view", "clause",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -121,6 +131,7 @@ class Level:
         self._view, self._planner, self._subqueries = context
         self._count = self._subqueries.first
         self._aliases = {alias.lower() for alias in aliases}
+        self.clause = ""  # the one that is being resolved, where it takes no aggregates
 
     def knows(self, reference: ColumnRef) -> bool:
         """Whether a name is a column here, or further out."""
@@ -146,6 +157,26 @@ class Level:
         Raises ProgrammingError: a subquery of several columns where one value is wanted.
         """
         return rewritten(node, self._replacement)
+
+    def refuse_outer_aggregates(self, nodes: Iterable[Expression]) -> None:
+        """Raise where an aggregate of resolved expressions is one of the query around.
+
+        Such is, in SQL, one that names columns of that query and none of this. Raises
+        ProgrammingError in a WHERE around, NotSupportedError elsewhere.
+        """
+        outer = self._planner.outer
+        if outer is None:
+            return
+        for node in nodes:
+            for call in _outer_aggregates(node):
+                if outer.level.clause:
+                    words = f"misuse of aggregate: {call.name}() in {outer.level.clause}"
+                    raise PlacedFault(words, call.position)
+                raise UnbuiltPlacedFault(
+                    f"{call.name}() over columns of the query around belongs to the query around: "
+                    "that is not built yet; write it there",
+                    call.position,
+                )
 
     def _replacement(self, node: Node) -> Node | None:
         if isinstance(node, ColumnRef):
@@ -211,6 +242,18 @@ class Level:
             self._plan.tables.extend(plan.all_tables())
             known = self._subqueries.planned[id(node)] = plan, outer, node
         return known[0], known[1]
+
+
+def _outer_aggregates(node: Expression) -> Iterator[FunctionCall]:
+    """The aggregates that name columns of the query around and none of their own."""
+    from m2mdb.query.aggregates import is_aggregate
+    from m2mdb.query.constants import walk
+
+    for call in walk(node):
+        if isinstance(call, FunctionCall) and is_aggregate(call):
+            kinds = {type(each) for argument in call.arguments for each in walk(argument)}
+            if OuterColumn in kinds and ColumnRef not in kinds:
+                yield call
 
 
 def _columns(node: Expression) -> list[ColumnRef]:

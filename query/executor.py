@@ -13,6 +13,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, PlacedFault, ProgrammingError
@@ -135,7 +136,7 @@ def planned(statement: Statement, view: View, count: int) -> Plan:
     except PlacedFault as fault:
         if not statement.text:
             raise
-        raise ProgrammingError(placed(str(fault), statement.text, fault.position)) from None
+        raise fault.kind(placed(str(fault), statement.text, fault.position)) from None
 
 
 class Prepared:
@@ -221,6 +222,8 @@ def execute_many(
     try:
         given = list(parameters)
         with database.writing() as write:
+            if prepared.has_tables:
+                return _run_each(database, None, tree, (write, given))
             plan = prepared.plan(write)
             if isinstance(plan, InsertPlan) and given:
                 rows = _positional(tree, given)
@@ -244,18 +247,23 @@ def _positional(statement: Statement, given: list[Parameters]) -> list[Any] | No
 
 def _run_each(
     database: Database,
-    plan: Plan,
+    plan: Plan | None,
     statement: Statement,
     work: tuple[WriteView, list[Parameters]],
 ) -> Result:
-    """One run for each of the parameters, inside one writing statement."""
+    """One run for each of the parameters, inside one writing statement.
+
+    Without a plan the statement reads bound tables, and is planned for those of each run.
+    """
     write, given = work
     total, last = 0, None
     for parameters in given:
         database.check_interrupted()
-        bindings = bind(statement, parameters)
-        bindings.check = database.check_interrupted
-        result = plan.run(write, bindings)
+        with nullcontext(parameters) if plan else bound(statement, parameters) as others:
+            bindings = bind(statement, others)
+            bindings.check = database.check_interrupted
+            run = plan or planned(statement, write, statement.parameter_count)
+            result = run.run(write, bindings)
         total += result.rowcount
         last = result.lastrowid if result.lastrowid is not None else last
     return Result(rowcount=total, lastrowid=last)

@@ -54,6 +54,8 @@ def printf(pattern: Value, *values: Value) -> Value:
         parts.append(text[index : found.start()])
         index = found.end()
         kind = found.group(4)
+        if found.group(0) == "%":  # at the end, as SQLite has it
+            return "".join([*parts, "%"])
         if kind is None or kind not in _CONVERSIONS:
             return "".join(parts) or None
         flags = found.group(1)
