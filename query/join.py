@@ -21,6 +21,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from m2mdb.query.comparison import conversions
 from m2mdb.query.conditions import affinity_of, chain, collation_of
 from m2mdb.query.constants import is_constant, walk
 from m2mdb.query.expression import compile_expression
-from m2mdb.query.functions import Bindings
+from m2mdb.query.functions import SLICE, Bindings
 from m2mdb.query.join_scope import JoinScope, Merged
 from m2mdb.query.joined import (
     JoinedRows,
@@ -162,14 +163,15 @@ class Check:
         columns = [rows.column(source) for source in self._scope.sources]  # type: ignore[arg-type]
         values = zip(*columns, strict=True) if columns else iter([()] * len(rows))
         evaluate = self._evaluate
-        return np.array(
-            [
+        found: list[int] = []
+        for start in range(0, len(rows), SLICE):
+            bindings.check()
+            found += [
                 place
-                for place, row in enumerate(values)
+                for place, row in enumerate(islice(values, SLICE), start)
                 if all(truth(each(row, bindings)) is True for each in evaluate)
-            ],
-            np.int64,
-        )
+            ]
+        return np.array(found, np.int64)
 
 
 class _KeySide:

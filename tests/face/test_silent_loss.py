@@ -188,3 +188,26 @@ def test_an_option_of_copy_that_stands_twice_is_told(tmp_path: Path) -> None:
 
     assert not path.exists()
     con.close()
+
+
+def test_a_condition_over_joined_rows_is_interrupted() -> None:
+    """It was computed to its end, however many rows the join had."""
+    con = opened()
+    con.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    con.collection("t").add({"id": np.arange(100)})
+    database = con.engine()
+    asked: list[int] = []
+
+    def counted() -> int:
+        asked.append(1)
+        if len(asked) == 10:
+            database.interrupt()
+        return 1
+
+    con.create_function("counted", 0, counted)
+
+    with pytest.raises(m2mdb.StatementInterruptedError):
+        con.execute("SELECT count(*) FROM t AS a, t AS b WHERE counted() + a.id + b.id < 0")
+
+    assert len(asked) < 5000  # of 10,000 rows
+    con.close()
