@@ -120,6 +120,7 @@ class ConditionPlan(Plan):
             condition = authorized_condition(view, schema.name, statement.where)
             scope = RowScope(schema, subqueries)
             level = Level(self, scope, (view, plan_query, subqueries))
+            level.clause = "WHERE"
             self._predicate = compile_predicate(level.resolve(condition), scope)
             self.prepare_inner(subqueries, view, plan_query)
 

@@ -107,7 +107,9 @@ class WritePlan(Plan):
         """WHERE, ready to be planned."""
         if where is None:
             return None
+        self.level.clause = "WHERE"
         where = self.level.resolve(where)
+        self.level.clause = ""
         refuse_aggregates(where, "WHERE")
         return where
 

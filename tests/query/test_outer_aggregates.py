@@ -27,6 +27,8 @@ REFUSED = [
 MISUSED = [
     "SELECT i FROM a WHERE (SELECT sum(a.i) FROM b) > 1",
     "SELECT i FROM a WHERE i IN (SELECT max(i) FROM b)",
+    "DELETE FROM a WHERE i < (SELECT sum(a.i) FROM b)",
+    "UPDATE a SET i = 5 WHERE i < (SELECT sum(a.i) FROM b)",
 ]
 EQUAL = [
     "SELECT (SELECT sum(a.i + b.j) FROM b) FROM a",
@@ -72,6 +74,12 @@ def test_in_where_it_is_misused_as_in_sqlite(con: m2mdb.Connection, statement: s
 
     with pytest.raises(m2mdb.ProgrammingError, match=r"misuse of aggregate: \w+\(\) in WHERE"):
         con.execute(statement)
+
+
+def test_in_the_condition_of_a_collection_it_is_misused(con: m2mdb.Connection) -> None:
+    """It was computed over the inner query's rows."""
+    with pytest.raises(m2mdb.ProgrammingError, match=r"misuse of aggregate: sum\(\) in WHERE"):
+        con.collection("a").count("i < (SELECT sum(a.i) FROM b)")
 
 
 @pytest.mark.parametrize("statement", EQUAL)
