@@ -18,7 +18,7 @@ The table is measured when lists are built, on queries of several kinds:
     mixed    the mean of three rows of a list with more than half of such a difference
     halved   the mean of two rows
     noisy    a row and noise that spreads as all rows do
-    free     that noise alone, around the mean of the rows
+    free     that noise alone, around the mean of the rows, of several lengths
     known    queries that were asked of the collection; where there are enough of them, they take
              the place of all made-up ones
 
@@ -78,9 +78,11 @@ if TYPE_CHECKING:
 
 LEVELS = np.unique(np.rint(1.1 ** np.arange(96)).astype(np.int64))  # of patience: 1 to 8,550
 STORED_QUERIES = 144
-MADE_QUERIES = 384  # of all kinds together
-KINDS = 6
-STORED, BETWEEN, BEYOND, KNOWN = range(4)  # groups of queries
+GROUPS = STORED, BETWEEN, BEYOND, FREE, KNOWN = range(5)  # of queries
+TURNS = (BETWEEN, BETWEEN, BETWEEN, BEYOND, BEYOND)  # swapped, moved, mixed, halved, noisy
+MADE_QUERIES = 60 * len(TURNS)  # of these together
+FREE_QUERIES = 84
+LENGTHS = 0.7, 1.1  # of the noise of free queries, to the rows' spread: hard ones of each hardness
 FILTERED_QUERIES = 150  # of each of the two, for shares below 1
 WORK_QUERIES = 8  # of each group
 LEAST_QUERIES = 192  # of each of the two, for the largest of KS: each has many neighbours
@@ -107,7 +109,7 @@ class Queries(NamedTuple):
 
     vectors  float32[n, d]
     own      int64[n]: the row that a query is, and that it must not find; -1: none
-    groups   int64[n]: STORED, BETWEEN (swapped, moved, mixed), BEYOND (halved, noisy, free), KNOWN
+    groups   int64[n]: STORED, BETWEEN (swapped, moved, mixed), BEYOND (halved, noisy), FREE, KNOWN
     """
 
     vectors: Floats
@@ -116,8 +118,7 @@ class Queries(NamedTuple):
 
     def first(self, each: int) -> Queries:
         """The first ones of every group, so many of each."""
-        groups = (STORED, BETWEEN, BEYOND, KNOWN)
-        chosen = np.concatenate([np.flatnonzero(self.groups == g)[:each] for g in groups])
+        chosen = np.concatenate([np.flatnonzero(self.groups == g)[:each] for g in GROUPS])
         return Queries(self.vectors[chosen], self.own[chosen], self.groups[chosen])
 
 
@@ -132,7 +133,7 @@ def queries_for(
     if count < ENOUGH:
         made = _ready(made_queries(searcher, rows, rng), searcher.metric)
         vectors.append(made)
-        groups.append(np.where(np.arange(len(made)) % KINDS < KINDS // 2, BETWEEN, BEYOND))
+        groups += [np.resize(TURNS, MADE_QUERIES), np.full(FREE_QUERIES, FREE)]
     if known is not None and count:
         vectors.append(known)
         groups.append(np.full(count, KNOWN))
@@ -142,8 +143,11 @@ def queries_for(
 
 
 def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> Floats:
-    """Queries off the distribution of the rows, of unlike difficulty; the KINDS take turns."""
-    count = -(-MADE_QUERIES // KINDS)
+    """Queries off the distribution of the rows, of unlike difficulty.
+
+    Kinds take TURNS; then come free ones.
+    """
+    count = -(-MADE_QUERIES // len(TURNS))
 
     def some() -> Floats:
         return rows[rng.integers(0, len(rows), count)]
@@ -163,10 +167,12 @@ def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> 
     mixed += np.float32(0.6) * (some() - some())
     halved = (some() + some()) / 2
     sample = rows[rng.integers(0, len(rows), min(len(rows), CHUNK_ROWS))]
-    noise = rng.standard_normal((2, count, rows.shape[1])) * sample.std(axis=0)
-    noisy, free = some() + noise[0], sample.mean(axis=0) + noise[1]
-    every = np.stack((swapped, moved, mixed, halved, noisy, free), axis=1).astype(np.float32)
-    out: Floats = every.reshape(-1, rows.shape[1])[:MADE_QUERIES]
+    spread, middle = sample.std(axis=0), sample.mean(axis=0)
+    noisy = some() + rng.standard_normal((count, rows.shape[1])) * spread
+    every = np.stack((swapped, moved, mixed, halved, noisy), axis=1).reshape(-1, rows.shape[1])
+    noise = rng.standard_normal((FREE_QUERIES, rows.shape[1])) * spread
+    free = middle + rng.uniform(*LENGTHS, (FREE_QUERIES, 1)) * noise
+    out: Floats = np.concatenate((every[:MADE_QUERIES], free)).astype(np.float32)
     return out
 
 
@@ -269,9 +275,12 @@ def calibrate(
             found.append(_measured(_Measuring(searcher, rows, mask, k), some, best))
     table = _table_of(found)
     fewer = passing & (np.random.default_rng(seed + 1).random(len(rows)) < SHARES[1])
+    merged = np.where(every.groups == FREE, BEYOND, every.groups)  # few searches are so hard
+    order = np.random.default_rng(seed).permutation(len(merged))
+    usual = Queries(every.vectors[order], every.own[order], merged[order])
     for share, mask in enumerate((None, passing, fewer)):
         tick()
-        _measure_work(searcher, table, every.first(WORK_QUERIES).vectors, (share, mask))
+        _measure_work(searcher, table, usual.first(WORK_QUERIES).vectors, (share, mask))
     return table
 
 

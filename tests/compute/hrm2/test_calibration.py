@@ -65,6 +65,20 @@ def test_queries_of_all_kinds_reach_the_recall_that_is_asked(metric: str) -> Non
             assert got >= asked - TOLERANCE - error, (k, asked)
 
 
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_queries_unrelated_to_the_rows_reach_the_recall_that_is_asked(metric: str) -> None:
+    """Rows in many tight clusters, and noise: easier queries off the rows do not make up for it."""
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((300, 64))[rng.integers(0, 300, 20_000)]
+    rows += 0.3 * rng.standard_normal(rows.shape)
+    built = coded(rows.astype(np.float32), metric, 400)
+    searcher = Searcher(built.lists, metric, SEED)
+    table = calibrate(searcher, built.rows, 1)
+    queries = calibration._ready(rng.standard_normal((500, 64)).astype(np.float32), metric)
+    for (k, asked), got in reached(searcher, built.rows, queries, table).items():
+        assert got >= asked - TOLERANCE - error_of(asked, len(queries), k), (k, asked, got)
+
+
 @pytest.mark.parametrize("share", [0.6, 0.35, 0.1, 0.04])
 def test_the_recall_is_reached_among_the_rows_that_pass(share: float) -> None:
     rows = low_dimensional(9600, 40, 3)
@@ -221,8 +235,8 @@ def test_a_few_known_queries_come_beside_the_made_up_ones() -> None:
     queries = calibration.queries_for(Searcher(built.lists, "l2", SEED), built.rows, 1,
                                       built.rows[:9])  # fmt: skip
     counts = np.bincount(queries.groups).tolist()
-    half = calibration.MADE_QUERIES // 2
-    assert counts == [calibration.STORED_QUERIES, half, half, 9]
+    made = [3 * calibration.MADE_QUERIES // 5, 2 * calibration.MADE_QUERIES // 5]
+    assert counts == [calibration.STORED_QUERIES, *made, calibration.FREE_QUERIES, 9]
 
 
 @pytest.mark.slow
