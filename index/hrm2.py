@@ -434,9 +434,9 @@ class _Reader:
         # a slope without a code would count in the spread of its list
         nothing = np.isposinf(h) & (f == 0) & (e == 0)
         good = np.where(empty, nothing, np.abs(h) <= _LARGEST_TERM).all()
-        low, high = min(f.min(), e.min()), max(f.max(), e.max())
-        is_within = low >= 0 and high <= _LARGEST_FACTOR
-        self._expect("factors", bool(good and is_within), "numbers that no code has")
+        slopes = factors[:, 1:]
+        is_within = (slopes >= 0) & (slopes <= _LARGEST_FACTOR)  # each of them: NaN is in neither
+        self._expect("factors", bool(good and is_within.all()), "numbers that no code has")
         return factors.reshape(-1, 3 * BLOCK)
 
     def _ordinals(self) -> np.ndarray:

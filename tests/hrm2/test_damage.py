@@ -130,6 +130,8 @@ REFUSED: dict[str, Change] = {
     "effort of another type": retyped("effort", "<u2"),
     **{f"{name} not a number": put(name, 3, np.nan) for name in FLOATS},
     **{f"{name} infinite": put(name, 3, np.inf) for name in FLOATS},
+    **{f"{name} that is no number": put("factors", 32 * i, np.nan)
+       for i, name in ((1, "a slope"), (2, "an error"))},
     "a negative scale": put("scales", 0, -1),
     "a slope without a code": slope_without_code(1),
     "an error without a code": slope_without_code(2),
