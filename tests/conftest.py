@@ -8,9 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_collection_of_what_other_modules_made() -> Iterator[None]:
-    """Tests that collect garbage at every step would look at all that thousands of tests left."""
+@pytest.fixture(scope="module")
+def only_own_garbage() -> Iterator[None]:
+    """For tests that collect garbage at every step: not all that thousands of tests have left.
+
+    It is given back at the module's end, as what becomes garbage meanwhile would never go.
+    """
     gc.collect()
     gc.freeze()
     yield
+    gc.unfreeze()

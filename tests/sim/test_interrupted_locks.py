@@ -13,6 +13,8 @@ from m2mdb.pager.sim_machine import Call
 from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.wal.store import StoreOptions
 
+pytestmark = pytest.mark.usefixtures("only_own_garbage")
+
 PATH = "/d/a.m2m"
 STEP = 11  # of all calls every so many are interrupted, and each that gives a lock up
 MOST = 40  # interrupts of one operation

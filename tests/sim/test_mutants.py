@@ -58,6 +58,8 @@ from tests.sim.crash_explorer import Explorer, Level, StoreLevel
 from tests.sim.database_runs import DatabaseLevel
 from tests.sim.io_faults import Injector, injections
 
+pytestmark = pytest.mark.usefixtures("only_own_garbage")
+
 Patch = pytest.MonkeyPatch
 Plant = Callable[[Patch], None]
 

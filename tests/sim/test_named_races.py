@@ -33,6 +33,8 @@ from tests.sim.steps import Step
 from tests.sim.store_runs import PATH, Changes
 from tests.sim.witness import Witness, filled, open_store, rows_of
 
+pytestmark = pytest.mark.usefixtures("only_own_garbage")
+
 ROWS: Changes = {b"a": filled(1, ROW), b"q": filled(2, ROW)}
 MORE: Changes = {b"b": filled(3, ROW)}
 TWO: Changes = {b"f": filled(4, EXTENT), b"g": filled(5, EXTENT)}

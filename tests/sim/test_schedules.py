@@ -20,6 +20,8 @@ from tests.sim.scheduler import DeadlockError, Policy, Process, Replay, Schedule
 from tests.sim.schedules import SHARDS, always, campaign, draw, exhaust
 from tests.sim.steps import Step
 
+pytestmark = pytest.mark.usefixtures("only_own_garbage")
+
 FAR = 1 << 62
 SAME = 8 * ROUNDS  # random schedules of each scenario
 MUTANT_RUNS = 1500

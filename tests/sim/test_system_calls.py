@@ -23,6 +23,8 @@ from m2mdb.pager.os_vfs import OsVfs
 from m2mdb.wal.store import Store, StoreOptions
 from tests.sim.store_runs import Changes, Found, change, check, contents, value
 
+pytestmark = pytest.mark.usefixtures("only_own_garbage")
+
 COMMITS: list[Changes] = [
     {b"a": b"1", b"long": value(1, 9000)},
     {b"k%02d" % i: value(i, 700) for i in range(12)},

@@ -14,6 +14,8 @@ from tests.sim.history import ROUNDS
 from tests.wal.conftest import Place, put, read
 from tests.wal.interrupts import interrupted
 
+pytestmark = pytest.mark.usefixtures("only_own_garbage")
+
 
 def read_once(store: Store) -> None:
     store.begin_read().close()
