@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from m2mdb.pager.errors import ProgrammingError
+from m2mdb.pager.errors import InterfaceError, ProgrammingError
 from m2mdb.query.binding import Parameters, gathered
 from m2mdb.query.columnar import Column, ColumnPart
 from m2mdb.query.lists import ListSchema
@@ -88,6 +88,8 @@ def bound(statement: Statement, parameters: Parameters) -> Iterator[Parameters]:
 
 
 def _read(value: Any, name: str, label: str) -> BoundView:
+    if not READ:  # the language alone, as the engine's own tests use it
+        raise InterfaceError(f"parameter {label}: nothing here reads tables")
     names, columns, count = READ[0](value, label)
     types = [column.type for column in columns]
     return BoundView(

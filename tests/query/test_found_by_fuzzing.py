@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import m2mdb
+from m2mdb.query import bound
 from m2mdb.query.parser import parse
 
 
@@ -93,3 +94,16 @@ def test_a_json_column_holds_no_nan(con: m2mdb.Connection, text: str) -> None:
         with pytest.raises(m2mdb.DataError, match="is no JSON"):
             con.execute(sql, (text,))
     assert con.execute("SELECT count(*) FROM c").fetchone() == (0,)
+
+
+def test_a_bound_table_where_nothing_reads_tables(
+    con: m2mdb.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The language without its face raised IndexError."""
+    table = {"a": [1]}
+    assert con.execute("SELECT * FROM ?", (table,)).fetchall() == [(1,)]
+    monkeypatch.setattr(bound, "READ", [])
+
+    with pytest.raises(m2mdb.InterfaceError, match=r"parameter \?1: nothing here reads tables"):
+        con.execute("SELECT * FROM ?", (table,))
+    assert con.execute("SELECT 1").fetchone() == (1,)
