@@ -45,7 +45,7 @@ class TransactionAgreesWithDicts(RuleBasedStateMachine):
 
     @rule(key=KEYS, size=SIZES, seed=st.integers(0, 250))
     def put(self, key: int, size: int, seed: int) -> None:
-        row = bytes([seed]) * size
+        row = b"v" + bytes([seed]) * size  # an "x" would name an extent, see store_runs.change
         BTree(self.transaction, TREE).put(b"%04d" % key, row)
         self.model[b"%04d" % key] = row
 
@@ -114,7 +114,7 @@ class TransactionAgreesWithDicts(RuleBasedStateMachine):
 
 TestTransactionAgreesWithDicts = TransactionAgreesWithDicts.TestCase
 TestTransactionAgreesWithDicts.settings = settings(
-    derandomize=True, max_examples=40, stateful_step_count=30, deadline=None
+    max_examples=40, stateful_step_count=30, deadline=None
 )
 
 
