@@ -1,16 +1,20 @@
-"""Matrices as COPY reads and writes them: .npy and .fvecs, one VECTOR column.
+"""Matrices as COPY reads and writes them: .npy, .fvecs, .ivecs and .bvecs, one VECTOR column.
 
     npy    NumPy's header, then the rows of the column's own dtype
     fvecs  for each row int32 dimension, then its numbers as float32; little-endian, no header
+    ivecs  the same with int32 numbers
+    bvecs  the same with uint8 numbers
 
-Neither can say NULL: a row without a vector is an error. A collection of several VECTOR columns
-needs the option `column`; the other columns take their defaults when rows are read.
+None can say NULL: a row without a vector is an error, and so are numbers that the file's or the
+column's dtype cannot hold. A collection of several VECTOR columns needs the option `column`; the
+other columns take their defaults when rows are read.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from m2mdb.index.schema import CollectionSchema, Column
     from m2mdb.query.columnar import Column as Values
 
+EXACT_MAX = 2.0**53  # float64 tells integers up to this from their neighbours
 Batch = tuple[Mapping[str, Any], int]
 
 
@@ -109,58 +114,124 @@ class NpyWriter:
         self._file.close()
 
 
-class FvecsReader:
+def whole_numbers(
+    matrix: np.ndarray, dtype: np.dtype[Any], place: Callable[[int], str]
+) -> np.ndarray:
+    """Numbers as integers of a dtype; DataError where one is not whole or beyond them.
+
+    place   what an error calls a row, by its index
+    """
+    limits = np.iinfo(dtype)
+    exact = matrix.astype(np.float64)  # which holds the limits of int32, as float32 does not
+    fits = (exact >= limits.min) & (exact <= limits.max) & (exact == np.trunc(exact))
+    wrong = np.argwhere(~fits)
+    if len(wrong):
+        row, at = wrong[0]
+        raise DataError(
+            f"{place(int(row))}: {matrix[row, at]} is no whole number of "
+            f"{limits.min} to {limits.max}"
+        )
+    return matrix.astype(dtype)
+
+
+def as_stored(matrix: np.ndarray, column: Column, place: Callable[[int], str]) -> np.ndarray:
+    """Numbers of a file as the column takes them.
+
+    An i8 column takes whole numbers alone, and no float32 is an integer that it cannot hold.
+    """
+    if column.dtype == "i8" and matrix.dtype != np.int8:
+        return whole_numbers(matrix, np.dtype(np.int8), place)
+    if column.dtype != "i8" and matrix.dtype.kind in "iu":
+        with np.errstate(over="ignore"):  # what f16 cannot hold is told below
+            kept = matrix.astype(VECTOR_DTYPES[column.dtype])
+        exact = matrix.astype(np.float64)
+        wrong = np.argwhere((kept.astype(np.float64) != exact) | (np.abs(exact) > EXACT_MAX))
+        if len(wrong):
+            row, at = wrong[0]
+            raise DataError(f"{place(int(row))}: {matrix[row, at]} is no {column.dtype} number")
+        return kept
+    return matrix
+
+
+def vecs_row(number: str, dimension: int) -> np.dtype[Any]:
+    """A row of a .fvecs, .ivecs or .bvecs file, by its numbers' dtype."""
+    return np.dtype([("dimension", "<i4"), ("numbers", number, (dimension,))])
+
+
+class VecsReader:
     """Rows that each say their dimension."""
 
-    def __init__(self, path: str, schema: CollectionSchema, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, number: str, path: str, schema: CollectionSchema, options: Mapping[str, Any]
+    ) -> None:
         self._column = vector_column(schema, options)
         self._path = path
+        self._row = vecs_row(number, self._column.dimension)
         self._file = binary(path, "rb")
-        self._width = 4 * (self._column.dimension + 1)
         size = os.fstat(self._file.fileno()).st_size
-        if size % self._width:
+        if size % self._row.itemsize:
             self._file.close()
             raise DataError(
                 f"{path}: {size} bytes are no whole rows of dimension {self._column.dimension}"
             )
-        self.total: int | None = size // self._width
+        self.total: int | None = size // self._row.itemsize
 
     def batches(self, rows: int) -> Iterator[Batch]:
         """See `query.copying.FileReader`."""
         dimension, first = self._column.dimension, 0
-        while raw := self._file.read(rows * self._width):
-            numbers = np.frombuffer(raw, "<i4").reshape(-1, dimension + 1)
-            wrong = np.flatnonzero(numbers[:, 0] != dimension)
+        while raw := self._file.read(rows * self._row.itemsize):
+            if len(raw) % self._row.itemsize:
+                raise DataError(f"{self._path}: ends within a row; it was cut while it was read")
+            found = np.frombuffer(raw, self._row)
+            place = partial(self._place, first)
+            wrong = np.flatnonzero(found["dimension"] != dimension)
             if len(wrong):
+                row = int(wrong[0])
                 raise DataError(
-                    f"{self._path}, row {first + int(wrong[0]) + 1}: dimension "
-                    f"{numbers[wrong[0], 0]}, expected {dimension}"
+                    f"{place(row)}: dimension {found['dimension'][row]}, expected {dimension}"
                 )
-            yield {self._column.name: numbers[:, 1:].view("<f4").copy()}, len(numbers)
-            first += len(numbers)
+            yield {self._column.name: as_stored(found["numbers"], self._column, place)}, len(found)
+            first += len(found)
+
+    def _place(self, first: int, row: int) -> str:
+        return f"{self._path}, row {first + row + 1}"
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-class FvecsWriter:
+class VecsWriter:
     """Rows that each say their dimension."""
 
     def __init__(
-        self, path: str, schema: CollectionSchema, options: Mapping[str, Any], rows: int
+        self,
+        number: str,
+        path: str,
+        schema: CollectionSchema,
+        options: Mapping[str, Any],
+        rows: int,
     ) -> None:
         self._column = vector_column(schema, options)
         self.columns = [self._column.name]
+        self._row = vecs_row(number, self._column.dimension)
+        self._number = np.dtype(number)
+        self._written = 0
         self._file = binary(path, "wb")
 
     def write(self, columns: list[Values]) -> None:
         """Add a batch."""
         matrix = matrix_of(columns[0], self._column)
-        rows = np.empty((len(matrix), matrix.shape[1] + 1), "<i4")
-        rows[:, 0] = matrix.shape[1]
-        rows[:, 1:] = matrix.astype("<f4").view("<i4")
+        if self._number.kind != "f":
+            matrix = whole_numbers(matrix, self._number, self._place)
+        rows = np.empty(len(matrix), self._row)
+        rows["dimension"] = self._column.dimension
+        rows["numbers"] = matrix
         self._file.write(rows.tobytes())
+        self._written += len(matrix)
+
+    def _place(self, row: int) -> str:
+        return f"{self._column.name}, row {self._written + row + 1}"
 
     def close(self) -> None:
         """Close the file."""

@@ -3,24 +3,31 @@
     parquet        any columns; needs pyarrow          jsonl, ndjson  an object a line
     csv, tsv       a line of names, then records       npy            one VECTOR column, a matrix
     fvecs          one VECTOR column: for each row its dimension (int32) and its float32 numbers
+    ivecs, bvecs   the same with int32 or uint8 numbers
+    mmap_ninja     one VECTOR column: a folder of the package mmap-ninja
 
 The format is the option `format` or the end of the path; `.jsonl.gz` and `.csv.gz` are unpacked
 when they are read.
 
 Invariants
-    CY1 A file that is written is there whole or not at all: it is written beside its place, synced
-        and renamed.
-    CY2 COPY TO and then COPY FROM gives the same rows; what a format cannot hold is an error.
+    CY1 A file or folder that is written is there whole or not at all: it is written beside its
+        place, synced and renamed. A folder that stands there is set aside first, and replaced only
+        where it holds nothing else than its format has.
+    CY2 COPY TO and then COPY FROM gives the same rows; what a format cannot hold is an error. (A
+        JSON column's own `null` is NULL to JSON Lines, which has one word for both.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.copy_arrays import FvecsReader, FvecsWriter, NpyReader, NpyWriter
+from m2mdb.copy_arrays import NpyReader, NpyWriter, VecsReader, VecsWriter
+from m2mdb.copy_ninja import NinjaReader, NinjaWriter, is_ninja
 from m2mdb.copy_parquet import ParquetReader, ParquetWriter
 from m2mdb.copy_text import CsvReader, CsvWriter, JsonlReader, JsonlWriter
 from m2mdb.pager.errors import DataError, OperationalError, ProgrammingError
@@ -31,24 +38,40 @@ if TYPE_CHECKING:
     from m2mdb.query.copying import FileReader, FileWriter, Options
 
 READERS: dict[str, Callable[..., Any]] = {
+    "bvecs": partial(VecsReader, "|u1"),
     "csv": CsvReader,
-    "fvecs": FvecsReader,
+    "fvecs": partial(VecsReader, "<f4"),
+    "ivecs": partial(VecsReader, "<i4"),
     "jsonl": JsonlReader,
+    "mmap_ninja": NinjaReader,
     "npy": NpyReader,
     "parquet": ParquetReader,
 }
 WRITERS: dict[str, Callable[..., Any]] = {
+    "bvecs": partial(VecsWriter, "|u1"),
     "csv": CsvWriter,
-    "fvecs": FvecsWriter,
+    "fvecs": partial(VecsWriter, "<f4"),
+    "ivecs": partial(VecsWriter, "<i4"),
     "jsonl": JsonlWriter,
+    "mmap_ninja": NinjaWriter,
     "npy": NpyWriter,
     "parquet": ParquetWriter,
 }
-SAME = {"ndjson": "jsonl", "tsv": "csv", "pq": "parquet"}
+SAME = {
+    "mmap-ninja": "mmap_ninja",
+    "ndjson": "jsonl",
+    "ninja": "mmap_ninja",
+    "pq": "parquet",
+    "tsv": "csv",
+}
+FOLDERS = {"mmap_ninja"}
 KNOWN_OPTIONS = {
+    "bvecs": {"column"},
     "csv": {"delimiter"},
     "fvecs": {"column"},
+    "ivecs": {"column"},
     "jsonl": set[str](),
+    "mmap_ninja": {"column", "ragged"},
     "npy": {"column"},
     "parquet": set[str](),
 }
@@ -105,22 +128,61 @@ class OsFiles:
             raise ProgrammingError(f"COPY … TO {path}: packed files are read, not written")
         rows, database_path = about
         refuse_own_files(database_path, path)
-        real = os.path.realpath(path)
-        partial = f"{real}.{os.getpid()}.part"
-        with _told(path, "write"):
+        place = _folder_place(path) if name in FOLDERS else _file_place(path)
+        with _told(path, "write"), place as beside:
+            writer = WRITERS[name](beside, schema, own, rows)
             try:
-                writer = WRITERS[name](partial, schema, own, rows)
-                try:
-                    yield writer
-                finally:
-                    writer.close()
-                _synced(partial)
-                os.replace(partial, real)
-                _synced(os.path.dirname(real) or ".")
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(partial)
-                raise
+                yield writer
+            finally:
+                writer.close()
+
+
+@contextlib.contextmanager
+def _file_place(path: str) -> Iterator[str]:
+    """The name beside a file's place under which it is written, then synced and renamed (CY1)."""
+    real = os.path.realpath(path)
+    beside = f"{real}.{os.getpid()}.part"
+    try:
+        yield beside
+        _synced(beside)
+        os.replace(beside, real)
+        _synced(os.path.dirname(real) or ".")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+@contextlib.contextmanager
+def _folder_place(path: str) -> Iterator[str]:
+    """As `_file_place`, of a folder; one that stands there steps aside, since no rename replaces
+    a folder that is not empty."""
+    real = os.path.realpath(path)
+    if os.path.lexists(real) and not (os.path.isdir(real) and is_ninja(real)):
+        raise OperationalError(
+            f"{path}: holds other things than a mmap-ninja folder has, so it is not replaced"
+        )
+    beside, old = f"{real}.{os.getpid()}.part", f"{real}.{os.getpid()}.old"
+    for left in (beside, old):  # of a process that was killed, with the same number
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        yield beside
+        for folder, _, names in os.walk(beside):
+            for name in names:
+                _synced(os.path.join(folder, name))
+            _synced(folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(real, old)
+        try:
+            os.rename(beside, real)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.rename(old, real)
+            raise
+        _synced(os.path.dirname(real) or ".")
+    finally:
+        for left in (beside, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _synced(path: str) -> None:
@@ -148,6 +210,8 @@ def _told(path: str, operation: str) -> Iterator[None]:
 def refuse_own_files(database_path: str, path: str) -> None:
     """Raise OperationalError where a path means the database itself or a file of its own."""
     real = os.path.realpath(path)
+    if os.path.dirname(os.path.realpath(database_path)) == real:
+        raise OperationalError(f"{path} is the folder of the database")
     for own in (database_path, database_path + "-wal", database_path + "-shm"):
         is_same = os.path.exists(own) and os.path.exists(real) and os.path.samefile(own, real)
         if own == real or is_same:
