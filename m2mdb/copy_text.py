@@ -6,7 +6,7 @@
     BOOLEAN     true, false                        true, false
     TEXT        string                             the text, quoted where it has to be
     TIMESTAMP   ISO 8601 with its zone             the same
-    JSON        the value itself                   its text
+    JSON        the value itself, as it is spelled its text
     BLOB        base64                             base64
     VECTOR      array of numbers                   the same, as text
     NULL        null                               nothing; an empty text is ""
@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.documents import open_text, read_jsonl
+from m2mdb.documents import open_text, read_jsonl, spelled
 from m2mdb.pager.errors import DataError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Batch = tuple[Mapping[str, Any], int]
 INT8_MIN, INT8_MAX = -128, 127
 ONE_LINE = {ord("\n"): " ", ord("\r"): " "}  # JSON has them between values only
+NO_JSON = re.compile("NaN|Infinity")
 INFINITE = ("inf", "-inf")  # as both formats write a REAL beyond all numbers
 
 
@@ -64,15 +65,15 @@ def plain_value(value: Any, type: str) -> Any:
 
 def member_text(value: Any, type: str) -> str:
     """A value as it stands in a line of JSON; a JSON column's text as it is, in one line."""
-    if type == "JSON" and value is not None:
-        return value.translate(ONE_LINE)  # type: ignore[no-any-return]  # outside texts: blanks
+    if type == "JSON" and isinstance(value, str):
+        return value.translate(ONE_LINE)
     return json.dumps(plain_value(value, type), ensure_ascii=False, allow_nan=False)
 
 
 def text_value(value: Any, type: str) -> str | None:
     """A value as a field of CSV; None for NULL."""
-    if value is None or type in ("TEXT", "JSON"):
-        return value  # type: ignore[no-any-return]  # both are texts
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -178,17 +179,30 @@ class JsonlReader(TextReader):
 
     def batches(self, rows: int) -> Iterator[Batch]:
         """See `query.copying.FileReader`."""
+        if any(column.type == "JSON" for column in self.schema.columns):
+            lines = read_jsonl(self.file, self.path, spelled)
+            return batches_of(iter(lines), rows, self.take_spelled)
         return batches_of(iter(read_jsonl(self.file, self.path)), rows, self.take)
 
-    def take(self, value: Any, name: str, line: int) -> Any:
-        """A JSON column takes any value as itself, a string too."""
+    def take_spelled(self, member: tuple[Any, str] | None, name: str, line: int) -> Any:
+        """A JSON column takes any value as it is spelled, a string too; `null` is NULL.
+
+        JSON has one word for both, and files of others mean NULL by it.
+        """
+        value, text = member or (None, "null")
         column = self.schema.columns[self.schema.column(name)]
-        if column.type == "JSON" and value is not None:
-            try:
-                return json.dumps(value, ensure_ascii=False, allow_nan=False)
-            except ValueError as error:
-                raise DataError(f"{self.path}, line {line}, {name}: is no JSON: {error}") from error
-        return given_value(value, column, f"{self.path}, line {line}")
+        if column.type != "JSON" or value is None:
+            return self.take(value, name, line)
+        if NO_JSON.search(text):  # which Python reads as a number
+            _refuse_constants(text, f"{self.path}, line {line}, {name}")
+        return text
+
+
+def _refuse_constants(text: str, place: str) -> None:
+    def refuse(word: str) -> None:
+        raise DataError(f"{place}: is no JSON: {word}")
+
+    json.loads(text, parse_constant=refuse)
 
 
 class JsonlWriter(TextWriter):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +38,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Document:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_BLANK = re.compile(r"[ \t\r\n]*")
 
 
 def read_documents(path: str) -> Iterator[Numbered]:
@@ -61,13 +63,18 @@ def open_text(path: str) -> IO[str]:
     return Path(path).open(encoding="utf-8-sig", newline="")
 
 
-def read_jsonl(file: IO[str], path: str) -> Iterator[Numbered]:
-    """One JSON object a line; empty lines are passed over."""
+def read_jsonl(
+    file: IO[str], path: str, decode: Callable[[str], Any] = _DECODER.decode
+) -> Iterator[Numbered]:
+    """One JSON object a line; empty lines are passed over.
+
+    decode   what makes a document of a line; ValueError where it is no JSON
+    """
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
-            document = _DECODER.decode(line)
+            document = decode(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: {error}") from error
         if isinstance(document, _Repeating):
@@ -77,6 +84,48 @@ def read_jsonl(file: IO[str], path: str) -> Iterator[Numbered]:
                 f"{path}, line {number}: {type(document).__name__}, wanted is an object"
             )
         yield number, document
+
+
+def spelled(line: str) -> Any:
+    """A line's object, each member as its value and the text that stands there.
+
+    What is no object is given as it is. Raises ValueError: no JSON.
+    """
+    at = _after(line, 0)
+    if line[at : at + 1] != "{":
+        return _DECODER.decode(line)
+    pairs: list[tuple[str, Any]] = []
+    at = _after(line, at + 1)
+    while line[at : at + 1] != "}" or pairs:
+        if line[at : at + 1] != '"':
+            raise json.JSONDecodeError(
+                "Expecting property name enclosed in double quotes", line, at
+            )
+        key, at = _DECODER.raw_decode(line, at)
+        at = _after(line, at, ":")
+        value, end = _DECODER.raw_decode(line, at)
+        pairs.append((key, (value, line[at:end])))
+        at = _after(line, end)
+        if line[at : at + 1] == "}":
+            break
+        at = _after(line, at, ",")
+    if _after(line, at + 1) < len(line):
+        raise json.JSONDecodeError("Extra data", line, at + 1)
+    return _object(pairs)
+
+
+def _blank(line: str, at: int) -> int:
+    found = _BLANK.match(line, at)
+    assert found is not None, "it matches no blanks too"
+    return found.end()
+
+
+def _after(line: str, at: int, mark: str = "") -> int:
+    """Where what follows a mark begins."""
+    at = _blank(line, at)
+    if not line.startswith(mark, at):
+        raise json.JSONDecodeError(f"Expecting {mark!r}", line, at)
+    return _blank(line, at + len(mark))
 
 
 def read_csv(file: IO[str], path: str) -> Iterator[Numbered]:

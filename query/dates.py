@@ -21,6 +21,7 @@ from m2mdb.query.affinity import Value, apply_numeric, microseconds, to_text
 DAY = 86_400_000
 NOON = DAY // 2
 EPOCH = 210_866_760_000_000  # 1970-01-01
+FIRST_YEAR = -4713  # of which moments are but the last weeks
 LAST = 464_269_060_799_999  # 9999-12-31 23:59:59.999
 FIRST_SECOND, LAST_SECOND = -210_866_760_000, 253_402_300_799  # since 1970
 FIRST_RAW = 5_373_484.5  # the first number that is no Julian day
@@ -44,13 +45,17 @@ _UNITS: dict[str, tuple[float, float]] = {  # the greatest amount, and seconds
 class _Moment:
     """A moment that modifiers change; `raw` is a number whose meaning they may still choose."""
 
-    __slots__ = ("fraction", "is_day", "raw", "time")
+    __slots__ = ("day", "fraction", "raw", "time")
 
-    def __init__(self, time: int | None, raw: float | None = None) -> None:
+    def __init__(
+        self, time: int | None, raw: float | None = None, day: tuple[int, int, int] | None = None
+    ) -> None:
         self.time = time
         self.raw = raw
         self.fraction = False  # whether `subsec` asked for milliseconds
-        self.is_day = False  # whether `start of` gave it, which may lie before the first moment
+        # The day as a text or `start of` gave it, until the next modifier: it may be no day of its
+        # month, as in 2023-02-30, or lie before the first moment.
+        self.day = day
 
 
 def julian(year: int, month: int, day: int) -> int:
@@ -105,8 +110,9 @@ def _of_text(text: str, now: Callable[[], datetime.datetime]) -> _Moment | None:
         sign, year, month, day = found.group(1, 2, 3, 4)
         if not 1 <= int(month) <= 12 or not 1 <= int(day) <= 31:
             return None
-        midnight = julian(-int(year) if sign else int(year), int(month), int(day))
-        return _clocked(midnight, found.group(5, 6, 7, 8), found.group(9, 10, 11))
+        date = (-int(year) if sign else int(year), int(month), int(day))
+        kept = date if date[0] >= FIRST_YEAR else None
+        return _clocked(julian(*date), found.group(5, 6, 7, 8), found.group(9, 10, 11), kept)
     found = _CLOCK.fullmatch(text)
     if found is not None:
         return _clocked(julian(2000, 1, 1), found.group(1, 2, 3, 4), found.group(5, 6, 7))
@@ -120,15 +126,16 @@ def _clocked(
     midnight: int,
     clock: tuple[str | None, ...],
     zone: tuple[str | None, ...],
+    date: tuple[int, int, int] | None = None,
 ) -> _Moment | None:
     """A day with a time of it and an offset."""
     if clock[0] is None or clock[1] is None:
-        return _Moment(midnight)
+        return _Moment(midnight, day=date)
     passed = _milliseconds(clock[0], clock[1], clock[2], clock[3])
     offset = _zone(*zone)
     if passed is None or offset is None:
         return None
-    return _Moment(midnight + passed - offset)
+    return _Moment(midnight + passed - offset, day=None if offset else date)
 
 
 def _of_number(number: float) -> _Moment:
@@ -173,10 +180,16 @@ def _modify(found: _Moment, text: str, is_first: bool) -> bool:
     if found.time is None:
         return False
     found.raw = None
-    can_be_read = found.is_day or 0 <= found.time <= LAST
-    found.is_day = False
-    if not can_be_read and _NAMES_DAYS.match(text):
+    if found.day is None and not 0 <= found.time <= LAST and _NAMES_DAYS.match(text):
         return False
+    changed = _modified(found, text)
+    if not text.startswith("start of "):
+        found.day = None
+    return changed
+
+
+def _modified(found: _Moment, text: str) -> bool:
+    """Apply a modifier that changes the moment; False where it is none."""
     if text in ("utc", "localtime"):
         return _zoned(found, text)
     if text.startswith("weekday "):
@@ -232,10 +245,16 @@ def _weekday(found: _Moment, number: Value) -> bool:
     return True
 
 
+def _day_of(found: _Moment) -> tuple[int, int, int]:
+    """Year, month and day, as they were given where they were."""
+    assert found.time is not None
+    return found.day or calendar(found.time)
+
+
 def _start(found: _Moment, unit: str) -> bool:
     """Back to the beginning of the year, the month or the day."""
     assert found.time is not None
-    year, month, day = calendar(found.time)
+    year, month, day = _day_of(found)
     if unit == "month":
         day = 1
     elif unit == "year":
@@ -243,7 +262,7 @@ def _start(found: _Moment, unit: str) -> bool:
     elif unit != "day":
         return False
     found.time = julian(year, month, day)
-    found.is_day = True
+    found.day = (year, month, day)
     return True
 
 
@@ -273,14 +292,15 @@ def _add_units(found: _Moment, amount: float, name: str) -> bool:
     whole = int(amount)
     rest = amount
     if unit in ("month", "year"):
-        year, month, day = calendar(found.time)
+        year, month, day = _day_of(found)
+        passed = found.time - julian(year, month, day)
         if unit == "month":
             month += whole
         else:
             year += whole
-        if not -4713 <= year + (month - 1) // 12 <= 9999:
+        if not FIRST_YEAR <= year + (month - 1) // 12 <= 9999:
             return False
-        found.time = julian(year, month, day) + _since_midnight(found.time)
+        found.time = julian(year, month, day) + passed
         rest -= whole
     found.time += int(rest * 1000 * _UNITS[unit][1] + (-0.5 if amount < 0 else 0.5))
     return True
@@ -294,8 +314,9 @@ def _add_span(found: _Moment, span: re.Match[str]) -> bool:
     if months > 11 or days > 30 or passed is None:
         return False
     way = -1 if span.group(1) == "-" else 1
-    year, month, day = calendar(found.time)
-    found.time = julian(year + way * years, month + way * months, day) + _since_midnight(found.time)
+    year, month, day = _day_of(found)
+    clock = found.time - julian(year, month, day)
+    found.time = julian(year + way * years, month + way * months, day) + clock
     found.time += way * (days * DAY + passed)
     return True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 import m2mdb
@@ -152,3 +154,23 @@ def test_groups_of_the_least_integer(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_coalesce_evaluates_what_it_needs(run: Run) -> None:
     """It evaluated all of its arguments, and so met an overflow that nobody asked for."""
     assert run("SELECT coalesce(1, abs(-9223372036854775808))") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "unixepoch('-4713-11-24', '+11 months')",
+        "datetime('-4713-01-01 11:00', '+11 months')",
+        "datetime('-4714-12-31', '+11 months')",
+        "date('2023-02-30', '+1 month')",
+        "date('2023-02-30', 'start of month')",
+        "date('2023-02-30', '+1 day')",
+        "datetime('2023-01-31 01:00+02:00', '-1 month')",
+        "datetime('9999-12-31 24:00', '-1 month')",
+    ],
+)
+def test_the_calendar_is_asked_of_the_day_that_was_given(call: str) -> None:
+    """A day before the first moment was NULL, 2023-02-30 a day of March, before its modifier."""
+    twin = sqlite3.connect(":memory:").execute(f"SELECT {call}").fetchone()
+
+    assert m2mdb.connect(":memory:").execute(f"SELECT {call}").fetchone() == twin
