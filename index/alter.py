@@ -93,14 +93,14 @@ def add_column(write: WriteView, collection: str, column: Column) -> None:
     entry.next_column += 1
     entry.schema = schema
     retention.end_past(write, entry)
-    _reopen(entry)
+    reopen(entry)
     write.replace_entry(view, entry, schema_changed=True)
     write.forget_views()
     if options is not None:
         view = write.collection(collection)
         added = view.schema.columns[view.schema.column(column.name)]
         add_text_lists(write, view, added, view.schema.indexes, options)
-    if column.generated is not None:
+    if column.generated is not None and not column.is_hidden:
         generated.fill(write, collection, column)
 
 
@@ -121,16 +121,18 @@ def drop_column(write: WriteView, collection: str, name: str) -> None:
     for info in view.schema.indexes:
         if info.column.lower() == column.name.lower():
             raise ProgrammingError(f"{where}: index {info.name} is on it; DROP INDEX comes first")
-    columns = [other for other in view.schema.columns if other is not column]
+    gone = [other for other in view.schema.columns if generated.goes_with(other, column)]
+    columns = [other for other in view.schema.columns if other not in gone]
     schema = _schema(view, columns, view.schema.indexes)
     maintenance.flush(write, view)
     entry = view.entry.copy()
     entry.schema = schema
     retention.end_past(write, entry)
-    _reopen(entry)
+    reopen(entry)
     drift.settle(write, entry)
-    if entry.statistics.pop(column.id, None) is not None:
-        write.catalog_tree().delete(statistics_key(entry.id, column.id))
+    for other in gone:
+        if entry.statistics.pop(other.id, None) is not None:
+            write.catalog_tree().delete(statistics_key(entry.id, other.id))
     write.replace_entry(view, entry, schema_changed=True)
     write.forget_views()
 
@@ -146,12 +148,12 @@ def _replace(write: WriteView, view: CollectionView, schema: CollectionSchema) -
     """Only names have changed."""
     entry = view.entry.copy()
     entry.schema = schema
-    _reopen(entry)
+    reopen(entry)
     write.replace_entry(view, entry, schema_changed=True)
     write.forget_views()
 
 
-def _reopen(entry: CollectionEntry) -> None:
+def reopen(entry: CollectionEntry) -> None:
     """Let segments that answer for absent columns be opened under the new schema."""
     entry.opened = entry.past_opened = None
     for id_, segment in list(entry.segments.items()):

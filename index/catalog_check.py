@@ -59,7 +59,8 @@ def check_fields(fields: Iterable[Any]) -> None:
                 raise TypeError(f"{name} of a column is {type(value).__name__}")
         of = column.get("generated")
         if of is not None and (
-            set(of) != GENERATED_FIELDS or any(type(value) is not str for value in of.values())
+            set(of) - {"replaces"} != GENERATED_FIELDS
+            or any(type(value) is not str for value in of.values())
         ):
             raise TypeError(f"a generated column is described by {sorted(of)[:8]}")
 

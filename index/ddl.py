@@ -79,6 +79,11 @@ def create_index(
     column = view.schema.columns[view.schema.column(info.column)]
     if write.catalog.index_owner(info.name) is not None:
         raise ProgrammingError(f"index {info.name} already exists")
+    if column.is_hidden:
+        raise ProgrammingError(
+            f"index {info.name}: column {column.name} waits for the end of a REEMBED; "
+            "an index on the column that it replaces stays with the name"
+        )
     if info.kind not in INDEX_KINDS:
         raise ProgrammingError(
             f"index {info.name}: no such kind {info.kind}; known are {', '.join(INDEX_KINDS)}"

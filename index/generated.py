@@ -62,14 +62,23 @@ def settle(database: Database, schema: CollectionSchema, columns: Iterable[Colum
 
 def renamed(column: Column, old: str, new: str) -> None:
     """Follow a source that gets another name; `column` is the caller's own."""
-    if column.generated is not None and column.generated["from"].lower() == old.lower():
-        column.generated = {**column.generated, "from": new}
+    for role in ("from", "replaces"):
+        if column.generated is not None and column.generated.get(role, "").lower() == old.lower():
+            column.generated = {**column.generated, role: new}
+
+
+def goes_with(column: Column, dropped: Column) -> bool:
+    """Whether a column goes when another is dropped: what waits to take its place."""
+    of = column.generated or {}
+    return column is dropped or of.get("replaces", "").lower() == dropped.name.lower()
 
 
 def check_droppable(schema: CollectionSchema, name: str) -> None:
     """ProgrammingError where a generated column is made of the column of this name."""
     for column in schema.columns:
-        if column.generated is not None and column.generated["from"].lower() == name.lower():
+        if column.is_hidden or column.generated is None:
+            continue
+        if column.generated["from"].lower() == name.lower():
             raise ProgrammingError(
                 f"cannot drop column {name} of {schema.name}: {column.name} is generated from it; "
                 f"drop {column.name} first"
@@ -209,8 +218,11 @@ def vectors_for(
     assert isinstance(texts, list)
     schema = view.schema
     column = schema.columns[index]
-    wanted = list(dict.fromkeys(text for text in texts if text is not None))
     dtype = np.dtype(VECTOR_DTYPES[column.dtype])
+    if column.is_hidden:  # REEMBED comes by
+        matrix = np.zeros((len(texts), column.dimension), dtype)
+        return VectorData(matrix, None, np.zeros(len(texts), bool))
+    wanted = list(dict.fromkeys(text for text in texts if text is not None))
     unique = np.zeros((len(wanted), column.dimension), dtype)
     if wanted:
         encoder = matching(write.database, schema, column)

@@ -47,10 +47,14 @@ ROWID = Column("rowid", "INTEGER")  # the name under which a batch gives its row
 class CollectionWriter:
     """Writes to one collection within one statement of a transaction."""
 
-    __slots__ = ("_write", "name", "view")
+    __slots__ = ("_gives_hidden", "_write", "name", "view")
 
-    def __init__(self, write: WriteView, name: str) -> None:
-        """Raises ProgrammingError where there is no such collection, or no such tokenizer."""
+    def __init__(self, write: WriteView, name: str, *, gives_hidden: bool = False) -> None:
+        """Raises ProgrammingError where there is no such collection, or no such tokenizer.
+
+        gives_hidden  hidden columns may be given values: it is REEMBED that writes
+        """
+        self._gives_hidden = gives_hidden
         self._write = write
         self.view: CollectionView = write.collection(name)
         self.name = self.view.schema.name
@@ -303,7 +307,8 @@ class CollectionWriter:
         """All columns of the rows in stored form, the changed ones new."""
         schema = self.view.schema
         parts = self.view.parts()
-        generated.refuse_given(self._write.database, schema, changed)
+        if not self._gives_hidden:
+            generated.refuse_given(self._write.database, schema, changed)
         stored: list[StoredColumn] = []
         for index, column in enumerate(schema.columns):
             self._write.database.check_interrupted()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from m2mdb.collection import Key, Keys, OnConflict
     from m2mdb.hits import Hits
     from m2mdb.index.receipts import Receipt
+    from m2mdb.index.reembedding import Reembedded
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.query.copying import Progress
     from m2mdb.row import Row
@@ -160,6 +161,14 @@ class Collection:
     ) -> int:
         """Add the rows of a file, all or none; `progress` is called in the connection's thread."""
         return await self._run(lambda: self.plain.copy_from(path, progress=progress, **options))
+
+    async def reembed(
+        self, encoder: str, *, column: str | None = None, progress: Progress | None = None
+    ) -> Reembedded:
+        """Bring the generated VECTOR column to another encoder; `progress` as in `copy_to`."""
+        return await self._run(
+            lambda: self.plain.reembed(encoder, column=column, progress=progress)
+        )
 
     async def arrow(self) -> pyarrow.Table:
         """All rows and columns as an Arrow table."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
+    from m2mdb.index.reembedding import Reembedded
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
     from m2mdb.query.copying import Progress
@@ -116,8 +117,8 @@ class Collection:
 
     def _get(self, view: View, ids: Sequence[Any]) -> list[Row | None]:
         collection = view.collection(self.name)
-        every = range(len(collection.schema.columns))
-        names = Names(tuple(column.name for column in collection.schema.columns))
+        every = collection.schema.shown_columns
+        names = Names(tuple(collection.schema.columns[index].name for index in every))
         rows: list[Row | None] = []
         for key in ids:
             rowid = find(collection, key)
@@ -385,6 +386,21 @@ class Collection:
         )
         self.connection.total_changes += count
         return count
+
+    def reembed(
+        self, encoder: str, *, column: str | None = None, progress: Progress | None = None
+    ) -> Reembedded:
+        """Bring the generated VECTOR column to another encoder, as REEMBED … USING.
+
+        column     which one, where there are several
+        progress   called with (rows done, rows to do) after each batch; what it raises ends the
+                   call, and the next one goes on from there
+        """
+        from m2mdb.index.reembedding import reembed
+
+        return self.connection.within_one(
+            lambda database: reembed(database, self.name, encoder, column, progress)
+        )
 
     def arrow(self) -> pyarrow.Table:
         """All rows and columns as an Arrow table; errors as `Cursor.arrow` raises them."""

@@ -42,12 +42,12 @@ def vector_column(schema: CollectionSchema, options: Mapping[str, Any]) -> Colum
         if not column.is_vector:
             raise ProgrammingError(f"COPY: {column.name} is {column.type}, not VECTOR")
         return column
-    if len(schema.vector_columns) != 1:
+    if len(schema.near_columns) != 1:
         raise ProgrammingError(
-            f"{schema.name} has {len(schema.vector_columns)} VECTOR columns; "
+            f"{schema.name} has {len(schema.near_columns)} VECTOR columns; "
             "name one: (column = 'embedding')"
         )
-    return schema.columns[schema.vector_columns[0]]
+    return schema.columns[schema.near_columns[0]]
 
 
 def matrix_of(values: Values, column: Column) -> np.ndarray:

@@ -61,14 +61,14 @@ class ParquetWriter:
         self, path: str, schema: CollectionSchema, options: Mapping[str, Any], rows: int
     ) -> None:
         self._parquet = extra("pyarrow.parquet", "arrow", WHAT)
-        self.columns = [column.name for column in schema.columns]
-        self._schema = schema
+        self._definitions = [schema.columns[index] for index in schema.shown_columns]
+        self.columns = [column.name for column in self._definitions]
         self._path = path
         self._writer: Any = None
 
     def write(self, columns: list[Column]) -> None:
         """Add a batch."""
-        pairs = zip(columns, self._schema.columns, strict=True)
+        pairs = zip(columns, self._definitions, strict=True)
         found = table(self.columns, [typed_column(each, definition) for each, definition in pairs])
         if self._writer is None:
             self._writer = self._parquet.ParquetWriter(self._path, found.schema)
@@ -77,8 +77,8 @@ class ParquetWriter:
     def close(self) -> None:
         """Finish the file; one without rows has the columns all the same."""
         if self._writer is None:
-            none = [Values([], definition.type) for definition in self._schema.columns]
-            pairs = zip(none, self._schema.columns, strict=True)
+            none = [Values([], definition.type) for definition in self._definitions]
+            pairs = zip(none, self._definitions, strict=True)
             found = table(self.columns, [typed_column(each, column) for each, column in pairs])
             self._writer = self._parquet.ParquetWriter(self._path, found.schema)
         self._writer.close()

@@ -154,8 +154,9 @@ class TextWriter:
     def __init__(
         self, path: str, schema: CollectionSchema, options: Mapping[str, Any], rows: int
     ) -> None:
-        self.columns = [column.name for column in schema.columns]
-        self.types = [column.type for column in schema.columns]
+        shown = [schema.columns[index] for index in schema.shown_columns]
+        self.columns = [column.name for column in shown]
+        self.types = [column.type for column in shown]
         self.file = new_text(path)
 
     def rows(self, columns: list[Values], shape: Callable[[Any, str], Any]) -> Iterator[Any]:

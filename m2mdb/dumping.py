@@ -104,12 +104,17 @@ _WRITERS: dict[str, Callable[[Any], str]] = {
 # ------------------------------------------------------------------------- definitions
 
 
+def shown(schema: CollectionSchema) -> list[Column]:
+    """The columns that a dump has: not those of a REEMBED that is not done (RE2)."""
+    return [schema.columns[index] for index in schema.shown_columns]
+
+
 def create_statement(schema: CollectionSchema, next_rowid: int = 1) -> str:
     """CREATE COLLECTION, without the indexes that have a name of their own."""
     named = {info.column.lower() for info in schema.indexes if info.kind == "bm25"}
     columns = ",\n  ".join(
         definition(column, with_fulltext=column.name.lower() not in named)
-        for column in schema.columns
+        for column in shown(schema)
     )
     options = f" WITH (next_rowid = {next_rowid})" if next_rowid > 1 else ""
     return f"CREATE COLLECTION {quoted(schema.name)} (\n  {columns}\n){options};"
@@ -224,7 +229,7 @@ class _Source:
         self.at = end
         if not rowids:
             return []
-        columns = [self._column(index, chosen) for index in range(len(self.schema.columns))]
+        columns = [self._column(index, chosen) for index in self.schema.shown_columns]
         if self.schema.rowid_alias is None:
             columns.insert(0, list(map(str, rowids)))
         rows = ["(" + ",".join(row) + ")" for row in zip(*columns, strict=True)]
@@ -252,7 +257,7 @@ def insert_statements(
 ) -> Iterator[str]:
     """INSERT for all rows, by rowid; `count` is told how many each statement has."""
     schema = collection.schema
-    names = [quoted(column.name) for column in schema.columns]
+    names = [quoted(column.name) for column in shown(schema)]
     if schema.rowid_alias is None:
         names.insert(0, "rowid")
     head = f"INSERT INTO {quoted(schema.name)} ({', '.join(names)}) VALUES\n"

@@ -34,7 +34,7 @@ class SentenceTransformersEncoder:
         self.model: Any = SentenceTransformer(model, **options)
         self.model_id = f"sentence-transformers:{model}"
         self.batch_size = batch_size
-        self.dimensions = int(self.model.get_sentence_embedding_dimension())
+        self.dimensions = _dimensions(self.model)
         self.fingerprint = self._digest()
 
     def _digest(self) -> str:
@@ -67,6 +67,12 @@ class SentenceTransformersEncoder:
         )  # fmt: skip
         vectors: Vectors = np.asarray(found, np.float32).reshape(len(texts), self.dimensions)
         return vectors
+
+
+def _dimensions(model: Any) -> int:
+    """Values in a vector; versions of the library call the question differently."""
+    ask = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
+    return int(ask())
 
 
 class FastembedEncoder:

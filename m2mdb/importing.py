@@ -194,7 +194,9 @@ class Import:
         given = {facts.name.lower() for facts in self.facts.values()}
         if self.vectors is not None or options.encoder is not None:
             given.add(options.vector_column.lower())
-        left = [c for c in collection.schema.columns if c.name.lower() not in given]
+        schema = collection.schema
+        shown = [schema.columns[index] for index in schema.shown_columns]
+        left = [column for column in shown if column.name.lower() not in given]
         vectors = ", ".join(column.name for column in left if column.is_vector)
         if vectors and options.on_conflict == "replace":
             raise ProgrammingError(

@@ -98,8 +98,8 @@ def only_row(vector: Any) -> Any:
 
 def check_near(schema: CollectionSchema, request: SearchRequest) -> None:
     """ProgrammingError where several columns could be meant: it says how to name one."""
-    if request.near is not None and request.near_column is None and len(schema.vector_columns) > 1:
-        names = [schema.columns[index].name for index in schema.vector_columns]
+    if request.near is not None and request.near_column is None and len(schema.near_columns) > 1:
+        names = [schema.columns[index].name for index in schema.near_columns]
         raise ProgrammingError(
             f"{schema.name} has several VECTOR columns ({', '.join(names)}); "
             f'name one: near={{"{names[0]}": vector}}, or NEAR {names[0]} ? in a statement'

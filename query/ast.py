@@ -2,7 +2,8 @@
 
     Statement      CreateCollection AlterCollection DropCollection CreateIndex DropIndex
                    Insert Update Delete Begin Commit Rollback Savepoint Release Explain Pragma
-                   Checkpoint Optimize Forget Vacuum Copy Analyze Reindex Unbuilt
+                   Checkpoint Optimize Forget Vacuum Copy Analyze Reindex Reembed
+                   Unbuilt
     +-- Query      Select Search Values Compound With
 
 The expressions and parts that they are made of stand in nodes.py and are handed on here; its
@@ -97,6 +98,7 @@ __all__ = [
     "Parameter",
     "Pragma",
     "Query",
+    "Reembed",
     "Reindex",
     "Release",
     "Rollback",
@@ -484,6 +486,18 @@ class Optimize(Statement):
     def __init__(self, collection: str | None, position: int) -> None:
         super().__init__(position)
         self.collection = collection
+
+
+class Reembed(Statement):
+    """`REEMBED collection [(column)] USING 'encoder'`; column is None where none is named."""
+
+    __slots__ = ("collection", "column", "encoder")
+
+    def __init__(self, collection: str, column: str | None, encoder: str, position: int) -> None:
+        super().__init__(position)
+        self.collection = collection
+        self.column = column
+        self.encoder = encoder
 
 
 class Copy(Statement):

@@ -18,7 +18,7 @@ Invariants
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.pager.errors import OperationalError
@@ -156,7 +156,7 @@ def _other_actions(statement: Any, path: str | None) -> list[tuple[int, str | No
             action = SQLITE_ANALYZE if kind == "Analyze" else SQLITE_REINDEX
             name = getattr(statement, "collection", None) or getattr(statement, "name", None)
             return [(action, name, None)]
-    if kind.startswith("Alter"):
+    if kind.startswith("Alter") or kind == "Reembed":
         return [(SQLITE_ALTER_TABLE, "main", getattr(statement, "collection", None))]
     keyword = getattr(statement, "keyword", kind).lower()
     return [(SQLITE_PRAGMA, keyword, getattr(statement, "collection", None))]
@@ -165,10 +165,16 @@ def _other_actions(statement: Any, path: str | None) -> list[tuple[int, str | No
 class _Table:
     """A table that a query reads: its name in the query, its own, and its columns."""
 
-    __slots__ = ("alias", "columns", "is_read", "name")
+    __slots__ = ("alias", "columns", "hidden", "is_read", "name")
 
-    def __init__(self, alias: str, name: str | None, columns: Sequence[str]) -> None:
-        """`name` None: a query in FROM, whose own columns were asked for already."""
+    def __init__(
+        self, alias: str, name: str | None, columns: Sequence[str], hidden: Collection[str] = ()
+    ) -> None:
+        """`name` None: a query in FROM, whose own columns were asked for already.
+
+        hidden  the columns that `*` does not stand for
+        """
+        self.hidden = hidden
         self.alias = alias.lower()
         self.name = name
         self.columns = {column.lower(): column for column in columns}
@@ -320,7 +326,9 @@ class _Visit:
         schema: Any = system_schema(name)
         if schema is None:
             schema = self._view.collection(name).schema
-        return _Table(alias, schema.name, [column.name for column in schema.columns])
+        names = [column.name for column in schema.columns]
+        hidden = {names[index] for index in range(len(names)) if index not in schema.shown_columns}
+        return _Table(alias, schema.name, names, hidden)
 
     def _search(self, node: ast.Search, scopes: Scopes) -> Any:
         self._must(SQLITE_SELECT, None)
@@ -329,7 +337,7 @@ class _Visit:
         used = [node.near_column, node.match_column]
         is_by_any = node.near is None and node.diversity is not None
         if (node.near is not None and node.near_column is None) or is_by_any:
-            used += [schema.columns[at].name for at in schema.vector_columns]
+            used += [schema.columns[at].name for at in schema.near_columns]
         if node.match is not None and node.match_column is None:
             used += [column.name for column in schema.columns if column.fulltext is not None]
         if node.for_ is not None:
@@ -377,6 +385,7 @@ class _Visit:
             self._item(table, name, star.position)
             for table in tables
             for name in table.columns.values()
+            if name not in table.hidden
         ]
         if not any(isinstance(each.expression, Literal) for each in items):
             return [item]

@@ -37,6 +37,7 @@ from m2mdb.query.ast import (
     Optimize,
     Pragma,
     Query,
+    Reembed,
     Reindex,
     Release,
     Rollback,
@@ -361,6 +362,13 @@ def _optimize(database: Database, statement: Optimize) -> Result:
     return Result(columns, rows)
 
 
+def _reembed(database: Database, statement: Reembed) -> Result:
+    from m2mdb.index.reembedding import Reembedded, reembed
+
+    done = reembed(database, statement.collection, statement.encoder, statement.column)
+    return Result(list(Reembedded._fields), [tuple(done)])
+
+
 _OTHERS: dict[type[Statement], Callable[[Database, Any], Result | None]] = {
     AlterCollection: _ddl(ddl.alter_collection),
     Analyze: _ddl(ddl.analyze),
@@ -373,6 +381,7 @@ _OTHERS: dict[type[Statement], Callable[[Database, Any], Result | None]] = {
     DropIndex: _ddl(ddl.drop_index),
     Optimize: _optimize,
     Pragma: run_pragma,
+    Reembed: _reembed,
     Reindex: _ddl(ddl.reindex),
     Release: _release,
     Rollback: _rollback,

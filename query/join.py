@@ -514,8 +514,11 @@ def _flatten(source: Source, context: Context, leaves: list[Leaf], steps: list[S
 
 def _shared_names(leaves: Sequence[Leaf]) -> list[str]:
     """The columns that NATURAL joins by: of the last table and of one before it."""
-    earlier = {column.name.lower() for leaf in leaves[:-1] for column in leaf.schema.columns}
-    return [c.name for c in leaves[-1].schema.columns if c.name.lower() in earlier]
+    *before, last = [
+        [leaf.schema.columns[index].name for index in leaf.schema.shown_columns] for leaf in leaves
+    ]
+    earlier = {name.lower() for names in before for name in names}
+    return [name for name in last if name.lower() in earlier]
 
 
 def _merged(leaves: Sequence[Leaf], steps: Sequence[Step]) -> dict[str, Merged]:

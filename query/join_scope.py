@@ -153,7 +153,8 @@ class JoinScope(RowScope):
             )
         found: list[tuple[str, Expression]] = []
         for table in tables:
-            for column in self.leaves[table].schema.columns:
+            schema = self.leaves[table].schema
+            for column in [schema.columns[index] for index in schema.shown_columns]:
                 merged = self.merged.get(column.name.lower())
                 if star.table is None and merged is not None and table in merged.tables:
                     if table != merged.tables[0]:

@@ -31,11 +31,12 @@ class ListColumn:
 class ListSchema:
     """The columns of a table in memory."""
 
-    __slots__ = ("_positions", "columns", "name", "rowid_alias")
+    __slots__ = ("_positions", "columns", "name", "rowid_alias", "shown_columns")
 
     def __init__(self, name: str, columns: Sequence[tuple[str, str | None]]) -> None:
         self.name = name
         self.columns = tuple(ListColumn(*column) for column in columns)
+        self.shown_columns = tuple(range(len(self.columns)))  # what `*` stands for
         self.rowid_alias: int | None = None
         self._positions: dict[str, int] = {}
         for index, column in enumerate(self.columns):

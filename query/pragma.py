@@ -133,7 +133,8 @@ def _table_info(database: Database, value: PragmaValue) -> Result:
         raise ProgrammingError("PRAGMA table_info(name) needs a collection")
     quote = FUNCTIONS["quote"][0]
     with database.reading() as view:
-        columns = view.collection(str(value)).schema.columns
+        schema = view.collection(str(value)).schema
+        columns = [schema.columns[index] for index in schema.shown_columns]
     rows = [
         (
             number,

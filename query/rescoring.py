@@ -102,7 +102,7 @@ def diversity_column(schema: CollectionSchema, near_column: int) -> int:
     """
     if near_column >= 0:
         return near_column
-    found = schema.vector_columns
+    found = schema.near_columns
     if len(found) != 1:
         names = ", ".join(schema.columns[index].name for index in found) or "none"
         raise ProgrammingError(

@@ -16,6 +16,7 @@ from m2mdb.query.ast import (
     DropIndex,
     Forget,
     Optimize,
+    Reembed,
     Reindex,
     Unbuilt,
     Vacuum,
@@ -366,9 +367,14 @@ def forget(start: int, collection: str, condition: Expression | None) -> Forget:
     return Forget(collection, condition, start)
 
 
-def reembed(start: int, collection: str, encoder: Literal) -> Unbuilt:
+def reembed(start: int, collection: str, encoder: Literal) -> Reembed:
     """`REEMBED c USING 'name'`."""
-    return Unbuilt("REEMBED", {"collection": collection, "encoder": encoder.value}, start)
+    return Reembed(collection, None, str(encoder.value), start)
+
+
+def reembed_column(start: int, collection: str, column: str, encoder: Literal) -> Reembed:
+    """`REEMBED c (column) USING 'name'`."""
+    return Reembed(collection, column, str(encoder.value), start)
 
 
 def copy_to(start: int, collection: str, path: Literal | Parameter, options: list[Option]) -> Copy:

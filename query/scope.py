@@ -152,9 +152,8 @@ class RowScope:
             raise PlacedFault("* needs a collection in FROM", star.position)
         if star.table is not None and star.table.lower() != self.name:
             raise PlacedFault(f"no such collection in the statement: {star.table}", star.position)
-        return [
-            (column.name, ColumnRef(column.name, None, star.position)) for column in schema.columns
-        ]
+        names = [schema.columns[index].name for index in schema.shown_columns]
+        return [(name, ColumnRef(name, None, star.position)) for name in names]
 
     def expansion(self, reference: ColumnRef) -> Expression | None:
         """What a name stands for that is no single column; None for all others."""

@@ -245,7 +245,7 @@ def vector_column(schema: CollectionSchema, name: str | None) -> int:
             kind = schema.columns[index].type
             raise ProgrammingError(f"NEAR {name} of {schema.name}: a {kind} column is no VECTOR")
         return index
-    found = schema.vector_columns
+    found = schema.near_columns
     if len(found) != 1:
         names = ", ".join(schema.columns[index].name for index in found) or "none"
         raise ProgrammingError(

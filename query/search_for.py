@@ -31,7 +31,7 @@ def sides(schema: CollectionSchema) -> tuple[int | None, bool]:
 
     Raises ProgrammingError where there is neither, or several generated columns.
     """
-    found = schema.generated_columns
+    found = [index for index in schema.generated_columns if index in schema.near_columns]
     if len(found) > 1:
         names = ", ".join(schema.columns[index].name for index in found)
         raise ProgrammingError(

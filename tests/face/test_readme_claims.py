@@ -79,7 +79,6 @@ def test_the_differences_from_sqlite3(con: m2mdb.Connection) -> None:
     [
         "WITH RECURSIVE c AS (SELECT x FROM t) SELECT x FROM c",
         "CREATE COLLECTION d (w TIMESTAMP DEFAULT CURRENT_TIMESTAMP)",
-        "REEMBED t USING 'hashing'",
     ],
 )
 def test_what_is_not_built_says_so(con: m2mdb.Connection, statement: str) -> None:

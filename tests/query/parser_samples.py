@@ -74,6 +74,7 @@ STATEMENTS = [
     "REINDEX",
     "FORGET FROM notes WHERE id = 1",
     "REEMBED notes USING 'minilm'",
+    "REEMBED notes (embedding) USING 'minilm'",
     "COPY notes TO 'x.jsonl' (format = 'jsonl')",
     "COPY notes FROM ?",
     "SELECT CASE WHEN a THEN 1 ELSE 2 END, CASE a WHEN 1 THEN 2 END, CAST(a AS VARCHAR(20)),"

@@ -328,7 +328,6 @@ def test_unbuilt_statements_name_themselves() -> None:
 
     assert keywords == {
         "FEEDBACK", "ENERGY", "EXPLORE", "CONSOLIDATE", "UNDO",
-        "REEMBED",
     }  # fmt: skip
 
 
