@@ -30,6 +30,10 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 RowFactory = Callable[["Cursor", tuple[Any, ...]], Any]
 Description = tuple[tuple[str, str | None, None, None, None, None, None], ...]
 
+# The first words are psycopg's: clients that know no driver, as JupySQL, tell by them that a
+# statement gives no rows.
+NO_RESULTS = "no results to fetch: the last statement gave no result set"
+
 
 class Cursor:
     """A statement's run and its rows; made by `Connection.cursor` or `Connection.execute`."""
@@ -215,7 +219,7 @@ class Cursor:
         """The names of the columns, and the values of the rows that are left."""
         self._opened()
         if not self._has_rows():
-            raise InterfaceError("no result set: the last statement gave no rows")
+            raise InterfaceError(NO_RESULTS)
         from m2mdb.arrow import columns_of
 
         result = self._result
@@ -300,7 +304,7 @@ class Cursor:
             if rows is None:
                 result = self._result
                 if result is None or result.columns is None:
-                    raise InterfaceError("no result set: the last statement gave no rows")
+                    raise InterfaceError(NO_RESULTS)
                 rows = self._rows = result.rows  # made of the columns only now
         return rows
 

@@ -145,9 +145,9 @@ def test_rows_and_arrays_of_one_cursor_follow_each_other(con: m2mdb.Connection) 
     cursor = con.execute(query)
     assert repr(cursor) == f"<m2mdb.Cursor row 0 of {len(ids)}>"
     assert [row[0] for row in cursor] == ids
-    with pytest.raises(m2mdb.InterfaceError, match="no result set"):
+    with pytest.raises(m2mdb.InterfaceError, match="no results to fetch"):
         con.cursor().arrow()
-    with pytest.raises(m2mdb.InterfaceError, match="no result set"):
+    with pytest.raises(m2mdb.InterfaceError, match="no results to fetch"):
         con.execute("PRAGMA user_version = 3").df()
 
 

@@ -99,7 +99,7 @@ def test_fetching_needs_a_result_set(con: m2mdb.Connection) -> None:
     ):
         prepare()
         for fetch in (cursor.fetchone, cursor.fetchmany, cursor.fetchall):
-            with pytest.raises(m2mdb.InterfaceError, match="no result set"):
+            with pytest.raises(m2mdb.InterfaceError, match="no results to fetch"):
                 fetch()
 
 
@@ -260,7 +260,7 @@ def test_a_failed_statement_leaves_no_result_set(cursor: m2mdb.Cursor) -> None:
     with pytest.raises(m2mdb.ProgrammingError):
         cursor.execute("select nothing from nowhere")
 
-    with pytest.raises(m2mdb.InterfaceError, match="no result set"):
+    with pytest.raises(m2mdb.InterfaceError, match="no results to fetch"):
         cursor.fetchall()
     assert cursor.description is None
 

@@ -59,7 +59,7 @@ def test_the_files_beside_and_copies(path: Path, tmp_path: Path) -> None:
 def test_the_differences_from_sqlite3(con: m2mdb.Connection) -> None:
     con.execute("CREATE COLLECTION t (a INTEGER)")
     assert con.in_transaction
-    with pytest.raises(m2mdb.InterfaceError, match="no result set"):
+    with pytest.raises(m2mdb.InterfaceError, match="no results to fetch"):
         con.cursor().fetchone()
     with pytest.raises(m2mdb.ProgrammingError, match="no such collection: nothing"):
         con.execute("SELECT * FROM nothing")
