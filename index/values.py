@@ -233,7 +233,13 @@ CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "TIMESTAMP": _to_timestamp,
     "JSON": _to_json,
 }
-STORED_TYPES: dict[str, type] = {"TEXT": str, "BLOB": bytes, "BOOLEAN": bool}
+STORED_TYPES: dict[str, type] = {  # values of these types are stored as they are given
+    "INTEGER": int,
+    "REAL": float,
+    "TEXT": str,
+    "BLOB": bytes,
+    "BOOLEAN": bool,
+}
 
 
 def store_scalar(column: Column, value: Any, collection: str, row: int | None = None) -> Any:
@@ -282,12 +288,25 @@ def store_column(column: Column, values: Any, count: int, collection: str) -> St
             f"column {column.name} of {collection}: {len(values)} values for {count} rows"
         )
     wanted = STORED_TYPES.get(column.type)
-    if wanted is not None and set(map(type, values)) <= {wanted}:
+    kinds = set(map(type, values))
+    if wanted is not None and kinds <= {wanted, type(None)}:
         stored = values if type(values) is list else list(values)
-        if wanted is not bool:
-            _check_lengths(stored, column, collection)
-        return stored
+        present = stored if kinds <= {wanted} else [each for each in stored if each is not None]
+        if _is_in_range(wanted, present):
+            if wanted in (str, bytes):
+                _check_lengths(present, stored, column, collection)
+            return stored
     return [store_scalar(column, value, collection, row) for row, value in enumerate(values)]
+
+
+def _is_in_range(kind: type, present: list[Any]) -> bool:
+    """Whether all of these fit, at C speed; where they may not, each is looked at by itself."""
+    if kind is int and present:
+        return min(present) >= INT64_MIN and max(present) <= INT64_MAX
+    if kind is float:
+        total = sum(present)  # a sum that is a number has no NaN among its terms
+        return bool(total == total)
+    return True
 
 
 def _array_values(values: np.ndarray) -> list[Any]:
@@ -296,20 +315,24 @@ def _array_values(values: np.ndarray) -> list[Any]:
     return list(values.tolist())
 
 
-def _check_lengths(values: list[Any], column: Column, collection: str) -> None:
-    """Refuse what is too long or not Unicode, at C speed where all is well."""
-    if not values:
+def _check_lengths(present: list[Any], values: list[Any], column: Column, collection: str) -> None:
+    """Refuse what is too long or not Unicode, at C speed where all is well.
+
+    present   the values that are not NULL
+    """
+    if not present:
         return
-    if max(map(len, values)) <= MAX_CHARACTERS_UNCHECKED:
+    if max(map(len, present)) <= MAX_CHARACTERS_UNCHECKED:
         if column.type == "BLOB":
             return
         try:
-            "".join(values).encode()
+            "".join(present).encode()
             return
         except UnicodeEncodeError:
             pass
     for row, value in enumerate(values):
-        _check_length(value, column, collection, row)
+        if value is not None:
+            _check_length(value, column, collection, row)
 
 
 def python_value(column: Column, value: Any) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from m2mdb.index.schema import Column
 from m2mdb.index.values import (
@@ -190,3 +193,37 @@ def test_stored_vectors_are_bit_exact() -> None:
     given = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
 
     assert stored_vectors(vector_column(), given, 50).matrix.tobytes() == given.tobytes()
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from(["INTEGER", "REAL", "TEXT", "BLOB", "BOOLEAN"]),
+    st.lists(
+        st.one_of(
+            st.none(),
+            st.integers(-(2**64), 2**64),
+            st.floats(),
+            st.text(st.characters(), max_size=5),
+            st.binary(max_size=5),
+            st.booleans(),
+        ),
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_a_column_is_stored_as_its_values_are(type_: str, values: list[Any], one: bool) -> None:
+    if one:  # a column of one type, perhaps with NULLs: the way that looks at all of it at once
+        kind = next((type(value) for value in values if value is not None), int)
+        values = [value for value in values if value is None or type(value) is kind]
+    column = Column("c", type_)
+
+    def each() -> list[Any]:
+        return [store_scalar(column, value, "t", row) for row, value in enumerate(values)]
+
+    def told(work: Callable[[], Any]) -> Any:
+        try:
+            return [(type(value), value) for value in work()]
+        except DataError as error:
+            return str(error)
+
+    assert told(lambda: store_column(column, values, len(values), "t")) == told(each)
