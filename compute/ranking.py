@@ -205,6 +205,10 @@ class RankPlan:
             bare._kept, bare._plan, bare._bare = self._kept, readable(plan), bare
         return self._bare
 
+    def parts_of_call(self) -> tuple[Ints, Doubles]:
+        """The plan as the kernels read it, and new scratch, for who calls them himself (RA1)."""
+        return self._plan, np.empty(self._room_size)
+
     def answer(
         self, query: Vector, k: int, sources: Ints, numbers: Ints, mask: Mask
     ) -> Answer | Unverified:

@@ -320,6 +320,12 @@ class Database:
             snapshot.close()
             raise
 
+    def newest_view(self) -> View | None:
+        """The view that the next statement reads if no commit comes; None in a transaction."""
+        if self._explicit or self._transaction is not None or self._undoing is not None:
+            return None
+        return self._view if self.store.open_transaction() is None else None
+
     def lasting_view(self) -> tuple[View, Snapshot | None]:
         """A view for longer than a statement, and its snapshot, which the caller closes.
 

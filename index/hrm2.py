@@ -334,6 +334,10 @@ class SegmentLists:
         epsilon = patience.EPSILON
         return self._ready().run(query, stop, wanted=wanted, epsilon=epsilon, mask=mask)
 
+    def scratch(self, stop: Stop) -> ListScratch:
+        """What `run` searches in, for one caller alone."""
+        return self._ready().own_scratch(stop.k + patience.spare(stop.k))
+
     def run_many(self, queries: np.ndarray, stop: Stop, mask: np.ndarray | None) -> FoundBatch:
         """Candidates of each of the `searched_query`s, float32 (m, dimension)."""
         wanted = stop.k + patience.spare(stop.k)

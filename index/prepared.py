@@ -33,6 +33,7 @@ from m2mdb.compute.ranking import (
 )
 from m2mdb.index.audit import audit_of
 from m2mdb.index.collection import SegmentPart
+from m2mdb.index.compiled import CompiledSearch, Searched
 from m2mdb.index.found import Found, FoundMany
 from m2mdb.index.scanning import candidates_mask, part_arrays, scan_part
 from m2mdb.index.schema import VECTOR_DTYPES
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from m2mdb.index.effort import Effort
     from m2mdb.index.hrm2 import SegmentLists
     from m2mdb.index.probing import Probing
+    from m2mdb.index.view import View
 
     Masks = Sequence[np.ndarray | None] | None
 
@@ -83,7 +85,8 @@ class Prepared:
     """A column of a snapshot, ready to be searched by compiled kernels."""
 
     __slots__ = (
-        "_audit", "_column", "_index", "_kernels", "_parts", "_plan", "_starts", "_steps", "_view",
+        "_audit", "_column", "_compiled", "_index", "_kernels", "_parts", "_plan", "_starts",
+        "_steps", "_view",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +101,7 @@ class Prepared:
         self._parts = view.parts()
         self._starts = [part.first for part in parts]
         self._steps: dict[tuple[int, Effort], Steps] = {}
+        self._compiled: dict[tuple[int, Effort], CompiledSearch | None] = {}
         delta, metric = self._parts[0], self._column.metric
         codes = None
         if delta.size:
@@ -128,6 +132,34 @@ class Prepared:
         for lists, scratch in used:
             lists.give_back(scratch)
         return Found.numbered(answer, self._starts)
+
+    def compiled(self, view: View, k: int, effort: Effort) -> CompiledSearch | None:
+        """A search of all rows as one call, current as of now; None where there is none (yet).
+
+        It is made when it is asked for a second time: a view may be gone by then.
+
+        view  whose column this is; a snapshot holds it meanwhile
+        """
+        if view.database.newest_view() is not view:
+            return None
+        key = k, effort
+        if key not in self._compiled:
+            if len(self._compiled) >= KEPT_STEPS:
+                self._compiled.clear()
+            self._compiled[key] = None
+            return None
+        found = self._compiled[key]
+        if found is None:
+            steps = self._planned(k, effort)
+            delta = steps.delta
+            if steps.scans or k > MOST_INSERTED:
+                return None
+            plan = self._plan if delta is not None else self._plan.without_codes()
+            probes = [(probe, probe.lists.scratch(probe.stop)) for probe in steps.probes]
+            how = Searched(probes, plan, NO_MASK if delta is None else delta)
+            found = CompiledSearch(view, k, how)
+            self._compiled[key] = found
+        return found if found.watch_again() else None
 
     def nearest_many(
         self, queries: np.ndarray, k: int, masks: Masks, effort: Effort, backend: Backend

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, Pro
 from m2mdb.query.search import SearchRequest, signals_of
 from m2mdb.row import Names, Row
 from m2mdb.searching import (
+    NearShape,
     batch,
     batch_of_vectors,
     check_batch,
@@ -62,14 +63,27 @@ ON_CONFLICT = ("error", "replace", "ignore")
 ONE_TYPES = (str, bytes, bytearray, memoryview, np.generic)  # iterable, and yet one id
 
 
+class LastSearch(NamedTuple):
+    """The clauses of a search by a vector that wanted no columns, and what came of them."""
+
+    shape: NearShape
+    k: int
+    offset: int
+    recall: float | None
+    probes: int | None
+    exact: bool
+    min_score: float | None
+
+
 class Collection:
     """A collection of a connection; made by `Connection.collection`."""
 
-    __slots__ = ("connection", "name")
+    __slots__ = ("_last", "connection", "name")
 
     def __init__(self, connection: Connection, name: str) -> None:
         self.connection = connection
         self.name = name
+        self._last: LastSearch | None = None
 
     @property
     def schema(self) -> CollectionSchema:
@@ -295,9 +309,29 @@ class Collection:
             return hits
 
     def _near(self, near: Any, clauses: tuple[Any, ...]) -> Hits | None:
-        """The hits of a search by a vector alone; None where it is to go by steps.
+        """The hits of a search by a vector alone; None where it is not to be had this way.
 
         clauses  k, offset, recall, probes, exact, min_score, returning
+        """
+        k, offset, recall, probes, exact, min_score, returning = clauses
+        last, shape = self._last, None
+        if (
+            last is not None and returning.__class__ is list and not returning
+            and k is last.k and offset is last.offset and recall is last.recall
+            and probes is last.probes and exact is last.exact and min_score is last.min_score
+        ):  # fmt: skip
+            shape = last.shape
+            hits = shape.hits_at_once(self.connection, near)
+            if hits is not None:
+                return hits
+        return self._near_by_clauses(near, clauses, shape)
+
+    def _near_by_clauses(
+        self, near: Any, clauses: tuple[Any, ...], tried: NearShape | None
+    ) -> Hits | None:
+        """As `_near`, where the last search was another one, or cannot be repeated.
+
+        tried  what could not search at once
         """
         column = None
         if type(near) is not np.ndarray:
@@ -309,7 +343,10 @@ class Collection:
             clauses = (*clauses[:-1], tuple(clauses[-1]))
         if tuple(map(type, clauses)) not in PLAIN_CLAUSES:
             return None
-        return near_hits(self.connection, clauses, near)
+        hits = near_hits(self.connection, clauses, near, tried)
+        if hits is not None and column is None and clauses[-1] == ():
+            self._last = LastSearch(self.connection.shapes[clauses], *clauses[2:-1])
+        return hits
 
     def search_batch(
         self,

@@ -6,8 +6,10 @@ text and schema.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 
@@ -30,7 +32,9 @@ from m2mdb.row import Names
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
+    from m2mdb.index.compiled import CompiledSearch
     from m2mdb.index.found import Found
+    from m2mdb.index.prepared import Prepared
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
     from m2mdb.query.rescoring import Decay
@@ -132,8 +136,8 @@ class NearShape:
     """
 
     __slots__ = (
-        "collection", "column", "effort", "index", "key", "min_score", "names", "schema", "sources",
-        "start", "stop",
+        "collection", "column", "compiled", "effort", "index", "key", "min_score", "names",
+        "schema", "sources", "start", "stop",
     )  # fmt: skip
 
     def __init__(
@@ -153,6 +157,34 @@ class NearShape:
         self.min_score = request.min_score
         key = schema.primary_key
         self.key = None if key is None or key == schema.rowid_alias else key
+        self.compiled: Callable[[], CompiledSearch | None] = _nothing  # a reference: a view owns it
+
+    def hits_at_once(self, connection: Connection, near: Any) -> Hits | None:
+        """The hits for a vector by one compiled call; None where it is not to be had."""
+        compiled = self.compiled()
+        if compiled is None:
+            return None
+        with connection.lock:
+            if connection.taken or connection.thread not in (None, get_ident()):
+                return None
+            if not compiled.is_current(connection.database):
+                return None
+            found = compiled.answer(near)
+        if found is None:
+            return None
+        ids, scores = found
+        if self.start or self.min_score is not None:
+            stop = self.stop
+            if self.min_score is not None:
+                stop = min(stop, int(np.count_nonzero(scores >= self.min_score)))
+            ids, scores = ids[self.start : stop], scores[self.start : stop]
+        return Hits(self.names, [()] * len(ids), ids, scores)
+
+    def compile(self, view: View, ready: Prepared) -> None:
+        """Have the next search be one compiled call, where it can be."""
+        if self.key is None and not self.sources:
+            compiled = ready.compiled(view, self.stop, self.effort)
+            self.compiled = _nothing if compiled is None else ref(compiled)
 
     def hits(self, view: View, collection: CollectionView, near: Any) -> Hits | None:
         """The hits for a vector; None where the search is to go by steps."""
@@ -165,6 +197,7 @@ class NearShape:
             return None
         query = check_query_vector(self.column, near, self.schema.name)
         found = ready.nearest(query, self.stop, None, self.effort, backend)
+        self.compile(view, ready)
         if self.start or self.min_score is not None:
             stop = self.stop
             if self.min_score is not None:
@@ -197,14 +230,25 @@ class NearShape:
         return values.tolist()  # type: ignore[no-any-return]
 
 
-def near_hits(connection: Connection, key: tuple[Any, ...], near: Any) -> Hits | None:
+def _nothing() -> None:
+    """As a dead reference."""
+
+
+def near_hits(
+    connection: Connection, key: tuple[Any, ...], near: Any, tried: NearShape | None
+) -> Hits | None:
     """The hits of a search by a vector alone; None where it is to go by steps.
 
     key  collection, column, k, offset, recall, probes, exact, min_score and returning, each of
          the one type that can be looked up
+    tried  a shape that could not search at once
     """
     shapes = connection.shapes
     shape: NearShape | None = shapes.get(key)
+    if shape is not None and shape is not tried:
+        hits = shape.hits_at_once(connection, near)
+        if hits is not None:
+            return hits
     request = None if shape is not None else _near_request(key)
     with connection.lock, connection.reading() as view:
         collection = view.collection(key[0])

@@ -130,6 +130,11 @@ class Attachment:
         if self.refusal:
             raise InterfaceError(f"{self.path}: {self.refusal}")
 
+    @property
+    def seen(self) -> bytes:
+        """The look at which `end` was seen (`SharedState.look`)."""
+        return self._raw
+
     def open_transaction(self) -> OpenTransaction | None:
         """The transaction, unless it has ended or was lost."""
         found = None if self.transaction is None else self.transaction()

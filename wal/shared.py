@@ -53,7 +53,7 @@ _WORD = Struct("<Q")
 _A, _B, _BACKFILL_AT = 64, 128, 192
 _POISON, _WRITER, _CHECKPOINTER, _UNRECOVERED, _TAIL, _UNSYNCED = 224, 232, 240, 248, 256, 264
 _RECORD = 64  # bytes of an end with its checksum
-_STATE = slice(_A, _POISON)  # both ends and the backfill: what a reader looks at
+STATE = slice(_A, _POISON)  # both ends and the backfill: what a reader looks at
 _NO_MARK = bytes(MARK_SIZE)
 
 
@@ -132,7 +132,7 @@ class SharedState:
 
     def look(self) -> bytes:
         """Both ends and the backfill, as bytes to be compared with an earlier look."""
-        return bytes(self.view[_STATE])
+        return bytes(self.view[STATE])
 
     @staticmethod
     def decode(raw: bytes) -> tuple[LogEnd, Backfill] | None:

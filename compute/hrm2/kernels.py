@@ -39,6 +39,10 @@ Invariants
     K5  A search is a prefix of every longer one: what it did in its first lists does not depend on
         when it stops. (Calibration rests on this.)
     K6  A search that ends before `most` lists has found k rows at least.
+    K7  Nothing outside of its arrays is read or written, even if codes, factors, centroids,
+        positions, ordinals or 8-bit codes are overwritten meanwhile (WA2): places are compared with
+        their bounds, and what places are worked out from (STARTS, scales and squares of centroids,
+        routes) is memory of the Searcher's own.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return, return-value"
@@ -94,7 +98,7 @@ DISTANCES, BUCKET, ORDER, BOUNDS, PENDING = 30, 31, 32, 33, 34
 PENDING_BOUNDS, BEST, NEARNESS, NUMBERS, COUNTS, LOG = 35, 36, 37, 38, 39, 40
 # sizes
 LISTS, SUPER_COUNT, WIDTH, TURNS = 41, 42, 43, 44
-KIND, WANTED, LOG_SIZE, PLAN_SIZE = 45, 46, 47, 48
+KIND, WANTED, LOG_SIZE, ROWS, PLAN_SIZE = 45, 46, 47, 48, 49
 # counts: what the search did
 FOUND, PROBED, SCANNED, RERANKED, LOGGED = 0, 1, 2, 3, 4
 OPEN_SUPERS, OPEN_BLOCKS = 5, 6  # and how much of the routes it has read
@@ -267,8 +271,12 @@ def scan_list(plan: Any, mask: Any, each: int, later: int, epsilon: Any, worst: 
             slot = lowest_bit(bits)
             bits &= bits - 1
             position = positions[32 * block + slot]
-            if position < 0 or not (every or mask[ordinals[position]]):
+            if position < 0 or position >= plan[ROWS]:  # K7
                 continue
+            if not every:
+                ordinal = ordinals[position]
+                if ordinal < 0 or ordinal >= mask.shape[0] or not mask[ordinal]:
+                    continue
             pending[count] = position
             pending_bounds[count] = bounds[slot]
             count += 1

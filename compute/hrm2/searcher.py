@@ -71,7 +71,12 @@ class Searcher:
         self.lists = lists
         self.metric = metric
         routes = routes_of(lists, metric)
-        self._arrays = [np.ascontiguousarray(array) for array in (*lists, *routes)]
+        own = lists._replace(  # K7
+            starts=lists.starts.copy(),
+            center_scales=lists.center_scales.copy(),
+            center_squares=lists.center_squares.copy(),
+        )
+        self._arrays = [np.ascontiguousarray(array) for array in (*own, *routes)]
         self._routes = routes
         self._arrays.append(np.ascontiguousarray(signs(lists.width, seed)))
         self._longest = 32 * int(np.diff(lists.starts).max(initial=1))
@@ -142,7 +147,7 @@ class Searcher:
         queries  float32[m, d]
         """
         scratch = self._scratch(wanted)
-        _tell_hardness(scratch, stop)
+        tell_hardness(scratch, stop)
         rows = _readable(np.asarray(queries, np.float32))
         positions = np.full((len(rows), wanted), -1, np.int32)
         nearness = np.full((len(rows), wanted), np.inf, np.float32)
@@ -189,7 +194,7 @@ class Searcher:
         mask: NDArray[np.bool_] | None,
     ) -> None:
         dimensions = len(query)
-        _tell_hardness(scratch, stop)
+        tell_hardness(scratch, stop)
         scratch.rotated[:dimensions] = query
         scratch.rotated[dimensions:] = 0
         kernels.search(
@@ -210,6 +215,10 @@ class Searcher:
                 kept.clear()
             found = kept[key] = self._new_scratch(wanted, logs=logs)
         return found
+
+    def own_scratch(self, wanted: int) -> Scratch:
+        """Scratch that no other search uses (H1)."""
+        return self._new_scratch(wanted, logs=False)
 
     def _new_scratch(self, wanted: int, *, logs: bool) -> Scratch:
         width, count = self.lists.width, len(self.lists.center_scales)
@@ -246,7 +255,8 @@ class Searcher:
         addresses = [array.ctypes.data for array in (*self._arrays, *arrays)]
         plan[: len(addresses)] = addresses
         kind = PRODUCT if self.metric == "ip" else NEAR
-        plan[len(addresses) :] = (count, supers, width, ROUNDS, kind, wanted, log_size)
+        rows = len(self.lists.ordinals)
+        plan[len(addresses) :] = (count, supers, width, ROUNDS, kind, wanted, log_size, rows)
         plan.flags.writeable = False
         hardness, address = numbers[HARDNESS:], plan.ctypes.data
         return Scratch(rotated, best, nearness, counts, log, hardness, plan, arrays, address)
@@ -266,7 +276,7 @@ class Scratch(NamedTuple):
     address: int  # of the plan
 
 
-def _tell_hardness(scratch: Scratch, stop: Stop) -> None:
+def tell_hardness(scratch: Scratch, stop: Stop) -> None:
     """Say how patience depends on hardness; without a table it is the same for all."""
     if stop.hardness is not None:
         scratch.hardness[:] = stop.hardness

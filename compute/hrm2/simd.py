@@ -149,6 +149,17 @@ def prefetch(typingctx, pointer, offset):
     return types.void(pointer, types.intp), codegen
 
 
+@intrinsic
+def fence(typingctx):
+    """What is read before is read before what is read after."""
+
+    def codegen(context, builder, sig, args):
+        builder.fence("acquire")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 def _binary(operation: str) -> Any:
     @intrinsic
     def binary(typingctx, a, b):

@@ -17,6 +17,7 @@ import m2mdb
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.numba_backend import NumbaBackend
 from m2mdb.index import hrm2
+from m2mdb.searching import NearShape
 from tests.hrm2.conftest import make_small
 
 Array = np.ndarray[Any, Any]
@@ -53,6 +54,7 @@ def by_steps(monkeypatch: pytest.MonkeyPatch, search: Any) -> Any:
     """What a search gives where nothing is prepared."""
     with monkeypatch.context() as patch:
         patch.setattr(NumbaBackend, "ranking", lambda self: None)
+        patch.setattr(NearShape, "hits_at_once", lambda self, connection, near: None)
         return search()
 
 

@@ -1,0 +1,158 @@
+"""Compiled searches: a search of a column that is one compiled call, for as long as nothing comes.
+
+    Prepared --a search of its kind was made before--> CompiledSearch --query--> ids and scores
+                                                              |
+                                                              +--> None: it is to be made by steps
+
+Where all rows of a snapshot are found by lists and by codes of the delta, what remains of a search
+is one call of `compute.search_kernels`: it looks whether the newest commit still is the one that it
+was made for, searches, and looks again (`wal.watch`). It takes no snapshot and leaves no mark.
+
+Invariants
+    CS1 It answers as `Prepared.nearest` does, to the bit, or not at all.
+    CS2 It belongs to one view of the newest commit and to settings of the connection; `is_current`
+        says whether these are as they were, and the kernel whether the commit is.
+    CS3 One call at a time: the connection's lock is held around `is_current` and the call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from m2mdb.compute.ranking import readable
+from m2mdb.wal.watch import WORD, watch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from m2mdb.compute.hrm2.searcher import Scratch
+    from m2mdb.compute.ranking import RankPlan
+    from m2mdb.index.database import Database
+    from m2mdb.index.prepared import Probe
+    from m2mdb.index.view import View
+
+    Array = np.ndarray[Any, Any]
+
+FLOAT = np.dtype(np.float32)
+STRIDES = (4,)
+
+
+class Searched(NamedTuple):
+    """What a compiled search is made of.
+
+    probes  segments whose lists are searched, each with scratch of its own
+    plan    of the ranking
+    mask    of the delta's rows, uint8; empty: all may be found
+    """
+
+    probes: Sequence[tuple[Probe, Scratch]]
+    plan: RankPlan
+    mask: Array
+
+
+class CompiledSearch:
+    """A search of one k and effort of a column, for the newest commit."""
+
+    __slots__ = (
+        "__weakref__", "_backend", "_call", "_database", "_expected", "_kept", "_kernel", "_store",
+        "_view", "k", "out",
+    )  # fmt: skip
+
+    def __init__(self, view: View, k: int, how: Searched) -> None:
+        """Of a view that a snapshot holds; `watch_again` has to be called before it is used."""
+        from m2mdb.compute import search_kernels
+
+        self._kernel = search_kernels.search_whole
+        self._view, self._database = view, view.database
+        self._store, self._backend = view.database.store, view.database.kernels
+        self.k = k
+        self.out = np.empty((4, k), np.int64)
+        size = sum(len(scratch.best) for _, scratch in how.probes)
+        rank_plan, room = how.plan.parts_of_call()
+        kept: list[Any] = [how, rank_plan, room, numbers := np.empty(size, np.int64)]
+        call = np.zeros(search_kernels.CALL_SIZE, np.int64)
+        call[search_kernels.RANKED :] = (
+            _address(rank_plan), len(rank_plan), _address(room), len(room), _address(self.out), k,
+            _address(numbers), _address(how.mask), len(how.mask), len(how.probes),
+        )  # fmt: skip
+        items = [call]
+        for probe, scratch in how.probes:
+            item, reals = _probe_items(probe, scratch)
+            items.append(item)
+            kept += [item, reals]
+        self._call = np.concatenate(items)
+        self._expected = np.zeros(0, np.int64)
+        self._kept = kept
+
+    def watch_again(self) -> bool:
+        """See what has to be, while a snapshot holds the view; False where a newer commit came."""
+        found = watch(self._store, self._view.commit)
+        if found is None:
+            return False
+        from m2mdb.compute import search_kernels as kernels
+
+        self._expected = np.frombuffer(found.expected, np.int64)
+        call = self._call.copy()
+        call[kernels.STATE], call[kernels.WORDS] = found.address, len(found.expected) // WORD
+        call[kernels.EXPECTED] = _address(self._expected)
+        self._call = readable(call)
+        return True
+
+    def is_current(self, database: Database | None) -> bool:
+        """Whether the connection is as it was, but for what the kernel looks at (CS2)."""
+        store = self._store
+        return (
+            database is self._database
+            and database.newest_view() is self._view
+            and database.kernels is self._backend
+            and database.budget is None
+            and not database.audit.interval
+            and not (store.unsettled or store.forgotten or store.refusal)
+        )
+
+    def answer(self, query: Any) -> tuple[Array, Array] | None:
+        """Rowids (int64) and scores (float64) of the best rows; None: it is to be made by steps.
+
+        An interrupt that came before is not for it.
+
+        query  anything; what is no contiguous float32 vector of the column is for the steps
+        """
+        if query.__class__ is not np.ndarray or query.dtype != FLOAT or query.strides != STRIDES:
+            return None
+        self._database.forget_interrupt()
+        k = self.k
+        ids, scores = np.empty(k, np.int64), np.empty(k)
+        try:
+            count = self._kernel(self._call, query, ids, scores)
+        except TypeError:  # of an address that is no multiple of four
+            return None
+        if count == k:
+            return ids, scores
+        return (ids[:count], scores[:count]) if count >= 0 else None
+
+
+def _probe_items(probe: Probe, scratch: Scratch) -> tuple[Array, Array]:
+    """What a call says of a probe, and the numbers that it points to."""
+    from m2mdb.compute.hrm2.patience import EPSILON
+    from m2mdb.compute.hrm2.searcher import tell_hardness
+
+    stop = probe.stop
+    tell_hardness(scratch, stop)
+    reals = np.array((stop.factor, EPSILON), np.float32)
+    mask = probe.mask
+    items = np.array(
+        (
+            scratch.address, probe.number, 0 if mask is None else _address(mask),
+            0 if mask is None else len(mask), probe.least, probe.budget, stop.k, stop.least,
+            stop.patience, stop.most, _address(reals),
+        ), np.int64,
+    )  # fmt: skip
+    return items, reals
+
+
+def _address(array: Array) -> int:
+    assert array.flags.c_contiguous and array.flags.aligned
+    return array.ctypes.data if array.size else 0
