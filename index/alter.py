@@ -16,10 +16,10 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from m2mdb.index import drift, generated, maintenance, retention
+from m2mdb.index import drift, generated, maintenance, retention, rules
 from m2mdb.index.absent import AlteredSegment
 from m2mdb.index.ddl import add_text_lists
-from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.schema import Check, CollectionSchema, Column, IndexInfo
 from m2mdb.index.statistics import statistics_key
 from m2mdb.index.values import store_scalar
 from m2mdb.pager.errors import IntegrityError, ProgrammingError
@@ -46,7 +46,11 @@ def rename_collection(write: WriteView, name: str, new_name: str) -> None:
     if new_name.lower().startswith("m2m_"):
         raise ProgrammingError(f"collection name {new_name}: names with m2m_ are the system's")
     schema = view.schema
-    _replace(write, view, CollectionSchema(new_name, schema.columns, schema.indexes))
+    checks = tuple([
+        each._replace(text=rules.language().moved(schema, each.text, new_name))
+        for each in schema.checks
+    ])  # fmt: skip
+    _replace(write, view, CollectionSchema(new_name, schema.columns, schema.indexes, checks))
 
 
 def rename_column(write: WriteView, collection: str, name: str, new_name: str) -> None:
@@ -61,30 +65,46 @@ def rename_column(write: WriteView, collection: str, name: str, new_name: str) -
     columns[index].name = new_name
     indexes = [copy.copy(info) for info in view.schema.indexes]
     for info in indexes:
-        if info.column.lower() == old.lower():
-            info.column = new_name
+        names = [new_name if each.lower() == old.lower() else each for each in info.columns]
+        info.columns = tuple(names)
     for column in columns:
         generated.renamed(column, old, new_name)
-    _replace(write, view, _schema(view, columns, indexes))
+    checks = [_renamed(view.schema, each, old, new_name) for each in view.schema.checks]
+    _replace(write, view, _schema(view, columns, indexes, checks))
 
 
-def add_column(write: WriteView, collection: str, column: Column) -> None:
+def _renamed(schema: CollectionSchema, check: Check, old: str, new: str) -> Check:
+    """A CHECK after one of the columns got another name."""
+    column = new if (check.column or "").lower() == old.lower() else check.column
+    return check._replace(text=rules.language().renamed(schema, check.text, old, new),
+                          column=column)  # fmt: skip
+
+
+def add_column(
+    write: WriteView, collection: str, column: Column, checks: Sequence[Check] = ()
+) -> None:
     """Add a column at the end; rows that are there have its default, or NULL.
 
-    Raises ProgrammingError: the name is taken, a key. IntegrityError: NOT NULL without a default.
+    checks  its own, which the rows must pass
+
+    Raises ProgrammingError: the name is taken, a key, a default that is computed. IntegrityError:
+    NOT NULL without a default, a CHECK that is false for a row.
     """
     view = write.collection(collection)
     where = f"column {column.name} of {view.schema.name}"
     if column.is_key:
         kind = "PRIMARY KEY" if column.primary_key else "UNIQUE"
         raise ProgrammingError(f"{where}: cannot add a {kind} column")
+    if column.default_text is not None:
+        raise ProgrammingError(f"{where}: cannot add a column with non-constant default")
     options, column.fulltext = column.fulltext, None
     default = None if column.is_vector else store_scalar(column, column.default, view.schema.name)
     if column.not_null and default is None and view.count():
         raise IntegrityError(
             f"{where}: cannot add a NOT NULL column with default value NULL to rows that are there"
         )
-    schema = _schema(view, [*view.schema.columns, column], view.schema.indexes)
+    every = (*view.schema.checks, *checks)
+    schema = _schema(view, [*view.schema.columns, column], view.schema.indexes, every)
     generated.settle(write.database, schema, [column])
     maintenance.flush(write, view)
     entry = view.entry.copy()
@@ -102,6 +122,8 @@ def add_column(write: WriteView, collection: str, column: Column) -> None:
         add_text_lists(write, view, added, view.schema.indexes, options)
     if column.generated is not None and not column.is_hidden:
         generated.fill(write, collection, column)
+    if checks:
+        rules.check_parts(write.collection(collection), write.database.check_interrupted)
 
 
 def drop_column(write: WriteView, collection: str, name: str) -> None:
@@ -119,11 +141,18 @@ def drop_column(write: WriteView, collection: str, name: str) -> None:
     if len(view.schema.columns) == 1:
         raise ProgrammingError(f"{where}: no other columns exist")
     for info in view.schema.indexes:
-        if info.column.lower() == column.name.lower():
+        if info.has(column.name):
+            if info.origin:
+                kind = "PRIMARY KEY" if info.origin == "primary" else "UNIQUE"
+                raise ProgrammingError(f"{where}: {kind} ({', '.join(info.columns)})")
             raise ProgrammingError(f"{where}: index {info.name} is on it; DROP INDEX comes first")
+    checks = [each for each in view.schema.checks if not _is_of(each, column)]
+    for each in checks:
+        if index in rules.language().names(view.schema, each.text):
+            raise ProgrammingError(f"{where}: CHECK ({each.title}) reads it")
     gone = [other for other in view.schema.columns if generated.goes_with(other, column)]
     columns = [other for other in view.schema.columns if other not in gone]
-    schema = _schema(view, columns, view.schema.indexes)
+    schema = _schema(view, columns, view.schema.indexes, checks)
     maintenance.flush(write, view)
     entry = view.entry.copy()
     entry.schema = schema
@@ -137,11 +166,19 @@ def drop_column(write: WriteView, collection: str, name: str) -> None:
     write.forget_views()
 
 
+def _is_of(check: Check, column: Column) -> bool:
+    """Whether a CHECK stands at this column, and so goes with it."""
+    return (check.column or "").lower() == column.name.lower()
+
+
 def _schema(
-    view: CollectionView, columns: Sequence[Column], indexes: Sequence[IndexInfo]
+    view: CollectionView,
+    columns: Sequence[Column],
+    indexes: Sequence[IndexInfo],
+    checks: Sequence[Check],
 ) -> CollectionSchema:
     """The collection's schema with other columns; what refuses them refuses the statement."""
-    return CollectionSchema(view.schema.name, tuple(columns), tuple(indexes))
+    return CollectionSchema(view.schema.name, tuple(columns), tuple(indexes), tuple(checks))
 
 
 def _replace(write: WriteView, view: CollectionView, schema: CollectionSchema) -> None:

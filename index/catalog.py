@@ -41,7 +41,7 @@ from m2mdb.index.quiet import (
     encode_ranges,
     with_commit,
 )
-from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, closest
+from m2mdb.index.schema import Check, CollectionSchema, Column, IndexInfo, closest
 from m2mdb.index.segment import Segment, SegmentRecord
 from m2mdb.index.statistics import KIND as STATISTICS_KIND
 from m2mdb.index.statistics import ColumnStatistics, statistics_key
@@ -134,6 +134,7 @@ class CollectionEntry:
             "name": schema.name,
             "columns": [column.encode() for column in schema.columns],
             "indexes": [index.encode() for index in schema.indexes],
+            **({"checks": [check.encode() for check in schema.checks]} if schema.checks else {}),
             "delta_root": self.delta_root,
             "deletes_root": self.deletes_root,
         }
@@ -153,7 +154,8 @@ class CollectionEntry:
             check_fields(fields["columns"])
             columns = tuple(Column.decode(column) for column in fields["columns"])
             indexes = tuple(IndexInfo.decode(index) for index in fields["indexes"])
-            entry = cls(id, CollectionSchema(str(fields["name"]), columns, indexes))
+            checks = tuple(Check(**each) for each in fields.get("checks", ()))
+            entry = cls(id, CollectionSchema(str(fields["name"]), columns, indexes, checks))
             check_description(entry.schema, (fields["delta_root"], fields["deletes_root"]))
             entry.delta_root = fields["delta_root"]
             entry.deletes_root = fields["deletes_root"]

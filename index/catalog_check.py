@@ -16,7 +16,14 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.schema import (
+    MAX_COLUMNS,
+    MAX_KEY_COLUMNS,
+    MAX_RULE_CHARACTERS,
+    CollectionSchema,
+    Column,
+    IndexInfo,
+)
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.pager.header import LARGEST_NUMBER
 
@@ -42,11 +49,13 @@ _COLUMN_TYPES: dict[str, tuple[type, ...]] = {
     "not_null": (bool,),
     "has_default": (bool,),
     "default": _DEFAULTS,
+    "default_text": (type(None), str),
     "fulltext": (type(None), dict),
     "generated": (type(None), dict),
 }
 RETRAIN = (None, "auto", "manual")  # the option of an hrm2 index
-_INDEX_TYPES: dict[str, type] = {"name": str, "column": str, "kind": str, "unique": bool}
+_INDEX_TYPES: dict[str, type] = {"name": str, "kind": str, "unique": bool, "origin": str}
+_ORIGINS = ("", "primary", "unique")
 
 
 def check_fields(fields: Iterable[Any]) -> None:
@@ -78,9 +87,31 @@ def check_description(schema: CollectionSchema, roots: Iterable[Any]) -> None:
             raise ValueError(f"column {column.id} is a key that was added later")
     for index in schema.indexes:
         _check_index(schema, index)
+    if (
+        sum(index.origin == "primary" for index in schema.indexes)
+        + len([column for column in schema.columns if column.primary_key])
+        > 1
+    ):
+        raise ValueError("a collection has two primary keys")
+    for check in schema.checks:
+        _check_rule(check.text, check.name, check.column)
+        if check.column is not None and schema.position(check.column) is None:
+            raise ValueError("a CHECK is of no column")
+    if len(schema.checks) > MAX_COLUMNS:
+        raise ValueError(f"a collection has {len(schema.checks)} CHECKs")
+    for column in schema.columns:
+        _check_rule(column.default_text or "", None, None)
     names = [index.name.lower() for index in schema.indexes]
     if len(set(names)) != len(names):
         raise ValueError("two indexes have one name")
+
+
+def _check_rule(text: Any, *names: Any) -> None:
+    """The text of a rule is bounded here; that it is an expression shows when it is compiled."""
+    if type(text) is not str or any(type(name) not in (str, type(None)) for name in names):
+        raise TypeError("a CHECK is described by other things than texts")
+    if len(text) > MAX_RULE_CHARACTERS:
+        raise ValueError(f"a rule has {len(text)} characters; the limit is {MAX_RULE_CHARACTERS}")
 
 
 def _check_index(schema: CollectionSchema, index: IndexInfo) -> None:
@@ -89,12 +120,25 @@ def _check_index(schema: CollectionSchema, index: IndexInfo) -> None:
             raise TypeError(f"{name} of an index is {type(getattr(index, name)).__name__}")
     if not isinstance(index.options, dict) or index.options.get("retrain") not in RETRAIN:
         raise ValueError(f"index {index.name[:40]!r} has options that it does not take")
-    position = schema.position(index.column)
-    if position is None:
-        raise ValueError(f"index {index.name[:40]!r} is on no column")
-    column: Column = schema.columns[position]
-    if index.kind == "btree" and column.is_vector:
-        raise ValueError(f"index {index.name[:40]!r} has vectors as keys")
+    what = f"index {index.name[:40]!r}"
+    names = [name.lower() for name in index.columns if type(name) is str]
+    if len(names) != len(index.columns) or len(set(names)) != len(names):
+        raise ValueError(f"{what} has columns twice, or of no name")
+    if len(names) > (MAX_KEY_COLUMNS if index.kind == "btree" else 1):
+        raise ValueError(f"{what} has {len(names)} columns")
+    if index.origin not in _ORIGINS or (
+        index.origin and (len(names) < 2 or not index.unique or index.kind != "btree")
+    ):
+        raise ValueError(f"{what} upholds no constraint that there is: {index.origin[:40]!r}")
+    for name in names:
+        position = schema.position(name)
+        if position is None:
+            raise ValueError(f"{what} is on no column")
+        column: Column = schema.columns[position]
+        if index.kind == "btree" and column.is_vector:
+            raise ValueError(f"{what} has vectors as keys")
+        if index.origin == "primary" and not column.not_null:
+            raise ValueError(f"{what}, a primary key, is on a column that may be NULL")
 
 
 def _check_number(what: str, value: Any, low: int, high: int) -> None:

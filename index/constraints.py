@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index.schema import Column, IndexInfo
-from m2mdb.index.secondary import equal_rowids
+from m2mdb.index.schema import IndexInfo
+from m2mdb.index.secondary import compared, compared_values, equal_rowids, values_at
 from m2mdb.index.segment import key_hashes
 from m2mdb.index.values import StoredColumn, VectorData, shown
+from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -76,45 +77,42 @@ def find_conflicts(
     conflicts = Conflicts()
     alias = view.schema.rowid_alias
     if any(rowid is not None for rowid in given):
-        column = Column("rowid", "INTEGER") if alias is None else view.schema.columns[alias]
+        name = "rowid" if alias is None else view.schema.columns[alias].name
         found = _existing_rowids(view, given)
-        _judge(view, column, given, found, (mode, spared), conflicts)
+        _judge(view, (name,), given, found, (mode, spared), conflicts)
     for index in view.schema.key_columns:
-        column = view.schema.columns[index]
         values = stored[index]
         assert isinstance(values, list)
         found = _existing_keys(view, index, values)
-        _judge(view, column, values, found, (mode, spared), conflicts)
+        _judge(view, (view.schema.columns[index].name,), values, found, (mode, spared), conflicts)
     for info in view.schema.indexes:
         if info.unique and info.kind == "btree":
-            index = view.schema.column(info.column)
-            values = stored[index]
-            assert isinstance(values, list)
-            found = _existing_entries(view, info, index, values)
-            column = view.schema.columns[index]
-            _judge(view, column, values, found, (mode, spared), conflicts)
+            values = compared_values(view.schema, info, stored)
+            found = _existing_entries(view, info, values)
+            _judge(view, info.columns, values, found, (mode, spared), conflicts)
     _drop_in_turn(conflicts)
     return conflicts
 
 
 def _judge(
     view: CollectionView,
-    column: Column,
+    columns: tuple[str, ...],
     values: Sequence[Any],
     existing: dict[int, int],
     rule: tuple[str, frozenset[int]],
     conflicts: Conflicts,
 ) -> None:
-    """Apply the conflict mode to one key column: `existing` maps batch rows to rowids."""
+    """Apply the conflict mode to one key: `existing` maps batch rows to rowids."""
     mode, spared = rule
     existing = {row: rowid for row, rowid in existing.items() if rowid not in spared}
     doubles = _doubles(values, keep_last=mode == "replace")
     if mode == "error" and (existing or doubles):
         row = min([*existing, *doubles])
-        raise IntegrityError(
-            f"UNIQUE constraint failed: {view.schema.name}.{column.name} = {shown(values[row])} "
-            f"(row {row})"
-        )
+        names = ", ".join(f"{view.schema.name}.{name}" for name in columns)
+        value = values[row]
+        several = isinstance(value, tuple)
+        said = f"({', '.join(map(shown, value))})" if several else shown(value)
+        raise IntegrityError(f"UNIQUE constraint failed: {names} = {said} (row {row})")
     if mode == "ignore":
         conflicts.ignoring.append((values, existing, bool(existing or doubles)))
         return
@@ -204,16 +202,29 @@ def _probe_in_bulk(view: CollectionView, index: int, values: list[Any]) -> dict[
     return found
 
 
-def _existing_entries(
-    view: CollectionView, info: IndexInfo, index: int, values: list[Any]
-) -> dict[int, int]:
-    """Rows with the same value by a UNIQUE B-tree index; long values are compared themselves."""
-    found = {}
+def _existing_entries(view: CollectionView, info: IndexInfo, values: list[Any]) -> dict[int, int]:
+    """Rows with the same value by a UNIQUE B-tree index."""
+    found: dict[int, int] = {}
+    if BTree(view.view.pages, info.root).first() is None:
+        return found
     for row, value in enumerate(values):
-        if value is None:
-            continue
-        for rowid in equal_rowids(view.view.pages, info, value):
-            place = view.place(rowid)
-            if place is not None and view.parts()[place[0]].stored(index, place[1]) == value:
-                found[row] = rowid
+        rowid = None if value is None else entry_of(view, info, value)
+        if rowid is not None:
+            found[row] = rowid
     return found
+
+
+def entry_of(view: CollectionView, info: IndexInfo, value: Any) -> int | None:
+    """The rowid that a UNIQUE B-tree index has for a value, which is not NULL, or for a tuple.
+
+    Keys of long values are cut, so that the rows' own values are compared.
+    """
+    if compared(value) is None:
+        return None
+    for rowid in equal_rowids(view.view.pages, info, value):
+        place = view.place(rowid)
+        if place is not None:
+            (there,) = values_at(view.schema, info, view.parts(), [place])
+            if there == value:
+                return rowid
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,13 @@ import numpy as np
 from m2mdb.index import clustering, generated, maintenance, retention, secondary
 from m2mdb.index.catalog import CollectionEntry, remove_entry
 from m2mdb.index.description import describe_segment, put_description
-from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, check_name
+from m2mdb.index.schema import (
+    MAX_KEY_COLUMNS,
+    CollectionSchema,
+    Column,
+    IndexInfo,
+    check_name,
+)
 from m2mdb.index.segment import NamedPart, SegmentRecord, lay_out
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError, ProgrammingError
@@ -76,7 +83,8 @@ def create_index(
     """Build an index over the rows that are there."""
     check_name(info.name)
     view = write.collection(collection)
-    column = view.schema.columns[view.schema.column(info.column)]
+    columns = [view.schema.columns[index] for index in view.schema.positions(info)]
+    column = columns[0]
     if write.catalog.index_owner(info.name) is not None:
         raise ProgrammingError(f"index {info.name} already exists")
     if column.is_hidden:
@@ -88,7 +96,8 @@ def create_index(
         raise ProgrammingError(
             f"index {info.name}: no such kind {info.kind}; known are {', '.join(INDEX_KINDS)}"
         )
-    info.column = column.name
+    info.columns = tuple([each.name for each in columns])
+    _check_columns(info)
     if info.kind == "bm25":
         _add_text_index(write, view, column, info, options)
         return
@@ -99,7 +108,36 @@ def create_index(
     if info.kind == clustering.KIND:
         _add_lists(write, view, column, info)
     else:
-        _add_btree(write, view, column, info)
+        _add_btree(write, view, columns, info)
+
+
+def _check_columns(info: IndexInfo) -> None:
+    """Refuse what no index can have several of, too many, or one twice."""
+    count = len(info.columns)
+    if count > 1 and info.kind != "btree":
+        raise ProgrammingError(
+            f"index {info.name}: {info.kind} is over one column, not {count}; only btree takes more"
+        )
+    if count > MAX_KEY_COLUMNS:
+        raise ProgrammingError(
+            f"index {info.name} has {count} columns; the limit is {MAX_KEY_COLUMNS}"
+        )
+    for at, name in enumerate(info.columns):
+        if name in info.columns[:at]:
+            raise ProgrammingError(f"index {info.name}: column {name} stands twice")
+
+
+def create_key(write: WriteView, collection: str, columns: Sequence[str], origin: str) -> None:
+    """The B-tree index of a PRIMARY KEY or UNIQUE over several columns.
+
+    origin  "primary" or "unique"
+    """
+    number = 1
+    id_ = write.collection(collection).entry.id
+    while write.catalog.index_owner(f"m2m_autoindex_{id_}_{number}") is not None:
+        number += 1
+    name = f"m2m_autoindex_{id_}_{number}"
+    create_index(write, collection, IndexInfo(name, *columns, unique=True, origin=origin), {})
 
 
 def _with_index(
@@ -111,26 +149,32 @@ def _with_index(
     for column in columns:
         if fulltext is not None and column.name in fulltext:
             column.fulltext = fulltext[column.name]
-    entry.schema = CollectionSchema(view.schema.name, columns, indexes)
+    entry.schema = CollectionSchema(view.schema.name, columns, indexes, view.schema.checks)
     return entry
 
 
-def _add_btree(write: WriteView, view: CollectionView, column: Column, info: IndexInfo) -> None:
-    if column.is_vector:
-        raise ProgrammingError(f"index {info.name}: a vector column cannot have a btree index")
-    index = view.schema.column(column.name)
+def _add_btree(
+    write: WriteView, view: CollectionView, columns: Sequence[Column], info: IndexInfo
+) -> None:
+    for column in columns:
+        if column.is_vector:
+            raise ProgrammingError(f"index {info.name}: a vector column cannot have a btree index")
     values: list[Any] = []
     rowids: list[int] = []
-    for part in view.parts():
+    parts = view.parts()
+    for number, part in enumerate(parts):
         live = part.live
         chosen = np.arange(part.size) if live is None else np.flatnonzero(live)
-        values.extend(part.stored(index, ordinal) for ordinal in chosen.tolist())
+        places = [(number, ordinal) for ordinal in chosen.tolist()]
+        values.extend(secondary.values_at(view.schema, info, parts, places))
         rowids.extend(part.rowids[chosen].tolist())
     if info.unique:
-        present = [value for value in values if value is not None]
+        present = [value for value in values if secondary.compared(value) is not None]
         if len(set(present)) != len(present):
+            names = ", ".join(f"{view.schema.name}.{column.name}" for column in columns)
+            verb = "has" if len(columns) == 1 else "have"
             raise IntegrityError(
-                f"UNIQUE constraint failed: {view.schema.name}.{column.name} has equal values, "
+                f"UNIQUE constraint failed: {names} {verb} equal values, "
                 f"so the unique index {info.name} cannot be created"
             )
     info.root = BTree.create(write.transaction)
@@ -206,14 +250,22 @@ def _add_lists(write: WriteView, view: CollectionView, column: Column, info: Ind
     write.forget_views()
 
 
-def drop_index(write: WriteView, name: str) -> None:
-    """Remove an index; the inverted lists of a text index go with the next rewrite."""
+def drop_index(write: WriteView, name: str, *, whatever: bool = False) -> None:
+    """Remove an index; the inverted lists of a text index go with the next rewrite.
+
+    whatever  also one that upholds a constraint, which is about to be built anew
+    """
     owner = write.catalog.index_owner(name)
     if owner is None:
         raise ProgrammingError(f"no such index: {name}")
     view = write.collection(owner.schema.name)
     info = view.schema.index(name)
     assert info is not None
+    if info.origin and not whatever:
+        raise ProgrammingError(
+            f"index {info.name}, associated with a UNIQUE or PRIMARY KEY constraint of "
+            f"{view.schema.name}, cannot be dropped"
+        )
     left = tuple(index for index in view.schema.indexes if index is not info)
     records: list[SegmentRecord] = []
     if info.kind == "btree":

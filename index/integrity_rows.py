@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import maintenance
+from m2mdb.index import maintenance, rules
 from m2mdb.index.collection import CHUNK_ROWS, CollectionView, decode_deletions, open_past
 from m2mdb.index.description import (
     ABOUT,
@@ -30,7 +30,8 @@ from m2mdb.index.integrity_lists import list_faults
 from m2mdb.index.keys import decode_rowid, index_key
 from m2mdb.index.retention import load_ends
 from m2mdb.index.salvage_rows import DeltaEntry
-from m2mdb.index.schema import Column
+from m2mdb.index.schema import Column, IndexInfo
+from m2mdb.index.secondary import values_at
 from m2mdb.index.segment import TEXT_PREFIX, Segment, SegmentRecord, hash_parts
 from m2mdb.index.text.options import parse_options
 from m2mdb.index.values import norms_of
@@ -75,6 +76,7 @@ def check_collection(
         return
     _each(where, report, _check_rowids, collection, report)
     _each(where, report, _check_keys, collection, report)
+    _each(where, report, _check_rules, collection, report)
     _each(where, report, _check_indexes, view, collection, report)
 
 
@@ -339,18 +341,29 @@ def _check_keys(collection: CollectionView, report: Report) -> None:
                 report(f"collection {collection.schema.name}: NULL in {column.name}, {part.name}")
 
 
+def _check_rules(collection: CollectionView, report: Report) -> None:
+    """Every live row passes every CHECK, where the query layer is there to say so (RU1)."""
+    if not collection.schema.checks or not rules.has_language():
+        return
+    try:
+        rules.check_parts(collection, lambda: None)
+    except DatabaseError as problem:
+        report(f"collection {collection.schema.name}: {problem}")
+
+
 def _check_indexes(view: View, collection: CollectionView, report: Report) -> None:
     """B1: the entries of each B-tree index are those of the live rows."""
     for info in collection.schema.indexes:
         if info.kind != "btree":
             continue
-        index = collection.schema.column(info.column)
         expected = set()
-        for part in collection.parts():
+        parts = collection.parts()
+        for number, part in enumerate(parts):
             live = part.live
             chosen = np.arange(part.size) if live is None else np.flatnonzero(live)
             rowids = part.rowids[chosen].tolist()
-            stored = (part.stored(index, ordinal) for ordinal in chosen.tolist())
+            places = [(number, ordinal) for ordinal in chosen.tolist()]
+            stored = values_at(collection.schema, info, parts, places)
             expected |= {index_key(v, r) for v, r in zip(stored, rowids, strict=True)}
         items = list(BTree(view.pages, info.root).scan())
         found = {key for key, _ in items}
@@ -364,19 +377,21 @@ def _check_indexes(view: View, collection: CollectionView, report: Report) -> No
         if any(value for _, value in items):
             report(f"index {info.name}: an entry has a value")
         if info.unique:
-            _check_unique(collection, index, info.name, report)
+            _check_unique(collection, info, report)
 
 
 def _rowid(key: bytes) -> str:
     return str(decode_rowid(key)) if len(key) > 8 else key.hex()
 
 
-def _check_unique(collection: CollectionView, index: int, name: str, report: Report) -> None:
+def _check_unique(collection: CollectionView, info: IndexInfo, report: Report) -> None:
     """No two live rows have an equal value under a UNIQUE index."""
     values: list[Any] = []
     for part in collection.parts():
         live = itertools.repeat(True) if part.live is None else part.live.tolist()
-        values += [v for v, there in zip(part.values(index), live, strict=False) if there]
-    present = [value for value in values if value is not None]
+        columns = [part.values(index) for index in collection.schema.positions(info)]
+        rows = zip(*columns, strict=True)
+        values += [row for row, there in zip(rows, live, strict=False) if there]
+    present = [row for row in values if None not in row]
     if len(set(present)) != len(present):
-        report(f"index {name}: it is UNIQUE, and rows have equal values")
+        report(f"index {info.name}: it is UNIQUE, and rows have equal values")

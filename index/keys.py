@@ -11,10 +11,13 @@ A B-tree index has one entry a row, with an empty value:
     tag 5  blob       the same over the bytes
 
 A value whose encoding is longer than PREFIX_SIZE is cut there and loses its end mark, so entries
-are candidates: whoever reads a range checks the rows themselves.
+are candidates: whoever reads a range checks the rows themselves. The key of several columns is
+their encodings one after the other, all in all cut at KEY_SIZE; a tuple stands for such values.
 
 Invariants
     K1  encode(a) < encode(b) where a < b, unless both were cut to the same prefix.
+    K2  Equal tuples have equal encodings, and the encoding of their first values is a prefix of
+        theirs, or cut to it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import Any
 from m2mdb.pager.errors import CorruptDatabaseError
 
 PREFIX_SIZE = 80  # a 512-byte test page still holds several keys; most values are shorter
+KEY_SIZE = 1 + 2 * PREFIX_SIZE  # the most that one value takes, and so the most for several
 _NUMBER = struct.Struct(">BQ")
 _ROWID = struct.Struct(">Q")
 _REAL = struct.Struct(">d")
@@ -47,7 +51,9 @@ def decode_rowid(key: bytes) -> int:
 
 
 def encode_value(value: Any) -> bytes:
-    """The value part of a key: of a stored value, see `index.schema`."""
+    """The value part of a key: of a stored value, see `index.schema`, or of a tuple of them."""
+    if isinstance(value, tuple):
+        return b"".join(map(encode_value, value))[:KEY_SIZE]
     if value is None:
         return b"\x01"
     if isinstance(value, int):

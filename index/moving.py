@@ -222,4 +222,6 @@ def replace_roots(entry: CollectionEntry, roots: dict[str, int]) -> None:
         fields = info.encode()
         fields["root"] = roots.get(f"index {info.name}", info.root)
         indexes.append(IndexInfo.decode(fields))
-    entry.schema = CollectionSchema(entry.schema.name, entry.schema.columns, tuple(indexes))
+    entry.schema = CollectionSchema(
+        entry.schema.name, entry.schema.columns, tuple(indexes), entry.schema.checks
+    )

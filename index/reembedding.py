@@ -436,7 +436,9 @@ def _replace(
     from m2mdb.index.alter import reopen
 
     entry = view.entry.copy()
-    entry.schema = CollectionSchema(view.schema.name, tuple(columns), view.schema.indexes)
+    entry.schema = CollectionSchema(
+        view.schema.name, tuple(columns), view.schema.indexes, view.schema.checks
+    )
     if ends_past:
         retention.end_past(write, entry)
     reopen(entry)

@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from m2mdb.index import clustering, ddl
-from m2mdb.index.schema import IndexInfo
 from m2mdb.index.segment import TEXT_PREFIX, Segment
 from m2mdb.pager.errors import ProgrammingError
 
 if TYPE_CHECKING:
+    from m2mdb.index.schema import IndexInfo
     from m2mdb.index.view import WriteView
     from m2mdb.pager.extent import Extent
 
@@ -65,10 +65,8 @@ def _index(write: WriteView, name: str, info: IndexInfo) -> None:
 def _tree(write: WriteView, name: str, info: IndexInfo) -> None:
     """Another tree in the place of the old one; the schema names its root."""
     options = dict(info.options)
-    ddl.drop_index(write, info.name)
-    ddl.create_index(
-        write, name, IndexInfo(info.name, info.column, kind=info.kind, unique=info.unique), options
-    )
+    ddl.drop_index(write, info.name, whatever=True)
+    ddl.create_index(write, name, info.unbuilt(), options)
 
 
 def _lists(write: WriteView, name: str, info: IndexInfo) -> None:

@@ -173,7 +173,9 @@ def named(made: list[CollectionRemains]) -> list[CollectionRemains]:
         if candidate != name:
             schema = collection.schema
             try:
-                collection.schema = CollectionSchema(candidate, schema.columns, schema.indexes)
+                collection.schema = CollectionSchema(
+                    candidate, schema.columns, schema.indexes, schema.checks
+                )
             except ProgrammingError:  # a name that is too long
                 collection.schema = CollectionSchema(f"recovered_{number}", schema.columns)
     return made

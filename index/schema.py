@@ -22,9 +22,9 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from m2mdb.pager.errors import ProgrammingError
 
@@ -35,8 +35,10 @@ COMPUTED = ("rowid", "score", "distance", "bm25", "energy", "confidence", "rank"
 MAX_DIMENSION = 65_536  # one vector of float32 then takes 256 KiB
 MAX_NAME_BYTES = 1_000  # far beyond any real name
 MAX_COLUMNS = 2_000  # SQLite's default limit
+MAX_KEY_COLUMNS = 16  # of one B-tree index: its keys are cut at `index.keys.KEY_SIZE`
 HINT_CHARACTERS = 64  # of a name that a hint looks at
 HINT_NAMES = 500  # that it looks at
+MAX_RULE_CHARACTERS = 100_000  # of the text of a CHECK or a computed DEFAULT
 MAX_TEXT_BYTES = 1_000_000_000  # SQLite's limit on a string or blob
 
 
@@ -68,6 +70,7 @@ class Column:
 
     __slots__ = (
         "default",
+        "default_text",
         "dimension",
         "dtype",
         "fulltext",
@@ -86,7 +89,8 @@ class Column:
 
     def __init__(self, name: str, type: str, **options: Any) -> None:
         """Options: id, type_name, dimension, dtype, metric, primary_key, unique, not_null,
-        default (a literal; its presence sets has_default), fulltext (dict of options or None),
+        default (a literal; its presence sets has_default), default_text (of an expression that is
+        computed for each row; `default` is None then), fulltext (dict of options or None),
         generated (`index.generated`: a dict of from, encoder, model and fingerprint, or None;
         of a hidden column also of replaces),
         since (the first segment that has the column; older ones have its default: `index.absent`).
@@ -104,10 +108,17 @@ class Column:
         self.not_null: bool = options.pop("not_null", False)
         self.has_default: bool = options.pop("has_default", "default" in options)
         self.default: Any = options.pop("default", None)
+        self.default_text: str | None = options.pop("default_text", None)
         self.fulltext: dict[str, Any] | None = options.pop("fulltext", None)
         self.generated: dict[str, str] | None = options.pop("generated", None)
         if options:
             raise ProgrammingError(f"column {name}: unknown options {', '.join(options)}")
+
+    def shown_default(self, quote: Callable[[Any], Any]) -> str | None:
+        """The DEFAULT as a statement would say it, or None without one."""
+        if self.default_text is not None:
+            return self.default_text
+        return str(quote(self.default)) if self.has_default else None
 
     @property
     def is_vector(self) -> bool:
@@ -152,54 +163,100 @@ class Column:
         return cls(fields.pop("name"), fields.pop("type"), **fields)
 
 
-class IndexInfo:
-    """An index on one column: a B-tree over its values, or the text index of a column."""
+class Check(NamedTuple):
+    """A CHECK constraint.
 
-    __slots__ = ("column", "id", "kind", "name", "options", "root", "unique")
+    text    the condition, as it was written
+    name    what CONSTRAINT called it, or None
+    column  of which it is the constraint, so that it goes with it; None: of the collection
+    """
+
+    text: str
+    name: str | None = None
+    column: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How a message calls it."""
+        return self.text if self.name is None else self.name
+
+    def encode(self) -> dict[str, str]:
+        """A JSON-able form."""
+        return {key: value for key, value in self._asdict().items() if value is not None}
+
+
+class IndexInfo:
+    """An index: a B-tree over the values of columns, or the text or vector index of one column."""
+
+    __slots__ = ("columns", "id", "kind", "name", "options", "origin", "root", "unique")
 
     def __init__(
         self,
         name: str,
-        column: str,
-        *,
+        *columns: str,
         kind: str = "btree",
         unique: bool = False,
         root: int = 0,
         options: dict[str, Any] | None = None,
+        origin: str = "",
     ) -> None:
         """`root` is the B-tree's root page; a text index has none, it lies in the segments.
 
         options  those of hrm2, see `index.clustering`; a text index's stand in its column
+        origin   the constraint over several columns that it upholds, "primary" or "unique"; ""
+                 where CREATE INDEX made it
         """
         self.options = options or {}
         self.name = name
-        self.column = column
+        self.columns = columns
         self.kind = kind
         self.unique = unique
         self.root = root
         self.id = root
+        self.origin = origin
+
+    @property
+    def column(self) -> str:
+        """Its only column, or the first one."""
+        return self.columns[0]
+
+    def has(self, column: str) -> bool:
+        """Whether a column, named without case, is one of its."""
+        return column.lower() in (name.lower() for name in self.columns)
+
+    def unbuilt(self) -> IndexInfo:
+        """The same index without a tree, for building it anew."""
+        return IndexInfo(
+            self.name, *self.columns, kind=self.kind, unique=self.unique, origin=self.origin
+        )
 
     def encode(self) -> dict[str, Any]:
-        """A JSON-able form."""
+        """A JSON-able form; one with several columns is refused by readers that know one only."""
+        several = len(self.columns) > 1
         return {
             "name": self.name,
-            "column": self.column,
+            **({"columns": list(self.columns)} if several else {"column": self.column}),
             "kind": self.kind,
             "unique": self.unique,
             "root": self.root,
             **({"options": self.options} if self.options else {}),
+            **({"origin": self.origin} if self.origin else {}),
         }
 
     @classmethod
     def decode(cls, fields: dict[str, Any]) -> IndexInfo:
         """The index that `encode` described."""
+        columns = fields["columns"] if "columns" in fields else [fields["column"]]
+        if type(columns) is not list or not columns:
+            raise TypeError("the columns of an index are no list")
         return cls(
             fields["name"],
-            fields["column"],
+            *columns,
             kind=fields["kind"],
             unique=fields["unique"],
             root=fields["root"],
             options=fields.get("options"),
+            origin=fields.get("origin", ""),
         )
 
 
@@ -208,7 +265,10 @@ class CollectionSchema:
 
     __slots__ = (
         "_positions",
+        "checks",
         "columns",
+        "composite_key",
+        "computed_defaults",
         "generated_columns",
         "hashed_columns",
         "hidden_columns",
@@ -218,6 +278,7 @@ class CollectionSchema:
         "near_columns",
         "primary_key",
         "rowid_alias",
+        "rules",
         "scalar_columns",
         "shown_columns",
         "text_columns",
@@ -225,18 +286,27 @@ class CollectionSchema:
     )
 
     def __init__(
-        self, name: str, columns: tuple[Column, ...], indexes: tuple[IndexInfo, ...] = ()
+        self,
+        name: str,
+        columns: tuple[Column, ...],
+        indexes: tuple[IndexInfo, ...] = (),
+        checks: tuple[Check, ...] = (),
     ) -> None:
         """Raises ProgrammingError: no or doubled columns, computed names, two primary keys."""
         self.name = name
         self.columns = columns
         self.indexes = indexes
+        self.checks = checks
+        self.rules: Any = None  # `index.rules` keeps what it compiled
         self._positions = {column.name.lower(): i for i, column in enumerate(columns)}
         check_columns(name, columns)
         keys = [i for i, column in enumerate(columns) if column.primary_key]
         self.primary_key: int | None = keys[0] if keys else None
         alias = bool(keys) and columns[keys[0]].type == "INTEGER"
         self.rowid_alias: int | None = self.primary_key if alias else None
+        # PRIMARY KEY (a, b): no column alone is the key then, and ids are rowids
+        composite = next((each for each in indexes if each.origin == "primary"), None)
+        self.composite_key = () if composite is None else self.positions(composite)
         every = range(len(columns))
         self.vector_columns = tuple(i for i in every if columns[i].is_vector)
         self.scalar_columns = tuple(i for i in every if not columns[i].is_vector)
@@ -247,6 +317,7 @@ class CollectionSchema:
         self.shown_columns = tuple(i for i in every if i not in self.hidden_columns)
         # those that a statement can mean without naming them
         self.near_columns = tuple(i for i in self.vector_columns if i not in self.hidden_columns)
+        self.computed_defaults = tuple(i for i in every if columns[i].default_text is not None)
         sources = {column.generated["from"].lower() for column in columns if column.generated}
         # segments have the hashes of their values: keys, and what vectors are made of (GE3)
         self.hashed_columns = tuple(
@@ -266,6 +337,10 @@ class CollectionSchema:
             raise ProgrammingError(f"no such column: {name} in {self.name}{self.hint(name)}")
         return found
 
+    def positions(self, info: IndexInfo) -> tuple[int, ...]:
+        """The indexes of an index's columns, in its order."""
+        return tuple([self.column(name) for name in info.columns])
+
     def hint(self, name: str) -> str:
         """`; did you mean …?` where a column is spelled alike, else nothing."""
         close = closest(name, self._positions)
@@ -279,12 +354,12 @@ class CollectionSchema:
         return None
 
     def btree_on(self, column_index: int) -> IndexInfo | None:
-        """A B-tree index on a column, if there is one."""
+        """A B-tree index on a column, if there is one: on it alone, or on it and others behind."""
         name = self.columns[column_index].name.lower()
-        for info in self.indexes:
-            if info.kind == "btree" and info.column.lower() == name:
-                return info
-        return None
+        fitting = [
+            info for info in self.indexes if info.kind == "btree" and info.column.lower() == name
+        ]
+        return min(fitting, key=lambda info: len(info.columns), default=None)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -1,5 +1,6 @@
 """B-tree indexes: entries (value, rowid) over all live rows of a collection.
 
+The value is a tuple where the index has several columns: `indexed_values` makes them of columns.
 An entry is a key of `index.keys` with an empty value. The index is written in the same
 transaction as the rows and can be rebuilt from them alone.
 
@@ -9,35 +10,87 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index.keys import decode_rowid, encode_value, index_key, successor
+from m2mdb.index.keys import KEY_SIZE, decode_rowid, encode_value, index_key, successor
 from m2mdb.pager.btree import BTree
 
 if TYPE_CHECKING:
-    from m2mdb.index.schema import IndexInfo
+    from m2mdb.index.collection import CollectionView, Part, Place
+    from m2mdb.index.schema import CollectionSchema, IndexInfo
+    from m2mdb.index.values import StoredColumn
     from m2mdb.pager.pages import MutablePages, Pages
 
 Bound = tuple[Any, bool]  # stored value or None, and whether the bound itself is left out
 
 
+def indexed_values(
+    schema: CollectionSchema, info: IndexInfo, stored: Sequence[StoredColumn]
+) -> list[Any]:
+    """What an index has of rows that stand in columns: a value each, or a tuple (see above)."""
+    columns = [stored[index] for index in schema.positions(info)]
+    if len(columns) == 1:
+        assert isinstance(columns[0], list)
+        return columns[0]
+    return list(zip(*columns, strict=True))
+
+
+def values_at(
+    schema: CollectionSchema, info: IndexInfo, parts: Sequence[Part], places: Iterable[Place]
+) -> list[Any]:
+    """What an index has of rows that stand at places."""
+    positions = schema.positions(info)
+    if len(positions) == 1:
+        return [parts[part].stored(positions[0], ordinal) for part, ordinal in places]
+    return [
+        tuple([parts[part].stored(index, ordinal) for index in positions])
+        for part, ordinal in places
+    ]
+
+
+def compared(value: Any) -> Any:
+    """An indexed value as UNIQUE compares it: None, which equals nothing, where a part is NULL."""
+    return None if isinstance(value, tuple) and None in value else value
+
+
+def compared_values(
+    schema: CollectionSchema, info: IndexInfo, stored: Sequence[StoredColumn]
+) -> list[Any]:
+    """`indexed_values` as UNIQUE compares them."""
+    values = indexed_values(schema, info, stored)
+    return values if len(info.columns) == 1 else [compared(value) for value in values]
+
+
 def range_rowids(
-    pages: Pages, info: IndexInfo, low: Bound, high: Bound, most: int | None = None
+    pages: Pages,
+    info: IndexInfo,
+    low: Bound,
+    high: Bound,
+    most: int | None = None,
+    *,
+    first: tuple[Any, ...] = (),
 ) -> np.ndarray | None:
-    """Rowids, ascending, whose indexed value may lie between the bounds; None: more than `most`."""
-    start: bytes | None = b"\x02"  # behind NULL
-    stop: bytes | None = None
+    """Rowids, ascending, whose indexed value may lie between the bounds; None: more than `most`.
+
+    first  what the columns before the one with the bounds equal, none of them NULL
+    """
+    before = b"".join(map(encode_value, first))
+    bounded = low[0] is not None or high[0] is not None
+    start: bytes | None = before + b"\x02" if bounded or not first else before  # behind NULL
+    stop: bytes | None = successor(before) if before else None
     if low[0] is not None:
-        start = encode_value(low[0])
+        start = before + encode_value(low[0])
         if low[1] and start.endswith(b"\x00\x00"):
             start = successor(start)
     if high[0] is not None:
         encoded = encode_value(high[0])
-        stop = encoded if high[1] and not _is_cut(encoded) else successor(encoded)
+        stop = before + encoded if high[1] and not _is_cut(encoded) else successor(before + encoded)
+    if len(start or b"") > KEY_SIZE or len(stop or b"") > KEY_SIZE:
+        start, stop = (start or b"")[:KEY_SIZE], successor((stop or b"")[:KEY_SIZE])  # both cut
     entries = BTree(pages, info.root).scan(start, stop)
     limit = None if most is None else most + 1
     found = [decode_rowid(key) for key, _ in islice(entries, limit)]
@@ -46,6 +99,21 @@ def range_rowids(
     rowids = np.array(found, np.int64)
     rowids.sort()
     return rowids
+
+
+def rowids_by_columns(
+    view: CollectionView,
+    info: IndexInfo,
+    first: tuple[Any, ...],
+    bounds: tuple[Bound, Bound],
+    most: int,
+) -> list[int] | None:
+    """Candidates, ascending, whose first columns equal `first`; None: more than `most`.
+
+    bounds  of the column behind these, (None, False) where there is none
+    """
+    found = range_rowids(view.view.pages, info, *bounds, most, first=first)
+    return None if found is None else found.tolist()
 
 
 def _is_cut(encoded: bytes) -> bool:

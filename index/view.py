@@ -18,7 +18,7 @@ from m2mdb.index.collection import CollectionView, open_segments
 from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.description import put_description
 from m2mdb.index.limits import check_catalog
-from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.schema import Check, CollectionSchema, Column, IndexInfo
 from m2mdb.index.segment import SegmentRecord
 from m2mdb.index.writer import CollectionWriter
 from m2mdb.pager.btree import BTree
@@ -124,6 +124,10 @@ class WriteView(View):
             return np.empty(0, np.int64)
         return CollectionWriter(self, name).insert(columns, count, on_conflict)
 
+    def check_rows(self, name: str, columns: dict[str, Any], count: int) -> None:
+        """Raise IntegrityError where a CHECK is false for rows, whether they will be written."""
+        CollectionWriter(self, name).check(columns, count)
+
     def update(self, name: str, rowids: Sequence[int], values: dict[str, Any]) -> int:
         """Give rows new values, one per rowid in each changed column."""
         return CollectionWriter(self, name).update(rowids, values)
@@ -157,6 +161,10 @@ class WriteView(View):
         """Index a column: kind "btree" or "bm25"; ProgrammingError, IntegrityError (UNIQUE)."""
         ddl.create_index(self, collection, info, options or {})
 
+    def create_key(self, collection: str, columns: Sequence[str], origin: str) -> None:
+        """PRIMARY KEY (`origin` "primary") or UNIQUE ("unique") over several columns."""
+        ddl.create_key(self, collection, columns, origin)
+
     def drop_index(self, name: str) -> None:
         """Remove an index; ProgrammingError where there is none of this name."""
         ddl.drop_index(self, name)
@@ -173,11 +181,11 @@ class WriteView(View):
 
         alter.rename_column(self, collection, name, new_name)
 
-    def add_column(self, collection: str, column: Column) -> None:
+    def add_column(self, collection: str, column: Column, checks: Sequence[Check] = ()) -> None:
         """ALTER … ADD COLUMN; ProgrammingError for a key, IntegrityError for NOT NULL alone."""
         from m2mdb.index import alter
 
-        alter.add_column(self, collection, column)
+        alter.add_column(self, collection, column, checks)
 
     def drop_column(self, collection: str, name: str) -> None:
         """ALTER … DROP COLUMN; ProgrammingError for a key, or one with an index."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import generated, maintenance, secondary
+from m2mdb.index import generated, maintenance, rules, secondary
 from m2mdb.index.collection import CollectionView, Place
 from m2mdb.index.constraints import check_not_null, find_conflicts
 from m2mdb.index.limits import check_values
@@ -77,6 +77,7 @@ class CollectionWriter:
         check_values(self.view.schema, stored, self._write.database.store.options.limits)
         check_not_null(self.view, stored)
         rowids, given, next_rowid = self._assign_rowids(stored, count, named)
+        rules.check_rows(self.view, stored, rowids, self._write.database.check_interrupted)
         conflicts = find_conflicts(self.view, stored, given, on_conflict)
         if conflicts.replaced:
             self.delete(sorted(conflicts.replaced))
@@ -87,6 +88,12 @@ class CollectionWriter:
         else:
             self._store_rows(rowids, stored, next_rowid)
         return rowids
+
+    def check(self, columns: dict[str, Any], count: int) -> None:
+        """Check rows that are not written yet, and perhaps will not be."""
+        stored = self._store(columns, count)
+        rowids, _, _ = self._assign_rowids(stored, count)
+        rules.check_rows(self.view, stored, rowids, self._write.database.check_interrupted)
 
     def _named_rowids(
         self, columns: dict[str, Any], values: Any, count: int
@@ -119,6 +126,9 @@ class CollectionWriter:
                 stored.append(store_column(column, given[index], count, self.name))
             elif column.is_vector:
                 stored.append(store_column(column, [None] * count, count, self.name))
+            elif column.default_text is not None:
+                made = rules.compiled(schema).default(index, count, self._write.database)
+                stored.append(store_column(column, made, count, self.name))
             else:
                 default = store_scalar(column, column.default, self.name)
                 stored.append([default] * count)
@@ -177,8 +187,7 @@ class CollectionWriter:
             self._append(rowids, stored, [NOWHERE] * len(rowids), next_rowid)
         for info in self.view.schema.indexes:
             if info.kind == "btree":
-                values = stored[self.view.schema.column(info.column)]
-                assert isinstance(values, list)
+                values = secondary.indexed_values(self.view.schema, info, stored)
                 pairs = zip(values, rowids.tolist(), strict=True)
                 secondary.add_entries(self._write.transaction, info, pairs)
         maintenance.after_write(self._write, self.view)
@@ -268,9 +277,9 @@ class CollectionWriter:
         for info in self.view.schema.indexes:
             if info.kind != "btree":
                 continue
-            column = self.view.schema.column(info.column)
-            parts = self.view.parts()
-            pairs = [(parts[place[0]].stored(column, place[1]), rowid) for rowid, place in found]
+            places = [place for _, place in found]
+            values = secondary.values_at(self.view.schema, info, self.view.parts(), places)
+            pairs = zip(values, [rowid for rowid, _ in found], strict=True)
             secondary.remove_entries(self._write.transaction, info, pairs)
 
     # --------------------------------------------------------------- UPDATE
@@ -295,6 +304,9 @@ class CollectionWriter:
         moved = alias is not None and alias in changed
         given = stored[alias] if alias is not None and moved else ()
         assert isinstance(given, list | tuple)
+        rules.check_rows(
+            self.view, stored, np.array(kept_rowids), self._write.database.check_interrupted
+        )
         find_conflicts(self.view, stored, given, "error", frozenset(kept_rowids))
         if moved:
             return self._move_rows(kept_rowids, stored)
@@ -344,14 +356,11 @@ class CollectionWriter:
     ) -> None:
         transaction = self._write.transaction
         for info in self.view.schema.indexes:
-            column = self.view.schema.column(info.column)
-            if info.kind != "btree" or column not in changed:
+            if info.kind != "btree" or changed.isdisjoint(self.view.schema.positions(info)):
                 continue
-            parts = self.view.parts()
-            old = [parts[part].stored(column, ordinal) for part, ordinal in places]
+            old = secondary.values_at(self.view.schema, info, self.view.parts(), places)
             secondary.remove_entries(transaction, info, zip(old, rowids, strict=True))
-            new = stored[column]
-            assert isinstance(new, list)
+            new = secondary.indexed_values(self.view.schema, info, stored)
             secondary.add_entries(transaction, info, zip(new, rowids, strict=True))
         array = np.array(rowids, np.int64)
         if len(rowids) < SEGMENT_ROWS:

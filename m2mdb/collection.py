@@ -16,6 +16,7 @@ import numpy as np
 
 from m2mdb.hits import Hits
 from m2mdb.index import scrubbing
+from m2mdb.index.constraints import entry_of
 from m2mdb.index.receipts import Receipt
 from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, ProgrammingError
@@ -125,20 +126,19 @@ class Collection:
     def get(self, ids: Keys) -> list[Row | None]: ...
     def get(self, ids: Key | Keys) -> Row | None | list[Row | None]:
         """The row of one id, or None; for a list of ids a list of rows and Nones."""
-        wanted = ids_of(ids)
-        rows = self.connection.read(lambda view: self._get(view, wanted))
-        return rows[0] if is_one(ids) else rows
+        return self.connection.read(lambda view: self._get(view, ids))
 
-    def _get(self, view: View, ids: Sequence[Any]) -> list[Row | None]:
+    def _get(self, view: View, ids: Any) -> Row | None | list[Row | None]:
         collection = view.collection(self.name)
+        wanted = ids_of(ids, collection.schema)
         every = collection.schema.shown_columns
         names = Names(tuple(collection.schema.columns[index].name for index in every))
         rows: list[Row | None] = []
-        for key in ids:
+        for key in wanted:
             rowid = find(collection, key)
             place = None if rowid is None else collection.place(rowid)
             rows.append(None if place is None else Row(names, collection.row(place, every)))
-        return rows
+        return rows[0] if is_one(ids, collection.schema) else rows
 
     def update(self, id: Any, values: Mapping[str, Any]) -> int:
         """Give columns of the row of an id new values; returns the rows changed, 0 or 1."""
@@ -169,12 +169,11 @@ class Collection:
         if where is not None:
             statement = f"DELETE FROM {quoted(self.name)} WHERE {where}"
             return int(self.connection.run_whole(statement, params).rowcount)
-        wanted = ids_of(ids)
-        return self.connection.write(lambda view: self._delete(view, wanted))
+        return self.connection.write(lambda view: self._delete(view, ids))
 
-    def _delete(self, view: WriteView, ids: Sequence[Any]) -> int:
+    def _delete(self, view: WriteView, ids: Any) -> int:
         collection = view.collection(self.name)
-        found = {find(collection, key) for key in ids}
+        found = {find(collection, key) for key in ids_of(ids, collection.schema)}
         rowids = [r for r in found if r is not None and collection.place(r) is not None]
         if not rowids:
             return 0
@@ -194,14 +193,13 @@ class Collection:
             statement = f"FORGET FROM {quoted(self.name)} WHERE {where}"
             number = int(self.connection.run_whole(statement, params).rows[0][-1])
         else:
-            wanted = ids_of(ids)
-            number = self.connection.write(lambda view: self._forget(view, wanted))
+            number = self.connection.write(lambda view: self._forget(view, ids))
         with self.connection.lock:
             return scrubbing.written_receipt(self.connection.engine(), number)
 
-    def _forget(self, view: WriteView, ids: Sequence[Any]) -> int:
+    def _forget(self, view: WriteView, ids: Any) -> int:
         collection = view.collection(self.name)
-        found = {find(collection, key) for key in ids}
+        found = {find(collection, key) for key in ids_of(ids, collection.schema)}
         rowids = [r for r in found if r is not None and collection.place(r) is not None]
         self.connection.total_changes += len(rowids)
         return view.forget(self.name, rowids)
@@ -463,14 +461,19 @@ class Collection:
         return f"<m2mdb.Collection {schema.name} ({columns}), {len(self)} rows>"
 
 
-def is_one(ids: Any) -> bool:
-    """Whether what was given is one id, not some of them."""
+def is_one(ids: Any, schema: CollectionSchema | None = None) -> bool:
+    """Whether what was given is one id, not some of them.
+
+    A tuple is one where the primary key has several columns.
+    """
     if isinstance(ids, np.ndarray):
         return ids.ndim == 0
+    if schema is not None and schema.composite_key and isinstance(ids, tuple):
+        return True
     return isinstance(ids, ONE_TYPES) or not isinstance(ids, Iterable)
 
 
-def ids_of(ids: Any) -> list[Any]:
+def ids_of(ids: Any, schema: CollectionSchema | None = None) -> list[Any]:
     """The ids that a caller gave: one, or any iterable of them.
 
     Raises InterfaceError for a dict: whether its keys or its values are meant cannot be told.
@@ -481,28 +484,42 @@ def ids_of(ids: Any) -> list[Any]:
         if ids.ndim > 1:
             raise InterfaceError(f"ids are an array of {ids.ndim} dimensions; wanted is one")
         return [ids[()]] if ids.ndim == 0 else list(ids)
-    return [ids] if is_one(ids) else list(ids)
+    return [ids] if is_one(ids, schema) else list(ids)
 
 
 def find(collection: CollectionView, key: Any) -> int | None:
     """The rowid of a primary key; where there is none, ids are rowids.
+
+    A key of several columns is a tuple; its rows have rowids as ids, too.
 
     Raises DataError for what can be no key: "there is no such row" would be no answer, least of
     all to `forget`.
     """
     schema = collection.schema
     if schema.primary_key is not None and schema.primary_key != schema.rowid_alias:
-        column = schema.columns[schema.primary_key]
-        value = plain(key)
-        if value is None or (isinstance(value, bool) and column.type != "BOOLEAN"):
-            raise DataError(
-                f"id {key!r} of {schema.name} is {type(key).__name__}, not {column.type}"
-            )
-        value = store_scalar(column, value, schema.name)
+        value = _stored_part(schema, schema.primary_key, key, key)
         return None if value is None else collection.find(schema.primary_key, value)
+    if schema.composite_key and isinstance(key, tuple):
+        if len(key) != len(schema.composite_key):
+            raise DataError(
+                f"id {key!r} of {schema.name} has {len(key)} values; its primary key has "
+                f"{len(schema.composite_key)} columns"
+            )
+        parts = zip(schema.composite_key, key, strict=True)
+        stored = tuple([_stored_part(schema, index, part, key) for index, part in parts])
+        info = next(info for info in schema.indexes if info.origin == "primary")
+        return entry_of(collection, info, stored)
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return int(key)
     raise DataError(f"id {key!r} of {schema.name} is {type(key).__name__}, not an integer")
+
+
+def _stored_part(schema: CollectionSchema, index: int, part: Any, key: Any) -> Any:
+    """A value of a primary key in stored form."""
+    column, value = schema.columns[index], plain(part)
+    if value is None or (isinstance(value, bool) and column.type != "BOOLEAN"):
+        raise DataError(f"id {key!r} of {schema.name} is {type(part).__name__}, not {column.type}")
+    return store_scalar(column, value, schema.name)
 
 
 def stored_keys(schema: CollectionSchema, keys: Sequence[Any]) -> list[Any]:

@@ -112,7 +112,15 @@ def from_rows(rows: Sequence[Any], schema: CollectionSchema) -> tuple[Columns, i
     columns: Columns = {}
     for name in names:
         position = schema.position(name)
-        default = None if position is None else schema.columns[position].default
+        column = None if position is None else schema.columns[position]
+        default = None if column is None else column.default
+        if column is not None and column.default_text is not None:
+            lacking = next((at for at, row in enumerate(rows) if name not in row.keys()), None)  # noqa: SIM118
+            if lacking is not None:
+                raise DataError(
+                    f"row {lacking} lacks {name}, whose DEFAULT ({column.default_text}) is "
+                    "computed: give it in all rows or in none"
+                )
         columns[name] = [row[name] if name in row.keys() else default for row in rows]  # noqa: SIM118 - a Row's `in` looks at its values
     return columns, len(rows)
 

@@ -41,7 +41,7 @@ from m2mdb.query.words import quoted
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView, Part
-    from m2mdb.index.schema import CollectionSchema, Column
+    from m2mdb.index.schema import Check, CollectionSchema, Column
     from m2mdb.index.view import View
 
 STATEMENT_ROWS = 1000
@@ -113,11 +113,27 @@ def create_statement(schema: CollectionSchema, next_rowid: int = 1) -> str:
     """CREATE COLLECTION, without the indexes that have a name of their own."""
     named = {info.column.lower() for info in schema.indexes if info.kind == "bm25"}
     columns = ",\n  ".join(
-        definition(column, with_fulltext=column.name.lower() not in named)
+        " ".join([
+            definition(column, with_fulltext=column.name.lower() not in named),
+            *[_check(check) for check in schema.checks if check.column == column.name],
+        ])
         for column in shown(schema)
-    )
+    )  # fmt: skip
+    for info in schema.indexes:
+        if info.origin:
+            kind = "PRIMARY KEY" if info.origin == "primary" else "UNIQUE"
+            columns += f",\n  {kind} ({', '.join(map(quoted, info.columns))})"
+    for check in schema.checks:
+        if check.column is None:
+            columns += f",\n  {_check(check)}"
     options = f" WITH (next_rowid = {next_rowid})" if next_rowid > 1 else ""
     return f"CREATE COLLECTION {quoted(schema.name)} (\n  {columns}\n){options};"
+
+
+def _check(check: Check) -> str:
+    """A CHECK as CREATE COLLECTION has it; its text ends in a token, never in a comment."""
+    name = "" if check.name is None else f"CONSTRAINT {quoted(check.name)} "
+    return f"{name}CHECK ({check.text})"
 
 
 def definition(column: Column, *, with_fulltext: bool = True) -> str:
@@ -136,7 +152,9 @@ def definition(column: Column, *, with_fulltext: bool = True) -> str:
         words.append("UNIQUE")
     if column.not_null:
         words.append("NOT NULL")
-    if column.has_default:
+    if column.default_text is not None:
+        words.append(f"DEFAULT ({column.default_text})")
+    elif column.has_default:
         words.append(f"DEFAULT {literal(column.default)}")
     if column.fulltext is not None and with_fulltext:
         words.append("FULLTEXT" + _options(column.fulltext, " (", ")"))
@@ -168,7 +186,7 @@ def _options(options: dict[str, Any], before: str, behind: str) -> str:
 def index_statements(schema: CollectionSchema, kinds: Sequence[str]) -> Iterator[str]:
     """CREATE INDEX for the indexes of some kinds."""
     for info in schema.indexes:
-        if info.kind not in kinds:
+        if info.kind not in kinds or info.origin:
             continue
         options = ""
         if info.kind == "bm25":
@@ -179,7 +197,7 @@ def index_statements(schema: CollectionSchema, kinds: Sequence[str]) -> Iterator
         unique = "UNIQUE " if info.unique else ""
         yield (
             f"CREATE {unique}INDEX {quoted(info.name)} ON {quoted(schema.name)} "
-            f"USING {info.kind} ({quoted(info.column)}){options};"
+            f"USING {info.kind} ({', '.join(map(quoted, info.columns))}){options};"
         )
 
 

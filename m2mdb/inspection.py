@@ -30,7 +30,9 @@ def _describe(con: Connection, view: View) -> dict[str, Any]:
                 "rows": collection.count(),
                 "parts": len(collection.parts()),
                 "columns": {column.name: declared(column) for column in schema.columns},
-                "indexes": {info.name: f"{info.kind} ({info.column})" for info in schema.indexes},
+                "indexes": {
+                    info.name: f"{info.kind} ({', '.join(info.columns)})" for info in schema.indexes
+                },
             }
         )
     return {

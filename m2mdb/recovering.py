@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.schema import CollectionSchema, Column
 from m2mdb.pager.errors import (
     CorruptDatabaseError,
     DatabaseError,
@@ -142,7 +142,8 @@ def _create(write: WriteView, schema: CollectionSchema, named: set[str], next_ro
     for column in columns:
         if column.name.lower() in named:
             column.fulltext = None  # its index has a name, and is made by itself
-    write.create_collection(CollectionSchema(schema.name, columns), max(1, next_rowid))
+    made = CollectionSchema(schema.name, columns, checks=schema.checks)
+    write.create_collection(made, max(1, next_rowid))
 
 
 def _index(connection: Connection, schema: CollectionSchema, kind: str, notes: list[str]) -> None:
@@ -151,9 +152,8 @@ def _index(connection: Connection, schema: CollectionSchema, kind: str, notes: l
             continue
         column = schema.columns[schema.column(info.column)]
         options = column.fulltext if kind == "bm25" else info.options
-        made = IndexInfo(info.name, info.column, kind=kind, unique=info.unique)
         try:
-            connection.write(methodcaller("create_index", schema.name, made, options))
+            connection.write(methodcaller("create_index", schema.name, info.unbuilt(), options))
         except DatabaseError as error:
             notes.append(f"index {info.name} was not made: {error}")
 

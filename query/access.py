@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.secondary import rowids_by_columns
 from m2mdb.query.affinity import Value, microseconds
 from m2mdb.query.comparison import rank
 from m2mdb.query.estimates import most_candidates
@@ -30,7 +31,7 @@ from m2mdb.query.selection import Selection
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
-    from m2mdb.index.schema import Column
+    from m2mdb.index.schema import Column, IndexInfo
 
 Evaluator = Callable[[tuple[Any, ...], Bindings], Value]
 SPARSE = 32  # rows of a join's other side are looked up while they are fewer than one in SPARSE
@@ -322,6 +323,55 @@ class IndexListAccess(Access):
         if len(values) > most:
             return None
         return _by_index(view, self._column, values, most)
+
+    def _way(self, name: str) -> str:
+        return f"SEARCH {name} USING {self._label}"
+
+
+class ColumnsAccess(Access):
+    """A B-tree index of several columns: its first ones equal, perhaps a range of the next."""
+
+    __slots__ = ("_bounds", "_equal", "_info", "_label")
+
+    def __init__(
+        self,
+        predicate: Predicate,
+        info: IndexInfo,
+        equal: Sequence[Evaluator],
+        bounds: tuple[Bound | None, Bound | None],
+        label: str,
+    ) -> None:
+        """`equal`: what its first columns equal, in its order; `bounds`: of the column behind."""
+        super().__init__(predicate)
+        self._info = info
+        self._equal = list(equal)
+        self._bounds = bounds
+        self._label = label
+
+    def _candidates(self, view: CollectionView, bindings: Bindings) -> Sequence[int] | None:
+        columns = [view.schema.columns[index] for index in view.schema.positions(self._info)]
+        first = []
+        for column, evaluate in zip(columns, self._equal, strict=False):
+            bound: Bound = (evaluate, False)
+            low = _bound_value(column, bound, bindings, upper=False)
+            high = _bound_value(column, bound, bindings, upper=True)
+            if low is UNSUITED or high is UNSUITED:
+                return None
+            if low is NOTHING or low is None or low != high:
+                return []  # NULL, or what no value of the column equals
+            first.append(low)
+        bounds = []
+        for bound_, upper in zip(self._bounds, (False, True), strict=True):
+            value = None
+            if bound_ is not None:
+                value = _bound_value(columns[len(first)], bound_, bindings, upper=upper)
+            if value is NOTHING:
+                return []
+            if value is UNSUITED:
+                return None
+            bounds.append((value, bound_ is not None and bound_[1] and type(value) is not int))
+        most = self._most_candidates(view)
+        return rowids_by_columns(view, self._info, tuple(first), (bounds[0], bounds[1]), most)
 
     def _way(self, name: str) -> str:
         return f"SEARCH {name} USING {self._label}"

@@ -20,6 +20,7 @@ from m2mdb.query.nodes import (
     Binary,
     Case,
     Cast,
+    Check,
     Collate,
     ColumnDef,
     ColumnRef,
@@ -47,6 +48,7 @@ from m2mdb.query.nodes import (
     Star,
     Statement,
     Subquery,
+    TableKey,
     TableName,
     TableParameter,
     Unary,
@@ -63,6 +65,7 @@ __all__ = [
     "Binary",
     "Case",
     "Cast",
+    "Check",
     "Checkpoint",
     "Collate",
     "ColumnDef",
@@ -111,6 +114,7 @@ __all__ = [
     "Star",
     "Statement",
     "Subquery",
+    "TableKey",
     "TableName",
     "TableParameter",
     "Unary",
@@ -125,9 +129,12 @@ __all__ = [
 
 
 class CreateCollection(Statement):
-    """`CREATE COLLECTION | TABLE [IF NOT EXISTS] name (columns) [WITH (options)]`."""
+    """`CREATE COLLECTION | TABLE [IF NOT EXISTS] name (columns) [WITH (options)]`.
 
-    __slots__ = ("columns", "if_not_exists", "name", "options")
+    keys, checks   the constraints behind the columns; a key over one column is set on it
+    """
+
+    __slots__ = ("checks", "columns", "if_not_exists", "keys", "name", "options")
 
     def __init__(
         self,
@@ -141,6 +148,8 @@ class CreateCollection(Statement):
         self.name = name
         self.if_not_exists = if_not_exists
         self.columns = columns
+        self.keys: list[TableKey] = []
+        self.checks: list[Check] = []
         self.options = options
 
 

@@ -20,7 +20,7 @@ from m2mdb.query.aggregates import AGGREGATES
 from m2mdb.query.comparison import compare, rank
 from m2mdb.query.conditions import Compile, Evaluator, Row, collation_of
 from m2mdb.query.dates import TIME_FUNCTIONS
-from m2mdb.query.functions import CONTEXT_FUNCTIONS, FUNCTIONS, Bindings
+from m2mdb.query.functions import CONTEXT_FUNCTIONS, FUNCTIONS, Bindings, randomblob
 from m2mdb.query.json_functions import (
     JSON_FUNCTIONS,
     MAKES_JSON,
@@ -220,6 +220,12 @@ def _first(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluator:
     return compile(node.arguments[0], scope)
 
 
+def _randomblob(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluator:
+    """randomblob(), which asks the statement's Vfs."""
+    size = compile(node.arguments[0], scope)
+    return lambda row, bindings: randomblob(bindings, size(row, bindings))
+
+
 Maker = Callable[[FunctionCall, Scope, Compile], Evaluator]
 _SPECIAL: dict[str, tuple[int, int | None, Maker]] = {
     "coalesce": (2, None, _coalesce),
@@ -231,6 +237,7 @@ _SPECIAL: dict[str, tuple[int, int | None, Maker]] = {
     "max": (2, None, functools.partial(_extreme, 1)),
     "min": (2, None, functools.partial(_extreme, -1)),
     "nullif": (2, 2, _nullif),
+    "randomblob": (1, 1, _randomblob),
     "snippet": (1, 5, compile_snippet),
     "unlikely": (1, 1, _first),
 }

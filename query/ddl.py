@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.index.schema import CollectionSchema, Column, IndexInfo, type_of
+from m2mdb.index.schema import MAX_RULE_CHARACTERS, CollectionSchema, Column, IndexInfo, type_of
+from m2mdb.index.schema import Check as SchemaCheck
 from m2mdb.index.values import store_scalar
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 from m2mdb.query.ast import (
@@ -20,7 +21,16 @@ from m2mdb.query.ast import (
 from m2mdb.query.constants import is_constant, walk
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
-from m2mdb.query.nodes import ColumnDef, Expression, FunctionCall, Literal, Option, Parameter
+from m2mdb.query.nodes import (
+    Check,
+    ColumnDef,
+    Expression,
+    FunctionCall,
+    Literal,
+    Option,
+    Parameter,
+)
+from m2mdb.query.rules import check_condition, check_default
 from m2mdb.query.scope import RowScope, Subqueries
 
 if TYPE_CHECKING:
@@ -44,11 +54,47 @@ def create_collection(write: WriteView, statement: CreateCollection) -> None:
             f"collection {statement.name}: next_rowid = {first!r}: expected an integer above 0"
         )
     columns = tuple(_column(definition, statement.name) for definition in statement.columns)
-    schema = CollectionSchema(statement.name, columns)
+    keys = [key for key in statement.keys if key.kind == "primary"]
+    if len(keys) + sum(column.primary_key for column in columns) > 1:
+        raise ProgrammingError(f"collection {statement.name} has more than one primary key")
+    for name in {name.lower() for key in keys for name in key.columns}:
+        for column in columns:
+            column.not_null |= column.name.lower() == name
+    of_columns = [
+        each for definition in statement.columns for each in _checks(definition.checks, definition)
+    ]
+    checks = (*of_columns, *_checks(statement.checks))
+    schema = CollectionSchema(statement.name, columns, checks=checks)
     for column in columns:
         if column.has_default:
             store_scalar(column, column.default, schema.name)
+    _check_rules(schema, [*statement.columns], statement.checks)
     write.create_collection(schema, first)
+    for key in statement.keys:
+        write.create_key(schema.name, key.columns, key.kind)
+
+
+def _checks(checks: Sequence[Check], definition: ColumnDef | None = None) -> list[SchemaCheck]:
+    """CHECKs as the schema keeps them."""
+    column = None if definition is None else definition.name
+    return [SchemaCheck(check.text, check.name, column) for check in checks]
+
+
+def _check_rules(
+    schema: CollectionSchema, definitions: Sequence[ColumnDef], checks: Sequence[Check]
+) -> None:
+    """Refuse what cannot be a CHECK or a computed DEFAULT of the collection."""
+    for check in [*(each for column in definitions for each in column.checks), *checks]:
+        if len(check.text) > MAX_RULE_CHARACTERS:
+            raise ProgrammingError(
+                f"CHECK of {schema.name}: {len(check.text):,} characters; the limit is "
+                f"{MAX_RULE_CHARACTERS:,}"
+            )
+        check_condition(check.condition, schema)
+    for definition in definitions:
+        column = schema.columns[schema.column(definition.name)]
+        if column.default_text is not None and definition.default is not None:
+            check_default(definition.default, column, schema.name)
 
 
 def _column(definition: ColumnDef, collection: str) -> Column:
@@ -69,7 +115,11 @@ def _column(definition: ColumnDef, collection: str) -> Column:
     if definition.metric is not None:
         raise ProgrammingError(f"{where}: METRIC belongs to VECTOR columns")
     if definition.default is not None:
-        options["default"] = _default(definition.default, where)
+        if _is_computed(definition.default):
+            text = definition.default_text or getattr(definition.default, "name", "").upper()
+            options.update(default_text=text, has_default=True)
+        else:
+            options["default"] = _default(definition.default, where)
     arguments = ", ".join(map(str, definition.type_arguments))
     declared = f"{definition.type_name}({arguments})" if arguments else definition.type_name
     return Column(definition.name, type_of(definition.type_name), type_name=declared, **options)
@@ -108,6 +158,11 @@ def _generated(definition: ColumnDef, where: str) -> dict[str, str] | None:
     return {"from": definition.generated_from, "encoder": definition.encoder, **options}
 
 
+def _is_computed(default: Expression) -> bool:
+    """Whether a DEFAULT is kept as a text and computed for each row: where it calls a function."""
+    return any(isinstance(each, FunctionCall) for each in walk(default))
+
+
 def _fulltext(options: Sequence[Option] | None, where: str) -> dict[str, Any] | None:
     return None if options is None else option_values(options, where)
 
@@ -129,12 +184,9 @@ def option_values(options: Sequence[Option], where: str) -> dict[str, Any]:
 def _default(node: Expression, where: str) -> Any:
     """The value of a DEFAULT, which is computed now and stored.
 
-    Raises ProgrammingError: it holds a column, a parameter or a subquery. NotSupportedError: it
-    would have another value for each row.
+    Raises ProgrammingError: it holds a column, a parameter or a subquery.
     """
     for each in walk(node):
-        if isinstance(each, FunctionCall):
-            raise NotSupportedError(f"{where}: DEFAULT {each.name} is not built yet")
         if isinstance(each, Parameter):
             raise ProgrammingError(f"{where}: a default value takes no parameter")
     subqueries = Subqueries(0)
@@ -161,8 +213,13 @@ def alter_collection(write: WriteView, statement: AlterCollection) -> None:
         write.drop_column(name, statement.column)
     else:
         assert statement.definition is not None, action
-        column = _column(statement.definition, write.collection(name).schema.name)
-        write.add_column(name, column)
+        schema = write.collection(name).schema
+        column = _column(statement.definition, schema.name)
+        checks = _checks(statement.definition.checks, statement.definition)
+        if checks:
+            grown = CollectionSchema(schema.name, (*schema.columns, column))
+            _check_rules(grown, [statement.definition], [])
+        write.add_column(name, column, checks)
 
 
 def drop_collection(write: WriteView, statement: DropCollection) -> None:
@@ -175,18 +232,16 @@ def drop_collection(write: WriteView, statement: DropCollection) -> None:
 def create_index(write: WriteView, statement: CreateIndex) -> None:
     """CREATE INDEX.
 
-    Raises ProgrammingError: the name is taken, an unknown column or kind. IntegrityError: UNIQUE
-    over equal values. NotSupportedError: several columns.
+    Raises ProgrammingError: the name is taken, an unknown column or kind, several columns of
+    another kind than btree. IntegrityError: UNIQUE over equal values.
     """
     if statement.if_not_exists and write.catalog.index_owner(statement.name) is not None:
         return
     where = f"index {statement.name}"
-    if len(statement.columns) != 1:
-        raise NotSupportedError(f"{where}: an index over several columns is not built yet")
     kind = statement.using or "btree"
     if statement.unique and kind != "btree":
         raise ProgrammingError(f"{where}: only a btree index can be UNIQUE, not {kind}")
-    info = IndexInfo(statement.name, statement.columns[0], kind=kind, unique=statement.unique)
+    info = IndexInfo(statement.name, *statement.columns, kind=kind, unique=statement.unique)
     options = option_values(statement.options, where)
     write.create_index(statement.collection, info, options)
 

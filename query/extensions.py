@@ -85,6 +85,16 @@ def planning(database: Database) -> Iterator[None]:
         _current.reset(token)
 
 
+@contextmanager
+def none() -> Iterator[None]:
+    """Within it no extensions count: what a schema says is the same for every program."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def function(name: str, count: int) -> Function | None:
     """The program's function of a name and a number of arguments, or None."""
     current = _current.get()

@@ -252,15 +252,6 @@ _SOUNDS = {
 }
 
 
-def _randomblob(size: Value) -> Value:
-    import random as randomness
-
-    count = max(to_integer(size) or 0, 1)
-    if count > MAX_VALUE_BYTES:
-        raise DataError(f"randomblob({count}): the limit is {MAX_VALUE_BYTES} bytes")
-    return randomness.randbytes(count)
-
-
 FUNCTIONS: dict[str, tuple[Callable[..., Value], int, int | None]] = {
     **MATHEMATICS,
     "abs": (_abs, 1, 1),
@@ -283,7 +274,6 @@ FUNCTIONS: dict[str, tuple[Callable[..., Value], int, int | None]] = {
     "octet_length": (_octet_length, 1, 1),
     "printf": (printf, 1, None),
     "quote": (_quote, 1, 1),
-    "randomblob": (_randomblob, 1, 1),
     "replace": (_replace, 3, 3),
     "round": (_round, 1, 2),
     "rtrim": (_strip(str.rstrip), 1, 2),
@@ -357,10 +347,26 @@ class Bindings(list[Any]):
         return self._moment
 
 
-def _random(bindings: Bindings) -> Value:
-    import random as randomness
+def random_bytes(bindings: Bindings, count: int) -> bytes:
+    """Random bytes from the file's Vfs; from the machine where the statement has no view."""
+    if bindings.view is None:
+        from secrets import token_bytes
 
-    return randomness.getrandbits(64) - 2**63
+        return token_bytes(count)
+    found: bytes = bindings.view.database.store.vfs.random(count)
+    return found
+
+
+def _random(bindings: Bindings) -> Value:
+    return int.from_bytes(random_bytes(bindings, 8), "little", signed=True)
+
+
+def randomblob(bindings: Bindings, size: Value) -> Value:
+    """So many random bytes, one at least; DataError beyond what a value may have."""
+    count = max(to_integer(size) or 0, 1)
+    if count > MAX_VALUE_BYTES:
+        raise DataError(f"randomblob({count}): the limit is {MAX_VALUE_BYTES} bytes")
+    return random_bytes(bindings, count)
 
 
 def _timestamp_text(bindings: Bindings) -> Value:

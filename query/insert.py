@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.constraints import entry_of
 from m2mdb.index.generated import source_of
+from m2mdb.index.rules import CheckFailedError, compiled
 from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import IntegrityError, NotSupportedError, ProgrammingError
 from m2mdb.query.affinity import truth
@@ -26,11 +28,12 @@ from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import ColumnRef, Literal, OnConflict, Parameter
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.result import Result
+from m2mdb.query.rules import Rules
 from m2mdb.query.scope import ROWID, RowScope, Slot, Subqueries
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
-    from m2mdb.index.schema import CollectionSchema
+    from m2mdb.index.schema import CollectionSchema, IndexInfo
     from m2mdb.index.view import View, WriteView
     from m2mdb.query.planning import Planner
 
@@ -41,7 +44,10 @@ _PLAIN = frozenset({str, bytes, bool, int, float, type(None)})
 class InsertPlan(WritePlan):
     """INSERT, compiled."""
 
-    __slots__ = ("_mode", "_names", "_or_action", "_query", "_rows", "_slots", "_upsert")
+    __slots__ = (
+        "_absent", "_all_names", "_mode", "_names", "_or_action", "_query", "_rows", "_slots",
+        "_upsert",
+    )  # fmt: skip
 
     def __init__(self, statement: Insert, view: View, count: int, planner: Planner) -> None:
         subqueries = Subqueries(count)
@@ -52,6 +58,9 @@ class InsertPlan(WritePlan):
         self._mode = _MODES[statement.or_action]
         self._or_action = statement.or_action
         self._names = _column_names(self.schema, statement.columns)
+        computed = self.schema.computed_defaults
+        self._absent = [i for i in computed if self.schema.columns[i].name not in self._names]
+        self._all_names = [*self._names, *[self.schema.columns[i].name for i in self._absent]]
         values_scope = RowScope(None, subqueries)
         self._query: Plan | None = None
         if statement.query is not None:
@@ -66,7 +75,7 @@ class InsertPlan(WritePlan):
         self._upsert: _Upsert | None = None
         conflict = statement.on_conflict
         if conflict is not None:
-            if conflict.action == "nothing" and _covers_all_keys(self.schema, conflict.column):
+            if conflict.action == "nothing" and _covers_all_keys(self.schema, conflict.columns):
                 self._mode = "ignore"
             else:
                 self._upsert = _Upsert(self.schema, conflict, subqueries, self.level)
@@ -97,12 +106,23 @@ class InsertPlan(WritePlan):
     ) -> Result:
         if not count:
             return self.result(None, 0)
+        columns = [*columns, *self._computed(count, bindings)]
         if self._upsert is not None:
             return self._write_in_turn(write, columns, bindings)
-        given, count = self._without_nulls(dict(zip(self._names, columns, strict=True)), count)
+        given = dict(zip(self._all_names, columns, strict=True))
+        given, count = self._without_nulls(given, count, write)
+        written = []
+        while count:
+            try:
+                written = write.insert(self.name, given, count, self._mode).tolist()
+                break
+            except CheckFailedError as failure:  # nothing is written yet (X1)
+                if self._or_action != "ignore":
+                    raise
+                kept = [row for row in range(count) if row not in set(failure.rows)]
+                given, count = _rows_of(given, kept), len(kept)
         if not count:
             return self.result([], 0)
-        written = write.insert(self.name, given, count, self._mode).tolist()
         rowids = written if self._mode == "error" else [row for row in written if row >= 0]
         last = rowids[-1] if rowids else None
         changed = count if self._mode == "replace" else len(rowids)
@@ -113,8 +133,16 @@ class InsertPlan(WritePlan):
         returned = self.returning.rows(PlacedRows(collection, kept), bindings)
         return self.result(returned, changed, last)
 
+    def _computed(self, count: int, bindings: Bindings) -> list[list[Any]]:
+        """The computed DEFAULTs of the columns that the statement does not name."""
+        if not self._absent:
+            return []
+        rules = compiled(self.schema)
+        assert isinstance(rules, Rules)
+        return [rules.default_in(index, count, bindings) for index in self._absent]
+
     def _without_nulls(
-        self, given: dict[str, list[Any]], count: int
+        self, given: dict[str, list[Any]], count: int, write: WriteView
     ) -> tuple[dict[str, list[Any]], int]:
         """NULL in a NOT NULL column: OR IGNORE leaves the row out, OR REPLACE takes the default."""
         action = self._or_action
@@ -132,11 +160,17 @@ class InsertPlan(WritePlan):
             elif action == "replace" and column.default is not None:
                 values = [column.default if value is None else value for value in values]
                 given = {**given, column.name: values}
+            elif action == "replace" and column.default_text is not None:
+                made = compiled(self.schema).default(index, count, write.database)
+                values = [
+                    new if value is None else value for value, new in zip(values, made, strict=True)
+                ]
+                given = {**given, column.name: values}
             spared |= [value is None for value in values]
         if action == "replace" or not spared.any():
             return given, count
         kept = np.flatnonzero(~spared).tolist()
-        return {name: [values[at] for at in kept] for name, values in given.items()}, len(kept)
+        return _rows_of(given, kept), len(kept)
 
     def _write_in_turn(
         self, write: WriteView, columns: list[list[Any]], bindings: Bindings
@@ -145,7 +179,7 @@ class InsertPlan(WritePlan):
         assert self._upsert is not None
         returned: list[tuple[Any, ...]] = []
         count, last = 0, None
-        for rowid in self._upsert.run(write, self._names, columns, bindings):
+        for rowid in self._upsert.run(write, self._all_names, columns, bindings):
             count, last = count + 1, rowid
             if self.returning is not None:
                 placed = PlacedRows(write.collection(self.name), [rowid])
@@ -163,7 +197,7 @@ class InsertPlan(WritePlan):
                 columns.append(_adapted_column(given[slot.index], slot.index))
             else:
                 columns.append([literal_value(slot)] * len(rows))
-        return self._write(write, columns, len(rows), Bindings())
+        return self._write(write, columns, len(rows), self.bind_inner(write, Bindings()))
 
     def explain(self, view: View) -> Explained:
         """Where the rows come from."""
@@ -217,17 +251,43 @@ def _adapted_column(values: Sequence[Any], index: int) -> list[Any]:
     return [adapted(value, index) for value in values]
 
 
-def key_columns(schema: CollectionSchema) -> list[int]:
-    """The columns in which no two rows may have the same value."""
-    found = [index for index, column in enumerate(schema.columns) if column.is_key]
+def _rows_of(given: dict[str, list[Any]], kept: list[int]) -> dict[str, list[Any]]:
+    """Some rows of all columns."""
+    return {name: [values[at] for at in kept] for name, values in given.items()}
+
+
+Key = tuple[tuple[int, ...], "IndexInfo | None"]  # columns, and their UNIQUE index if it is one
+
+
+def keys_of(schema: CollectionSchema) -> list[Key]:
+    """What no two rows may share: a column's value, or those of several columns."""
+    found: list[Key] = [
+        ((index,), None) for index, column in enumerate(schema.columns) if column.is_key
+    ]
     for info in schema.indexes:
-        if info.unique and schema.column(info.column) not in found:
-            found.append(schema.column(info.column))
+        columns = schema.positions(info)
+        if info.unique and columns not in (known for known, _ in found):
+            found.append((columns, info))
     return found
 
 
-def _covers_all_keys(schema: CollectionSchema, column: str | None) -> bool:
-    return column is None or key_columns(schema) == [schema.column(column)]
+def _wanted_keys(schema: CollectionSchema, names: Sequence[str] | None) -> list[Key]:
+    """The keys over just these columns, in any order; all without names."""
+    keys = keys_of(schema)
+    if names is None:
+        return keys
+    wanted = {schema.column(name) for name in names}
+    found = [key for key in keys if set(key[0]) == wanted]
+    if not found or len(wanted) != len(names):
+        raise ProgrammingError(
+            f"ON CONFLICT ({', '.join(names)}) does not match any PRIMARY KEY or UNIQUE "
+            f"constraint of {schema.name}"
+        )
+    return found
+
+
+def _covers_all_keys(schema: CollectionSchema, names: Sequence[str] | None) -> bool:
+    return names is None or len(_wanted_keys(schema, names)) == len(keys_of(schema))
 
 
 class _UpsertScope(RowScope):
@@ -258,17 +318,9 @@ class _Upsert:
         level: Level,
     ) -> None:
         self._schema = schema
-        keys = key_columns(schema)
-        if conflict.column is not None:
-            wanted = schema.column(conflict.column)
-            if wanted not in keys:
-                raise ProgrammingError(
-                    f"ON CONFLICT ({conflict.column}) does not match any PRIMARY KEY or UNIQUE "
-                    f"column of {schema.name}"
-                )
-            keys = [wanted]
-        self._keys = keys
-        self.target = f"({', '.join(schema.columns[index].name for index in keys)})"
+        self._keys = _wanted_keys(schema, conflict.columns)
+        columns = [index for key, _ in self._keys for index in key]
+        self.target = f"({', '.join(schema.columns[index].name for index in columns)})"
         self._scope = _UpsertScope(schema, subqueries)
         self._assignments: list[tuple[str, Evaluator]] | None = None
         self._where: Evaluator | None = None
@@ -288,6 +340,9 @@ class _Upsert:
         for row in zip(*columns, strict=True):
             given = dict(zip(names, row, strict=True))
             self._check_nulls(given)
+            if self._schema.checks:
+                one = {name: [value] for name, value in given.items()}
+                write.check_rows(self._schema.name, one, 1)
             collection = write.collection(self._schema.name)
             existing = self._existing(collection, given)
             if existing is None:
@@ -310,27 +365,22 @@ class _Upsert:
 
     def _existing(self, collection: CollectionView, given: dict[str, Any]) -> int | None:
         """The rowid of the row that the new one conflicts with, or None."""
-        for index in self._keys:
-            column = self._schema.columns[index]
-            value = given.get(column.name, column.default)
-            stored = store_scalar(column, value, self._schema.name)
-            if stored is None:
+        for columns, info in self._keys:
+            stored = tuple([self._stored(index, given) for index in columns])
+            if None in stored:
                 continue
-            rowid = collection.find(index, stored) if column.is_key else None
-            if not column.is_key:
-                rowid = self._by_index(collection, index, stored)
+            if info is None:
+                rowid = collection.find(columns[0], stored[0])
+            else:
+                rowid = entry_of(collection, info, stored if len(columns) > 1 else stored[0])
             if rowid is not None:
                 return rowid
         return None
 
-    def _by_index(self, collection: CollectionView, index: int, stored: Any) -> int | None:
-        """By a UNIQUE B-tree index, whose candidates are compared themselves."""
-        found = collection.index_rowids(index, stored, stored)
-        for rowid in () if found is None else found.tolist():
-            place = collection.place(rowid)
-            if place is not None and collection.stored_row(place)[index] == stored:
-                return int(rowid)
-        return None
+    def _stored(self, index: int, given: dict[str, Any]) -> Any:
+        column = self._schema.columns[index]
+        value = given.get(column.name, column.default)
+        return store_scalar(column, value, self._schema.name)
 
     def _update(
         self,

@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 Scalar: TypeAlias = "bool | int | float | str | bytes | None"
 
-_UNCOMPARED = frozenset({"position", "text", "end"})
+_UNCOMPARED = frozenset({"position", "text", "end", "default_text"})
 
 
 class Node:
@@ -452,20 +452,20 @@ class Assignment(Node):
 
 
 class OnConflict(Node):
-    """`ON CONFLICT [(column)] DO NOTHING | UPDATE SET … [WHERE …]`; action in lower case."""
+    """`ON CONFLICT [(columns)] DO NOTHING | UPDATE SET … [WHERE …]`; action in lower case."""
 
-    __slots__ = ("action", "assignments", "column", "where")
+    __slots__ = ("action", "assignments", "columns", "where")
 
     def __init__(
         self,
-        column: str | None,
+        columns: list[str] | None,
         action: str,
         assignments: list[Assignment],
         where: Expression | None,
         position: int,
     ) -> None:
         self.position = position
-        self.column = column
+        self.columns = columns
         self.action = action
         self.assignments = assignments
         self.where = where
@@ -482,6 +482,29 @@ class Option(Node):
         self.value = value
 
 
+class Check(Node):
+    """`[CONSTRAINT name] CHECK (condition)`: the condition, and its text as written."""
+
+    __slots__ = ("condition", "name", "text")
+
+    def __init__(self, text: str, condition: Expression, position: int) -> None:
+        self.position = position
+        self.text = text
+        self.condition = condition
+        self.name: str | None = None
+
+
+class TableKey(Node):
+    """`PRIMARY KEY (columns)` or `UNIQUE (columns)` over several; kind "primary" or "unique"."""
+
+    __slots__ = ("columns", "kind")
+
+    def __init__(self, kind: str, columns: list[str], position: int) -> None:
+        self.position = position
+        self.kind = kind
+        self.columns = columns
+
+
 class ColumnDef(Node):
     """One column of CREATE; a PRIMARY KEY (c) or UNIQUE (c) behind the columns is set here too.
 
@@ -489,13 +512,15 @@ class ColumnDef(Node):
     type_arguments `VECTOR(384, f16)` gives [384, "f16"]
     metric         as written, or None
     default        an expression, or None: has no DEFAULT
+    default_text   the expression as written in parentheses, or None
     fulltext       the options, empty for a bare FULLTEXT, or None: no FULLTEXT
     generated_from, encoder, encoder_options   `FROM body ENCODER 'minilm' [(options)]`
     """
 
     __slots__ = (
-        "default", "encoder", "encoder_options", "fulltext", "generated_from", "metric", "name",
-        "not_null", "primary_key", "type_arguments", "type_name", "unique",
+        "checks", "default", "default_text", "encoder", "encoder_options", "fulltext",
+        "generated_from", "metric", "name", "not_null", "primary_key", "type_arguments",
+        "type_name", "unique",
     )  # fmt: skip
 
     def __init__(self, name: str, position: int) -> None:
@@ -507,7 +532,9 @@ class ColumnDef(Node):
         self.primary_key = False
         self.unique = False
         self.not_null = False
+        self.checks: list[Check] = []
         self.default: Expression | None = None
+        self.default_text: str | None = None
         self.fulltext: list[Option] | None = None
         self.generated_from: str | None = None
         self.encoder: str | None = None

@@ -169,6 +169,11 @@ def _parser() -> Parser:
     return _made[0]
 
 
+def lexer() -> Lexer:
+    """What cuts statements into tokens."""
+    return _parser().lexer
+
+
 def _check_type(sql: object) -> None:
     if not isinstance(sql, str):
         raise InterfaceError(f"a statement is a str, not {type(sql).__name__}")

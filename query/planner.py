@@ -1,10 +1,11 @@
 """The planner: chooses how a statement gets at its rows.
 
 From the conditions that WHERE joins by AND it takes, in this order, a key (rowid, PRIMARY KEY,
-UNIQUE) against constants, an equality on a B-tree index, a list of values, a range on one; else
-all rows are scanned. Where ANALYZE has counted, of several indexes the one that leaves the fewest
-rows is taken, and none that would cost more than the scan (`query.estimates`). The whole WHERE is
-checked whatever is taken (C1 of `query.access`).
+UNIQUE) against constants, an index of several columns of which two are used, an equality on a
+B-tree index, a list of values, a range on one; else all rows are scanned. Where ANALYZE has
+counted, of several indexes the one that leaves the fewest rows is taken, and none that would cost
+more than the scan (`query.estimates`). The whole WHERE is checked whatever is taken (C1 of
+`query.access`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from m2mdb.query.access import (
     Access,
     Bound,
+    ColumnsAccess,
     Evaluator,
     IndexAccess,
     IndexListAccess,
@@ -167,6 +169,7 @@ def _index_access(
     """The B-tree index that promises most, of those that an equality, a list or a range can use."""
     predicate, figures = context
     found = [
+        *_by_columns(comparisons, scope, predicate),
         *_by_equality(comparisons, scope, predicate),
         *_by_list(terms, scope, predicate),
         *_by_range(comparisons, scope, predicate),
@@ -175,7 +178,7 @@ def _index_access(
         return None
     if figures is None or not figures.has_statistics:
         return found[0][0]
-    shares = [figures.share(some) if some else UNKNOWN_EQUAL for _, some in found]
+    shares = [_share(figures, some) if some else UNKNOWN_EQUAL for _, some in found]
     best = min(range(len(found)), key=shares.__getitem__)
     if shares[best] * figures.rows > most_candidates(figures.rows, predicate.term):
         return None
@@ -188,6 +191,46 @@ Choice = tuple[Access, list[Comparison]]  # an access, and what it goes by
 def _indexed(column: int, scope: RowScope) -> IndexInfo | None:
     schema = scope.schema
     return schema.btree_on(column) if schema is not None and column != ROWID else None
+
+
+def _share(figures: Figures, comparisons: list[Comparison]) -> float:
+    """The share of the rows that comparisons leave, the columns being independent."""
+    share = 1.0
+    for column in dict.fromkeys(column for column, _, _ in comparisons):
+        share *= figures.share([each for each in comparisons if each[0] == column])
+    return share
+
+
+def _by_columns(
+    comparisons: list[Comparison], scope: RowScope, predicate: Predicate
+) -> list[Choice]:
+    """Indexes of several columns of which two or more are used, the most used first."""
+    schema = scope.schema
+    equal = {column: constant for column, symbol, constant in comparisons if symbol == "="}
+    found: list[tuple[int, Choice]] = []
+    for info in getattr(schema, "indexes", ()) if equal else ():
+        if info.kind != "btree" or len(info.columns) < 2 or schema is None:
+            continue
+        positions = schema.positions(info)
+        count = next((at for at, each in enumerate(positions) if each not in equal), len(positions))
+        low = high = None
+        shown: list[str] = []
+        if 0 < count < len(positions):
+            low, high, shown = _range(positions[count], comparisons)
+        used = positions[: count + bool(shown)]
+        if len(used) < 2:
+            continue
+        label = " AND ".join([
+            *[f"{name}=?" for name in info.columns[:count]],
+            *[info.columns[count] + each for each in shown],
+        ])  # fmt: skip
+        label = f"INDEX {info.name} ({label})"
+        constants = [equal[index] for index in positions[:count]]
+        access = ColumnsAccess(predicate, info, constants, (low, high), label)
+        by = [each for each in comparisons if each[0] in used]
+        found.append((2 * count + bool(shown), (access, by)))
+    found.sort(key=lambda each: -each[0])
+    return [choice for _, choice in found]
 
 
 def _by_equality(

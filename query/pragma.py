@@ -135,14 +135,17 @@ def _table_info(database: Database, value: PragmaValue) -> Result:
     with database.reading() as view:
         schema = view.collection(str(value)).schema
         columns = [schema.columns[index] for index in schema.shown_columns]
+    composite = [schema.columns[index].name for index in schema.composite_key]
     rows = [
         (
             number,
             column.name,
             column.declaration(),
             int(column.not_null),
-            quote(column.default) if column.has_default else None,
-            int(column.primary_key),
+            column.shown_default(quote),
+            composite.index(column.name) + 1
+            if column.name in composite
+            else int(column.primary_key),
         )
         for number, column in enumerate(columns)
     ]

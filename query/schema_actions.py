@@ -6,6 +6,7 @@ constraints come as pairs of a field of ColumnDef and its value.
 
 from __future__ import annotations
 
+from m2mdb.index.schema import closest
 from m2mdb.query.ast import (
     AlterCollection,
     Analyze,
@@ -21,54 +22,62 @@ from m2mdb.query.ast import (
     Unbuilt,
     Vacuum,
 )
-from m2mdb.query.nodes import ColumnDef, Expression, Literal, Node, Option, Parameter
+from m2mdb.query.nodes import (
+    Check,
+    ColumnDef,
+    Expression,
+    Literal,
+    Node,
+    Option,
+    Parameter,
+    TableKey,
+)
 from m2mdb.query.statement_actions import Clause
 from m2mdb.query.syntax import SyntaxFault, UnbuiltFault
 
 Constraint = tuple[str, object]
 Name = tuple[str, bool]
-
-
-class TableConstraint:
-    """`PRIMARY KEY (columns)` or `UNIQUE (columns)` behind the columns."""
-
-    __slots__ = ("columns", "field", "start")
-
-    def __init__(self, field: str, columns: list[str], start: int) -> None:
-        self.field = field
-        self.columns = columns
-        self.start = start
+Items = tuple[list[ColumnDef], list[TableKey], list[Check]]
 
 
 # CREATE, DROP
 
 
 def create_collection(
-    start: int, name: Name, items: list[ColumnDef], options: list[Option]
+    start: int, name: Name, items: Items, options: list[Option]
 ) -> CreateCollection:
     """The whole CREATE COLLECTION."""
-    return CreateCollection(name[0], name[1], items, options, start)
+    columns, keys, checks = items
+    statement = CreateCollection(name[0], name[1], columns, options, start)
+    statement.keys, statement.checks = keys, checks
+    return statement
 
 
-def column_items(start: int, *items: ColumnDef | TableConstraint) -> list[ColumnDef]:
-    """The columns, with the constraints that stand behind them set on them."""
+def column_items(start: int, *items: ColumnDef | TableKey | Constraint) -> Items:
+    """The columns, and the constraints that stand behind them; keys over one are set on it."""
     columns = [item for item in items if isinstance(item, ColumnDef)]
-    for item in items:
-        if isinstance(item, TableConstraint):
-            _apply(item, columns)
-    return columns
+    keys = [item for item in items if isinstance(item, TableKey)]
+    checks = [item[1] for item in items if isinstance(item, tuple)]
+    several = [key for key in keys if _several(key, columns)]
+    return columns, several, [check for check in checks if isinstance(check, Check)]
 
 
-def _apply(constraint: TableConstraint, columns: list[ColumnDef]) -> None:
-    words = constraint.field.replace("_", " ").upper()
-    if len(constraint.columns) > 1:
-        raise UnbuiltFault(f"{words} over several columns is not built yet", constraint.start)
-    wanted = constraint.columns[0]
-    for column in columns:
-        if column.name.lower() == wanted.lower():
-            setattr(column, constraint.field, True)
-            return
-    raise SyntaxFault(f"{words} ({wanted}): no such column: {wanted}", constraint.start)
+def _several(key: TableKey, columns: list[ColumnDef]) -> bool:
+    """Whether a key is over several columns; one over a single column is set on it."""
+    words = "PRIMARY KEY" if key.kind == "primary" else "UNIQUE"
+    known = {column.name.lower(): column for column in columns}
+    for at, name in enumerate(key.columns):
+        if name.lower() not in known:
+            close = closest(name, known)
+            hint = f"; did you mean {known[close].name}?" if close else ""
+            raise SyntaxFault(f"{words} ({name}): no such column: {name}{hint}", key.position)
+        if name.lower() in (earlier.lower() for earlier in key.columns[:at]):
+            raise SyntaxFault(f"{words}: column {name} stands twice", key.position)
+    if len(key.columns) > 1:
+        return True
+    column = known[key.columns[0].lower()]
+    setattr(column, "primary_key" if key.kind == "primary" else "unique", True)
+    return False
 
 
 def new_name(start: int, name: str) -> Name:
@@ -96,19 +105,36 @@ def table_options(start: int, options: list[Option] | None = None) -> list[Optio
     return options or []
 
 
-def table_primary_key(start: int, columns: list[str]) -> TableConstraint:
+def table_primary_key(start: int, columns: list[str]) -> TableKey:
     """`PRIMARY KEY (columns)`."""
-    return TableConstraint("primary_key", columns, start)
+    return TableKey("primary", columns, start)
 
 
-def table_unique(start: int, columns: list[str]) -> TableConstraint:
+def table_unique(start: int, columns: list[str]) -> TableKey:
     """`UNIQUE (columns)`."""
-    return TableConstraint("unique", columns, start)
+    return TableKey("unique", columns, start)
 
 
-def check(start: int, condition: Expression) -> Constraint:
-    """`CHECK (condition)`: not built yet."""
-    raise UnbuiltFault("CHECK is not built yet", start)
+def condition_text(start: int, text: str, condition: Expression) -> tuple[str, Expression]:
+    """An expression of the schema, with its text."""
+    return text, condition
+
+
+def check(start: int, written: tuple[str, Expression]) -> Constraint:
+    """`CHECK (condition)` of a column."""
+    return "check", Check(written[0], written[1], start)
+
+
+table_check = check
+
+
+def named_constraint(
+    start: int, name: str, constraint: Constraint | TableKey
+) -> Constraint | TableKey:
+    """`CONSTRAINT name …`: the name counts for CHECK, which is refused by it."""
+    if isinstance(constraint, tuple) and isinstance(constraint[1], Check):
+        constraint[1].name = name
+    return constraint
 
 
 def foreign_key(start: int, *parts: object) -> Constraint:
@@ -138,6 +164,11 @@ def column_definition(
     for field, value in constraints:
         if field == "generated":
             column.generated_from, column.encoder, column.encoder_options = value  # type: ignore[misc]
+        elif field == "check":
+            assert isinstance(value, Check)
+            column.checks.append(value)
+        elif field == "default_text":
+            column.default_text, column.default = value  # type: ignore[misc]
         elif field:
             setattr(column, field, value)
     return column
@@ -177,6 +208,11 @@ def nullable(start: int) -> Constraint:
 def default(start: int, value: Expression) -> Constraint:
     """`DEFAULT value`."""
     return "default", value
+
+
+def computed_default(start: int, written: tuple[str, Expression]) -> Constraint:
+    """`DEFAULT (expression)`."""
+    return "default_text", written
 
 
 def metric(start: int, name: str) -> Constraint:

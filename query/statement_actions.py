@@ -404,24 +404,24 @@ def default_values(start: int) -> None:
     """`DEFAULT VALUES`."""
 
 
-def conflict_column(start: int, name: str | None = None) -> str | None:
-    """`(column)`, or none."""
-    return name
+def conflict_column(start: int, names: list[str] | None = None) -> list[str] | None:
+    """`(columns)`, or none."""
+    return names
 
 
-def conflict_nothing(start: int, column: str | None) -> OnConflict:
+def conflict_nothing(start: int, columns: list[str] | None) -> OnConflict:
     """`ON CONFLICT … DO NOTHING`."""
-    return OnConflict(column, "nothing", [], None, start)
+    return OnConflict(columns, "nothing", [], None, start)
 
 
 def conflict_update(
     start: int,
-    column: str | None,
+    columns: list[str] | None,
     assignments: list[Assignment],
     condition: Expression | None,
 ) -> OnConflict:
     """`ON CONFLICT … DO UPDATE SET …`."""
-    return OnConflict(column, "update", assignments, condition, start)
+    return OnConflict(columns, "update", assignments, condition, start)
 
 
 def assignments(start: int, *items: Assignment) -> list[Assignment]:

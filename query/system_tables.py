@@ -54,7 +54,7 @@ def _columns(view: View, collection: CollectionView) -> Rows:
             column.primary_key,
             column.unique,
             column.not_null,
-            quote(column.default) if column.has_default else None,
+            column.shown_default(quote),
             column.metric if column.is_vector else None,
             column.fulltext is not None,
             *[(column.generated or {}).get(key) for key in _GENERATED],
@@ -64,7 +64,7 @@ def _columns(view: View, collection: CollectionView) -> Rows:
 def _indexes(view: View, collection: CollectionView) -> Rows:
     schema = collection.schema
     for info in schema.indexes:
-        yield info.name, schema.name, info.column, info.kind, info.unique
+        yield info.name, schema.name, ", ".join(info.columns), info.kind, info.unique
 
 
 def _statistics(view: View, collection: CollectionView) -> Rows:

@@ -31,7 +31,7 @@ from typing import Any
 PASS, CALL, LABEL, LIST = 0, 1, 2, 3
 ACCEPT = 1_000_000  # more than there are states
 START = "statement"
-LABELLED = frozenset({"result"})  # actions that are given the text they cover
+LABELLED = frozenset({"condition_text", "result"})  # actions that are given the text they cover
 
 Rule = list[Any]
 Action = int
