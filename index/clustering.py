@@ -3,7 +3,8 @@
     CREATE INDEX ... USING hrm2     every segment that is large enough, now and whenever one is
                                     written: a bulk add, a flush, a merge
     OPTIMIZE                        every VECTOR column of every segment that is large enough
-    a merge                         of segments one of which had lists: the new one has them too
+    a merge                         of segments one of which had lists: the new one has them too,
+                                    trained anew or absorbed (`index.absorbing`)
     DROP INDEX                      the lists of the column go
 
 Lists are an extent of their own, the last of a segment's, one for each column. So they are added
@@ -32,6 +33,7 @@ from m2mdb.index.values import VectorData
 from m2mdb.pager.errors import ProgrammingError
 
 if TYPE_CHECKING:
+    from m2mdb.index.absorbing import Base
     from m2mdb.index.catalog import CollectionEntry
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema, Column
@@ -82,19 +84,31 @@ def stored_vectors(segment: Segment, column: Column) -> VectorData:
 
 
 def add_lists(
-    write: WriteView, entry: CollectionEntry, record: SegmentRecord, index: int, values: VectorData
+    write: WriteView,
+    entry: CollectionEntry,
+    record: SegmentRecord,
+    index: int,
+    values: VectorData,
+    base: Base | None = None,
 ) -> bool:
     """Give a segment lists of a column; both objects are the caller's to change.
 
+    base  whose lists it takes; None: it gets new ones
+
     False where the values are too few for lists, or cannot have them.
     """
-    from m2mdb.index import hrm2
+    from m2mdb.index import absorbing, hrm2
 
     if len(values) < hrm2.LEAST_ROWS:
         return False
     column = entry.schema.columns[index]
     measured = write.database.kernels.name != "numpy"
     scratch = Scratch(write.database)
+    if base is not None:
+        parts = absorbing.absorbed_parts(column, values, base, scratch)
+        if parts:
+            _add_extent(write, entry, record, parts)
+        return bool(parts)
     audit, siblings = write.database.audit, open_segments(write.pages, entry)
     queries = known_queries(audit, entry.id, column, siblings)
     parts = hrm2.lists_parts(column, values, measured=measured, scratch=scratch, queries=queries)
@@ -157,18 +171,32 @@ def recalibrate(
     return list(changed.values())
 
 
-def without_lists(view: CollectionView) -> Iterator[tuple[Segment, int]]:
-    """Segments and columns that may have lists and do not."""
-    from m2mdb.index import hrm2
+def without_lists(view: CollectionView, *, absorbed: bool = False) -> Iterator[tuple[Segment, int]]:
+    """Segments and columns that may have lists and do not.
+
+    absorbed  also those with lists that were trained for other rows (`index.absorbing`)
+    """
+    from m2mdb.index import absorbing, hrm2
 
     for segment in view.segments:
         for index in view.schema.vector_columns:
             column = view.schema.columns[index]
-            if segment.rows < hrm2.LEAST_ROWS or segment.has(HEAD, column.id):
+            if segment.has(HEAD, column.id):
+                if absorbed and absorbing.is_changed(segment, column):
+                    yield segment, index
+                continue
+            if segment.rows < hrm2.LEAST_ROWS:
                 continue
             nulls = segment.nulls(column)
             if nulls is None or segment.rows - np.count_nonzero(nulls) >= hrm2.LEAST_ROWS:
                 yield segment, index
+
+
+def absorbed_lists(view: CollectionView) -> Iterator[tuple[Segment, int]]:
+    """Segments and columns with lists that were trained for other rows than are there."""
+    for segment, index in without_lists(view, absorbed=True):
+        if segment.has(HEAD, view.schema.columns[index].id):
+            yield segment, index
 
 
 def list_segments(
@@ -177,14 +205,18 @@ def list_segments(
     entry: CollectionEntry,
     wanted: Sequence[tuple[Segment, int]],
 ) -> list[SegmentRecord]:
-    """Give segments lists of columns; the records of `entry` that changed."""
+    """Give segments lists of columns, in the place of those they have; the changed records."""
     changed: dict[int, SegmentRecord] = {}
     for segment, index in wanted:
         write.database.check_interrupted()
         record = changed.get(segment.id) or entry.records[segment.id].copy()
+        old = _extent_of(segment, view.schema.columns[index])
         values = stored_vectors(segment, view.schema.columns[index])
         if add_lists(write, entry, record, index, values):
             changed[segment.id] = record
+            if old is not None:
+                record.extents = tuple(each for each in record.extents if each != old)
+                write.transaction.free_extent(old)
     _replace(entry, changed)
     drift.settle(write, entry)
     return list(changed.values())

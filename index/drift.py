@@ -21,7 +21,7 @@ Invariants
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -182,10 +182,17 @@ def _sample(values: VectorData) -> np.ndarray:
     return out
 
 
-def settle(write: WriteView, entry: CollectionEntry, *, trained: bool = False) -> None:
+def settle(
+    write: WriteView,
+    entry: CollectionEntry,
+    *,
+    trained: bool = False,
+    absorbed: Mapping[int, tuple[int, int]] | None = None,
+) -> None:
     """After segments or lists came or went: the right reference for each column (DR1).
 
-    trained  every segment has lists of its own now: what was measured begins anew
+    trained   every segment has lists of its own now: what was measured begins anew
+    absorbed  by column, a segment whose centroids another has now: what these measured stays
     """
     has_lists = any(len(record.extents) > 1 for record in entry.records.values())
     if not entry.drift and not has_lists:
@@ -194,10 +201,15 @@ def settle(write: WriteView, entry: CollectionEntry, *, trained: bool = False) -
 
     segments = open_segments(write.transaction, entry)
     columns = {entry.schema.columns[index].id for index in entry.schema.vector_columns}
+    taken = {entry.schema.columns[i].id: moved for i, moved in (absorbed or {}).items()}
     for id_ in set(entry.drift) - columns:
         _set(write, entry, id_, None)
     for id_ in sorted(columns):
         old = entry.drift.get(id_)
+        moved = taken.get(id_)
+        if old is not None and moved is not None and old.reference == moved[0]:
+            old = old._replace(reference=moved[1])
+            _set(write, entry, id_, old)
         largest = _largest(segments, id_)
         if largest is None:
             _set(write, entry, id_, None)
@@ -217,11 +229,12 @@ def _begun(
     write: WriteView, entry: CollectionEntry, segment: Segment, id_: int, old: Drift | None
 ) -> Drift:
     """State with nothing measured yet, and the alarms of before."""
+    from m2mdb.index.absorbing import trained
     from m2mdb.index.hrm2 import searched_rows
-    from m2mdb.index.routing import routing, stored_error
+    from m2mdb.index.routing import routing
 
     column = next(each for each in entry.schema.columns if each.id == id_)
-    baseline = stored_error(segment, column)
+    baseline = trained(segment, column).error
     if not baseline:
         # Lists of an older file, or rows that are all alike: some of the rows tell.
         nulls = segment.nulls(column)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from m2mdb.index import maintenance, retention, statistics
+from m2mdb.index import clustering, maintenance, retention, statistics
 from m2mdb.index.receipts import (
     DIGEST_SIZE,
     ForgetState,
@@ -90,6 +90,12 @@ class _Segments:
         for id_ in sorted(view.entry.records):
             if view.entry.records[id_].deleted:
                 maintenance.merge(write, view, [id_])
+        # an older version may have trained centroids that another segment has kept since
+        entry = view.entry.copy()
+        wanted = list(clustering.absorbed_lists(view))
+        records = clustering.list_segments(write, view, entry, wanted)
+        if records:
+            write.replace_entry(view, entry, records)
 
 
 class _Separators:

@@ -21,6 +21,7 @@ a further extent of the segment, one for each column, and come and go without th
     h.queries, h.query_scales   real queries, see `index.query_log`; absent where there are none
     h.error           f32[1]: mean squared distance of the rows from their first lists' centroids
                       when these were trained, the baseline of `index.drift`; absent in older files
+    h.trained         what these were trained for, where other rows came since: `index.absorbing`
 
 Invariants
     HL1 Every row that is not NULL stands in the lists.
@@ -108,12 +109,8 @@ def lists_parts(
     """
     scratch = scratch or Scratch()
     chosen = np.arange(len(values)) if values.present is None else np.flatnonzero(values.present)
-    if len(chosen) < LEAST_ROWS or column.dimension > MOST_DIMENSIONS:
+    if len(chosen) < LEAST_ROWS or not is_searchable(column, values, chosen):
         return []
-    if column.metric != "cosine":
-        longest = float(values.norms[chosen].max())
-        if not SMALLEST <= longest <= LARGEST:
-            return []
     rows = _rows_in(scratch, column, values.matrix, chosen)
     width = padded(column.dimension)
     router = train(rows, list_count(len(rows)), SEED, scratch.tick)
@@ -132,7 +129,16 @@ def lists_parts(
     del rotated
     table = _table(lists, rows, column.metric, (scratch, queries), measured=measured)
     lists = lists._replace(ordinals=chosen[lists.ordinals].astype(np.int32))
-    return _parts(column, lists, table, error) + query_parts(column, queries)
+    return parts_of(column, lists, table, error) + query_parts(column, queries)
+
+
+def is_searchable(column: Column, values: VectorData, chosen: np.ndarray) -> bool:
+    """Whether some values of a column, one at least, can be searched by lists."""
+    if column.dimension > MOST_DIMENSIONS:
+        return False
+    if column.metric == "cosine":
+        return True
+    return SMALLEST <= float(values.norms[chosen].max()) <= LARGEST
 
 
 def recalibrated_parts(
@@ -154,7 +160,7 @@ def recalibrated_parts(
     error = None
     if segment.has(name, column.id):
         error = float(segment.array(name, column.id)[0])
-    return _parts(column, found.lists, table, error) + query_parts(column, queries)
+    return parts_of(column, found.lists, table, error) + query_parts(column, queries)
 
 
 def _rows_in(
@@ -234,9 +240,10 @@ _POINTS = (patience.SHARES, patience.KS, patience.RECALLS)
 _EFFORT_HEAD = np.array([*map(len, _POINTS), HARD, *itertools.chain(*_POINTS)], np.float32)
 
 
-def _parts(
+def parts_of(
     column: Column, lists: Lists, table: patience.Table, error: float | None
 ) -> list[NamedPart]:
+    """Lists and their table as parts; `error` is the quantisation error, if it is known."""
     points = (patience.KS, patience.RECALLS)
     head = np.array(
         [VERSION, SEED, lists.width, len(lists.center_scales), len(lists.positions),

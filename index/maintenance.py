@@ -6,7 +6,7 @@ amortised over a logarithmic number of rewrites.
 
     tier of a segment = how often TIER_FACTOR divides its rows / SEGMENT_ROWS
     a tier with TIER_FACTOR segments becomes one segment of the next tier
-    a segment with lists, one row in WORN dead, becomes one with those that came after it
+    segments with lists become one when `index.merge_policy` says so, and keep centroids
 
 Invariants
     M1  A merge starts with an empty delta: no entry of the log names a segment that goes away.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import clustering, drift
+from m2mdb.index import absorbing, clustering, drift, merge_policy
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.collection import (
     CHUNK_ROWS,
@@ -48,6 +48,7 @@ from m2mdb.index.values import StoredColumn, VectorData
 from m2mdb.pager.btree import BTree
 
 if TYPE_CHECKING:
+    from m2mdb.index.absorbing import Base
     from m2mdb.index.text.analysis import Tokenizer
     from m2mdb.index.text.segment import TextSegment
     from m2mdb.index.view import WriteView
@@ -55,8 +56,9 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 1 << 30  # a bulk load is cut into segments of about this size
 MERGE_BYTES = 64 << 20  # S22: the most that one commit rewrites
 TIER_FACTOR = 8
-WORN = 4  # a segment with lists is written anew when one row in so many is dead
 TIER_BASE = 512  # rows of the smallest segments
+
+NO_BASES: Mapping[int, Base] = {}
 
 TextParts = Callable[[Column], list[NamedPart]]
 
@@ -100,7 +102,8 @@ def write_segment(
     texts: TextParts | None = None,
     replaces: Sequence[int] = (),
     kept: bool = False,
-    lists: Collection[int] = (),
+    lists: Collection[int] | None = (),
+    bases: Mapping[int, Base] = NO_BASES,
 ) -> SegmentRecord:
     """Write rows, sorted by rowid, as a new segment of `entry`, which is the caller's to change.
 
@@ -108,7 +111,9 @@ def write_segment(
     texts    gives the inverted lists of a column where they need not be built from its values
     replaces segments that are merged into this one, for its description
     kept     whether all rows have ended, for its description
-    lists    columns that get lists beside those with an index that says so (`index.clustering`)
+    lists    columns that get lists beside those with an index that says so (`index.clustering`);
+             None where no column does, as a merge is to follow
+    bases    whose lists a column takes, by its index
     """
     rowids, stored = rows
     parts: list[NamedPart] = [("rowids", 0, rowids)]
@@ -135,11 +140,11 @@ def write_segment(
         commit=commit,
     )
     record.extents = (descriptor,)
-    if not kept:
+    if not kept and lists is not None:
         for index in sorted({*lists, *clustering.declared_columns(entry.schema)}):
             values = stored[index]
             assert isinstance(values, VectorData)
-            clustering.add_lists(write, entry, record, index, values)
+            clustering.add_lists(write, entry, record, index, values, bases.get(index))
     entry.next_segment += 1
     entry.records[record.id] = record
     entry.opened = None
@@ -152,20 +157,27 @@ def add_segments(
     rowids: np.ndarray,
     stored: Sequence[StoredColumn],
     next_rowid: int,
-) -> None:
-    """A batch of new rows, sorted by rowid, as segments of at most about SEGMENT_BYTES."""
+) -> bool:
+    """A batch of new rows, sorted by rowid, as segments of at most about SEGMENT_BYTES.
+
+    Returns whether lists were left to a merge that is to follow, `after_write`.
+    """
     entry = view.entry.copy()
     entry.next_rowid = next_rowid
     row_bytes = 16 + sum(_row_bytes(column) for column in entry.schema.columns)
     step = max(TIER_BASE, SEGMENT_BYTES // row_bytes)
     written = []
+    unlisted = _merges_soon(write, view, len(rowids))
     for start in range(0, len(rowids), step):
         some = slice(start, start + step)
         chosen = [_slice(values, some) for values in stored] if step < len(rowids) else stored
-        written.append(write_segment(write, entry, (rowids[some], chosen)))
+        written.append(
+            write_segment(write, entry, (rowids[some], chosen), lists=None if unlisted else ())
+        )
         drift.observe(write, entry, chosen)
     drift.settle(write, entry)
     write.replace_entry(view, entry, written)
+    return unlisted
 
 
 def _row_bytes(column: Column) -> int:
@@ -183,8 +195,11 @@ def _slice(values: StoredColumn, some: slice) -> StoredColumn:
 # ------------------------------------------------------------------------- the delta
 
 
-def after_write(write: WriteView, view: CollectionView) -> None:
-    """Flush and merge where the last write made it due."""
+def after_write(write: WriteView, view: CollectionView, *, unlisted: bool = False) -> None:
+    """Flush and merge where the last write made it due.
+
+    unlisted  whether `add_segments` has left segments without lists
+    """
     mirror = view.mirror
     if (
         len(mirror) >= FLUSH_ROWS
@@ -193,15 +208,13 @@ def after_write(write: WriteView, view: CollectionView) -> None:
     ):
         flush(write, view)
     left = MERGE_BYTES
+    if merge_policy.applies(view.entry):
+        left -= _absorb(write, view, unlisted)
     while len(view.entry.records) >= TIER_FACTOR and left > 0:
         taken = merge_step(write, view, left)
         if not taken:
             break
         left -= taken
-    ids = worn(view, write.transaction.page_size, left)
-    if ids:
-        flush(write, view)  # M1
-        merge(write, view, [id_ for id_ in ids if id_ in view.entry.records])
     if view.entry.drift and drift.due_retraining(view.entry, write.transaction.page_size, left):
         flush(write, view)  # M1
         ids = drift.due_retraining(view.entry, write.transaction.page_size, MERGE_BYTES)
@@ -209,7 +222,36 @@ def after_write(write: WriteView, view: CollectionView) -> None:
             merge(write, view, ids)
 
 
-def flush(write: WriteView, view: CollectionView) -> None:
+def _merges_soon(write: WriteView, view: CollectionView, coming: int) -> bool:
+    """Whether so many rows, as a segment, are probably to be merged with others at once."""
+    if not view.entry.records or not merge_policy.applies(view.entry):
+        return False
+    return bool(merge_policy.due(view, write.transaction.page_size, MERGE_BYTES, coming))
+
+
+def _absorb(write: WriteView, view: CollectionView, unlisted: bool) -> int:
+    """Merge what `merge_policy` says, lists and all; returns the bytes that were merged."""
+    page_size = write.transaction.page_size
+    ids = merge_policy.due(view, page_size, MERGE_BYTES)
+    size = 0
+    if ids is not None:
+        fresh = view.entry.next_segment
+        flush(write, view, lists=None if ids else ())  # M1
+        ids = [id_ for id_ in view.entry.records if ids and (id_ in ids or id_ >= fresh)]
+        size = sum(bytes_of(view.entry.records[id_], page_size) for id_ in ids)
+        if ids:
+            merge(write, view, ids, anew=False)
+    if unlisted:
+        entry = view.entry.copy()
+        declared = clustering.declared_columns(view.schema)
+        wanted = [each for each in clustering.without_lists(view) if each[1] in declared]
+        records = clustering.list_segments(write, view, entry, wanted)
+        if records:
+            write.replace_entry(view, entry, records)
+    return size
+
+
+def flush(write: WriteView, view: CollectionView, *, lists: Collection[int] | None = ()) -> None:
     """Move the delta's live rows into a segment and its deletions into their tree; empty it."""
     mirror = view.mirror
     if mirror.end == mirror.base:
@@ -228,7 +270,8 @@ def flush(write: WriteView, view: CollectionView) -> None:
     if len(chosen):
         stored = delta_columns(mirror, chosen)
         commits = np.array(mirror.commits, np.uint64)[chosen]
-        written.append(write_segment(write, entry, (rowids[chosen], stored), commits=commits))
+        rows = rowids[chosen], stored
+        written.append(write_segment(write, entry, rows, commits=commits, lists=lists))
         drift.observe(write, entry, stored)
     changed: set[int] = set()
     for segment, kills in mirror.kills.items():
@@ -387,29 +430,6 @@ def bytes_of(record: SegmentRecord, page_size: int) -> int:
     return sum(extent.page_count for extent in record.extents) * page_size
 
 
-def worn(view: CollectionView, page_size: int, most: int) -> list[int]:
-    """The oldest segment with lists of which one row in WORN is dead, and what came after it.
-
-    A search of its lists has to be more patient by the rows that it must pass over. As it is
-    trained anew, those after it are taken in too, as far as all have `most` bytes together.
-    """
-    for segment in view.segments:
-        record = view.entry.records[segment.id]
-        if record.deleted * WORN < record.rows or len(record.extents) < 2:
-            continue
-        size = bytes_of(record, page_size)
-        if size > most or not clustering.columns_with_lists(view.schema, [segment]):
-            continue
-        ids = [segment.id]
-        for id_ in sorted(view.entry.records):
-            own = bytes_of(view.entry.records[id_], page_size)
-            if id_ > segment.id and size + own <= most:
-                ids.append(id_)
-                size += own
-        return ids
-    return []
-
-
 def merge_step(write: WriteView, view: CollectionView, most: int) -> int:
     """Merge the segments that are due, if any are; returns how many bytes they had."""
     ids, size = due_merge(view.entry, write.transaction.page_size, most)
@@ -422,11 +442,17 @@ def merge_step(write: WriteView, view: CollectionView, most: int) -> int:
 
 
 def merge(
-    write: WriteView, view: CollectionView, ids: Sequence[int], lists: Collection[int] = ()
+    write: WriteView,
+    view: CollectionView,
+    ids: Sequence[int],
+    lists: Collection[int] = (),
+    *,
+    anew: bool = True,
 ) -> None:
     """Replace segments by one that holds their live rows.
 
     lists  columns that get lists whether one of the segments had them or not
+    anew   whether lists are trained by the rows that are left, or absorb them where they can
     """
     chosen = [segment for segment in view.segments if segment.id in set(ids)]
     masks = [view.dead(segment.id) for segment in chosen]
@@ -437,7 +463,7 @@ def merge(
     rowids = np.concatenate([s.rowids[k] for s, k in zip(chosen, keep, strict=True)])
     order = np.argsort(rowids, kind="stable")
     entry = view.entry.copy()
-    written = []
+    written, absorbed = [], {}
     if len(order):
         maps = ordinal_maps(chosen, keep, order)
 
@@ -449,6 +475,7 @@ def merge(
             merged_column(column, chosen, keep, order, scratch) for column in view.schema.columns
         ]
         commits = np.concatenate([s.commits()[k] for s, k in zip(chosen, keep, strict=True)])
+        bases = {} if anew else absorbing.bases_for(view.schema, chosen, maps, stored, MERGE_BYTES)
         written.append(
             write_segment(
                 write,
@@ -458,8 +485,10 @@ def merge(
                 texts=texts,
                 replaces=ids,
                 lists={*lists, *clustering.columns_with_lists(view.schema, chosen)},
+                bases=bases,
             )
         )
+        absorbed = {index: (base.segment.id, written[0].id) for index, base in bases.items()}
     keeps = _keeps_past(write, entry)
     if keeps:
         from m2mdb.index import retention
@@ -469,7 +498,7 @@ def merge(
         drop_segment(write, entry, id_)
     if keeps:
         retention.tidy(write, entry)
-    drift.settle(write, entry)
+    drift.settle(write, entry, absorbed=absorbed)
     write.replace_entry(view, entry, written)
 
 

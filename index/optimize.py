@@ -2,7 +2,8 @@
 
     delta --flush--> segment
     segments of SEGMENT_BYTES together --merge, one commit a step--> one segment
-    segments without lists --train, code, one commit a step--> lists (`index.clustering`)
+    segments without lists, or whose lists absorbed rows --train, code, one commit a step--> lists
+                (`index.clustering`)
     lists --measure by the connection's queries, one commit a step--> lists (`index.query_log`)
 
 A step is a transaction of its own, so that a long OPTIMIZE never holds the writer lock for longer
@@ -118,9 +119,9 @@ def _merge_group(database: Database, name: str, ids: list[int]) -> None:
 
 
 def _without_lists(database: Database, name: str) -> list[int]:
-    """The segments that may have lists of a column and do not."""
+    """The segments that may have lists of a column and do not, or have absorbed rows since."""
     with database.reading() as read:
-        found = clustering.without_lists(read.collection(name))
+        found = clustering.without_lists(read.collection(name), absorbed=True)
         return sorted({segment.id for segment, _ in found})
 
 
@@ -128,7 +129,9 @@ def _add_lists(database: Database, name: str, id_: int) -> None:
     """One step: lists for a segment, if it is still there."""
     with maintaining(database) as write:
         view = write.collection(name)
-        wanted = [found for found in clustering.without_lists(view) if found[0].id == id_]
+        wanted = [
+            found for found in clustering.without_lists(view, absorbed=True) if found[0].id == id_
+        ]
         if wanted:
             entry = view.entry.copy()
             records = clustering.list_segments(write, view, entry, wanted)

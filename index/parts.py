@@ -68,6 +68,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "h.queries": ("|u1",),
     "h.query_scales": ("<f4",),
     "h.error": ("<f4",),
+    "h.trained": ("<f8",),
 }
 
 

@@ -80,7 +80,7 @@ class CollectionWriter:
         rules.check_rows(self.view, stored, rowids, self._write.database.check_interrupted)
         conflicts = find_conflicts(self.view, stored, given, on_conflict)
         if conflicts.replaced:
-            self.delete(sorted(conflicts.replaced))
+            self._end(sorted(conflicts.replaced))
         if conflicts.dropped:
             keep = np.array([i for i in range(count) if i not in conflicts.dropped], np.int64)
             self._store_rows(rowids[keep], take_rows(stored, keep), next_rowid)
@@ -178,11 +178,12 @@ class CollectionWriter:
         """Write new rows, their places and index entries."""
         if not len(rowids):
             return
+        unlisted = False
         if len(rowids) >= SEGMENT_ROWS:
             order = np.argsort(rowids, kind="stable")
             if not np.array_equal(order, np.arange(len(rowids))):
                 rowids, stored = rowids[order], take_rows(stored, order)
-            maintenance.add_segments(self._write, self.view, rowids, stored, next_rowid)
+            unlisted = maintenance.add_segments(self._write, self.view, rowids, stored, next_rowid)
         else:
             self._append(rowids, stored, [NOWHERE] * len(rowids), next_rowid)
         for info in self.view.schema.indexes:
@@ -190,7 +191,7 @@ class CollectionWriter:
                 values = secondary.indexed_values(self.view.schema, info, stored)
                 pairs = zip(values, rowids.tolist(), strict=True)
                 secondary.add_entries(self._write.transaction, info, pairs)
-        maintenance.after_write(self._write, self.view)
+        maintenance.after_write(self._write, self.view, unlisted=unlisted)
 
     def _append(
         self,
@@ -224,6 +225,13 @@ class CollectionWriter:
 
     def delete(self, rowids: Sequence[int]) -> int:
         """End rows; rowids that name no row are passed over. Returns how many ended."""
+        count = self._end(rowids)
+        if count:
+            maintenance.after_write(self._write, self.view)
+        return count
+
+    def _end(self, rowids: Sequence[int]) -> int:
+        """As `delete`; maintenance is left to the caller, whose statement goes on."""
         wanted = dict.fromkeys(rowids)
         places = self._places(wanted)
         found = [(rowid, place) for rowid, place in zip(wanted, places, strict=True) if place]
@@ -235,7 +243,6 @@ class CollectionWriter:
             logged = [(rowid, place) for rowid, place in found if place[0] == 0]
             maintenance.end_in_bulk(self._write, self.view, found)
         self._append_removals(logged)
-        maintenance.after_write(self._write, self.view)
         return len(found)
 
     def _places(self, rowids: Iterable[int]) -> list[Place | None]:
@@ -372,10 +379,10 @@ class CollectionWriter:
         self._append_removals([pair for pair in found if pair[1][0] == 0])
         maintenance.end_in_bulk(self._write, self.view, found)
         order = np.argsort(array, kind="stable")
-        maintenance.add_segments(
+        unlisted = maintenance.add_segments(
             self._write, self.view, array[order], take_rows(stored, order), self.next_rowid()
         )
-        maintenance.after_write(self._write, self.view)
+        maintenance.after_write(self._write, self.view, unlisted=unlisted)
 
 
 def take_rows(stored: Sequence[StoredColumn], rows: np.ndarray) -> list[StoredColumn]:

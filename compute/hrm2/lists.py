@@ -202,17 +202,17 @@ def coded(
         residual = rows[member]
         residual -= center
         nibbles = np.zeros((last - first, 2, 16, width // 4), np.uint8)
-        nibbles[block - first, lane // 16, lane % 16] = _nibbles(residual > 0)
+        nibbles[block - first, lane // 16, lane % 16] = nibbles_of(residual > 0)
         both = nibbles[:, 0] | nibbles[:, 1] << 4
         codes[first:last] = both.transpose(0, 2, 1)
         slot = _SLOT_OF[lane]
-        for index, values in enumerate(_factors(residual, center, metric)):
+        for index, values in enumerate(factors_of(residual, center, metric)):
             factors[block, index, slot] = values
         positions[block, slot] = position[member]
     return codes, factors, positions
 
 
-def _nibbles(signs: NDArray[np.bool_]) -> Bytes:
+def nibbles_of(signs: NDArray[np.bool_]) -> Bytes:
     """Each four bits as a number, the first the lowest."""
     packed = np.packbits(signs, axis=1, bitorder="little")
     out = np.empty((len(signs), packed.shape[1], 2), np.uint8)
@@ -221,8 +221,8 @@ def _nibbles(signs: NDArray[np.bool_]) -> Bytes:
     return out.reshape(len(signs), -1)
 
 
-def _factors(residual: Floats, center: Floats, metric: str) -> tuple[Floats, Floats, Floats]:
-    """h, f and e of codes."""
+def factors_of(residual: Floats, center: Floats, metric: str) -> tuple[Floats, Floats, Floats]:
+    """h, f and e of codes of residuals and centroids, float32[n, width]."""
     width = residual.shape[1]
     root = np.float32(1 / np.sqrt(width))
     signs = np.where(residual > 0, root, -root)

@@ -120,6 +120,15 @@ def _router(supers: Floats, parts: list[Floats]) -> Router:
     return Router(supers, np.concatenate(parts), owned, near)
 
 
+def grouped(centers: Floats, seed: int = 0) -> tuple[Router, Ints]:
+    """Centroids that are there, as a router; and which of them each of the router's is."""
+    rng = np.random.default_rng(seed)
+    supers, labels = k_means(centers, max(1, round(len(centers) ** 0.5)), SUPER_ROUNDS, rng)
+    members = [np.flatnonzero(labels == i) for i in range(len(supers))]
+    router = _router(supers, [centers[chosen] for chosen in members])
+    return router, np.concatenate(members).astype(np.int32)
+
+
 def _squares(rows: Floats) -> Floats:
     out: Floats = np.einsum("ij,ij->i", rows, rows)
     return out

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import m2mdb
-from m2mdb.index import drift
+from m2mdb.index import absorbing, drift
 from m2mdb.index.drift import ALARM, ETA, Drift, averaged
 from m2mdb.index.routing import routing
 from m2mdb.pager.errors import CorruptDatabaseError, ProgrammingError
@@ -112,12 +112,14 @@ def test_rows_like_those_there_raise_no_alarm(con: m2mdb.Connection) -> None:
     assert after["recent"] != after["baseline"]
     assert 0.8 < after["ratio"] < ALARM
     assert after["alarm_commit"] is None
-    assert after["part"] == before["part"]
+    assert after["baseline"] == before["baseline"]
+    assert after["part"] == "segment 3"  # has absorbed them, around the same centroids
 
 
 def test_rows_from_elsewhere_raise_an_alarm_that_optimize_ends(
-    con: m2mdb.Connection, tmp_path: Path
+    con: m2mdb.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(absorbing, "GROWN", 4.0)  # nothing but OPTIMIZE trains anew
     add(con, ROWS, other_rows(600))
     raised = figures(con)
     assert raised["alarm"]
@@ -190,7 +192,10 @@ def test_state_goes_with_the_lists(con: m2mdb.Connection) -> None:
     assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_another_largest_segment_becomes_the_reference(con: m2mdb.Connection) -> None:
+def test_another_largest_segment_becomes_the_reference(
+    con: m2mdb.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2mdb.index.merge_policy.ABSORB_BYTES", 100_000)
     add(con, ROWS, other_rows(ROWS + 500))
     after = figures(con)
     assert after["part"] == "segment 2"
@@ -207,7 +212,10 @@ def test_nulls_are_not_measured(con: m2mdb.Connection) -> None:
     assert figures(con)["rows"] == 100
 
 
-def test_rows_that_are_all_alike_have_a_ratio(tmp_path: Path, small: None) -> None:
+def test_rows_that_are_all_alike_have_a_ratio(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(absorbing, "GROWN", 4.0)
     con = filled(tmp_path / "m.m2m", np.ones((600, 24), np.float32), "METRIC l2")
     assert figures(con)["ratio"] == pytest.approx(1, abs=0.2) or figures(con)["baseline"] < 1e-6
     add(con, 5000, other_rows(600))
@@ -245,6 +253,7 @@ def test_what_is_too_large_to_retrain_waits_for_optimize(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("m2mdb.index.maintenance.MERGE_BYTES", 100_000)
+    monkeypatch.setattr("m2mdb.index.merge_policy.ABSORB_BYTES", 100_000)
     con = filled(tmp_path / "m.m2m", THERE, "METRIC l2", index=False)
     con.execute("CREATE INDEX by_v ON notes USING hrm2 (v) WITH (retrain = 'auto')")
     add(con, ROWS, other_rows(600))
@@ -321,9 +330,9 @@ def test_a_file_without_baselines_gets_them_by_measuring(
     """Lists of an older file have no part that says the error, and no state."""
     from m2mdb.index import hrm2
 
-    parts = hrm2._parts
+    parts = hrm2.parts_of
     with monkeypatch.context() as patch:
-        patch.setattr(hrm2, "_parts", lambda *a: [p for p in parts(*a) if p[0] != "h.error"])
+        patch.setattr(hrm2, "parts_of", lambda *a: [p for p in parts(*a) if p[0] != "h.error"])
         patch.setattr(drift, "settle", lambda *a, **k: None)
         filled(tmp_path / "m.m2m", THERE, "METRIC l2").close()
     shutil.copy(tmp_path / "m.m2m", tmp_path / "old.m2m")

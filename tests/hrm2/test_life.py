@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import m2mdb
-from m2mdb.index import hrm2
+from m2mdb.index import hrm2, merge_policy
 from m2mdb.pager.errors import ProgrammingError
 from m2mdb.recovering import recover
 from tests.hrm2.conftest import (
@@ -166,13 +166,14 @@ def test_a_flush_of_an_indexed_collection_makes_lists(
     con.close()
 
 
-def test_a_worn_segment_is_written_anew_with_what_came_after_it(con: m2mdb.Connection) -> None:
+def test_a_segment_absorbs_what_came_and_loses_what_went(con: m2mdb.Connection) -> None:
+    segments = "SELECT rows, live FROM m2m_segments WHERE part LIKE 'segment%'"
     numbers = np.arange(ROWS, ROWS + 600)
     con.collection("notes").add({"id": numbers, "n": numbers, "v": ROWS_AT[:600]})
-    con.execute("DELETE FROM notes WHERE n < 100")
-    assert len(lists_of(con)) == 2
+    assert con.execute(segments).fetchall() == [(ROWS + 600, ROWS + 600)]
+    con.execute("DELETE FROM notes WHERE n < 100")  # few rows: they wait
+    assert con.execute(segments).fetchall() == [(ROWS + 600, ROWS + 500)]
     con.execute("DELETE FROM notes WHERE n < 620")
-    segments = "SELECT rows, live FROM m2m_segments WHERE part LIKE 'segment%'"
     left = ROWS - 620 + 600
     assert con.execute(segments).fetchall() == [(left, left)]
     assert len(lists_of(con)) == 1
@@ -180,10 +181,10 @@ def test_a_worn_segment_is_written_anew_with_what_came_after_it(con: m2mdb.Conne
     assert_sound(con)
 
 
-def test_a_worn_segment_that_is_too_large_waits(
+def test_a_segment_that_is_too_large_to_be_copied_waits(
     con: m2mdb.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2mdb.index.maintenance.MERGE_BYTES", 100_000)
+    monkeypatch.setattr(merge_policy, "ABSORB_BYTES", 100_000)
     con.execute("DELETE FROM notes WHERE n < ?", (ROWS // 2,))
     segments = "SELECT rows, live FROM m2m_segments WHERE part LIKE 'segment%'"
     assert con.execute(segments).fetchall() == [(ROWS, ROWS // 2)]

@@ -1,0 +1,121 @@
+"""Merge policy of collections with lists: which segments a write makes one, and when.
+
+Each part beside the largest costs a search a start of its own, and dead rows stand in the lists
+until they are left out. So segments are merged as often as writing pays for it: every row that was
+added, or ended, since a segment was written pays for copying COPYING microseconds' worth of rows.
+
+    segments by size:   s0 >= s1 >= s2 ...   and the delta
+    merged:             si and all smaller ones, with the first i where
+                        (rows of those after si + dead rows + delta) * amplification >= all rows
+
+That leaves a logarithm, to the base of the amplification, of segments: up to some tens of
+thousands of rows one, and one or two more up to millions. Lists are absorbed (`index.absorbing`);
+without them a merge is one of `index.maintenance`'s size tiers.
+
+Invariants
+    MP1 A commit copies ABSORB_BYTES at most, and trains MERGE_BYTES at most.
+    MP2 Fewer than LEAST_CHANGED changed rows merge nothing: the delta holds them well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from m2mdb.index import absorbing, clustering
+from m2mdb.index.schema import VECTOR_DTYPES
+
+if TYPE_CHECKING:
+    from m2mdb.index.catalog import CollectionEntry
+    from m2mdb.index.collection import CollectionView
+    from m2mdb.index.schema import CollectionSchema
+
+ABSORB_BYTES = 256 << 20
+LEAST_CHANGED = 512
+FLUSHED = 1024  # rows of the delta that lists search faster
+COPYING = 50.0  # microseconds that a changed row pays for
+COPIED_ROW, COPIED_BYTE, COPIED_VALUE, COPIED_TEXT = 1.0, 1e-3, 0.5, 8.0  # what copying takes
+MOST_AMPLIFICATION = 32
+LEAST_AMPLIFICATION = 3
+
+
+class _Part(NamedTuple):
+    id: int
+    live: int
+    dead: int
+    size: int
+
+
+def applies(entry: CollectionEntry) -> bool:
+    """Whether a collection has lists, or is to have them."""
+    return any(len(record.extents) > 1 for record in entry.records.values()) or bool(
+        clustering.declared_columns(entry.schema)
+    )
+
+
+def amplification(schema: CollectionSchema) -> int:
+    """How many rows may be copied for one that changed."""
+    cost = COPIED_ROW
+    for column in schema.columns:
+        if column.is_vector:
+            size = np.dtype(VECTOR_DTYPES[column.dtype]).itemsize
+            cost += COPIED_BYTE * size * column.dimension
+        else:
+            cost += COPIED_TEXT if column.fulltext is not None else COPIED_VALUE
+    return int(min(MOST_AMPLIFICATION, max(LEAST_AMPLIFICATION, COPYING / cost)))
+
+
+def pending_rows(view: CollectionView) -> int:
+    """Rows that the delta adds or ends."""
+    return len(view.mirror) + sum(map(len, view.mirror.kills.values()))
+
+
+def due(view: CollectionView, page_size: int, most: int, coming: int = 0) -> list[int] | None:
+    """The segments that are to be one with the delta; none of them: a flush alone; None: nothing.
+
+    most    bytes of segments that may be trained anew (MP1)
+    coming  rows that are about to be a segment by themselves
+    """
+    entry, delta = view.entry, pending_rows(view) + coming
+    parts = sorted(
+        (
+            _Part(id_, record.rows - record.deleted, record.deleted,
+                  sum(extent.page_count for extent in record.extents) * page_size)
+            for id_, record in entry.records.items()
+        ),
+        key=lambda part: (-part.live, part.id),
+    )  # fmt: skip
+    if (
+        delta + sum(part.dead + part.live for part in parts) - (parts[0].live if parts else 0)
+        < LEAST_CHANGED
+    ):
+        return None
+    factor = amplification(entry.schema)
+    rows = changed = delta
+    size, chosen, found = 0, [], None
+    for part in reversed(parts):
+        rows, changed, size = rows + part.live, changed + part.dead, size + part.size
+        chosen.append(part)
+        is_due = changed >= LEAST_CHANGED and rows <= changed * factor and size <= ABSORB_BYTES
+        if is_due and (size <= most or _absorbs(view, chosen, rows)):
+            found = [each.id for each in chosen]
+        changed += part.live
+    if found is None and delta >= FLUSHED:
+        return []
+    return found
+
+
+def _absorbs(view: CollectionView, chosen: list[_Part], rows: int) -> bool:
+    """Whether the largest of the chosen segments, the last one, can take the rows of all."""
+    largest = chosen[-1]
+    segment = next(each for each in view.segments if each.id == largest.id)
+    columns = clustering.columns_with_lists(view.schema, [segment])
+    wanted = clustering.columns_with_lists(view.schema, view.segments)
+    if columns != wanted | clustering.declared_columns(view.schema) or largest.live * 2 < rows:
+        return False
+    for index in columns:
+        trained = absorbing.trained(segment, view.schema.columns[index]).rows
+        if not trained <= rows * absorbing.MOST_GROWN <= trained * absorbing.MOST_GROWN**2:
+            return False
+    return True
