@@ -170,6 +170,20 @@ def batches(found: CollectionView, rows: int, check: Callable[[], None]) -> Iter
         yield Selection(view, picked)
 
 
+def _without_made(schema: CollectionSchema, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a file without generated vectors whose texts stand beside them.
+
+    A row's vector is its text's, whatever the file says (GE2); a vector whose text is not in the
+    file is left, and refused.
+    """
+    given = {schema.column(name): values for name, values in columns.items()}
+    for index in schema.generated_columns:
+        generated = schema.columns[index].generated
+        if generated is not None and schema.column(generated["from"]) in given:
+            given.pop(index, None)
+    return {schema.columns[index].name: values for index, values in given.items()}
+
+
 def copy_from(
     database: Database,
     collection: str,
@@ -191,8 +205,9 @@ def copy_from(
                 database.check_interrupted()
                 for name in columns:
                     schema.column(name)
+                given = dict(columns) if database.give_generated else _without_made(schema, columns)
                 try:
-                    rowids = write.insert(schema.name, dict(columns), count, mode)
+                    rowids = write.insert(schema.name, given, count, mode)
                 except Error as error:
                     where = f"{path}, rows {read + 1} to {read + count}"
                     raise type(error)(f"{where}: {error}") from error

@@ -369,8 +369,12 @@ class Expressions:
         if name == "pi":
             return "pi()"
         if name in ("pow", "power", "mod", "atan2") or (name == "log" and choose.random() < 0.5):
-            return f"{name}({operand}, CAST({self.number(0)} AS REAL))"
-        return f"{name}({operand})"
+            call = f"{name}({operand}, CAST({self.number(0)} AS REAL))"
+        else:
+            call = f"{name}({operand})"
+        # SQLite scales the natural logarithm by a constant, so that log2(2.0 * 4) and the like
+        # miss a whole number by the last digit, which pow() of what was stored turns to NULL.
+        return f"round({call}, 9)" if name in ("log", "log2", "log10") else call
 
     def formatted(self, depth: int) -> str:
         """printf and format."""

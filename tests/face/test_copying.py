@@ -403,3 +403,60 @@ def test_jsonl_with_a_constant_of_python_is_refused(tmp_path: Path, value: str) 
 
     assert con.execute("SELECT count(*) FROM t").fetchone() == (0,)
     con.close()
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
+def test_generated_vectors_are_written_and_made_again(tmp_path: Path, name: str) -> None:
+    """They were written, and the file was then refused."""
+    con = m2mdb.connect(":memory:", compute="numpy", autocommit=True)
+    con.execute("CREATE TABLE t (s TEXT, e VECTOR(8) FROM s ENCODER 'hashing', n INTEGER)")
+    con.execute("INSERT INTO t (s, n) VALUES ('one text', 1), (NULL, 2), ('another', 3)")
+    before = rows(con)
+    path = tmp_path / name
+
+    con.execute("COPY t TO ?", (str(path),))
+    con.execute("DELETE FROM t")
+    con.execute("COPY t FROM ?", (str(path),))
+
+    assert rows(con) == before
+    assert before[0][1] is not None
+    con.close()
+
+
+def test_a_file_of_generated_vectors_alone_is_refused(tmp_path: Path) -> None:
+    con = m2mdb.connect(":memory:", compute="numpy", autocommit=True)
+    con.execute("CREATE TABLE t (s TEXT, e VECTOR(2) FROM s ENCODER 'hashing')")
+    (tmp_path / "a.jsonl").write_text('{"e": [1, 0]}\n')
+    np.save(tmp_path / "a.npy", np.ones((2, 2), np.float32))
+
+    for name in ("a.jsonl", "a.npy"):
+        with pytest.raises(m2mdb.ProgrammingError, match="is generated from s"):
+            con.execute("COPY t FROM ?", (str(tmp_path / name),))
+
+    assert rows(con) == []
+    con.close()
+
+
+def test_the_hidden_column_of_a_reembed_is_not_copied(tmp_path: Path) -> None:
+    class Stops:
+        model_id, fingerprint, dimensions = "stops", "1", 3
+
+        def encode(self, texts: list[str]) -> np.ndarray[Any, Any]:
+            if "last" in texts:
+                raise RuntimeError("no more")
+            return np.ones((len(texts), 3), np.float32)
+
+    con = m2mdb.connect(":memory:", encoders={"stops": Stops()}, compute="numpy", autocommit=True)
+    con.execute("CREATE TABLE t (s TEXT, e VECTOR(2) FROM s ENCODER 'hashing')")
+    con.execute("INSERT INTO t (s) VALUES ('first'), ('last')")
+    with pytest.raises(m2mdb.Error):
+        con.execute("REEMBED t USING 'stops'")
+    assert len(con.collection("t").schema.columns) == 3
+
+    for name in ("a.csv", "a.parquet", "a.npy"):
+        con.execute("COPY t TO ?", (str(tmp_path / name),))
+
+    assert (tmp_path / "a.csv").read_text().splitlines()[0] == "s,e"
+    assert pq.read_table(tmp_path / "a.parquet").column_names == ["s", "e"]
+    assert np.load(tmp_path / "a.npy").shape == (2, 2)
+    con.close()
