@@ -281,10 +281,14 @@ class Collection:
 
         Score "splat" is not built yet and raises NotSupportedError.
         """
-        alone = match is None and where is None and fusion is None and as_of is None
-        alone = alone and query is None and diversity is None and decay is None
-        if alone and near is not None and score == "similarity" and not signals:
-            hits = self._near(near, (k, offset, recall, probes, exact, min_score, returning))
+        alone = where is None and as_of is None and query is None and not signals
+        alone = alone and diversity is None and decay is None and score == "similarity"
+        if alone and near is not None and (match is not None or fusion is None):
+            clauses = k, offset, recall, probes, exact, min_score, returning
+            if match is None:
+                hits = self._near(near, clauses)
+            else:
+                hits = self._hybrid(near, match, fusion, clauses)
             if hits is not None:
                 return hits
         near_column, near = column_of("near", near)
@@ -345,6 +349,31 @@ class Collection:
         if hits is not None and column is None and clauses[-1] == ():
             self._last = LastSearch(self.connection.shapes[clauses], *clauses[2:-1])
         return hits
+
+    def _hybrid(
+        self, near: Any, match: Any, fusion: str | None, clauses: tuple[Any, ...]
+    ) -> Hits | None:
+        """The hits of a search by a vector and a text; None where it is to go by steps.
+
+        clauses  k, offset, recall, probes, exact, min_score, returning
+        """
+        if fusion is not None and fusion != "rrf":
+            return None
+        near_column = match_column = None
+        if type(near) is not np.ndarray:
+            near_column, near = column_of("near", near)
+        if type(match) is not str:
+            match_column, match = column_of("match", match)
+        if near.__class__ is np.ndarray and near.ndim == 2:
+            near = only_row(near)
+        if type(clauses[-1]) is list:
+            clauses = (*clauses[:-1], tuple(clauses[-1]))
+        if (str, NoneType, *map(type, clauses)) not in PLAIN_CLAUSES:
+            return None
+        from m2mdb.searching_hybrid import hybrid_hits
+
+        columns = near_column, match_column
+        return hybrid_hits(self.connection, (self.name, *columns, *clauses), near, match)
 
     def search_batch(
         self,
