@@ -10,7 +10,6 @@ Invariants
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -21,7 +20,8 @@ from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.effort import EXACT, Effort
 from m2mdb.index.schema import CollectionSchema, Column
 from m2mdb.index.segment import SCALAR_PARTS, Segment, key_hash
-from m2mdb.index.values import EPOCH, timestamp_value
+from m2mdb.index.slices import mapped, picked
+from m2mdb.index.values import timestamp_value
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
@@ -93,6 +93,10 @@ class SegmentPart:
         """The id by which the segment knows a column."""
         return self._view.schema.columns[column_index].id
 
+    def check(self) -> None:
+        """Raise where the statement is to stop."""
+        self._view.check()
+
     @property
     def kept_masks(self) -> KeptMasks:
         """Masks of all rows, for conditions that depend on these alone."""
@@ -130,10 +134,13 @@ class SegmentPart:
             return [self.value(column_index, int(ordinal)) for ordinal in ordinals]
         if column.is_vector:
             return _vector_values(self, column_index, ordinals)
-        found = self.segment.values(column, self._view.view.database.check_interrupted)
+        check = self._view.check
+        found = self.segment.values(column, check)
+        if ordinals is not None:
+            found = picked(found, ordinals, check)
         if column.type == "TIMESTAMP":
-            found = [None if v is None else timestamp_value(v) for v in found]
-        return found if ordinals is None else [found[o] for o in ordinals.tolist()]
+            found = mapped(found, lambda v: None if v is None else timestamp_value(v), check)
+        return found
 
     def numbers(self, column_index: int) -> tuple[np.ndarray, np.ndarray | None] | None:
         """(values, bool NULL mask or None) of a numeric column; None for the other types.
@@ -367,6 +374,10 @@ class CollectionView:
         self.segments = open_segments(self.view.pages, entry)
         self.moved_to(end)
 
+    def check(self) -> None:
+        """Raise where the statement is to stop: called between slices of long work."""
+        self.view.database.check_interrupted()
+
     def count(self) -> int:
         """How many rows are live."""
         return sum(part.live_count for part in self.parts())
@@ -497,28 +508,6 @@ class CollectionView:
         for part in self.parts():
             live = part.live
             yield part.rowids if live is None else part.rowids[live]
-
-
-def stored_bound(column: Column, value: Any) -> Any:
-    """A Python value as the stored form that keys compare, for looking it up; None: no row has it.
-
-    A value that the column could not store cannot be found in it, which is no error.
-    """
-    kind = column.type
-    if kind == "TIMESTAMP" and isinstance(value, datetime.datetime):
-        moment = value if value.tzinfo is not None else value.replace(tzinfo=datetime.UTC)
-        return (moment - EPOCH) // datetime.timedelta(microseconds=1)
-    if kind in ("TEXT", "JSON"):
-        return value if isinstance(value, str) else None
-    if kind == "BLOB":
-        return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
-    if isinstance(value, float) and kind in ("INTEGER", "TIMESTAMP", "BOOLEAN"):
-        return int(value) if value.is_integer() and abs(value) < 2**63 else None
-    if isinstance(value, int) and kind == "REAL":
-        return float(value)
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return None
-    return value if isinstance(value, int | float) else None
 
 
 def open_segments(pages: Pages, entry: CollectionEntry) -> tuple[Segment, ...]:

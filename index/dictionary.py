@@ -16,6 +16,7 @@ import numpy as np
 
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.parts import check_offsets
+from m2mdb.index.slices import SLICE_NUMBERS, distinct_numbers, slices
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ class HasValues(Protocol):
 def dictionary_of(part: HasValues, column_index: int) -> Dictionary | None:
     """The codes of a TEXT column of a part; None where its values are too many."""
     if not isinstance(part, SegmentPart):
-        return _made(part.values(column_index))
+        return _made(part.values(column_index), lambda: None)
     kept: dict[int, Dictionary | None] = part.segment.dictionaries
     column_id = part.column_id(column_index)
     if column_id not in kept:
-        made = _made_of_bytes(part.segment, column_id)
+        made = _made_of_bytes(part.segment, column_id, part.check)
         if made is UNSUITED:
-            made = _made(part.values(column_index))
+            made = _made(part.values(column_index), part.check)
         assert made is None or isinstance(made, tuple)
         if part.size > KEPT_ROWS:
             return made
@@ -59,9 +60,12 @@ def dictionary_of(part: HasValues, column_index: int) -> Dictionary | None:
     return kept[column_id]
 
 
-def _made_of_bytes(segment: Segment, column_id: int) -> Dictionary | object | None:
+def _made_of_bytes(
+    segment: Segment, column_id: int, check: Callable[[], None]
+) -> Dictionary | object | None:
     """The codes of short texts from their bytes, eight at a time; UNSUITED for others.
 
+    check  called between slices of the work; it may raise
     Two texts are equal where their lengths and all their words of eight bytes are.
     """
     offsets, blob = segment.array("offsets", column_id), segment.array("blob", column_id)
@@ -78,24 +82,26 @@ def _made_of_bytes(segment: Segment, column_id: int) -> Dictionary | object | No
     words = np.ndarray(len(padded) - WORD + 1, "<u8", padded, 0, (1,))  # one from each byte on
     codes = lengths
     for at in range(0, longest, WORD):
+        check()
         left = np.clip(lengths - at, 0, WORD)
         found = words[np.where(left > 0, starts + at, 0)]
         shift = (8 * (WORD - left)).astype(np.uint64) % np.uint64(64)
         found = np.where(left > 0, (found << shift) >> shift, np.uint64(0))
-        distinct, inverse = np.unique(found, return_inverse=True)
+        distinct, inverse = distinct_numbers(found, check)
         if len(distinct) > most:
             return None
         codes = codes * len(distinct) + inverse
         if at:
-            codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
+            codes = distinct_numbers(codes, check)[1].astype(np.int64)
     nulls = segment.array("nulls", column_id) if segment.has("nulls", column_id) else None
     if nulls is not None:
         codes = np.where(nulls != 0, -1, codes)
-    known, inverse = np.unique(codes, return_inverse=True)
+    known, inverse = distinct_numbers(codes, check)
     if len(known) > most + 1:
         return None
     first = np.zeros(len(known), np.int64)
     first[inverse[::-1]] = np.arange(segment.rows - 1, -1, -1)
+    check()
     values = [
         str(blob[starts[row] : starts[row] + lengths[row]].tobytes(), "utf-8")
         for row in first.tolist()
@@ -110,14 +116,21 @@ def _most(rows: int) -> int:
     return min(MOST_VALUES, max(64, rows // FEWEST_ROWS_EACH))
 
 
-def _made(values: list[Any]) -> Dictionary | None:
-    distinct = dict.fromkeys(values)
+def _made(values: list[Any], check: Callable[[], None]) -> Dictionary | None:
+    most = _most(len(values))
+    distinct: dict[Any, None] = {}
+    for some in slices(len(values), SLICE_NUMBERS >> 2, check):
+        distinct.update(dict.fromkeys(values[some]))
+        if len(distinct) > most + 1:
+            return None
     distinct.pop(None, None)
-    if len(distinct) > _most(len(values)):
+    if len(distinct) > most:
         return None
     codes: dict[Any, int] = {value: code for code, value in enumerate(distinct)}
     codes[None] = -1
-    found = np.fromiter(map(codes.__getitem__, values), np.int32, len(values))
+    found = np.empty(len(values), np.int32)
+    for some in slices(len(values), SLICE_NUMBERS >> 2, check):
+        found[some] = list(map(codes.__getitem__, values[some]))
     return found, list(distinct)
 
 

@@ -45,6 +45,7 @@ from m2mdb.index.masks import KeptMasks
 from m2mdb.index.parts import check_directory, check_offsets, check_part, check_values
 from m2mdb.index.schema import VECTOR_DTYPES, Column
 from m2mdb.index.segment_record import SegmentRecord as SegmentRecord
+from m2mdb.index.slices import listed, unchecked
 from m2mdb.index.values import VectorData
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.pager.extent import Extent
@@ -440,7 +441,8 @@ class Segment:
         if column.type in SCALAR_PARTS:
             name, _ = SCALAR_PARTS[column.type]
             array = self.per_row(name, column.id)
-            found = (array.astype(bool) if column.type == "BOOLEAN" else array).tolist()
+            given = array.view(bool) if column.type == "BOOLEAN" else array
+            found = listed(given, check or unchecked)
             size = 8 * self.rows
         else:
             found = self._bytes_values(column, check)
@@ -449,6 +451,8 @@ class Segment:
         if nulls is not None:
             for ordinal in np.flatnonzero(nulls).tolist():
                 found[ordinal] = None
+            if check is not None:
+                check()
         if size <= VALUES_CACHED_BYTES:
             self._values[column.id] = found
         return found
@@ -461,13 +465,14 @@ class Segment:
                 f"segment {self.id}: offsets of {column.name} do not match its bytes"
             )
         check_offsets(offsets, f"segment {self.id}: offsets of {column.name}")
-        pairs = itertools.pairwise(offsets.tolist())
+        check = check or unchecked
+        check()
+        pairs = itertools.pairwise(listed(offsets, check))
         is_text = column.type != "BLOB"
         whole: Any = raw.decode() if is_text and raw.isascii() else raw
         found: list[Any] = []
         for _ in range(0, self.rows, DECODED_ROWS):
-            if check is not None:
-                check()
+            check()
             some = itertools.islice(pairs, DECODED_ROWS)
             if whole is raw and is_text:
                 found += [self._decoded(raw[start:stop], column) for start, stop in some]

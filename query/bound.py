@@ -38,6 +38,9 @@ class BoundView:
         """The one part."""
         return (self._part,)
 
+    def check(self) -> None:
+        """Called between slices of long work; rows of the program have no connection to ask."""
+
     def count(self) -> int:
         """How many rows there are."""
         return self._part.size

@@ -24,6 +24,15 @@ import numpy as np
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.parts import check_offsets
 from m2mdb.index.segment import SCALAR_PARTS
+from m2mdb.index.slices import (
+    SLICE_VALUES,
+    Check,
+    listed,
+    mapped,
+    rows_of,
+    slices,
+    unchecked,
+)
 from m2mdb.index.values import timestamp_value
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.query.affinity import Value
@@ -57,12 +66,12 @@ class Numbers:
         nulls = None if self.nulls is None else self.nulls[order]
         return Numbers(self.array[order], nulls, self.type)
 
-    def values(self) -> list[Value]:
+    def values(self, check: Check = unchecked) -> list[Value]:
         """Python values."""
         array = self.array.astype(bool) if self.type == "BOOLEAN" else self.array
-        found = array.tolist()
+        found = listed(array, check)
         if self.type == "TIMESTAMP":
-            found = [timestamp_value(value) for value in found]
+            found = mapped(found, timestamp_value, check)
         return _with_nulls(found, self.nulls)
 
 
@@ -103,18 +112,19 @@ class Texts:
         nulls = None if self.nulls is None else self.nulls[order]
         return Texts(offsets, blob, nulls, self.type)
 
-    def values(self) -> list[Value]:
+    def values(self, check: Check = unchecked) -> list[Value]:
         """Python values."""
-        raw, bounds = self.blob.tobytes(), self.offsets.tolist()
+        raw, bounds = self.blob.tobytes(), listed(self.offsets, check)
         pairs = itertools.pairwise(bounds)
-        found: list[Value]
-        if self.type == "BLOB":
-            found = [raw[start:stop] for start, stop in pairs]
-        elif raw.isascii():
-            text = raw.decode()
-            found = [text[start:stop] for start, stop in pairs]
-        else:
-            found = [raw[start:stop].decode() for start, stop in pairs]
+        found: list[Value] = []
+        is_text = self.type != "BLOB"
+        whole: Any = raw.decode() if is_text and raw.isascii() else raw
+        for _ in slices(len(self), SLICE_VALUES << 2, check):
+            some = itertools.islice(pairs, SLICE_VALUES << 2)
+            if is_text and whole is raw:
+                found += [raw[start:stop].decode() for start, stop in some]
+            else:
+                found += [whole[start:stop] for start, stop in some]
         return _with_nulls(found, self.nulls)
 
 
@@ -136,7 +146,7 @@ class Vectors:
         """Some of the vectors, in an order."""
         return Vectors(self.matrix[order], None if self.present is None else self.present[order])
 
-    def values(self) -> list[Value]:
+    def values(self, check: Check = unchecked) -> list[Value]:
         """Read-only arrays."""
         rows = list(self.matrix)
         if self.present is None:
@@ -160,7 +170,7 @@ class Values:
         """Some of the values, in an order."""
         return Values([self._list[place] for place in order.tolist()], self.type)
 
-    def values(self) -> list[Value]:
+    def values(self, check: Check = unchecked) -> list[Value]:
         """The list itself."""
         return self._list
 
@@ -229,17 +239,21 @@ class ColumnarResult(Result):
     @property
     def rows(self) -> list[tuple[Any, ...]]:
         """The rows; once they are made, the columns are gone."""
-        made = self._made
-        if made is None:
-            assert self._data is not None
-            made = list(zip(*[column.values() for column in self._data], strict=True))
-            self.rows = made
-        return made
+        return self.made()
 
     @rows.setter
     def rows(self, rows: list[tuple[Any, ...]]) -> None:
         self._made = rows
         self._data = None
+
+    def made(self, check: Check = unchecked) -> list[tuple[Any, ...]]:
+        """The rows; `check` is called between slices of the work, and may raise."""
+        made = self._made
+        if made is None:
+            assert self._data is not None
+            made = rows_of([column.values(check) for column in self._data], check)
+            self.rows = made
+        return made
 
     def __len__(self) -> int:
         return len(self.rows) if self._data is None else len(self._data[0])

@@ -16,6 +16,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from m2mdb.index.slices import SLICE_VALUES, slices
 from m2mdb.pager.errors import DataError, ProgrammingError
 from m2mdb.query import extensions
 from m2mdb.query.affinity import APPLY, NONE, NUMERIC, TEXT, TIME, Value, shown, type_name
@@ -142,17 +143,24 @@ def member(value: Value, values: list[Value]) -> bool | None:
     return None if None in values else False
 
 
-def member_set(values: list[Value], affinity: str) -> tuple[frozenset[Value], bool]:
+def member_set(
+    values: list[Value], affinity: str, check: Callable[[], None] = lambda: None
+) -> tuple[frozenset[Value], bool]:
     """The values of an IN list, converted, as a set, and whether NULL is among them.
 
+    check  called between slices of a long list; it may raise
     Raises DataError: a value that cannot be compared.
     """
     apply = APPLY.get(affinity)
-    if apply is not None:
-        values = [apply(value) for value in values]
-    for value in values:
-        rank(value)
-    return frozenset(value for value in values if value is not None), None in values
+    members: set[Value] = set()
+    for some in slices(len(values), SLICE_VALUES, check):
+        own = values[some] if apply is None else list(map(apply, values[some]))
+        for value in own:
+            rank(value)
+        members.update(own)
+    has_null = None in members
+    members.discard(None)
+    return frozenset(members), has_null
 
 
 def fold_nocase(value: Value) -> Value:

@@ -6,12 +6,13 @@ not UNION ALL comes in the order of its values, as SQLite gives it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.slices import SLICE_VALUES, distinct_values, picked, slices
 from m2mdb.pager.errors import PlacedFault
 from m2mdb.query.ast import Compound, Query, Values
-from m2mdb.query.comparison import fold_of, rank, sort_key
+from m2mdb.query.comparison import fold_of, rank
 from m2mdb.query.correlation import Level
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
@@ -108,15 +109,16 @@ class CompoundPlan(Plan):
         """Execute."""
         bindings = self.bind_inner(view, bindings)
         count = self.parameter_count
-        left = self._left.run(view, bindings.program_values(count)).rows
-        right = self._right.run(view, bindings.program_values(count)).rows
-        rows = _combined(self._operator, left, right)
+        check = bindings.check
+        left = self._left.run(view, bindings.program_values(count)).made(check)
+        right = self._right.run(view, bindings.program_values(count)).made(check)
+        rows = _combined(self._operator, left, right, check)
         if self._order and len(rows) > 1:
             keys = [
-                SortKey(_column(rows, index, fold), item.descending, item.nulls_first)
+                SortKey(_column(rows, index, fold, check), item.descending, item.nulls_first)
                 for item, index, fold in self._order
             ]
-            rows = [rows[place] for place in sorted_order(keys, len(rows)).tolist()]
+            rows = picked(rows, sorted_order(keys, len(rows), check), check)
         values = {name: row_limit(run((), bindings), name) for name, run in self._limits}
         limit, offset = values.get("LIMIT"), values.get("OFFSET") or 0
         names, types = self.columns()
@@ -132,7 +134,9 @@ class CompoundPlan(Plan):
         return lines + self.explain_inner(view)
 
 
-def _combined(operator: str, left: list[Row], right: list[Row]) -> list[Row]:
+def _combined(
+    operator: str, left: list[Row], right: list[Row], check: Callable[[], None]
+) -> list[Row]:
     """The rows of both sides by the operator.
 
     Raises DataError: vectors cannot be compared.
@@ -141,12 +145,17 @@ def _combined(operator: str, left: list[Row], right: list[Row]) -> list[Row]:
         return left + right
     try:
         if operator == "UNION":
-            found = {row: row for row in left}
-            found.update((row, row) for row in right)  # of equal rows the last one stays
-            return _sorted(list(found.values()))
-        others = set(right)
+            found: dict[Row, Row] = {}
+            for rows in (left, right):  # of equal rows the last one stays
+                for some in slices(len(rows), SLICE_VALUES, check):
+                    found.update(zip(rows[some], rows[some], strict=True))
+            return _sorted(list(found.values()), check)
+        others = distinct_values(right, check)
         wanted = operator == "INTERSECT"
-        return _sorted([row for row in dict.fromkeys(left) if (row in others) == wanted])
+        kept: list[Row] = []
+        for some in slices(len(left), SLICE_VALUES, check):
+            kept += [row for row in left[some] if (row in others) == wanted]
+        return _sorted(list(distinct_values(kept, check)), check)
     except TypeError:
         for row in (*left, *right):
             for value in row:
@@ -154,14 +163,19 @@ def _combined(operator: str, left: list[Row], right: list[Row]) -> list[Row]:
         raise
 
 
-def _sorted(rows: list[Row]) -> list[Row]:
+def _sorted(rows: list[Row], check: Callable[[], None]) -> list[Row]:
     """Rows in the order of their values."""
-    return sorted(rows, key=lambda row: [sort_key(value) for value in row])
+    width = len(rows[0]) if rows else 0
+    keys = [SortKey(_column(rows, index, None, check), False, None) for index in range(width)]
+    return picked(rows, sorted_order(keys, len(rows), check), check)
 
 
-def _column(rows: Sequence[Row], index: int, fold: Any) -> list[Any]:
-    values = [row[index] for row in rows]
-    return values if fold is None else list(map(fold, values))
+def _column(rows: Sequence[Row], index: int, fold: Any, check: Callable[[], None]) -> list[Any]:
+    values: list[Any] = []
+    for some in slices(len(rows), SLICE_VALUES, check):
+        own = [row[index] for row in rows[some]]
+        values += own if fold is None else map(fold, own)
+    return values
 
 
 Named = list[tuple[list[str], list[Expression | None]]]  # of each side: names and expressions

@@ -10,19 +10,22 @@ there is exactly one min() or max(), else from its first row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
+from m2mdb.index.slices import SLICE_VALUES, mapped, picked, slices
 from m2mdb.query import extensions, vectorised
-from m2mdb.query.affinity import Value
+from m2mdb.query.affinity import Value, to_text
 from m2mdb.query.aggregates import AGGREGATES, is_aggregate, joined
 from m2mdb.query.calls import compile_piece
 from m2mdb.query.comparison import rank, sort_key
 from m2mdb.query.conditions import collation_of
 from m2mdb.query.expression import compile_expression
-from m2mdb.query.functions import Bindings
+from m2mdb.query.functions import SLICE, Bindings
 from m2mdb.query.json_functions import JSON_AGGREGATES
 from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Subquery
-from m2mdb.query.projection import Columns, Computed
+from m2mdb.query.ordering import SortKey, sorted_order
+from m2mdb.query.projection import Columns, Computed, fetched_columns
 from m2mdb.query.scope import RowScope, Slot
 
 
@@ -48,8 +51,15 @@ class AggregateCall:
         """Whether the program has made it."""
         return self._make is not None
 
-    def reduce(self, values: Sequence[list[Value]], places: Sequence[int]) -> Value:
-        """The aggregate over some of the rows, whose arguments stand in columns."""
+    def reduce(
+        self, values: Sequence[list[Value]], places: Sequence[int], check: Callable[[], None]
+    ) -> Value:
+        """The aggregate over some of the rows, whose arguments stand in columns.
+
+        check  called between slices of a large group; it may raise
+        """
+        if len(places) > SLICE_VALUES:
+            check()
         if self._make is not None:
             rows = [tuple([column[place] for column in values]) for place in places]
             if self.distinct:
@@ -57,32 +67,48 @@ class AggregateCall:
             return extensions.reduced(self._make, rows)
         if self.star:
             return len(places)
-        picked = [[column[place] for place in places] for column in values]
+        picked = [_picked(column, places, check) for column in values]
         if self.name in JSON_AGGREGATES:
             if self.distinct:
                 picked = [list(dict.fromkeys(picked[0]))]
             return AGGREGATES[self.name](*picked)
         if len(picked) == 2:
             return joined(picked[0], picked[1])
-        present = [value for value in picked[0] if value is not None]
+        present = picked[0]
+        if None in present:
+            present = [value for value in present if value is not None]
         fold = self._fold
         if self.distinct:
-            for value in present:
-                rank(value)
-            present = distinct_values(present, fold)
+            present = distinct_values(present, fold, check)
         if fold is not None and present and self.name in ("min", "max"):
             choose = min if self.name == "min" else max
             return choose(present, key=lambda value: sort_key(fold(value)))
+        if len(present) > SLICE_VALUES and self.name in ("group_concat", "string_agg"):
+            return ",".join(mapped(present, to_text, check))
         return AGGREGATES[self.name](present)
 
 
-def distinct_values(values: Sequence[Value], fold: Callable[[Value], Value] | None) -> list[Value]:
-    """The values without those that equal an earlier one under a collation."""
-    if fold is None:
-        return list(dict.fromkeys(values))
+def _picked(column: list[Value], places: Sequence[int], check: Callable[[], None]) -> list[Value]:
+    """The values at some places."""
+    if len(places) <= SLICE_VALUES:
+        return [column[place] for place in places]
+    return mapped(places, column.__getitem__, check)
+
+
+def distinct_values(
+    values: Sequence[Value], fold: Callable[[Value], Value] | None, check: Callable[[], None]
+) -> list[Value]:
+    """The values without those that equal an earlier one under a collation.
+
+    Raises DataError: vectors cannot be compared.
+    """
     found: dict[Value, Value] = {}
-    for value in values:
-        found.setdefault(fold(value), value)
+    for start in range(0, len(values), SLICE_VALUES):
+        if start:
+            check()
+        for value in values[start : start + SLICE_VALUES]:
+            rank(value)
+            found.setdefault(value if fold is None else fold(value), value)
     return list(found.values())
 
 
@@ -163,18 +189,19 @@ class Grouping:
     def run(self, rows: Columns, bindings: Bindings) -> list[tuple[Any, ...]]:
         """One row a group, ordered by the keys; without keys, one row for all."""
         if self._plain_keys is not None:
-            arrays = vectorised.grouped(self.scope, self._plain_keys, rows)
+            arrays = vectorised.grouped(self.scope, self._plain_keys, rows, bindings.check)
             if arrays is not None:
                 return arrays
         base, count = self.scope.base, len(rows)
-        columns = [rows.column(source) for source in base.sources]
+        columns, check = fetched_columns(rows, base.sources, bindings), bindings.check
         keys = [key.values(columns, count, bindings) for key in self._keys]
         groups = _groups(
             [
-                values if fold is None else list(map(fold, values))
+                values if fold is None else mapped(values, fold, check)
                 for values, fold in zip(keys, self._folds, strict=True)
             ],
             count,
+            check,
         )
         arguments = [
             [each.values(columns, count, bindings) for each in call.arguments]
@@ -182,9 +209,11 @@ class Grouping:
         ]
         bare = [each.values(columns, count, bindings) for each in self.scope.bare]
         result = []
-        for places in groups:
+        for number, places in enumerate(groups):
+            if not number % SLICE:
+                check()
             aggregates = [
-                call.reduce(values, places)
+                call.reduce(values, places, check)
                 for call, values in zip(self.scope.aggregates, arguments, strict=True)
             ]
             chosen = self._chosen(places, arguments, aggregates)
@@ -214,18 +243,29 @@ class Grouping:
         return places[0] if places else None
 
 
-def _groups(keys: Sequence[list[Value]], count: int) -> list[Sequence[int]]:
+def _groups(
+    keys: Sequence[list[Value]], count: int, check: Callable[[], None]
+) -> list[Sequence[int]]:
     """The places of the rows of each group, the groups in the order of their keys."""
     if not keys:
         return [range(count)]
     found: dict[Any, list[int]] = {}
     try:
-        for place, key in enumerate(zip(*keys, strict=True)):
-            found.setdefault(key, []).append(place)
+        waiting = enumerate(zip(*keys, strict=True))
+        for _ in slices(count, SLICE_VALUES, check):
+            for place, key in islice(waiting, SLICE_VALUES):
+                found.setdefault(key, []).append(place)
     except TypeError:
         for column in keys:
             for value in column:
                 rank(value)
         raise
-    ordered = sorted(found, key=lambda key: [sort_key(value) for value in key])
-    return [found[key] for key in ordered]
+    columns: list[list[Value]] = [[] for _ in keys]
+    waiting_keys = iter(found)
+    for _ in slices(len(found), SLICE_VALUES, check):
+        some = zip(*islice(waiting_keys, SLICE_VALUES), strict=True)
+        for column, values in zip(columns, some, strict=True):
+            column.extend(values)
+    sort_keys = [SortKey(column, False, None) for column in columns]
+    order = sorted_order(sort_keys, len(found), check)
+    return picked(list(found.values()), order, check)

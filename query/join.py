@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.slices import mapped
 from m2mdb.pager.errors import NotSupportedError, PlacedFault
 from m2mdb.query.access import SPARSE
 from m2mdb.query.affinity import APPLY, NONE, truth
@@ -46,7 +47,7 @@ from m2mdb.query.joined import (
 from m2mdb.query.nodes import Binary, ColumnRef, Expression, Join, Node, Source
 from m2mdb.query.plan import Explained
 from m2mdb.query.profile import Noted, profile_of
-from m2mdb.query.projection import Computed
+from m2mdb.query.projection import Computed, fetched_columns
 from m2mdb.query.rewriting import rewritten
 from m2mdb.query.scope import RowScope
 from m2mdb.query.sources import Context, Leaf, TableSource, explained_leaf, leaf_of
@@ -102,12 +103,12 @@ class Step:
         """What stands before this table, and beside it the table's rows."""
         scope, bindings, check = context
         if self._keys:
-            mine, theirs = self._matched(rows, JoinedRows.of_one(scope.layout, self.number, table),
-                                         bindings)  # fmt: skip
+            own = JoinedRows.of_one(scope.layout, self.number, table, check)
+            mine, theirs = self._matched(rows, own, bindings)
             pairs = self._checked(rows, table, (mine, theirs), bindings)
         else:
             pairs = self._every_pair(rows, table, bindings, check)
-        pairs = with_unmatched(pairs, (len(rows), len(table)), self.kind)
+        pairs = with_unmatched(pairs, (len(rows), len(table)), self.kind, check)
         return rows.beside(self.number, table, pairs)
 
     def _matched(
@@ -117,10 +118,10 @@ class Step:
         if len(self._keys) == 1:
             numbers = self._keys[0].numbers(rows, table)
             if numbers is not None:
-                return matches_of_numbers(*numbers)
+                return matches_of_numbers(numbers[0], numbers[1], bindings.check)
         left = [key.left.values(rows, bindings) for key in self._keys]
         right = [key.right.values(table, bindings) for key in self._keys]
-        return matches_of_values(left, right)
+        return matches_of_values(left, right, bindings.check)
 
     def _checked(
         self, rows: JoinedRows, table: Rows, pairs: tuple[Places, Places], bindings: Bindings
@@ -160,7 +161,7 @@ class Check:
 
     def passed(self, rows: JoinedRows, bindings: Bindings) -> np.ndarray:
         """The places of the rows that pass."""
-        columns = [rows.column(source) for source in self._scope.sources]  # type: ignore[arg-type]
+        columns = fetched_columns(rows, self._scope.sources, bindings)
         values = zip(*columns, strict=True) if columns else iter([()] * len(rows))
         evaluate = self._evaluate
         found: list[int] = []
@@ -187,10 +188,10 @@ class _KeySide:
 
     def values(self, rows: JoinedRows, bindings: Bindings) -> list[Any]:
         """The key of each row, converted as the comparison converts it (J2)."""
-        columns = [rows.column(source) for source in self._scope.sources]  # type: ignore[arg-type]
+        columns = fetched_columns(rows, self._scope.sources, bindings)
         found = self._computed.values(columns, len(rows), bindings)
         for shape in self._shapes:
-            found = list(map(shape, found))
+            found = mapped(found, shape, bindings.check)
         return found
 
     @property
@@ -424,7 +425,7 @@ class JoinSource:
         check = view.database.check_interrupted
         profile = profile_of(bindings) if bindings.shared else None
         first = self._tables[self._first].select(view, bindings)
-        rows = JoinedRows.of_one(self.scope.layout, self._first, first)
+        rows = JoinedRows.of_one(self.scope.layout, self._first, first, check)
         for step in self._order:
             check()
             table = self._selected(step, rows, view, bindings)

@@ -6,12 +6,13 @@ columns are lists. It has what selections and predicates ask of a `CollectionVie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from m2mdb.index.schema import closest
+from m2mdb.index.slices import SLICE_NUMBERS, slices
 from m2mdb.pager.errors import ProgrammingError
 
 
@@ -84,13 +85,21 @@ class ListPart:
 class ListView:
     """A table in memory."""
 
-    __slots__ = ("_part", "schema")
+    __slots__ = ("_part", "check", "schema")
 
-    def __init__(self, schema: ListSchema, rows: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(
+        self,
+        schema: ListSchema,
+        rows: Sequence[tuple[Any, ...]],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`check` is called between slices of long work; it may raise."""
         self.schema = schema
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        if not rows:
-            columns = [[] for _ in schema.columns]
+        self.check = check
+        columns: list[list[Any]] = [[] for _ in (rows[0] if rows else schema.columns)]
+        for some in slices(len(rows), SLICE_NUMBERS >> 4, check):
+            for column, values in zip(columns, zip(*rows[some], strict=True), strict=True):
+                column.extend(values)
         self._part = ListPart(columns, len(rows))
 
     def parts(self) -> tuple[ListPart, ...]:

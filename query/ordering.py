@@ -7,6 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from m2mdb.index.slices import (
+    SLICE_VALUES,
+    array_of,
+    distinct_values,
+    kinds_of,
+    number_order,
+    slices,
+    value_order,
+)
 from m2mdb.pager.errors import DataError
 from m2mdb.query.affinity import Value, apply_numeric, shown
 from m2mdb.query.comparison import rank, sort_key
@@ -27,64 +36,69 @@ class SortKey:
         self.nulls_first = nulls_first
 
 
-def sorted_order(keys: Sequence[SortKey], count: int) -> np.ndarray:
+def sorted_order(keys: Sequence[SortKey], count: int, check: Callable[[], None]) -> np.ndarray:
     """The places of `count` rows in the order of the keys; equal rows keep theirs.
 
+    check  called between slices of the work; it may raise
     Raises DataError: vectors have no order.
     """
-    if len(keys) == 1:
-        fast = _number_order(keys[0])
-        if fast is not None:
-            return fast
-    order = list(range(count))
+    order: np.ndarray | None = None
     for key in reversed(keys):
-        order.sort(key=_comparable(key).__getitem__, reverse=key.descending)
-    return np.array(order, np.int64)
+        kinds = kinds_of(key.values, check)
+        if kinds in ({int}, {float}):
+            values = array_of(key.values, np.int64 if kinds == {int} else np.float64, check)
+            if order is None:
+                order = array_order(values, key.descending, check)
+            else:
+                order = order[array_order(values[order], key.descending, check)]
+            continue
+        places = list(range(count)) if order is None else order.tolist()
+        comparable = _comparable(key, kinds, check)
+        ordered = value_order(places, comparable, check, descending=key.descending)
+        order = array_of(ordered, np.int64, check)
+    return np.arange(count) if order is None else order
 
 
-def _number_order(key: SortKey) -> np.ndarray | None:
-    """By NumPy where all values are numbers of one type."""
-    kinds = set(map(type, key.values))
-    if kinds not in ({int}, {float}):
-        return None
-    return array_order(
-        np.array(key.values, np.int64 if kinds == {int} else np.float64), key.descending
-    )
-
-
-def array_order(values: np.ndarray, descending: bool) -> np.ndarray:
+def array_order(values: np.ndarray, descending: bool, check: Callable[[], None]) -> np.ndarray:
     """The places of numbers, none of them NULL, in their order; equal ones keep theirs."""
     if not descending:
-        return np.argsort(values, kind="stable")
-    return len(values) - 1 - np.argsort(values[::-1], kind="stable")[::-1]
+        return number_order(values, check)
+    return len(values) - 1 - number_order(values[::-1], check)[::-1]
 
 
-def _comparable(key: SortKey) -> list[Any]:
+def _comparable(key: SortKey, kinds: set[type], check: Callable[[], None]) -> list[Any]:
     """The values in a form that Python compares as SQLite orders them."""
-    if set(map(type, key.values)) in _LIKE_KINDS:
+    if kinds in _LIKE_KINDS:
         return key.values
     nulls_low = key.nulls_first is None or key.nulls_first != key.descending
     for_null = (0 if nulls_low else NULLS_LAST_RANK, 0)
-    return [for_null if value is None else sort_key(value) for value in key.values]
+    found: list[Any] = []
+    for some in slices(len(key.values), SLICE_VALUES, check):
+        found += [for_null if value is None else sort_key(value) for value in key.values[some]]
+    return found
 
 
 def distinct_rows(
-    rows: list[tuple[Any, ...]], folds: Sequence[Callable[[Value], Value] | None] = ()
+    rows: list[tuple[Any, ...]],
+    folds: Sequence[Callable[[Value], Value] | None],
+    check: Callable[[], None],
 ) -> list[tuple[Any, ...]]:
     """The rows without those that equal an earlier one; `folds`: each column's collation.
 
+    check  called between slices of the work; it may raise
     Raises DataError: vectors cannot be compared.
     """
     if any(folds):
         found: dict[Any, tuple[Any, ...]] = {}
-        for row in rows:
-            for value in row:
-                rank(value)
-            pairs = zip(row, folds, strict=True)
-            found.setdefault(tuple([v if fold is None else fold(v) for v, fold in pairs]), row)
+        for some in slices(len(rows), SLICE_VALUES, check):
+            for row in rows[some]:
+                for value in row:
+                    rank(value)
+                pairs = zip(row, folds, strict=True)
+                found.setdefault(tuple([v if fold is None else fold(v) for v, fold in pairs]), row)
         return list(found.values())
     try:
-        return list(dict.fromkeys(rows))
+        return list(distinct_values(rows, check))
     except TypeError:
         for row in rows:
             for value in row:

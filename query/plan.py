@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.slices import SLICE_NUMBERS, slices
 from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query.functions import Bindings
 from m2mdb.query.profile import Noted, profile_of
@@ -100,12 +101,17 @@ def inner_value(plan: Plan, form: str, view: View, bindings: Bindings) -> Any:
     start = 0.0 if profile is None else profile.clock()
     result = plan.run(view, bindings)
     if profile is not None:
-        profile.note(plan, len(result.rows), start)
+        profile.note(plan, len(result.made(bindings.check)), start)
     if form == "exists":
-        return bool(result.rows)
+        return bool(result.made(bindings.check))
     width = len(result.columns or ())
     if width != 1:
         raise ProgrammingError(f"sub-select returns {width} columns - expected 1")
     if form == "list":
-        return [row[0] for row in result.rows]
-    return result.rows[0][0] if result.rows else None
+        found: list[Any] = []
+        rows = result.made(bindings.check)
+        for some in slices(len(rows), SLICE_NUMBERS >> 1, bindings.check):
+            found += [row[0] for row in rows[some]]
+        return found
+    rows = result.made(bindings.check)
+    return rows[0][0] if rows else None

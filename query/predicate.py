@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from m2mdb.index.dictionary import tested
+from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, slices
 from m2mdb.query.affinity import NONE, Value, microseconds, truth
 from m2mdb.query.bounds import number_comparison
 from m2mdb.query.comparison import DIRECT_OPERATORS, MIRRORED, conversions, member_set
@@ -356,7 +357,7 @@ class Compare:
         if self.cost == CHEAP:
             found = self._compare_numbers(part, rows, constant)
         else:
-            found = self._compare_values(part, rows, constant)
+            found = self._compare_values(part, rows, constant, bindings.check)
         return self._fallback.mask(part, rows, bindings) if found is None else found
 
     def _compare_numbers(self, part: Part, rows: Ordinals, constant: Value) -> Mask | None:
@@ -373,7 +374,9 @@ class Compare:
         mask = number_comparison(_picked(values, rows), self._symbol, constant)
         return mask if nulls is None else mask & ~_picked(nulls, rows)
 
-    def _compare_values(self, part: Part, rows: Ordinals, constant: Value) -> Mask | None:
+    def _compare_values(
+        self, part: Part, rows: Ordinals, constant: Value, check: Callable[[], None]
+    ) -> Mask | None:
         wanted = bytes if self._type == "BLOB" else str
         if type(constant) is not wanted:
             return None
@@ -383,11 +386,15 @@ class Compare:
             if found is not None:
                 return found
         values = part.values(self._column, rows)
-        if self._symbol == "=":
-            return np.fromiter(map(operator.eq, values, repeat(constant)), bool, len(values))
+        passed = np.empty(len(values), bool)
         apply = DIRECT_OPERATORS[self._symbol]
-        passed = [value is not None and apply(value, constant) for value in values]
-        return np.array(passed, bool)
+        for some in slices(len(values), SLICE_VALUES << 2, check):
+            if self._symbol == "=":
+                passed[some] = list(map(operator.eq, values[some], repeat(constant)))
+            else:
+                own = values[some]
+                passed[some] = [value is not None and apply(value, constant) for value in own]
+        return passed
 
 
 class Null:
@@ -437,7 +444,7 @@ class Member:
     def mask(self, part: Part, rows: Ordinals, bindings: Bindings) -> Mask:
         """By one set for the whole run of the statement."""
         members, has_null = bindings.once(
-            self, lambda: member_set(self._gather(bindings), self._affinity)
+            self, lambda: member_set(self._gather(bindings), self._affinity, bindings.check)
         )
         if not members and not has_null:
             return np.full(_count(part, rows), not self._wanted)
@@ -447,7 +454,9 @@ class Member:
             if known is not None:
                 return known
         values = values_of(part, self._column, rows)
-        found = np.fromiter(map(members.__contains__, values), bool, len(values))
+        found = np.empty(len(values), bool)
+        for some in slices(len(values), SLICE_NUMBERS >> 2, bindings.check):
+            found[some] = list(map(members.__contains__, values[some]))
         if self._wanted:
             return found
         if has_null:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Protocol
 
+from m2mdb.index.slices import rows_of
 from m2mdb.query.affinity import Value
 from m2mdb.query.binder import Output
 from m2mdb.query.columnar import Column, Values, column_of
@@ -29,6 +30,15 @@ class Columns(Protocol):
     def column(self, source: Any) -> list[Any]:
         """The values of a source for all rows."""
         ...
+
+
+def fetched_columns(rows: Columns, sources: Sequence[Any], bindings: Bindings) -> list[list[Any]]:
+    """The values of some sources for all rows, an interrupt being looked for between them."""
+    found = []
+    for source in sources:
+        bindings.check()
+        found.append(rows.column(source))
+    return found
 
 
 class Computed:
@@ -90,7 +100,7 @@ class Projection:
 
     def columns(self, rows: Columns, bindings: Bindings) -> list[list[Value]]:
         """The outputs, by columns."""
-        fetched = [rows.column(source) for source in self._scope.sources]
+        fetched = fetched_columns(rows, self._scope.sources, bindings)
         count = len(rows)
         return [computed.values(fetched, count, bindings) for computed in self._computed]
 
@@ -105,7 +115,7 @@ class Projection:
                 bindings.check()
                 copied[place] = column_of(rows, source)
         needs_values = any(computed.position not in copied for computed in self._computed)
-        fetched = [whole.column(source) for source in sources] if needs_values else []
+        fetched = fetched_columns(whole, sources, bindings) if needs_values else []
         found: list[Column] = []
         for computed, type in zip(self._computed, self.types, strict=True):
             at = computed.position
@@ -121,4 +131,4 @@ class Projection:
             return []
         if not self._computed:
             return [()] * len(rows)
-        return list(zip(*self.columns(rows, bindings), strict=True))
+        return rows_of(self.columns(rows, bindings), bindings.check)

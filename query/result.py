@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from m2mdb.index.slices import Check, unchecked
+
 
 class Result:
     """The outcome of one statement.
@@ -37,6 +39,10 @@ class Result:
     def data(self) -> Any:
         """Nothing: the rows are there; see `query.columnar`."""
         return None
+
+    def made(self, check: Check = unchecked) -> list[tuple[Any, ...]]:
+        """The rows; `check` is called between slices of the work of making them, and may raise."""
+        return self.rows
 
     def __repr__(self) -> str:
         if self.columns is None:

@@ -8,11 +8,12 @@ Without grouping, rows are put in order and cut before the columns of the result
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.slices import picked, slices
 from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query.access import KeyAccess, rowid_of
 from m2mdb.query.affinity import truth
@@ -32,7 +33,7 @@ from m2mdb.query.conditions import folded
 from m2mdb.query.constants import walk
 from m2mdb.query.correlation import Level
 from m2mdb.query.expression import compile_expression
-from m2mdb.query.functions import Bindings
+from m2mdb.query.functions import SLICE, Bindings
 from m2mdb.query.grouping import Grouping
 from m2mdb.query.join import JoinSource
 from m2mdb.query.joined import JoinedRows
@@ -192,7 +193,7 @@ class SelectPlan(Plan):
                 return ColumnarResult(names, self._projection.data(selection, bindings), types)
             rows = self._projection.rows(selection, bindings)
         if self._distinct:
-            rows = distinct_rows(rows, self._folds)
+            rows = distinct_rows(rows, self._folds, bindings.check)
         return Result(names, _cut(rows, limit, offset), types=types)
 
     def _ordering(self, selection: Rows, bindings: Bindings) -> np.ndarray:
@@ -203,14 +204,14 @@ class SelectPlan(Plan):
         if len(items) == 1 and sources and isinstance(selection, Selection):
             numbers = selection.numbers(sources[0])
             if numbers is not None and numbers[1] is None:
-                return array_order(numbers[0], items[0].descending)
+                return array_order(numbers[0], items[0].descending, bindings.check)
         columns = projection.columns(selection, bindings)
         bindings.check()
         keys = [
             SortKey(values, item.descending, item.nulls_first)
             for item, values in zip(items, columns, strict=True)
         ]
-        return sorted_order(keys, len(selection))
+        return sorted_order(keys, len(selection), bindings.check)
 
     def _arranged(
         self, selection: Rows, bindings: Bindings, limit: int | None, offset: int
@@ -325,19 +326,35 @@ class _GroupedWork:
 
     def run(self, selection: Rows, bindings: Bindings) -> list[tuple[Any, ...]]:
         """The rows of the result, in order, not yet cut."""
-        groups = self._grouping.run(selection, bindings)
+        groups, check = self._grouping.run(selection, bindings), bindings.check
         having = self._having
         if having is not None:
-            groups = [group for group in groups if truth(having(group, bindings))]
+            chosen: list[tuple[Any, ...]] = []
+            for some in slices(len(groups), SLICE, check):
+                chosen += [group for group in groups[some] if truth(having(group, bindings))]
+            groups = chosen
         if self._order and len(groups) > 1:
             keys = [
-                SortKey(
-                    [run(group, bindings) for group in groups], item.descending, item.nulls_first
-                )
+                SortKey(_applied(run, groups, bindings), item.descending, item.nulls_first)
                 for item, run in self._order
             ]
-            groups = [groups[place] for place in sorted_order(keys, len(groups)).tolist()]
-        return [tuple([run(group, bindings) for run in self._outputs]) for group in groups]
+            groups = picked(groups, sorted_order(keys, len(groups), check), check)
+        rows: list[tuple[Any, ...]] = []
+        for some in slices(len(groups), SLICE, check):
+            rows += [
+                tuple([run(group, bindings) for run in self._outputs]) for group in groups[some]
+            ]
+        return rows
+
+
+def _applied(
+    run: Callable[[tuple[Any, ...], Bindings], Any], groups: Sequence[Any], bindings: Bindings
+) -> list[Any]:
+    """An expression's value for each group."""
+    found: list[Any] = []
+    for some in slices(len(groups), SLICE, bindings.check):
+        found += [run(group, bindings) for group in groups[some]]
+    return found
 
 
 def ordered(item: OrderItem, node: Expression) -> tuple[OrderItem, Expression]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index.dictionary import dictionary_of
+from m2mdb.index.slices import number_order, picked, rows_of, taken
 from m2mdb.query.scope import ROWID
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Selection:
         rowids = np.concatenate(found) if found else np.empty(0, np.int64)
         self._order: np.ndarray | None = None
         if len(rowids) > 1 and not bool(np.all(rowids[1:] > rowids[:-1])):
-            self._order = np.argsort(rowids, kind="stable")
-            rowids = rowids[self._order]
+            self._order = number_order(rowids, view.check)
+            rowids = taken(rowids, self._order, view.check)
         self.rowids: np.ndarray = rowids
 
     def __len__(self) -> int:
@@ -54,8 +55,9 @@ class Selection:
         copy = object.__new__(Selection)
         copy._view = self._view
         copy._chosen = self._chosen
-        copy._order = order if self._order is None else self._order[order]
-        copy.rowids = self.rowids[order]
+        check = self._view.check
+        copy._order = order if self._order is None else taken(self._order, order, check)
+        copy.rowids = taken(self.rowids, order, check)
         return copy
 
     def sliced(self, start: int, stop: int) -> Selection:
@@ -89,6 +91,7 @@ class Selection:
             if found is None:
                 return None
             is_whole = len(rows) == part.size
+            self._view.check()
             values.append(found[0] if is_whole else found[0][rows])
             nulls = found[1]
             if nulls is None:
@@ -100,7 +103,8 @@ class Selection:
         whole = values[0] if len(values) == 1 else np.concatenate(values)
         mask = masks[0] if len(masks) == 1 else np.concatenate(masks)
         if self._order is not None:
-            whole, mask = whole[self._order], mask[self._order]
+            check = self._view.check
+            whole, mask = taken(whole, self._order, check), taken(mask, self._order, check)
         return whole, mask if mask.any() else None
 
     def codes(self, source: int) -> tuple[np.ndarray, list[str]] | None:
@@ -138,7 +142,7 @@ class Selection:
                 values += part.values(source, None if len(rows) == part.size else rows)
         if self._order is None:
             return values
-        return list(map(values.__getitem__, self._order.tolist()))
+        return picked(values, self._order, self._view.check)
 
     def _picked_column(self, source: int) -> list[Any]:
         """The values of the few rows in the order, of many that were chosen."""
@@ -160,4 +164,4 @@ class Selection:
         """The values of some columns as rows."""
         if not sources:
             return [()] * len(self)
-        return list(zip(*[self.column(source) for source in sources], strict=True))
+        return rows_of([self.column(source) for source in sources], self._view.check)

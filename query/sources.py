@@ -143,7 +143,8 @@ def _derived(source: DerivedTable, context: Context) -> Leaf:
 
     def open_rows(view: View, bindings: Bindings) -> ListView:
         own = bindings.program_values(count)
-        return ListView(schema, _profiled(plan, own, lambda: plan.run(view, own)).rows)
+        rows = _profiled(plan, own, lambda: plan.run(view, own)).made(own.check)
+        return ListView(schema, rows, bindings.check)
 
     leaf = Leaf(open_rows, schema, source.alias, source.alias or "(query)")
     leaf.tables.extend(plan.all_tables())
@@ -160,7 +161,8 @@ def _common(source: TableName, common: Common, context: Context) -> Leaf:
 
     def open_rows(view: View, bindings: Bindings) -> ListView:
         own = bindings.program_values(count)
-        return ListView(schema, _profiled(plan, own, lambda: common.rows(view, own)).rows)
+        rows = _profiled(plan, own, lambda: common.rows(view, own)).made(own.check)
+        return ListView(schema, rows, bindings.check)
 
     leaf = Leaf(open_rows, schema, source.alias, schema.name)
     leaf.tables.extend(plan.all_tables())
@@ -175,7 +177,7 @@ def _profiled(plan: Plan, bindings: Bindings, run: Callable[[], Result]) -> Resu
         return run()
     start = profile.clock()
     found = run()
-    profile.note(plan, len(found.rows), start)
+    profile.note(plan, len(found.made(bindings.check)), start)
     return found
 
 

@@ -20,6 +20,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from m2mdb.index.slices import (
+    SLICE_NUMBERS,
+    SLICE_VALUES,
+    Check,
+    distinct_numbers,
+    listed,
+    mapped,
+    rows_of,
+    slices,
+)
 from m2mdb.index.values import timestamp_value
 from m2mdb.query.nodes import Binary, ColumnRef, Expression, Literal, Unary
 
@@ -70,28 +80,33 @@ class Codes(NamedTuple):
 
 
 def grouped(
-    scope: GroupScope, keys: Sequence[Expression], rows: Any
+    scope: GroupScope, keys: Sequence[Expression], rows: Any, check: Check
 ) -> list[tuple[Any, ...]] | None:
     """One row a group, ordered by the keys, as `Grouping.run` gives them; None: do it row by row.
 
-    rows  what the grouping reads; only a Selection or the rows of a join have arrays
+    rows   what the grouping reads; only a Selection or the rows of a join have arrays
+    check  called between slices of the work; it may raise
     """
     count = len(rows)
     if count < LEAST_ROWS or not hasattr(rows, "codes") or not _are_simple(scope):
         return None
-    arguments = [_argument(call, scope.base, rows) for call in scope.aggregates]
+    arguments = []
+    for call in scope.aggregates:
+        check()
+        arguments.append(_argument(call, scope.base, rows))
     if any(found is None for found in arguments):
         return None
-    coded = [_codes(key, scope.base, rows) for key in keys]
+    coded = [_codes(key, scope.base, rows, check) for key in keys]
     known = [each for each in coded if each is not None]
     if len(known) != len(coded):
         return None
-    bins = _Bins(known, count)
+    bins = _Bins(known, count, check)
     columns: dict[tuple[str, int], list[Any]] = {}
     for index, values in enumerate(bins.keys()):
         columns["key", index] = values
     for index, (call, argument) in enumerate(zip(scope.aggregates, arguments, strict=True)):
         assert argument is not None
+        check()
         found = bins.aggregate(call.name, argument if argument is not ALL else None)
         if found is None:
             return None
@@ -103,7 +118,7 @@ def grouped(
             columns["bare", index] = first.column(scope.base.sources[computed.position])
     if not scope.layout:
         return [()] * bins.groups
-    return list(zip(*[columns[where] for where in scope.layout], strict=True))
+    return rows_of([columns[where] for where in scope.layout], check)
 
 
 ALL = Array(np.empty(0), None, "")  # the argument of count(*)
@@ -234,8 +249,9 @@ def _either(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | No
 # ------------------------------------------------------------------------- keys
 
 
-def _codes(key: Expression, scope: RowScope, rows: Rows) -> Codes | None:
+def _codes(key: Expression, scope: RowScope, rows: Rows, check: Check) -> Codes | None:
     """A key of GROUP BY as codes."""
+    check()
     if isinstance(key, ColumnRef):
         slot = scope.column(key)
         if slot.type == "TEXT":
@@ -245,8 +261,8 @@ def _codes(key: Expression, scope: RowScope, rows: Rows) -> Codes | None:
     if array is None or array.values.ndim == 0:
         return None
     if array.values.dtype.kind == "f":
-        return _unique_codes(array)
-    return _whole_codes(array) or _unique_codes(array)
+        return _unique_codes(array, check)
+    return _whole_codes(array) or _unique_codes(array, check)
 
 
 def _text_codes(codes: np.ndarray, values: list[str]) -> Codes:
@@ -277,15 +293,15 @@ def _whole_codes(array: Array) -> Codes | None:
     )
 
 
-def _unique_codes(array: Array) -> Codes:
+def _unique_codes(array: Array, check: Check) -> Codes:
     """Numbers by their ranks."""
     values, nulls = array.values, array.nulls
     present = values if nulls is None else values[~nulls]
-    found, inverse = np.unique(present, return_inverse=True)
+    found, inverse = distinct_numbers(present, check)
     codes = np.zeros(len(values), np.int64)
     codes[slice(None) if nulls is None else ~nulls] = inverse + 1
     given = _given(array.type)
-    known = [None, *[given(value) for value in found.tolist()]]
+    known = [None, *mapped(listed(found, check), given, check)]
     return Codes(codes, len(known), lambda some: [known[code] for code in some.tolist()])
 
 
@@ -299,13 +315,26 @@ def _given(type: str) -> Callable[[Any], Any]:
 # ------------------------------------------------------------------------- bins
 
 
+def _quotient(value: Any, count: int) -> Any:
+    return None if value is None or not count else value / count
+
+
+def _value(value: Any, count: int) -> Any:
+    return value if count else None
+
+
+def _number_or_null(value: float) -> float | None:
+    return None if value != value else value + 0.0
+
+
 class _Bins:
     """The rows by their groups, and what is computed of each group."""
 
-    __slots__ = ("_chosen", "_codes", "_count", "_keys", "_size", "groups")
+    __slots__ = ("_check", "_chosen", "_codes", "_count", "_keys", "_size", "groups")
 
-    def __init__(self, keys: Sequence[Codes], count: int) -> None:
+    def __init__(self, keys: Sequence[Codes], count: int, check: Check) -> None:
         self._keys = keys
+        self._check = check
         self._count = count
         self._codes: np.ndarray | None = None
         self._size = 1
@@ -335,7 +364,7 @@ class _Bins:
     def _renumber(self) -> None:
         """Codes without gaps; what they stood for is found through their first rows."""
         assert self._codes is not None
-        inverse: np.ndarray = np.unique(self._codes, return_inverse=True)[1]
+        inverse: np.ndarray = distinct_numbers(self._codes, self._check)[1]
         self._codes = inverse
         self._size = int(inverse.max()) + 1
 
@@ -352,7 +381,11 @@ class _Bins:
         if not self._keys:
             return []
         places = self.first()
-        return [key.decode(key.codes[places]) for key in self._keys]
+        found: list[list[Any]] = [[] for _ in self._keys]
+        for some in slices(len(places), SLICE_VALUES, self._check):
+            for key, values in zip(self._keys, found, strict=True):
+                values.extend(key.decode(key.codes[places[some]]))
+        return found
 
     def aggregate(self, name: str, argument: Array | None) -> list[Any] | None:
         """An aggregate of each group; None where the loop must do it."""
@@ -381,11 +414,17 @@ class _Bins:
             if name == "total":
                 return found
             if name == "avg":
-                found = [
-                    None if value is None or not count else value / count
-                    for value, count in zip(found, counts, strict=True)
-                ]
-        return [value if count else None for value, count in zip(found, counts, strict=True)]
+                found = self._paired(found, counts, _quotient)
+        return self._paired(found, counts, _value)
+
+    def _paired(
+        self, found: list[Any], counts: list[int], call: Callable[[Any, int], Any]
+    ) -> list[Any]:
+        """A value of each group from what was found and its number of values."""
+        made: list[Any] = []
+        for some in slices(len(found), SLICE_VALUES, self._check):
+            made += map(call, found[some], counts[some])
+        return made
 
     def _counted(self, codes: np.ndarray | None, count: int | None = None) -> list[int]:
         if codes is None:
@@ -401,7 +440,8 @@ class _Bins:
                 sums = np.cumsum(values, dtype=np.float64)[-1:]
             elif codes is not None:
                 sums = np.bincount(codes, weights=values, minlength=self._size)[self._chosen]
-        return [None if value != value else value + 0.0 for value in sums.tolist()]
+        self._check()
+        return mapped(listed(sums, self._check), _number_or_null, self._check)
 
     def _whole_sums(self, values: np.ndarray, codes: np.ndarray | None) -> list[int] | None:
         """Sums of integers; None where one might not fit (VG2)."""
@@ -416,7 +456,8 @@ class _Bins:
             exact = np.bincount(codes, weights=values, minlength=self._size)[self._chosen]
             return exact.astype(np.int64).tolist()  # type: ignore[no-any-return]
         whole = np.zeros(self._size, np.int64)
-        np.add.at(whole, codes, values)
+        for some in slices(len(values), SLICE_NUMBERS, self._check):
+            np.add.at(whole, codes[some], values[some])
         return whole[self._chosen].tolist()  # type: ignore[no-any-return]
 
     def _extremes(self, values: np.ndarray, codes: np.ndarray | None, least: bool) -> list[Any]:
@@ -431,5 +472,7 @@ class _Bins:
             bounds = np.iinfo(values.dtype)
             start = bounds.max if least else bounds.min
         found = np.full(self._size, start, values.dtype)
-        (np.minimum if least else np.maximum).at(found, codes, values)
+        choose = np.minimum if least else np.maximum
+        for some in slices(len(values), SLICE_NUMBERS, self._check):
+            choose.at(found, codes[some], values[some])
         return found[self._chosen].tolist()  # type: ignore[no-any-return]

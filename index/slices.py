@@ -1,0 +1,250 @@
+"""Slices: long work over the values of many rows, an interrupt being looked for between pieces.
+
+One call of NumPy or of Python's sort over a million values takes longer than an interrupt may wait.
+Here the same results are made of pieces of a few milliseconds each.
+
+    sorting   values --a sample's quantiles--> buckets, in the order of the rows --> sorted each
+
+Buckets instead of runs that are merged: telling the bucket of a value costs as many comparisons as
+the sort of the bucket then saves, and nothing has to be merged. A bucket that is much too large
+holds one value many times; what equals that value needs no sorting, the rest is sorted likewise.
+
+Invariants
+    SL1 What is found is what the one call would have found: sorts are stable, of equal values the
+        first is kept.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+Check = Callable[[], None]
+
+SLICE_VALUES = 1 << 13  # Python values between two looks: about a millisecond
+SLICE_NUMBERS = 1 << 18  # numbers of arrays: about as long
+SORTED_VALUES = 1 << 14  # Python values that one call sorts
+SORTED_NUMBERS = 1 << 17  # numbers that one call sorts: some ten milliseconds
+SAMPLED = 32  # values of the sample for each bucket
+STRIDE = 2654435761  # a prime: places of a sample, without a period that rows may have
+MOST_BUCKETS = 1 << 10
+
+
+def unchecked() -> None:
+    """For who has no statement to stop."""
+
+
+def slices(count: int, size: int, check: Check) -> Iterator[slice]:
+    """The slices of `count` things; `check` is called before each."""
+    for start in range(0, count, size):
+        check()
+        yield slice(start, min(start + size, count))
+
+
+# ------------------------------------------------------------------------- arrays
+
+
+def taken(values: np.ndarray, order: np.ndarray, check: Check) -> np.ndarray:
+    """`values[order]`."""
+    if len(order) <= SLICE_NUMBERS:
+        check()
+        return np.asarray(values[order])
+    found = np.empty((len(order), *values.shape[1:]), values.dtype)
+    for some in slices(len(order), SLICE_NUMBERS, check):
+        np.take(values, order[some], axis=0, out=found[some], mode="wrap")
+    return found
+
+
+def number_order(values: np.ndarray, check: Check) -> np.ndarray:
+    """`np.argsort(values, kind="stable")` of numbers (n,); NaN behind all others."""
+    count = len(values)
+    if count <= SORTED_NUMBERS:
+        check()
+        return np.argsort(values, kind="stable")
+    buckets = min(MOST_BUCKETS, 2 * count // SORTED_NUMBERS + 1)
+    sample = np.sort(values[np.arange(buckets * SAMPLED) * STRIDE % count])
+    bounds = np.unique(sample[SAMPLED::SAMPLED])
+    places = _bucketed(values, bounds, check)
+    found = np.empty(count, np.int64)
+    at = 0
+    for some in places:
+        check()
+        end = at + len(some)
+        found[at:end] = _sorted_bucket(values, some, check)
+        at = end
+    return found
+
+
+def _bucketed(values: np.ndarray, bounds: np.ndarray, check: Check) -> Iterator[np.ndarray]:
+    """The places of the values in each bucket between the bounds, ascending."""
+    pieces: list[tuple[np.ndarray, np.ndarray]] = []
+    for some in slices(len(values), SLICE_NUMBERS, check):
+        bucket = np.searchsorted(bounds, values[some], "right").astype(np.uint16)
+        order = np.argsort(bucket, kind="stable")
+        starts = np.searchsorted(bucket[order], np.arange(len(bounds) + 2))
+        pieces.append((order + some.start, starts))
+    for bucket_number in range(len(bounds) + 1):
+        yield np.concatenate(
+            [order[starts[bucket_number] : starts[bucket_number + 1]] for order, starts in pieces]
+        )
+
+
+def _sorted_bucket(values: np.ndarray, places: np.ndarray, check: Check) -> np.ndarray:
+    """The places of a bucket in the order of their values."""
+    own = values[places]
+    if len(places) <= 2 * SORTED_NUMBERS:
+        return places[np.argsort(own, kind="stable")]
+    least = np.fmin.reduce(own)  # the bucket's bound, which is there often where it is large
+    is_least = own == least
+    rest = places[~is_least]
+    if len(rest) == len(places):  # NaN
+        return places
+    if len(rest) * 2 > len(places):
+        return places[np.argsort(own, kind="stable")]
+    return np.concatenate([places[is_least], rest[number_order(values[rest], check)]])
+
+
+def distinct_numbers(values: np.ndarray, check: Check) -> tuple[np.ndarray, np.ndarray]:
+    """`np.unique(values, return_inverse=True)` of numbers (n,), none of them NaN."""
+    if len(values) <= SORTED_NUMBERS:
+        check()
+        found, inverse = np.unique(values, return_inverse=True)
+        return found, inverse
+    order = number_order(values, check)
+    ordered = taken(values, order, check)
+    begins = np.empty(len(values), bool)
+    begins[0] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    check()
+    ranks = np.cumsum(begins)
+    ranks -= 1
+    inverse = np.empty(len(values), np.int64)
+    for some in slices(len(values), SLICE_NUMBERS, check):
+        inverse[order[some]] = ranks[some]
+    return ordered[begins], inverse
+
+
+# ------------------------------------------------------------------------- Python values
+
+
+def value_order(
+    places: list[int], values: Sequence[Any], check: Check, *, descending: bool = False
+) -> list[int]:
+    """Places, in the order of their values, of which any two compare; equal ones keep theirs."""
+    count = len(places)
+    key = values.__getitem__
+    if count <= 2 * SORTED_VALUES:
+        check()
+        return sorted(places, key=key, reverse=descending)
+    wanted = count // SORTED_VALUES + 1
+    sample = sorted([key(places[at * STRIDE % count]) for at in range(wanted * SAMPLED)])
+    bounds = [sample[SAMPLED]]
+    for value in sample[2 * SAMPLED :: SAMPLED]:
+        if bounds[-1] < value:
+            bounds.append(value)
+    buckets: list[list[int]] = [[] for _ in range(len(bounds) + 1)]
+    add = [bucket.append for bucket in buckets]
+    for some in slices(count, SLICE_VALUES, check):
+        for place in places[some]:
+            add[bisect_right(bounds, values[place])](place)
+    if descending:
+        buckets.reverse()
+        bounds.reverse()
+    found: list[int] = []
+    for number, bucket in enumerate(buckets):
+        own = None
+        if len(bucket) > 4 * SORTED_VALUES:
+            at = number if descending else number - 1
+            own = bounds[at] if 0 <= at < len(bounds) else None
+        found += _sorted_values(bucket, values, own, check, descending)
+    return found
+
+
+def _sorted_values(
+    bucket: list[int], values: Sequence[Any], bound: Any, check: Check, descending: bool
+) -> list[int]:
+    """The places of a bucket in order; `bound`: the value with which a large one begins."""
+    check()
+    if bound is None:
+        return sorted(bucket, key=values.__getitem__, reverse=descending)
+    equal: list[int] = []
+    rest: list[int] = []
+    for some in slices(len(bucket), SLICE_VALUES, check):
+        for place in bucket[some]:
+            (rest if bound < values[place] else equal).append(place)
+    if len(rest) * 2 > len(bucket):
+        rest = sorted(rest, key=values.__getitem__, reverse=descending)
+    else:
+        rest = value_order(rest, values, check, descending=descending)
+    return rest + equal if descending else equal + rest
+
+
+def mapped(values: Sequence[Any], call: Callable[[Any], Any], check: Check) -> list[Any]:
+    """`list(map(call, values))`."""
+    found: list[Any] = []
+    for some in slices(len(values), SLICE_VALUES, check):
+        found += map(call, values[some])
+    return found
+
+
+def listed(array: np.ndarray, check: Check) -> list[Any]:
+    """`array.tolist()` of (n,)."""
+    if len(array) <= SLICE_NUMBERS:
+        check()
+        return array.tolist()  # type: ignore[no-any-return]
+    found: list[Any] = []
+    for some in slices(len(array), SLICE_NUMBERS, check):
+        found += array[some].tolist()
+    return found
+
+
+def kinds_of(values: Sequence[Any], check: Check) -> set[type]:
+    """The types of the values."""
+    kinds: set[type] = set()
+    for some in slices(len(values), SLICE_NUMBERS, check):
+        kinds.update(map(type, values[some]))
+    return kinds
+
+
+def array_of(values: Sequence[Any], dtype: Any, check: Check) -> np.ndarray:
+    """`np.array(values, dtype)` of numbers."""
+    found = np.empty(len(values), dtype)
+    for some in slices(len(values), SLICE_NUMBERS >> 2, check):
+        found[some] = values[some]
+    return found
+
+
+def distinct_values(values: Iterable[Hashable], check: Check) -> dict[Any, None]:
+    """`dict.fromkeys(values)`."""
+    found: dict[Any, None] = {}
+    waiting = iter(values)
+    while some := dict.fromkeys(islice(waiting, 4 * SLICE_VALUES)):
+        check()
+        if found:
+            found.update(some)
+        else:
+            found = some
+    return found
+
+
+def rows_of(columns: Sequence[Iterable[Any]], check: Check) -> list[tuple[Any, ...]]:
+    """`list(zip(*columns, strict=True))`."""
+    waiting = zip(*columns, strict=True)
+    found: list[tuple[Any, ...]] = []
+    while some := list(islice(waiting, 4 * SLICE_VALUES)):
+        check()
+        found += some
+    return found
+
+
+def picked(values: Sequence[Any], places: np.ndarray, check: Check) -> list[Any]:
+    """The values at some places."""
+    found: list[Any] = []
+    read = values.__getitem__
+    for some in slices(len(places), 4 * SLICE_VALUES, check):
+        found += map(read, places[some].tolist())
+    return found

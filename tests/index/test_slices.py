@@ -1,0 +1,138 @@
+"""Slices: long work in pieces gives what one call gives, and looks for an interrupt meanwhile."""
+
+from __future__ import annotations
+
+import random as randomness
+from typing import Any
+
+import numpy as np
+import pytest
+
+from m2mdb.index import slices as work
+from m2mdb.index.slices import (
+    distinct_numbers,
+    distinct_values,
+    listed,
+    number_order,
+    picked,
+    rows_of,
+    taken,
+    value_order,
+)
+
+COUNT = 20_000
+
+
+class Looks:
+    """Counts how often somebody looked."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (
+        ("SLICE_VALUES", 256), ("SLICE_NUMBERS", 1024), ("SORTED_VALUES", 128),
+        ("SORTED_NUMBERS", 512),
+    ):  # fmt: skip
+        monkeypatch.setattr(work, name, size)
+
+
+def arrays() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    skewed = random.integers(0, 5, COUNT) * (random.random(COUNT) < 0.3)
+    reals = random.standard_normal(COUNT)
+    odd = np.where(random.random(COUNT) < 0.2, np.nan, np.round(reals, 1))
+    odd[random.integers(0, COUNT, 900)] = np.inf
+    return {
+        "different": random.permutation(COUNT) - 50,
+        "equal": np.zeros(COUNT, np.int64),
+        "skewed": skewed,
+        "periodic": np.tile([1, 2, 3, 4, 0], COUNT // 5),
+        "sorted": np.arange(COUNT),
+        "extreme": random.integers(-(2**63), 2**63 - 1, COUNT),
+        "reals": reals,
+        "not numbers and infinite": odd,
+        "zeros of both signs": np.where(random.random(COUNT) < 0.5, 0.0, -0.0),
+        "flags": (random.random(COUNT) < 0.1).astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("name", arrays())
+def test_numbers_are_sorted_as_by_one_call(name: str) -> None:
+    values, looks = arrays()[name], Looks()
+
+    order = number_order(values, looks)
+
+    assert np.array_equal(order, np.argsort(values, kind="stable"))
+    assert looks.count > 20
+
+
+@pytest.mark.parametrize("name", [each for each in arrays() if not each.startswith("not")])
+def test_distinct_numbers_are_those_of_one_call(name: str) -> None:
+    values = arrays()[name]
+
+    found, inverse = distinct_numbers(values, Looks())
+
+    expected, places = np.unique(values, return_inverse=True)
+    assert np.array_equal(found, expected)
+    assert np.array_equal(inverse, places)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("kinds", ["texts", "few texts", "pairs", "one", "periodic"])
+def test_values_are_sorted_as_by_one_call(kinds: str, descending: bool) -> None:
+    random, looks = randomness.Random(2), Looks()
+    made: dict[str, Any] = {
+        "texts": lambda: str(random.random()),
+        "few texts": lambda: random.choice(["a", "b", "b", "b", "cc"]),
+        "pairs": lambda: (random.randrange(3), random.choice(["x", "y"])),
+        "one": lambda: "same",
+        "periodic": lambda: "z",
+    }
+    values = [made[kinds]() for _ in range(COUNT)]
+    if kinds == "periodic":
+        values = [f"{at % 64:02}" for at in range(COUNT)]
+    places = random.sample(range(COUNT), COUNT)
+
+    order = value_order(places, values, looks, descending=descending)
+
+    assert order == sorted(places, key=values.__getitem__, reverse=descending)
+    assert looks.count > 20
+
+
+def test_what_is_taken_in_slices_is_what_is_taken_at_once() -> None:
+    random = np.random.default_rng(3)
+    values, order = random.standard_normal((COUNT, 3)), random.integers(-1, COUNT, COUNT)
+    texts = [f"t{number}" for number in range(COUNT)]
+
+    assert np.array_equal(taken(values, order, Looks()), values[order])
+    assert picked(texts, order, Looks()) == [texts[place] for place in order.tolist()]
+    assert listed(order, Looks()) == order.tolist()
+    assert rows_of([texts, order.tolist()], Looks()) == list(
+        zip(texts, order.tolist(), strict=True)
+    )
+
+
+def test_of_equal_values_the_first_is_kept() -> None:
+    values = [1.0, 1, "a", 2, True, 2.0, *range(3000), *range(3000)]
+
+    found = list(distinct_values(values, Looks()))
+
+    assert list(map(repr, found)) == list(map(repr, dict.fromkeys(values)))
+
+
+def test_work_stops_where_the_check_raises() -> None:
+    left = [5]
+
+    def check() -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        number_order(np.arange(COUNT), check)
