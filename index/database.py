@@ -68,6 +68,9 @@ class Database:
         self.tokenizers: Mapping[str, Tokenizer] = {}  # the program's own, for FULLTEXT columns
         self.encoders: Encoders = no_encoders  # the program's own, for generated columns
         self.calling: Calling = called  # encoders, which must not use the connection meanwhile
+        self.clock: Callable[[], float] | None = None  # the program's, see `now`
+        # vectors of texts for the insertion that comes, by what they are in common (GE5)
+        self.ahead: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.give_generated = False  # until the transaction ends, see `index.generated`
         self._view: View | None = None
         self._interrupted = False
@@ -124,6 +127,17 @@ class Database:
     def compute(self, name: str) -> None:
         self.kernels = compute_backend.choose(name)
         self._compute = name
+
+    def may_generate(self, name: str) -> bool:
+        """Whether a collection had generated columns when this connection last looked."""
+        if self._catalog is None:
+            return True
+        entry = self._catalog.by_name.get(name.lower())
+        return entry is None or bool(entry.schema.generated_columns)
+
+    def now(self) -> float:
+        """What time statements have, seconds since 1970: by the program's clock or the Vfs's."""
+        return self.store.vfs.now() if self.clock is None else self.clock()
 
     def keeps(self, pages: object) -> bool:
         """Whether an open transaction reads these pages, not a statement alone."""

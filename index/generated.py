@@ -16,6 +16,8 @@ Invariants
         the source, and texts of equal hashes are compared themselves. The cache is the rows, so
         that what is deleted and merged, or forgotten, is in no other place.
     GE4 Encoders run before the first byte is written (X1).
+    GE5 What an insertion will ask for is encoded before it takes the writer lock, where its texts
+        are known by then; `Database.ahead` has the vectors until the insertion has ended.
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ from m2mdb.index.values import StoredColumn, VectorData, store_vectors
 from m2mdb.pager.errors import DataError, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.database import Database
     from m2mdb.index.encoder import Encoder
     from m2mdb.index.view import WriteView
 
+AHEAD_BYTES = 256 << 20  # of vectors that are made before an insertion begins
 ENCODED_TEXTS = 8192  # that an encoder is given at once; between two calls an interrupt is seen
 
 
@@ -227,12 +230,16 @@ def vectors_for(
     if wanted:
         encoder = matching(write.database, schema, column)
         known = stored_vectors(view, index, wanted)
+        ahead = write.database.ahead.get(_space(column), {})
         missing: list[int] = []
         for at, text in enumerate(wanted):
-            if text in known:
-                unique[at] = known[text]
-            else:
+            found = known.get(text)
+            if found is None:
+                found = ahead.get(text)
+            if found is None:
                 missing.append(at)
+            else:
+                unique[at] = found
         for start in range(0, len(missing), ENCODED_TEXTS):
             write.database.check_interrupted()
             some = missing[start : start + ENCODED_TEXTS]
@@ -246,6 +253,55 @@ def vectors_for(
     matrix = np.zeros((len(rows), column.dimension), dtype)
     matrix[present] = unique[rows[present]]
     return VectorData(matrix, None, present)
+
+
+def _space(column: Column) -> tuple[Any, ...]:
+    """What two columns agree in whose stored vectors of a text are the same."""
+    of = column.generated or {}
+    shape = column.dimension, column.dtype, column.metric
+    return of.get("encoder"), of.get("model"), of.get("fingerprint"), *shape
+
+
+def may_encode_ahead(database: Database, name: str) -> bool:
+    """Whether an insertion that begins now may encode before it takes the writer lock.
+
+    Not inside a transaction: one that writes has the lock, and one that reads first may then be
+    too late to write (S13).
+    """
+    if database.in_transaction or database.give_generated or database.store.read_only:
+        return False
+    return database.may_generate(name)
+
+
+def encode_ahead(database: Database, name: str, texts: Mapping[str, Iterable[Any]]) -> None:
+    """Encode texts of columns, by their names in lower case, for the insertion that follows.
+
+    What is no text, or is stored with its vector, is passed over, and so are texts beyond
+    AHEAD_BYTES of vectors. Raises what `matching` and `encode` raise; nothing is locked.
+    """
+    work: list[tuple[Column, Encoder, list[str]]] = []
+    with database.reading() as read:
+        view = read.collection(name)
+        for index in view.schema.generated_columns:
+            column = view.schema.columns[index]
+            source = view.schema.columns[source_of(view.schema, index)].name.lower()
+            if column.is_hidden or source not in texts or column.name.lower() in texts:
+                continue
+            wanted = dict.fromkeys(text for text in texts[source] if type(text) is str)
+            known = stored_vectors(view, index, list(wanted)) if wanted else {}
+            missing = [text for text in wanted if text not in known]
+            if missing:
+                most = AHEAD_BYTES // (4 * column.dimension)
+                work.append((column, matching(database, view.schema, column), missing[:most]))
+    for column, encoder, missing in work:
+        vectors = database.ahead.setdefault(_space(column), {})
+        for start in range(0, len(missing), ENCODED_TEXTS):
+            database.check_interrupted()
+            some = [text for text in missing[start:][:ENCODED_TEXTS] if text not in vectors]
+            if some:
+                fresh = encode(database, encoder, column, some)
+                stored = store_vectors(column, fresh, len(some), name).matrix
+                vectors.update(zip(some, stored, strict=True))
 
 
 def stored_vectors(view: CollectionView, index: int, texts: Sequence[str]) -> dict[str, np.ndarray]:

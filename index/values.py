@@ -302,7 +302,7 @@ def store_column(column: Column, values: Any, count: int, collection: str) -> St
 def _is_in_range(kind: type, present: list[Any]) -> bool:
     """Whether all of these fit, at C speed; where they may not, each is looked at by itself."""
     if kind is int and present:
-        return min(present) >= INT64_MIN and max(present) <= INT64_MAX
+        return bool(min(present) >= INT64_MIN and max(present) <= INT64_MAX)
     if kind is float:
         total = sum(present)  # a sum that is a number has no NaN among its terms
         return bool(total == total)

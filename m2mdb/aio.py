@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
+    from m2mdb.clock import Clock
     from m2mdb.cursor import Description, Parameters, RowFactory
     from m2mdb.encoder_registry import Encoders
     from m2mdb.index.text.analysis import Tokenizer
@@ -99,6 +100,7 @@ def connect(
     untrusted: bool = False,
     detect_types: int = 0,
     tokenizers: Mapping[str, Tokenizer] | None = None,
+    clock: Clock | None = None,
 ) -> Pending[Connection]:
     """Open a database; as `m2mdb.connect`, to be awaited or entered with `async with`."""
     worker = Worker()
@@ -117,6 +119,7 @@ def connect(
             untrusted=untrusted,
             detect_types=detect_types,
             tokenizers=tokenizers,
+            clock=clock,
         )
 
     async def opened() -> Connection:

@@ -204,6 +204,7 @@ def deserialize(connection: Connection, data: object) -> None:
         fresh = Database.open(
             vfs, _IN_MEMORY, options, compute=old.compute, autocommit=old.autocommit
         )
+        fresh.clock = old.clock
         if options.untrusted:
             from m2mdb.opening import admit
 

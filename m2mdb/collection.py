@@ -17,6 +17,7 @@ import numpy as np
 from m2mdb.hits import Hits
 from m2mdb.index import scrubbing
 from m2mdb.index.constraints import entry_of
+from m2mdb.index.generated import may_encode_ahead
 from m2mdb.index.receipts import Receipt
 from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, ProgrammingError
@@ -101,13 +102,30 @@ class Collection:
         """
         if on_conflict not in ON_CONFLICT:
             raise ProgrammingError(f"on_conflict is {on_conflict!r}, not error, replace or ignore")
-        return self.connection.write(lambda view: self._add(view, rows, on_conflict))
+        from m2mdb.columns import columns_ahead
 
-    def _add(self, view: WriteView, rows: Any, on_conflict: OnConflict) -> Array:
+        connection = self.connection
+        with connection.lock:
+            database = connection.engine()
+            ahead = None
+            try:
+                if may_encode_ahead(database, self.name):
+                    ahead = columns_ahead(database, self.name, rows)
+                return connection.write(lambda view: self._add(view, rows, ahead, on_conflict))
+            finally:
+                database.ahead.clear()
+
+    def _add(
+        self,
+        view: WriteView,
+        rows: Any,
+        ahead: tuple[dict[str, Any], int] | None,
+        on_conflict: OnConflict,
+    ) -> Array:
         from m2mdb.columns import to_columns
 
         schema = view.collection(self.name).schema
-        columns, count = to_columns(rows, schema)
+        columns, count = to_columns(rows, schema) if ahead is None else ahead
         for name in columns:
             schema.column(name)
         if count == 0:

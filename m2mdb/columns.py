@@ -14,15 +14,19 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.generated import encode_ahead
 from m2mdb.index.schema import CollectionSchema
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError
 from m2mdb.query.binding import adapted
 from m2mdb.query.columnar import Column, Numbers, Values, Vectors
 from m2mdb.query.lists import ListSchema
+
+if TYPE_CHECKING:
+    from m2mdb.index.database import Database
 
 Columns = dict[str, Any]
 ARRAY_TYPES = (list, tuple, np.ndarray)
@@ -49,6 +53,19 @@ def to_columns(rows: Any, schema: CollectionSchema) -> tuple[Columns, int]:
         f"rows are {type(rows).__name__}; wanted is a dict of columns, a list of dicts, "
         "a DataFrame or an object with __arrow_c_stream__"
     )
+
+
+def columns_ahead(database: Database, name: str, rows: Any) -> tuple[Columns, int]:
+    """As `to_columns`, and their texts are encoded before the writer lock is taken (GE5)."""
+    database.forget_interrupt()
+    with database.reading() as view:
+        schema = view.collection(name).schema
+        columns, count = to_columns(rows, schema)
+        for each in columns:
+            schema.column(each)
+    texts = {each.lower(): values for each, values in columns.items()}
+    encode_ahead(database, name, texts)
+    return columns, count
 
 
 def from_mapping(rows: Mapping[str, Any], schema: CollectionSchema) -> tuple[Columns, int]:

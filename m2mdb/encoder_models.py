@@ -58,6 +58,10 @@ class SentenceTransformersEncoder:
             list(texts), **({"prompt_name": "query"} if prompts.get("query") else {})
         )
 
+    def count_tokens(self, text: str) -> int:
+        """The tokens that the model makes of a text, without those that it adds at its ends."""
+        return len(self.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def _encode(self, texts: list[str], **options: Any) -> Vectors:
         import numpy as np
 

@@ -128,6 +128,7 @@ class ConditionPlan(Plan):
         """The condition with its parameters and its subqueries' values."""
         bindings = bind(self._statement, parameters)
         bindings.check = view.database.check_interrupted
+        bindings.clock = view.database.now
         return self._predicate.bind(self.bind_inner(view, bindings))
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
+from m2mdb.clock import seconds_of
 from m2mdb.connection import Connection
 from m2mdb.pager.errors import (
     CorruptDatabaseError,
@@ -19,10 +20,12 @@ from m2mdb.pager.errors import (
 )
 
 if TYPE_CHECKING:
+    from m2mdb.clock import Clock
     from m2mdb.encoder_registry import Encoders
     from m2mdb.index.database import Database
     from m2mdb.index.text.analysis import Tokenizer
     from m2mdb.pager.vfs import Vfs
+    from m2mdb.wal.store import StoreOptions
 
 MODES = ("ro", "rw", "rwc", "memory")
 SYNCHRONOUS = ("full", "normal", "off")
@@ -44,6 +47,7 @@ def connect(
     untrusted: bool = False,
     detect_types: int = 0,
     tokenizers: Mapping[str, Tokenizer] | None = None,
+    clock: Clock | None = None,
 ) -> Connection:
     """Open a database file, made where there is none, or `:memory:`.
 
@@ -54,23 +58,23 @@ def connect(
     uri                names that start with `file:` are URIs
     page_size          bytes of a page of a new file
     compute            kernels: "auto", "numpy" or "numba"
-    encoders           by the names that generated columns give them (ENCODER 'name'): encoders,
-                       callables, or texts such as "sentence-transformers:NAME" (see
-                       `m2mdb.encoder_registry`); "hashing" is always there
+    encoders           what ENCODER 'name' means, by name: encoders, callables, or texts such as
+                       "sentence-transformers:NAME" (see `m2mdb.encoder_registry`)
     synchronous        "full" (durable at each commit), "normal" (at checkpoints) or "off"
     untrusted          the file came from someone else: it must be there, is read without a map,
                        kept within tighter limits, and checked whole before the first row is read
     detect_types       PARSE_DECLTYPES, PARSE_COLNAMES or both: values go through the converters of
                        `register_converter`
-    tokenizers         callables from a text to its tokens, by the names that FULLTEXT columns
-                       give them: `FULLTEXT (tokenizer = 'name')`
+    tokenizers         callables from a text to its tokens, by the names FULLTEXT gives them
+    clock              a callable that gives the time of `datetime('now')`, DECAY and so on:
+                       seconds since 1970 or a datetime
 
     Raises InterfaceError for a wrong argument, OperationalError where the file cannot be opened,
-    CorruptDatabaseError where it is no database, NotSupportedError for a newer format. Warns with
-    LostCommitsWarning where the log is damaged and commits in it are lost.
+    CorruptDatabaseError where it is no database, NotSupportedError for a newer format. Warns of
+    commits that a damaged log has lost (LostCommitsWarning).
     """
     wanted = target(path, uri=uri, read_only=read_only)
-    check_options(timeout, page_size, synchronous, detect_types)
+    now = check_options(timeout, page_size, synchronous, detect_types, clock)
     from m2mdb.index.database import Database
     from m2mdb.wal.store import StoreOptions
 
@@ -84,30 +88,36 @@ def connect(
         synchronous=synchronous,
         untrusted=bool(untrusted) and wanted.mode != "memory",
     )
-    if options.untrusted and os.path.isfile(wanted.path) and not os.path.getsize(wanted.path):
-        raise CorruptDatabaseError(f"{wanted.path} is refused as untrusted: it is empty")
+    refuse_empty(wanted.path, options)
     database = Database.open(
         vfs_of(wanted), wanted.path, options, compute=compute, autocommit=bool(autocommit)
     )
     database.tokenizers = dict(tokenizers or {})
+    database.clock = now
     if options.untrusted:
         admit(database)
     thread = threading.get_ident() if check_same_thread else None
-    connection = Connection(
-        database, wanted.path, encoders=encoders, thread=thread, detect_types=detect_types
+    return told(
+        Connection(
+            database, wanted.path, encoders=encoders, thread=thread, detect_types=detect_types
+        )
     )
-    if database.store.lost is not None:
-        tell_or_close(connection)
-    return connection
 
 
-def tell_or_close(connection: Connection) -> None:
+def refuse_empty(path: str, options: StoreOptions) -> None:
+    """CorruptDatabaseError for an untrusted file of no bytes, which would become a new one."""
+    if options.untrusted and os.path.isfile(path) and not os.path.getsize(path):
+        raise CorruptDatabaseError(f"{path} is refused as untrusted: it is empty")
+
+
+def told(connection: Connection) -> Connection:
     """Warn of commits that a damaged log has lost; where that is an error, close."""
     try:
         connection.tell_of_lost_commits()
     except BaseException:  # the caller has made it an error
         connection.close()
         raise
+    return connection
 
 
 def admit(database: Database) -> None:
@@ -121,8 +131,14 @@ def admit(database: Database) -> None:
         raise
 
 
-def check_options(timeout: float, page_size: int, synchronous: str, detect_types: int = 0) -> None:
-    """Raise InterfaceError or ProgrammingError for an option that cannot be."""
+def check_options(
+    timeout: float,
+    page_size: int,
+    synchronous: str,
+    detect_types: int = 0,
+    clock: Clock | None = None,
+) -> Callable[[], float] | None:
+    """The clock, checked; InterfaceError or ProgrammingError for an option that cannot be."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise InterfaceError(f"timeout is {type(timeout).__name__}, not a number of seconds")
     if not 0 <= timeout < float("inf"):
@@ -135,6 +151,7 @@ def check_options(timeout: float, page_size: int, synchronous: str, detect_types
         raise InterfaceError(
             f"detect_types is {detect_types!r}, not PARSE_DECLTYPES, PARSE_COLNAMES or 0"
         )
+    return None if clock is None else seconds_of(clock)
 
 
 def vfs_of(wanted: Target) -> Vfs:

@@ -90,7 +90,7 @@ def decay_from(view: View, decay: Any) -> Decay:
         seconds = half_life * UNITS["day"]
     elif hasattr(half_life, "total_seconds"):
         seconds = half_life.total_seconds()
-    return decay_of(column, seconds, view.database.store.vfs.now())
+    return decay_of(column, seconds, view.database.now())
 
 
 def only_row(vector: Any) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.generated import may_encode_ahead
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, PlacedFault, ProgrammingError
 from m2mdb.query import ddl
 from m2mdb.query.ast import (
@@ -57,6 +58,7 @@ from m2mdb.query.bound import bound, table_parameters
 from m2mdb.query.compound import CompoundPlan, ValuesPlan
 from m2mdb.query.copying import run_copy
 from m2mdb.query.dml import DeletePlan, UpdatePlan
+from m2mdb.query.encode_ahead import encode_ahead
 from m2mdb.query.explain import explained
 from m2mdb.query.extensions import planning
 from m2mdb.query.forget import ForgetPlan, receipt_result
@@ -143,11 +145,11 @@ def planned(statement: Statement, view: View, count: int) -> Plan:
 class Prepared:
     """A statement and, for those that need one, its plan."""
 
-    __slots__ = ("_plan", "has_tables", "is_query", "is_write", "statement")
+    __slots__ = ("_plan", "has_tables", "inner", "is_query", "is_write", "statement")
 
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
-        inner = within(statement)
+        inner = self.inner = within(statement)
         self.has_tables = bool(statement.parameter_count and table_parameters(statement))
         self.is_query = isinstance(inner, Query)
         self.is_write = isinstance(inner, Insert | Update | Delete | Forget)
@@ -175,13 +177,18 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
         if prepared.has_tables:
             return _run_unkept(database, prepared, parameters)
         bindings = bind(prepared.statement, parameters)
-        bindings.check = database.check_interrupted
+        bindings.check, bindings.clock = database.check_interrupted, database.now
         if prepared.is_query:
             with database.reading() as view:
                 return prepared.plan(view).run(view, bindings)
         if prepared.is_write:
-            with database.writing() as view:
-                result = prepared.plan(view).run(view, bindings)
+            try:
+                if isinstance(prepared.inner, Insert):
+                    encode_ahead(database, prepared.inner, prepared.plan, [bindings])
+                with database.writing() as view:
+                    result = prepared.plan(view).run(view, bindings)
+            finally:
+                database.ahead.clear()
             is_forget = isinstance(prepared.statement, Forget)
             return receipt_result(database, result) if is_forget else result
         if isinstance(prepared.statement, Copy):
@@ -198,7 +205,7 @@ def _run_unkept(database: Database, prepared: Prepared, parameters: Parameters) 
     statement = prepared.statement
     with bound(statement, parameters) as others:
         bindings = bind(statement, others)
-        bindings.check = database.check_interrupted
+        bindings.check, bindings.clock = database.check_interrupted, database.now
         with database.writing() if prepared.is_write else database.reading() as view:
             return planned(statement, view, statement.parameter_count).run(view, bindings)
 
@@ -222,6 +229,8 @@ def execute_many(
         raise InterfaceError(f"executemany() takes rows of parameters, not {parameters!r}")
     try:
         given = list(parameters)
+        if isinstance(inner, Insert) and not prepared.has_tables:
+            _encode_many(database, prepared, given)
         with database.writing() as write:
             if prepared.has_tables:
                 return _run_each(database, None, tree, (write, given))
@@ -234,6 +243,18 @@ def execute_many(
             return _run_each(database, plan, tree, (write, given))
     except RecursionError:
         raise ProgrammingError(_TOO_DEEP) from None
+    finally:
+        database.ahead.clear()
+
+
+def _encode_many(database: Database, prepared: Prepared, given: list[Parameters]) -> None:
+    """The texts of all runs, before the first (GE5)."""
+    assert isinstance(prepared.inner, Insert)
+    if may_encode_ahead(database, prepared.inner.collection):
+        rows = _positional(prepared.statement, given)
+        if rows is None:
+            rows = [bind(prepared.statement, each) for each in given]
+        encode_ahead(database, prepared.inner, prepared.plan, rows)
 
 
 def _positional(statement: Statement, given: list[Parameters]) -> list[Any] | None:
@@ -262,7 +283,7 @@ def _run_each(
         database.check_interrupted()
         with nullcontext(parameters) if plan else bound(statement, parameters) as others:
             bindings = bind(statement, others)
-            bindings.check = database.check_interrupted
+            bindings.check, bindings.clock = database.check_interrupted, database.now
             run = plan or planned(statement, write, statement.parameter_count)
             result = run.run(write, bindings)
         total += result.rowcount

@@ -303,13 +303,14 @@ class Bindings(list[Any]):
     shared  what the statement's queries have in common: rows of the tables of WITH
     """
 
-    __slots__ = ("_memo", "_moment", "check", "outer", "shared", "view")
+    __slots__ = ("_memo", "_moment", "check", "clock", "outer", "shared", "view")
 
     def __init__(self, values: Any = ()) -> None:
         super().__init__(values)
         self._moment: datetime.datetime | None = None
         self._memo: dict[object, Any] | None = None
         self.check: Callable[[], None] = _unchecked  # raises where the statement is to stop
+        self.clock: Callable[[], float] | None = None  # the connection's, seconds since 1970
         self.view: Any = None  # the View that the statement runs on, once it does
         self.outer: tuple[Any, ...] = ()
         self.shared: dict[Any, Any] = {}
@@ -331,10 +332,11 @@ class Bindings(list[Any]):
         return other
 
     def _now(self) -> datetime.datetime:
-        """The clock of the file's Vfs; the machine's where the statement has no view."""
-        if self.view is None:
+        """The connection's clock; the machine's where no statement runs."""
+        clock = self.clock if self.view is None else self.view.database.now
+        if clock is None:
             return datetime.datetime.now(datetime.UTC)
-        return datetime.datetime.fromtimestamp(self.view.database.store.vfs.now(), datetime.UTC)
+        return datetime.datetime.fromtimestamp(clock(), datetime.UTC)
 
     @property
     def moment(self) -> datetime.datetime:
