@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import sqlite3
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -63,11 +64,32 @@ def test_every_known_difference_is_documented() -> None:
         ([(float("inf"),)], [(1e308,)], False),
     ],
 )
-def test_the_comparison_sees_differences(mine: list, theirs: list, agree: bool) -> None:  # type: ignore[type-arg]
+def test_the_comparison_sees_differences(mine: list[Any], theirs: list[Any], agree: bool) -> None:
     made = Made("SELECT x", [])
 
     assert same(made, Outcome(mine), Outcome(theirs)) is agree
     assert not same(made, Outcome(mine), Outcome([], error="OperationalError"))
+
+
+IN_QUERY = "SELECT c, c IN (SELECT id FROM t) FROM u GROUP BY c"
+
+
+@pytest.mark.parametrize(
+    ("sql", "mine", "theirs", "name"),
+    [
+        ("SELECT CAST(x AS BLOB)", b"\xef\xbf\xbd-1", b"\xa9-1", "bytes as text"),
+        ("SELECT CAST(x AS BLOB)", b"\xef\xbf\xbd-1", b"\xa9-2", None),
+        ("SELECT CAST(x AS BLOB)", b"a", b"b", None),
+        (IN_QUERY, "9223372036854775808", 9223372036854775808.0, "texts in IN (SELECT …)"),
+        (IN_QUERY, "0", 0, "texts in IN (SELECT …)"),
+        (IN_QUERY, "0", 1, None),
+        ("SELECT c FROM u GROUP BY c", "0", 0, None),
+    ],
+)
+def test_a_difference_is_told_from_a_fault(sql: str, mine: Any, theirs: Any, name: Any) -> None:
+    found = differences.explanation(Made(sql, []), Outcome([(mine,)]), Outcome([(theirs,)]))
+
+    assert (found and found.name) == name
 
 
 def test_a_wrong_result_is_raised_with_the_script(monkeypatch: pytest.MonkeyPatch) -> None:

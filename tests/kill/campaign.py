@@ -29,7 +29,7 @@ from pathlib import Path
 from random import Random
 
 import m2mdb
-from tests.kill import notes, roles, worker
+from tests.kill import books, notes, roles, worker
 from tests.kill.processes import Board, Worker
 
 OWNERS = 3
@@ -212,10 +212,11 @@ def store_verifier(board: Board, path: str) -> None:
 def warm() -> None:
     """Load and run once all that a worker will need, so that a fork has it."""
     warnings.simplefilter("ignore", m2mdb.LongReaderWarning)  # readers are slow here
+    books.make_small()
     con = m2mdb.connect(":memory:", compute="numpy")
     notes.create(con, 1)
     state = notes.State(1, 0)
-    for _ in range(60):
+    for _ in range(120):
         con.execute("BEGIN")
         state.step(con)
         con.commit()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import m2mdb
+from tests.kill.books import Book
 
 DIMENSION = 8
 BULK = 600  # rows; beyond the bound from which a batch is a segment of its own
@@ -42,6 +43,7 @@ _KINDS = {
     "mixed": 8,
     "side": 4,
     "index": 3,
+    "book": 9,
 }
 
 
@@ -87,12 +89,14 @@ class State:
         self.next_key = 0
         self.side: int | None = None  # rows of the owner's own collection, where there is one
         self.has_index = False
+        self.book: Book | None = None  # the owner's own collection of the newer parts
 
     def copy(self) -> State:
         new = State(self.seed, self.owner)
         new.done, new.next_key = self.done, self.next_key
         new.rows = dict(self.rows)
         new.side, new.has_index = self.side, self.has_index
+        new.book = None if self.book is None else self.book.copy()
         return new
 
     def marks(self) -> int:
@@ -226,6 +230,17 @@ class State:
             create = f"CREATE INDEX {name} ON notes (owner)"
             con.execute(create if self.has_index else f"DROP INDEX {name}")
 
+    def _book(self, con: m2mdb.Connection | None, rng: Random) -> None:
+        if self.book is None:
+            self.book = Book(self.owner)
+            self.book.begin(con)
+        elif rng.random() < 0.1:
+            if con is not None:
+                con.execute(f"DROP COLLECTION {self.book.name}")
+            self.book = None
+        else:
+            self.book.step(con, rng)
+
 
 # -- what must hold ----------------------------------------------------------------------------
 
@@ -304,6 +319,9 @@ def check_own(con: m2mdb.Connection, state: State) -> None:
     if state.side is not None:
         name = f"side{owner}"
         assert con.collection(name).count() == state.side
+    assert (f"book{owner}" in names) == (state.book is not None), (owner, state.done, names)
+    if state.book is not None:
+        state.book.check(con)
     indexes = {name for (name,) in con.execute("SELECT name FROM m2m_indexes").fetchall()}
     assert (f"extra{owner}" in indexes) == state.has_index, (owner, state.done, indexes)
 

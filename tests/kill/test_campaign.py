@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
 import m2mdb
-from tests.kill import notes, roles
+from m2mdb.compute.hrm2 import calibration
+from m2mdb.index import hrm2
+from tests.kill import books, notes, roles
 from tests.kill.campaign import campaign
 from tests.kill.processes import Board, Worker
 
@@ -79,3 +81,43 @@ def test_a_planted_fault_is_found(
     with pytest.raises(AssertionError, match=said):
         Worker(board, 0, lambda: roles.verify(place, 0, Random(1)), "verifier").await_end()
     board.close()
+
+
+@pytest.fixture
+def small_lists() -> Iterator[None]:
+    """Lists as `books.make_small` has them, and then as they were."""
+    kept = {
+        (module, name): value
+        for module in (hrm2, calibration)
+        for name, value in vars(module).items()
+        if name.isupper()
+    }
+    books.make_small()
+    yield
+    for (module, name), value in kept.items():
+        setattr(module, name, value)
+
+
+def test_a_book_is_what_its_model_says(tmp_path: Path, small_lists: None) -> None:
+    path, book, rng = tmp_path / "a.m2m", books.Book(0), Random(3)
+    with m2mdb.connect(path, compute="numpy") as con:
+        book.begin(con)
+    for number in range(40):
+        con.execute("BEGIN")
+        undone = book.copy()
+        undone.step(con, Random(number))
+        con.rollback()
+        con.execute("BEGIN")
+        book.step(con, rng)
+        con.commit()
+        if number % 8 == 7:
+            book.check(con)
+            con.close()
+            con = m2mdb.connect(path, compute="numpy")
+    book.check(con)
+    notes.check_integrity(con)
+
+    con.execute("UPDATE book0 SET body = 'another' WHERE id = (SELECT max(id) FROM book0)")
+    with pytest.raises(AssertionError, match="another"):
+        book.check(con)
+    con.close()
