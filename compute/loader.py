@@ -42,14 +42,17 @@ if TYPE_CHECKING:
 
 KERNELS = "m2mdb.compute.numba_kernels"
 LIST_KERNELS = "m2mdb.compute.hrm2.kernels"  # imported with them, so that all are there or none
+TRACING_KERNELS = "m2mdb.compute.hrm2.tracing"
+CHOOSING_KERNELS = "m2mdb.compute.hrm2.choosing"
 TEXT_KERNELS = "m2mdb.compute.text_kernels"
 RANKING_KERNELS = "m2mdb.compute.ranking_kernels"
 NARROW_KERNELS = "m2mdb.compute.narrow_kernels"
 SEARCH_KERNELS = "m2mdb.compute.search_kernels"
 SOURCES = (  # that compiled code is made of
     "numba_kernels.py", "lanes.py", "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
-    "hrm2/reference.py", "narrow_kernels.py", "ranking_kernels.py", "search_kernels.py",
-    "text_kernels.py", "text_lists.py",
+    "hrm2/reference.py", "hrm2/tracing.py", "hrm2/choosing.py",
+    "narrow_kernels.py", "ranking_kernels.py", "search_kernels.py", "text_kernels.py",
+    "text_lists.py",
 )  # fmt: skip
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way
@@ -160,6 +163,8 @@ def _import_kernels() -> ModuleType:
     if _settings().DISABLE_JIT:
         raise RuntimeError("NUMBA_DISABLE_JIT is set")
     importlib.import_module(LIST_KERNELS)
+    importlib.import_module(TRACING_KERNELS)
+    importlib.import_module(CHOOSING_KERNELS)
     importlib.import_module(TEXT_KERNELS)
     importlib.import_module(RANKING_KERNELS)
     importlib.import_module(NARROW_KERNELS)

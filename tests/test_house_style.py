@@ -73,7 +73,10 @@ def test_functions_take_few_arguments() -> None:
 FACE_SIGNATURES = {"connect", "search"}  # given by the interface; their options go by keyword
 # Steps of the list search are given its arrays one by one: a tuple of them, unboxed at each step,
 # costs what the step saves. What codes a part has the part's own arrays.
-STEPS = {"search_batch", "by_bytes", "scan_block", "build", "coded"}
+STEPS = {
+    "search_batch", "by_bytes", "scan_block", "build", "coded", "turn", "trace_recalls",
+    "trace_works", "seconds",
+}  # fmt: skip
 
 
 def test_blocks_are_not_nested_deeply() -> None:

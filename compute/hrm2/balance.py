@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 LONG = 3.0  # times the mean: then 99 lists of 100 have at most 4 times, of all rows too
 FEW = 0.002  # share of lists that may be long or empty without anything being done
 SPLIT_ROUNDS = 4  # of k-means within a list
+SPLIT_NEIGHBOURS = 12  # supers whose lists a row is compared with afterwards
 
 
 def balanced(
@@ -52,7 +53,7 @@ def balanced(
     if np.count_nonzero(is_long | (sizes == 0)) <= FEW * len(sizes):
         return router
     router = _changed(router, rows, first, (sizes, is_long, mean), rng)
-    first = assign(router, rows, tick=tick)[0]
+    first = assign(router, rows, neighbours=SPLIT_NEIGHBOURS, tick=tick)[0]
     return router._replace(centers=means_of(rows, first, router.centers))
 
 

@@ -28,7 +28,7 @@ the group loses most in. Where nothing reaches it (rows that their codes cannot 
 table says so, and a search compares every row.
 
 A search is a prefix of every longer one (K5), so one long search of a query tells when any other
-would have stopped, and with what.
+would have stopped, and with what (`tracing`).
 
 Invariants
     C1  Patience ascends with recall and with hardness; between points of recall that of the next
@@ -61,15 +61,16 @@ from m2mdb.compute.hrm2.patience import (
     spare,
     stop_for,
 )
-from m2mdb.compute.hrm2.reference import HARD, Stop
+from m2mdb.compute.hrm2.reference import HARD
+from m2mdb.compute.ranking import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from numpy.typing import NDArray
 
     from m2mdb.compute.hrm2.lists import Lists
+    from m2mdb.compute.hrm2.reference import Stop
     from m2mdb.compute.hrm2.searcher import Searcher
 
     Floats = NDArray[np.float32]
@@ -83,16 +84,16 @@ TURNS = (BETWEEN, BETWEEN, BETWEEN, BEYOND, BEYOND)  # swapped, moved, mixed, ha
 MADE_QUERIES = 60 * len(TURNS)  # of these together
 FREE_QUERIES = 84
 LENGTHS = 0.7, 1.1  # of the noise of free queries, to the rows' spread: hard ones of each hardness
-FILTERED_QUERIES = 150  # of each of the two, for shares below 1
+FILTERED_QUERIES = 150  # of each group, for shares below 1
 WORK_QUERIES = 8  # of each group
-LEAST_QUERIES = 192  # of each of the two, for the largest of KS: each has many neighbours
+LEAST_QUERIES = 96  # of each group, for the largest of KS: each has many neighbours
 ENOUGH = 64  # known queries, to do without made-up ones
 MARGIN = 0.003  # that a measured recall has to be above the one that is promised,
 ERRORS = 0.7  # and standard errors of its mean
 DOUBT = 2.0  # standard errors that it may be below it where no patience reaches it
 HIGHEST = 0.993  # asked of measurements: few queries tell no more, and bounds lose some rows
 MEMBERS = 64  # of a list, for its centroid
-FIRST_REACH = 64  # patience of the first searches that measure; longer ones where it is too little
+TICK_QUERIES = 32  # that are measured between two looks for an interrupt
 CHUNK_ROWS = 8192
 MIDDLE_ROWS = 4096
 ROUNDING = np.float32(1e-6)  # of a sum of products, by the lengths of what is multiplied
@@ -118,8 +119,15 @@ class Queries(NamedTuple):
 
     def first(self, each: int) -> Queries:
         """The first ones of every group, so many of each."""
-        chosen = np.concatenate([np.flatnonzero(self.groups == g)[:each] for g in GROUPS])
-        return Queries(self.vectors[chosen], self.own[chosen], self.groups[chosen])
+        return self.at(self.places(each))
+
+    def places(self, each: int) -> NDArray[np.intp]:
+        """Where the first ones of every group stand."""
+        return np.concatenate([np.flatnonzero(self.groups == g)[:each] for g in GROUPS])
+
+    def at(self, places: NDArray[np.intp]) -> Queries:
+        """Those that stand at some places."""
+        return Queries(self.vectors[places], self.own[places], self.groups[places])
 
 
 def queries_for(
@@ -271,8 +279,9 @@ def calibrate(
         best = _best(searcher, rows, asked, mask, tick)
         for k in KS:
             tick()
-            some = asked.first(LEAST_QUERIES) if k == KS[-1] else asked
-            found.append(_measured(_Measuring(searcher, rows, mask, k), some, best))
+            places = asked.places(LEAST_QUERIES if k == KS[-1] else len(asked.own))
+            measuring = _Measuring(searcher, rows, mask, k)
+            found.append(_measured(measuring, asked.at(places), best, places, tick))
     table = _table_of(found)
     fewer = passing & (np.random.default_rng(seed + 1).random(len(rows)) < SHARES[1])
     merged = np.where(every.groups == FREE, BEYOND, every.groups)  # few searches are so hard
@@ -291,16 +300,24 @@ def _measure_work(
     passing: tuple[int, NDArray[np.bool_] | None],
 ) -> None:
     """Fill in what searches do for their recalls, where a `share` of rows passes a mask."""
+    from m2mdb.compute.hrm2 import tracing
+
     share, mask = passing
+    chosen = np.empty(0, np.uint8) if mask is None else mask.astype(np.uint8)
     for row, k in enumerate(KS):
-        for column, recall in enumerate(RECALLS):
-            stop = stop_for(table, k, recall, WORK_SHARES[share])
-            if stop is None:
-                continue
-            found = searcher.search_batch(
-                queries, stop, wanted=k + spare(k), epsilon=EPSILON, mask=mask
-            )
-            table.work[share, row, column] = np.maximum(1, found.counts[:, 1:].mean(axis=0))
+        stops = [stop_for(table, k, recall, WORK_SHARES[share]) for recall in RECALLS]
+        there = [(column, stop) for column, stop in enumerate(stops) if stop is not None]
+        if not there:
+            continue
+        hardness = np.array([stop.hardness for _, stop in there], np.float32)
+        out = np.zeros((len(there), 3))
+        scratch = searcher.tracing_scratch(k + spare(k))
+        tracing.trace_works(
+            scratch.plan, chosen, readable(queries), (k, LEAST), _between(k, FACTORS), EPSILON,
+            readable(hardness), out,
+        )  # fmt: skip
+        for (column, _), done in zip(there, out, strict=True):
+            table.work[share, row, column] = np.maximum(1, done / len(queries))
 
 
 def _table_of(found: list[Fitted | None]) -> Table:
@@ -349,61 +366,52 @@ class _Measuring:
         self, searcher: Searcher, rows: Floats, mask: NDArray[np.bool_] | None, k: int
     ) -> None:
         self.searcher = searcher
-        self.rows = rows
-        self.mask = mask
+        self.rows = readable(rows)
+        self.mask = np.ones(len(rows), np.uint8) if mask is None else mask.astype(np.uint8)
         self.k = k
         self.factor = _between(k, FACTORS)
 
-    def _options(self, own: int) -> dict[str, Any]:
-        """Without the query's own row."""
-        mask = self.mask
-        if own >= 0:
-            mask = np.ones(len(self.rows), bool) if mask is None else mask.copy()
-            mask[own] = False
-        return {"wanted": self.k + spare(self.k), "epsilon": EPSILON, "mask": mask}
+    def measured(
+        self, queries: Floats, own: NDArray[np.int64], edges: Floats, tick: Tick = never
+    ) -> tuple[Wide, Wide]:
+        """Hardness of each query; and its recall at each of LEVELS, [len(queries), LEVELS].
 
-    def hardness(self, query: Floats, own: int) -> float:
-        """What tells the search how hard a query is."""
-        stop = Stop(self.k, LEAST, 0, LEAST, 0.0)
-        found = self.searcher.search(query, stop, **self._options(own))
-        return float(found.nearness[self.k - 1]) if len(found.nearness) >= self.k else math.inf
+        own    the row that a query is, and that it must not find; -1: none
+        edges  the k-th best key of each
+        """
+        from m2mdb.compute.hrm2 import tracing
 
-    def recalls(self, query: Floats, own: int, edge: float, reach: int) -> Wide:
-        """Recall at each of LEVELS up to `reach`, and from there on that at `reach`."""
-        k = self.k
-        stop = Stop(k, LEAST, reach, 1 << 30, self.factor)
-        ordinals, lists, places = self.searcher.trace(query, stop, **self._options(own))
-        true = _keys(self.rows[ordinals], query, self.searcher.metric) >= _tolerant(edge)
-        when = np.sort(lists[true])
-        full = _full_at(lists, k)
-        ends = np.maximum(_ends(np.unique(lists[places < k]), self.factor), full)
-        out: Wide = np.minimum(np.searchsorted(when, ends), k) / k
-        return out
-
-
-def _full_at(lists: NDArray[np.int32], k: int) -> int:
-    """How many lists are probed when there are k rows: no search stops before (K6)."""
-    return int(lists[k - 1]) + 1 if len(lists) >= k else 1 << 30
+        scratch = self.searcher.tracing_scratch(self.k + spare(self.k))
+        marks = np.zeros((2, len(self.searcher.lists.center_scales) + 1), np.int32)
+        recalls = np.zeros((len(queries), len(LEVELS)))
+        hardness = np.zeros(len(queries))
+        metric = self.searcher.metric
+        for start in range(0, len(queries), TICK_QUERIES):
+            tick()
+            some = slice(start, start + TICK_QUERIES)
+            tracing.trace_recalls(
+                scratch.plan, self.mask, self.rows, readable(queries[some]), readable(own[some]),
+                readable(edges[some]), (self.k, LEAST), self.factor, EPSILON, metric != "ip",
+                readable(LEVELS), marks, recalls[some], hardness[some],
+            )  # fmt: skip
+        return hardness, recalls
 
 
-def _measured(measuring: _Measuring, asked: Queries, best: dict[int, Floats]) -> Fitted | None:
-    """What the table has for this share and k; None where rows are too few."""
+def _measured(
+    measuring: _Measuring,
+    asked: Queries,
+    best: dict[int, Floats],
+    places: NDArray[np.intp],
+    tick: Tick,
+) -> Fitted | None:
+    """What the table has for this share and k; None where rows are too few.
+
+    best    k-th best keys, of which those at `places` are of the queries
+    """
     if measuring.k not in best:
         return None
-    every = list(zip(asked.vectors, asked.own.tolist(), strict=True))
-    edges = best[measuring.k][: len(every)].tolist()
-    hardness = np.array([measuring.hardness(query, own) for query, own in every])
-    recalls = np.empty((len(every), len(LEVELS)))
-    left = np.arange(len(every))
-    reach, lists = FIRST_REACH, len(measuring.searcher.lists.center_scales)
-    while len(left):
-        for at in left.tolist():
-            recalls[at] = measuring.recalls(*every[at], edges[at], reach)
-        if reach >= lists:
-            break
-        left = left[recalls[left, -1] < 1]
-        reach *= 8
-    return fitted(hardness, recalls, asked.groups)
+    edges = best[measuring.k][places]
+    return fitted(*measuring.measured(asked.vectors, asked.own, edges, tick), asked.groups)
 
 
 def fitted(hardness: Wide, recalls: Wide, groups: NDArray[np.int64]) -> Fitted:
@@ -465,17 +473,6 @@ def _failing(reached: Wide, groups: NDArray[np.int64], wanted: float, errors: fl
         if own.mean() < min(wanted + errors * own.std() / math.sqrt(len(own)), HIGHEST):
             return int(group)
     return None
-
-
-def _ends(changes: NDArray[np.int32], factor: float) -> NDArray[np.int64]:
-    """How many lists a search probes at each level, by the lists that change its best rows."""
-    last = np.concatenate(([0], changes))
-    ends = np.ceil(factor * last + LEVELS[:, None]).astype(np.int64)
-    np.maximum(ends, LEAST, out=ends)
-    following = np.append(changes, np.iinfo(np.int32).max)
-    chosen = (following >= ends).argmax(axis=1)
-    out: NDArray[np.int64] = ends[np.arange(len(LEVELS)), chosen]
-    return out
 
 
 def _keys(rows: Floats, query: Floats, metric: str) -> Floats:

@@ -185,6 +185,10 @@ class Searcher:
         log = scratch.log[: int(scratch.counts[kernels.LOGGED])]
         return self.lists.ordinals[log[:, 0]], log[:, 1].copy(), log[:, 2].copy()
 
+    def tracing_scratch(self, wanted: int) -> Scratch:
+        """This thread's scratch with a log, whose plan `tracing` takes."""
+        return self._scratch(wanted, logs=True)
+
     def _run(
         self,
         scratch: Scratch,

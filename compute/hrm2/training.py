@@ -22,9 +22,12 @@ import numpy as np
 
 from m2mdb.compute.hrm2.balance import balanced
 from m2mdb.compute.hrm2.lists import never
+from m2mdb.compute.loader import LOADER
+from m2mdb.compute.ranking import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -34,11 +37,11 @@ if TYPE_CHECKING:
 SAMPLE_OF_LIST = 32  # rows that a centroid is trained on
 LEAST_SAMPLE = 4096
 SAMPLE_BYTES = 256 << 20  # the most that the sample takes, unless that is less than a row a list
-SUPER_ROUNDS = 6
+SUPER_ROUNDS = 5
 LIST_ROUNDS = 3
-FINAL_ROUNDS = 3
+FINAL_ROUNDS = 2
 NEIGHBOURS = 20  # supers whose lists a row is compared with
-TRAINED_NEIGHBOURS = 12  # the same in training, where a row that misses its list does less harm
+TRAINED_NEIGHBOURS = 6  # the same in training, where a row that misses its list does less harm
 CHUNK_ROWS = 4096
 ASSIGNED_ROWS = 512  # what is compared with hundreds of lists stays in the cache
 FEW_CENTERS = 64  # whose sums a matrix product makes faster than sorting does
@@ -136,11 +139,11 @@ def _squares(rows: Floats) -> Floats:
 
 def nearest(rows: Floats, centers: Floats) -> Ints:
     """The nearest center of each row."""
-    half = _squares(centers) / 2
+    squares = _squares(centers)
     out = np.empty(len(rows), np.int32)
     for start in range(0, len(rows), CHUNK_ROWS):
         some = slice(start, start + CHUNK_ROWS)
-        out[some] = (rows[some] @ centers.T - half).argmax(axis=1)
+        out[some] = _firsts(rows[some] @ centers.T, squares)
     return out
 
 
@@ -211,14 +214,44 @@ def assign(
             chosen = order[start : min(start + ASSIGNED_ROWS, bounds[i + 1])]
             some = rows[chosen]
             products = some @ centers.T
-            costs = squares - 2 * products
-            best = costs.argmin(axis=1)
+            if second is None or gram is None:
+                first[chosen] = lists[_firsts(products, squares)]
+                continue
+            best, other = _both(some, products, squares, gram)
             first[chosen] = lists[best]
-            if second is not None and gram is not None:
-                second[chosen] = lists[_second(_squares(some), products, costs, best, gram)]
-                if len(lists) == 1:
-                    second[chosen] = -1
+            second[chosen] = lists[other] if len(lists) > 1 else -1
     return first, second
+
+
+def _firsts(products: Floats, squares: Floats) -> NDArray[Any]:
+    """The nearest center of each row, by <x, c> and |c|^2; may write over the products."""
+    if LOADER.module is None:
+        nearest_ones: NDArray[np.intp] = (squares - 2 * products).argmin(axis=1)
+        return nearest_ones
+    from m2mdb.compute.hrm2 import choosing
+
+    best = np.empty(len(products), np.int32)
+    choosing.firsts(products, readable(squares), best)
+    return best
+
+
+def _both(
+    rows: Floats, products: Floats, squares: Floats, gram: Floats
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The nearest center of each row and the second one; may write over the products."""
+    lengths = _squares(rows)
+    if LOADER.module is None:
+        costs = squares - 2 * products
+        best = costs.argmin(axis=1)
+        return best, _second(lengths, products, costs, best, gram)
+    from m2mdb.compute.hrm2 import choosing
+
+    one, other = np.empty((2, len(rows)), np.int32)
+    costs = np.empty(len(squares), np.float32)
+    choosing.seconds(
+        products, readable(squares), readable(lengths), readable(gram), costs, one, other
+    )
+    return one, other
 
 
 def _second(

@@ -190,15 +190,56 @@ def test_a_trace_tells_what_shorter_searches_find() -> None:
         for k in KS:
             edges = calibration.exact(among, queries, "l2", k)[:, -1]
             measuring = calibration._Measuring(searcher, built.rows, mask, k)
-            told = [
-                measuring.recalls(query, -1, edge, 4096)
-                for query, edge in zip(queries, edges.tolist(), strict=True)
-            ]
+            _, told = measuring.measured(queries, np.full(len(queries), -1), edges)
             for level in (0, 5, 12):
                 patience = int(calibration.LEVELS[level])
                 stop = Stop(k, LEAST, patience, 1 << 30, measuring.factor)
                 got = measure(searcher, built.rows, queries, edges, stop, mask)
-                assert abs(got - np.mean(told, axis=0)[level]) < 0.003, (k, level)
+                assert abs(got - told.mean(axis=0)[level]) < 0.003, (k, level)
+
+
+def test_a_trace_tells_hardness_and_leaves_the_query_itself_out() -> None:
+    """TR1, TR2: what a search of LEAST lists finds without the row that the query is."""
+    built = coded(low_dimensional(6000, 32, 6), "l2", 64)
+    searcher = Searcher(built.lists, "l2", SEED)
+    own = np.arange(0, 6000, 300)
+    passing = np.random.default_rng(3).random(len(built.rows)) < 0.5
+    for k in (1, 10):
+        measuring = calibration._Measuring(searcher, built.rows, passing, k)
+        before = measuring.mask.copy()
+        edges = np.full(len(own), -1, np.float32)
+        hardness, _ = measuring.measured(built.rows[own], own, edges)
+        assert np.array_equal(measuring.mask, before)
+        for at, row in enumerate(own.tolist()):
+            mask = passing.copy()
+            mask[row] = False
+            stop = Stop(k, LEAST, 0, LEAST, 0.0)
+            found = searcher.search(
+                built.rows[row], stop, wanted=k + 8, epsilon=patience.EPSILON, mask=mask
+            )
+            nearness = found.nearness
+            assert hardness[at] == (nearness[k - 1] if len(nearness) >= k else np.inf)
+
+
+def test_the_work_of_searches_is_what_they_do() -> None:
+    """TR1: read off one search, of all recalls."""
+    built = coded(low_dimensional(9000, 40, 3), "l2", 96)
+    searcher = Searcher(built.lists, "l2", SEED)
+    table = calibrate(searcher, built.rows, 1)
+    queries = calibration.made_queries(searcher, built.rows, np.random.default_rng(2))[:40]
+    passing = np.random.default_rng(3).random(len(built.rows)) < 0.1
+    for share, mask in ((0, None), (1, passing)):
+        calibration._measure_work(searcher, table, queries, (share, mask))
+        for row, k in enumerate(KS):
+            for column, recall in enumerate(patience.RECALLS):
+                stop = stop_for(table, k, recall, patience.WORK_SHARES[share])
+                assert stop is not None
+                wanted = k + patience.spare(k)
+                found = searcher.search_batch(
+                    queries, stop, wanted=wanted, epsilon=patience.EPSILON, mask=mask
+                )
+                expected = np.maximum(1, found.counts[:, 1:].mean(axis=0))
+                assert np.allclose(table.work[share, row, column], expected), (share, k, recall)
 
 
 def test_a_stored_row_is_searched_for_among_the_others() -> None:
