@@ -62,7 +62,7 @@ QUERIES = {
     "DELETE": "DELETE FROM t WHERE n >= 0",
     "INSERT SELECT": "INSERT INTO t (topic, word, n) SELECT topic, word, n FROM t",
     "CREATE INDEX": "CREATE INDEX t_n ON t (n)",
-    "CREATE INDEX bm25": "CREATE INDEX t_word ON t (word) USING bm25",
+    "CREATE INDEX bm25": "CREATE INDEX t_word ON t USING bm25 (word)",
     "ANALYZE": "ANALYZE",
 }  # fmt: skip
 TOPICS = 40

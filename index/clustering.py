@@ -29,6 +29,7 @@ from m2mdb.index.description import ABOUT, describe_segment
 from m2mdb.index.query_log import is_stale, known_queries
 from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import Segment, SegmentRecord, lay_out
+from m2mdb.index.slices import pieces
 from m2mdb.index.values import VectorData
 from m2mdb.pager.errors import ProgrammingError
 
@@ -123,7 +124,8 @@ def _add_extent(
 ) -> None:
     description = describe_segment(entry, record.id, record.commit)
     buffers, size = lay_out(record.rows, parts, description)
-    record.extents = (*record.extents, write.transaction.write_extent(buffers, size))
+    watched = pieces(buffers, write.database.check_interrupted)
+    record.extents = (*record.extents, write.transaction.write_extent(watched, size))
 
 
 def stale_lists(read: View, view: CollectionView) -> Iterator[tuple[Segment, int]]:

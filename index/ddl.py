@@ -18,6 +18,7 @@ from m2mdb.index.schema import (
     check_name,
 )
 from m2mdb.index.segment import NamedPart, SegmentRecord, lay_out
+from m2mdb.index.slices import SLICE_VALUES, pieces, slices
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError, ProgrammingError
 
@@ -165,8 +166,9 @@ def _add_btree(
     for number, part in enumerate(parts):
         live = part.live
         chosen = np.arange(part.size) if live is None else np.flatnonzero(live)
-        places = [(number, ordinal) for ordinal in chosen.tolist()]
-        values.extend(secondary.values_at(view.schema, info, parts, places))
+        for some in slices(len(chosen), SLICE_VALUES, view.check):
+            places = [(number, ordinal) for ordinal in chosen[some].tolist()]
+            values.extend(secondary.values_at(view.schema, info, parts, places))
         rowids.extend(part.rowids[chosen].tolist())
     if info.unique:
         present = [value for value in values if secondary.compared(value) is not None]
@@ -179,7 +181,8 @@ def _add_btree(
             )
     info.root = BTree.create(write.transaction)
     pairs = zip(values, rowids, strict=True)
-    secondary.add_entries(write.transaction, info, pairs, empty=True)
+    check = write.database.check_interrupted
+    secondary.add_entries(write.transaction, info, pairs, empty=True, check=check)
     entry = _with_index(view, (*view.schema.indexes, info))
     write.replace_entry(view, entry, schema_changed=True)
     write.forget_views()
@@ -214,16 +217,19 @@ def add_text_lists(
     entry = _with_index(view, indexes, changed)
     retention.end_past(write, entry)
     records = []
+    check = write.database.check_interrupted
     for segment in view.segments:
         parts: list[NamedPart] = maintenance.text_parts(
             entry.schema.columns[entry.schema.column(column.name)],
             segment.values(column),
             write.database.tokenizers,
+            check=check,
         )
         record = entry.records[segment.id].copy()
         description = describe_segment(entry, segment.id, record.commit)
         buffers, size = lay_out(segment.rows, parts, description)
-        record.extents = (*record.extents, write.transaction.write_extent(buffers, size))
+        written = write.transaction.write_extent(pieces(buffers, check), size)
+        record.extents = (*record.extents, written)
         entry.records[segment.id] = record
         entry.segments.pop(segment.id, None)
         records.append(record)

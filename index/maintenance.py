@@ -44,6 +44,7 @@ from m2mdb.index.segment import (
     hash_parts,
     lay_out,
 )
+from m2mdb.index.slices import Check, pieces, unchecked, watched
 from m2mdb.index.values import StoredColumn, VectorData
 from m2mdb.pager.btree import BTree
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 1 << 30  # a bulk load is cut into segments of about this size
 MERGE_BYTES = 64 << 20  # S22: the most that one commit rewrites
 TIER_FACTOR = 8
+CHUNKS_CHECKED = 64  # of deletions that are written between two checks for an interrupt
 TIER_BASE = 512  # rows of the smallest segments
 
 NO_BASES: Mapping[int, Base] = {}
@@ -71,9 +73,11 @@ def text_parts(
     values: list[Any],
     tokenizers: Mapping[str, Tokenizer] | None = None,
     like: TextSegment | None = None,
+    check: Check = unchecked,
 ) -> list[NamedPart]:
     """The inverted lists of one column's values; `like` those of an older build, if given.
 
+    check  called between slices of the work; it may raise
     Raises ProgrammingError: a tokenizer that is not among `tokenizers`, or that fails.
     """
     from m2mdb.index.text import postings
@@ -84,7 +88,11 @@ def text_parts(
     has_positions = options.positions if like is None else like.has_positions
     version = postings.VERSION if like is None else like.version
     built = postings.build(
-        texts, options.analyzer(tokenizers), positions=has_positions, version=version
+        texts,
+        options.analyzer(tokenizers),
+        positions=has_positions,
+        version=version,
+        check=check,
     )
     return [(TEXT_PREFIX + name, column.id, _as_array(part)) for name, part in built.items()]
 
@@ -119,20 +127,23 @@ def write_segment(
     parts: list[NamedPart] = [("rowids", 0, rowids)]
     if commits is not None:
         parts.append(("commits", 0, commits))
+    check = write.database.check_interrupted
     for index, column in enumerate(entry.schema.columns):
+        check()
         values = stored[index]
         parts.extend(column_parts(column, values))
+        check()
         if index in entry.schema.hashed_columns:
             assert isinstance(values, list)
             parts.extend(hash_parts(column, values))
         if column.fulltext is not None:
             assert isinstance(values, list)
             own = write.database.tokenizers
-            parts.extend(texts(column) if texts else text_parts(column, values, own))
+            parts.extend(texts(column) if texts else text_parts(column, values, own, check=check))
     commit = write.transaction.new_commit
     description = describe_segment(entry, entry.next_segment, commit, replaces, kept=kept)
     buffers, size = lay_out(len(rowids), parts, description)
-    descriptor = write.transaction.write_extent(buffers, size)
+    descriptor = write.transaction.write_extent(pieces(buffers, check), size)
     record = SegmentRecord(
         entry.next_segment,
         len(rowids),
@@ -312,7 +323,7 @@ def end_in_bulk(write: WriteView, view: CollectionView, found: Sequence[tuple[in
     """End the rows of segments among `found` by the deletions tree at once."""
     by_segment: dict[int, dict[int, int]] = {}
     commit = write.transaction.new_commit
-    for _, (part, ordinal) in found:
+    for _, (part, ordinal) in watched(found, write.database.check_interrupted):
         if part:
             by_segment.setdefault(view.segments[part - 1].id, {})[ordinal] = commit
     if not by_segment:
@@ -337,10 +348,13 @@ def end_places(
         return set()
     tree = BTree(write.transaction, entry.deletes_root)
     chunks: dict[int, dict[int, int]] = {}
-    for ordinal, commit in ended.items():
+    check = write.database.check_interrupted
+    for ordinal, commit in watched(ended.items(), check):
         chunks.setdefault(ordinal // CHUNK_ROWS, {})[ordinal] = commit
     added = 0
-    for chunk, fresh in sorted(chunks.items()):
+    for number, (chunk, fresh) in enumerate(sorted(chunks.items())):
+        if not number % CHUNKS_CHECKED:
+            check()
         key = deletion_key(segment, chunk)
         raw = tree.get(key)
         entries: dict[int, int] = {}

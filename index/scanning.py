@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.index.collection import SegmentPart
+from m2mdb.index.slices import slices
 
 if TYPE_CHECKING:
     from m2mdb.compute.backend import Collector
     from m2mdb.index.collection import CollectionView, Part
     from m2mdb.index.schema import Column
 
+SCANNED_BYTES = 1 << 26  # of vectors between two checks for an interrupt: about ten milliseconds
 SPARSE = 16  # a mask with fewer rows than one in SPARSE is gathered, not scanned
 
 
@@ -54,13 +56,20 @@ def scan_part(
     column = view.schema.columns[column_index]
     is_dense = mask is None or np.count_nonzero(mask) * SPARSE >= part.size
     if isinstance(part, SegmentPart) and is_dense and not part.segment.is_verified(column):
-        _scan_first_time(part, column, collector, mask, first)
+        _scan_first_time(view, part, column, collector, mask, first)
         return
     matrix, norms = part_arrays(view, part, column_index)
-    collector.scan(matrix, norms, mask, first)
+    step = max(1, SCANNED_BYTES // max(1, matrix[:1].nbytes))
+    if len(matrix) <= step:
+        collector.scan(matrix, norms, mask, first)
+        return
+    for some in slices(len(matrix), step, view.check):
+        chosen = None if mask is None else mask[some]
+        collector.scan(matrix[some], norms[some], chosen, first + some.start)
 
 
 def _scan_first_time(
+    view: CollectionView,
     part: SegmentPart,
     column: Column,
     collector: Collector,
@@ -70,6 +79,7 @@ def _scan_first_time(
     """E2."""
     norms = part.segment.per_row("norms", column.id)
     for start, rows in part.segment.matrix_chunks(column):
+        view.check()
         stop = start + len(rows)
         chosen = None if mask is None else mask[start:stop]
         collector.scan(rows, norms[start:stop], chosen, first + start)

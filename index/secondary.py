@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index.keys import KEY_SIZE, decode_rowid, encode_value, index_key, successor
+from m2mdb.index.slices import SLICE_VALUES, Check, unchecked, value_order, watched
 from m2mdb.pager.btree import BTree
 
 if TYPE_CHECKING:
@@ -129,22 +130,39 @@ def equal_rowids(pages: Pages, info: IndexInfo, value: Any) -> list[int]:
 
 
 def add_entries(
-    pages: MutablePages, info: IndexInfo, rows: Iterable[tuple[Any, int]], *, empty: bool = False
+    pages: MutablePages,
+    info: IndexInfo,
+    rows: Iterable[tuple[Any, int]],
+    *,
+    empty: bool = False,
+    check: Check = unchecked,
 ) -> None:
-    """Index (stored value, rowid) pairs; `empty` says that the index has no entry yet."""
+    """Index (stored value, rowid) pairs; `empty` says that the index has no entry yet.
+
+    check  called between slices of many rows; it may raise
+    """
     tree = BTree(pages, info.root)
-    keys = [index_key(value, rowid) for value, rowid in rows]
-    if len(keys) > 1:
-        keys.sort()
+    keys = _sorted_keys(rows, check)
     if empty:
-        tree.bulk_load((key, b"") for key in keys)
+        tree.bulk_load((key, b"") for key in watched(keys, check))
         return
-    for key in keys:
+    for key in watched(keys, check):
         tree.put(key, b"")
 
 
-def remove_entries(pages: MutablePages, info: IndexInfo, rows: Iterable[tuple[Any, int]]) -> None:
-    """Take (stored value, rowid) pairs out of the index."""
+def remove_entries(
+    pages: MutablePages, info: IndexInfo, rows: Iterable[tuple[Any, int]], check: Check = unchecked
+) -> None:
+    """Take (stored value, rowid) pairs out of the index; `check` as in `add_entries`."""
     tree = BTree(pages, info.root)
-    for key in sorted(index_key(value, rowid) for value, rowid in rows):
+    for key in watched(_sorted_keys(rows, check), check):
         tree.delete(key)
+
+
+def _sorted_keys(rows: Iterable[tuple[Any, int]], check: Check) -> list[bytes]:
+    keys = [index_key(value, rowid) for value, rowid in watched(rows, check)]
+    if len(keys) <= SLICE_VALUES:
+        keys.sort()
+        return keys
+    order = value_order(list(range(len(keys))), keys, check)
+    return list(map(keys.__getitem__, watched(order, check)))

@@ -19,14 +19,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 Check = Callable[[], None]
+T = TypeVar("T")
 
 SLICE_VALUES = 1 << 13  # Python values between two looks: about a millisecond
 SLICE_NUMBERS = 1 << 18  # numbers of arrays: about as long
+WATCHED_VALUES = 1 << 10  # of which each costs some microseconds
+SLICE_BYTES = 1 << 22  # to a file: some milliseconds
 SORTED_VALUES = 1 << 14  # Python values that one call sorts
 SORTED_NUMBERS = 1 << 17  # numbers that one call sorts: some ten milliseconds
 SAMPLED = 32  # values of the sample for each bucket
@@ -43,6 +46,23 @@ def slices(count: int, size: int, check: Check) -> Iterator[slice]:
     for start in range(0, count, size):
         check()
         yield slice(start, min(start + size, count))
+
+
+def watched(values: Iterable[T], check: Check) -> Iterator[T]:
+    """The values; `check` is called before each slice of them but the first."""
+    for number, value in enumerate(values, 1):
+        yield value
+        if not number % WATCHED_VALUES:
+            check()
+
+
+def pieces(buffers: Iterable[Any], check: Check) -> Iterator[Any]:
+    """Buffers of bytes in pieces of SLICE_BYTES; `check` is called before each."""
+    for buffer in buffers:
+        whole = memoryview(buffer)
+        for start in range(0, len(whole), SLICE_BYTES):
+            check()
+            yield whole[start : start + SLICE_BYTES]
 
 
 # ------------------------------------------------------------------------- arrays

@@ -21,6 +21,7 @@ import numpy as np
 
 from m2mdb.compute.bound import row_norms
 from m2mdb.index.schema import MAX_TEXT_BYTES, VECTOR_DTYPES, Column
+from m2mdb.index.slices import SLICE_NUMBERS, Check, slices, unchecked
 from m2mdb.pager.errors import DataError
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -274,29 +275,41 @@ def _check_length(value: str | bytes, column: Column, collection: str, row: int 
         raise DataError(f"{place}: value of {size} bytes; the limit is {MAX_TEXT_BYTES} bytes")
 
 
-def store_column(column: Column, values: Any, count: int, collection: str) -> StoredColumn:
+def store_column(
+    column: Column, values: Any, count: int, collection: str, check: Check = unchecked
+) -> StoredColumn:
     """The values of one column for `count` rows in stored form.
 
+    check  called between slices of many values; it may raise
     Raises DataError: a value does not fit, or the lengths differ.
     """
     if column.is_vector:
         return store_vectors(column, values, count, collection)
     if isinstance(values, np.ndarray):
-        values = _array_values(values)
+        values = list(values if values.dtype.kind == "M" else values.tolist())
     if len(values) != count:
         raise DataError(
             f"column {column.name} of {collection}: {len(values)} values for {count} rows"
         )
+    if count <= SLICE_NUMBERS >> 2:
+        return _stored(column, values if type(values) is list else list(values), 0, collection)
+    stored: list[Any] = []
+    for some in slices(count, SLICE_NUMBERS >> 2, check):
+        stored += _stored(column, list(values[some]), some.start, collection)
+    return stored
+
+
+def _stored(column: Column, values: list[Any], first: int, collection: str) -> list[Any]:
+    """Scalars in stored form; `first` is the number of the first row, for messages."""
     wanted = STORED_TYPES.get(column.type)
     kinds = set(map(type, values))
     if wanted is not None and kinds <= {wanted, type(None)}:
-        stored = values if type(values) is list else list(values)
-        present = stored if kinds <= {wanted} else [each for each in stored if each is not None]
+        present = values if kinds <= {wanted} else [each for each in values if each is not None]
         if _is_in_range(wanted, present):
             if wanted in (str, bytes):
-                _check_lengths(present, stored, column, collection)
-            return stored
-    return [store_scalar(column, value, collection, row) for row, value in enumerate(values)]
+                _check_lengths(present, (values, first), column, collection)
+            return values
+    return [store_scalar(column, value, collection, row) for row, value in enumerate(values, first)]
 
 
 def _is_in_range(kind: type, present: list[Any]) -> bool:
@@ -309,16 +322,13 @@ def _is_in_range(kind: type, present: list[Any]) -> bool:
     return True
 
 
-def _array_values(values: np.ndarray) -> list[Any]:
-    if values.dtype.kind == "M":
-        return list(values)
-    return list(values.tolist())
-
-
-def _check_lengths(present: list[Any], values: list[Any], column: Column, collection: str) -> None:
+def _check_lengths(
+    present: list[Any], rows: tuple[list[Any], int], column: Column, collection: str
+) -> None:
     """Refuse what is too long or not Unicode, at C speed where all is well.
 
     present   the values that are not NULL
+    rows      all values, and the number of the first one's row
     """
     if not present:
         return
@@ -330,7 +340,7 @@ def _check_lengths(present: list[Any], values: list[Any], column: Column, collec
             return
         except UnicodeEncodeError:
             pass
-    for row, value in enumerate(values):
+    for row, value in enumerate(*rows):
         if value is not None:
             _check_length(value, column, collection, row)
 

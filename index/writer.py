@@ -24,6 +24,7 @@ from m2mdb.index.constraints import check_not_null, find_conflicts
 from m2mdb.index.limits import check_values
 from m2mdb.index.record import encode_removal, encode_row, sequence_key
 from m2mdb.index.schema import Column
+from m2mdb.index.slices import watched
 from m2mdb.index.values import (
     INT64_MAX,
     StoredColumn,
@@ -123,7 +124,8 @@ class CollectionWriter:
         for index, column in enumerate(schema.columns):
             self._write.database.check_interrupted()
             if index in given:
-                stored.append(store_column(column, given[index], count, self.name))
+                check = self._write.database.check_interrupted
+                stored.append(store_column(column, given[index], count, self.name, check))
             elif column.is_vector:
                 stored.append(store_column(column, [None] * count, count, self.name))
             elif column.default_text is not None:
@@ -190,7 +192,8 @@ class CollectionWriter:
             if info.kind == "btree":
                 values = secondary.indexed_values(self.view.schema, info, stored)
                 pairs = zip(values, rowids.tolist(), strict=True)
-                secondary.add_entries(self._write.transaction, info, pairs)
+                check = self._write.database.check_interrupted
+                secondary.add_entries(self._write.transaction, info, pairs, check=check)
         maintenance.after_write(self._write, self.view, unlisted=unlisted)
 
     def _append(
@@ -287,7 +290,8 @@ class CollectionWriter:
             places = [place for _, place in found]
             values = secondary.values_at(self.view.schema, info, self.view.parts(), places)
             pairs = zip(values, [rowid for rowid, _ in found], strict=True)
-            secondary.remove_entries(self._write.transaction, info, pairs)
+            check = self._write.database.check_interrupted
+            secondary.remove_entries(self._write.transaction, info, pairs, check)
 
     # --------------------------------------------------------------- UPDATE
 
@@ -334,9 +338,11 @@ class CollectionWriter:
             if index in changed:
                 values = changed[index]
                 picked = values if len(live) == len(values) else [values[i] for i in live]
-                stored.append(store_column(column, picked, len(live), self.name))
+                check = self._write.database.check_interrupted
+                stored.append(store_column(column, picked, len(live), self.name, check))
             else:
-                old = [parts[part].stored(index, ordinal) for part, ordinal in places]
+                check = self._write.database.check_interrupted
+                old = [parts[at].stored(index, row) for at, row in watched(places, check)]
                 if column.is_vector:
                     stored.append(store_column(column, old, len(old), self.name))
                 else:
@@ -366,9 +372,10 @@ class CollectionWriter:
             if info.kind != "btree" or changed.isdisjoint(self.view.schema.positions(info)):
                 continue
             old = secondary.values_at(self.view.schema, info, self.view.parts(), places)
-            secondary.remove_entries(transaction, info, zip(old, rowids, strict=True))
+            check = self._write.database.check_interrupted
+            secondary.remove_entries(transaction, info, zip(old, rowids, strict=True), check)
             new = secondary.indexed_values(self.view.schema, info, stored)
-            secondary.add_entries(transaction, info, zip(new, rowids, strict=True))
+            secondary.add_entries(transaction, info, zip(new, rowids, strict=True), check=check)
         array = np.array(rowids, np.int64)
         if len(rowids) < SEGMENT_ROWS:
             ended = [self.log_place(place) for place in places]

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.slices import Check, slices, unchecked
 from m2mdb.index.text.analysis import PLAIN, Analyzer
 from m2mdb.index.text.packed import Postings, pack, ranges
 from m2mdb.pager.errors import DataError
@@ -69,6 +70,7 @@ PART_TYPES: dict[str, np.dtype[Any]] = {
     "overflow_freqs": np.dtype("<u4"),
     "lists": np.dtype("u1"),
 }
+SLICE_TEXTS = 1 << 12  # analysed between two checks for an interrupt
 _TOKEN_BITS = 36  # of a key whose upper bits are the term: tokens of a batch
 _ORDINAL_BITS = np.uint64(32)
 
@@ -79,15 +81,22 @@ def build(
     *,
     positions: bool = True,
     version: int = VERSION,
+    check: Check = unchecked,
 ) -> Parts:
-    """The parts of a segment whose ordinal i has `texts[i]`; None is NULL."""
-    terms, token_terms, token_docs = analyzer.term_columns(texts)
+    """The parts of a segment whose ordinal i has `texts[i]`; None is NULL.
+
+    check  called between slices of the work; it may raise
+    """
+    terms, token_terms, token_docs = _term_columns(texts, analyzer, check)
+    check()
     lengths = np.bincount(token_docs, minlength=len(texts)).astype(np.uint32)
     firsts = np.cumsum(lengths, dtype=np.int64) - lengths
     if None in texts:
         lengths[[text is None for text in texts]] = NULL_LENGTH
     terms, ranks = _sort_terms(terms)
+    check()
     order, by_term = _by_term(ranks[token_terms], len(terms))
+    check()
     docs = token_docs[order].astype(np.int64)
     is_first = np.ones(len(order), bool)
     is_first[1:] = (by_term[1:] != by_term[:-1]) | (docs[1:] != docs[:-1])
@@ -98,7 +107,27 @@ def build(
         np.diff(first, append=len(order)),
         order - firsts[docs] if positions and version > FLAT else None,
     )
+    check()
     return _parts(terms, postings, lengths, version)
+
+
+def _term_columns(
+    texts: Sequence[str | None], analyzer: Analyzer, check: Check
+) -> tuple[list[bytes], NDArray[np.uint32], NDArray[np.uint32]]:
+    """`analyzer.term_columns`, of slices of the texts."""
+    if len(texts) <= SLICE_TEXTS:
+        return analyzer.term_columns(texts)
+    ids: dict[bytes, int] = {}
+    tokens, docs = [], []
+    for some in slices(len(texts), SLICE_TEXTS, check):
+        terms, token_terms, token_docs = analyzer.term_columns(texts[some])
+        known = [ids.setdefault(term, len(ids)) for term in terms]
+        if known:
+            tokens.append(np.array(known, np.uint32)[token_terms])
+            docs.append(token_docs + np.uint32(some.start))
+    if not tokens:
+        return [], np.empty(0, np.uint32), np.empty(0, np.uint32)
+    return list(ids), np.concatenate(tokens), np.concatenate(docs)
 
 
 def _by_term(token_terms: NDArray[np.uint64], terms: int) -> tuple[Ints, Ints]:

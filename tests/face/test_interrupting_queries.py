@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ STATEMENTS = [
     "UPDATE t SET n = n + 1",
     "DELETE FROM t WHERE n >= 0",
     "INSERT INTO t (word, n) SELECT word, n FROM t",
+    "CREATE INDEX t_n ON t (n)",
+    "CREATE INDEX t_word ON t USING bm25 (word)",
 ]
 
 
@@ -44,7 +47,7 @@ def con(tmp_path_factory: pytest.TempPathFactory) -> Iterator[m2mdb.Connection]:
         con.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, word TEXT, n INTEGER, x REAL)")
         con.execute("CREATE TABLE u (word TEXT, n INTEGER, x REAL)")
         con.execute("CREATE TABLE s (n INTEGER, x REAL)")
-        columns = {
+        columns: dict[str, Any] = {
             "word": [f"word {number}" for number in random.integers(0, ROWS, ROWS)],
             "n": random.integers(0, ROWS, ROWS),
             "x": random.standard_normal(ROWS),
@@ -64,6 +67,7 @@ def test_a_statement_looks_for_an_interrupt_all_along(
     before = con.execute("SELECT count(*), sum(n) FROM t").fetchall()
     con.rollback()
     database, looks = con.database, [time.perf_counter()]
+    assert database is not None
     given = database.check_interrupted
 
     def look() -> None:
