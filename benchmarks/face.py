@@ -31,6 +31,7 @@ KERNELS = {
     "m2mdb.compute.hrm2.kernels": ("search", "search_batch"),
     "m2mdb.compute.ranking_kernels": ("answer", "answer_many", "unit", "units", "unread_many"),
     "m2mdb.compute.numba_kernels": ("scan", "prune"),
+    "m2mdb.compute.search_kernels": ("search_whole",),
 }
 
 

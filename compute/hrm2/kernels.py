@@ -103,8 +103,6 @@ KIND, WANTED, LOG_SIZE, ROWS, PLAN_SIZE = 45, 46, 47, 48, 49
 FOUND, PROBED, SCANNED, RERANKED, LOGGED = 0, 1, 2, 3, 4
 OPEN_SUPERS, OPEN_BLOCKS = 5, 6  # and how much of the routes it has read
 
-AHEAD = 4  # vectors that are asked for before they are compared
-
 INT, FLOAT = types.int64, types.float32
 PLAN = types.Array(types.int64, 1, "C", readonly=True)
 MASK = types.Array(types.uint8, 1, "C", readonly=True)
@@ -246,7 +244,7 @@ def take_below(plan: Any, limit: Any) -> int:
 def scan_list(plan: Any, mask: Any, each: int, later: int, epsilon: Any, worst: Any) -> int:
     """Fill `pending` with the rows of a list whose bound is below `worst`; their number.
 
-    The list `later` is asked for meanwhile: it is the next one.
+    The list `later` is asked for meanwhile: it is the next one, or the same where there is none.
     """
     width = plan[WIDTH]
     numbers, bounds = floats_at(plan[NUMBERS]), floats_at(plan[BOUNDS])
@@ -262,11 +260,12 @@ def scan_list(plan: Any, mask: Any, each: int, later: int, epsilon: Any, worst: 
     every = mask.shape[0] == 0
     few = worst < np.float32(np.inf)
     count = 0
-    skip = starts[later] - starts[each]
+    ahead, last = starts[later], starts[later + 1]
     for block in range(starts[each], starts[each + 1]):
-        bits = scan_block(
-            codes, block, block + skip, table, width, factors, terms, worst, bounds
-        )  # fmt: skip
+        asked = min(ahead, last - 1) if later != each else block
+        ahead += 1
+        bits = scan_block(codes, block, asked, table, width, factors, terms, worst, bounds)
+        ask_for_positions(plan, asked)
         while bits:
             slot = lowest_bit(bits)
             bits &= bits - 1
@@ -282,7 +281,29 @@ def scan_list(plan: Any, mask: Any, each: int, later: int, epsilon: Any, worst: 
             count += 1
             if few:
                 ask_for(plan, position)
+    if later != each:
+        for block in range(ahead, last):  # it is longer than this one
+            ask_for_block(plan, block)
     return count
+
+
+@step
+def ask_for_block(plan: Any, block: int) -> None:
+    """Have a block of codes on its way to the cache, with what belongs to it."""
+    size, codes, factors = 4 * plan[WIDTH], bytes_at(plan[CODES]), bytes_at(plan[FACTORS])
+    for line in range(block * size, block * size + size, 64):
+        prefetch(codes, line)
+    for line in range(384 * block, 384 * block + 384, 64):
+        prefetch(factors, line)
+    ask_for_positions(plan, block)
+
+
+@step
+def ask_for_positions(plan: Any, block: int) -> None:
+    """Have the positions of a block on their way to the cache."""
+    positions = bytes_at(plan[POSITIONS])
+    prefetch(positions, 128 * block)
+    prefetch(positions, 128 * block + 64)
 
 
 @step
@@ -305,19 +326,24 @@ def distance_of(plan: Any, position: int) -> Any:
 
 
 @step
-def compare(plan: Any, k: int, turn: int, count: int, limit: Any, state: Any) -> Any:
-    """Compare the pending rows with bounds below `limit` by their 8-bit codes; the new state.
+def compare(plan: Any, k: int, turn: int, which: Any, state: Any) -> Any:
+    """Compare pending rows by their 8-bit codes; the new state.
 
     turn   of the list, for the log
+    which  how many there are; the bound from which on they are left out; whether they were asked
+           for already
     state  size and k-th distance of the best rows, when they changed last, rows compared, logged
     """
     size, worst, last, reranked, logged = state
+    count, limit, asked = which
     pending, bounds = ints_at(plan[PENDING]), floats_at(plan[PENDING_BOUNDS])
     best, nearness, log = ints_at(plan[BEST]), floats_at(plan[NEARNESS]), ints_at(plan[LOG])
     wanted, log_size = plan[WANTED], plan[LOG_SIZE]
+    if not asked:
+        for i in range(count):
+            if bounds[i] < limit and bounds[i] < worst:
+                ask_for(plan, pending[i])
     for i in range(count):
-        if i + AHEAD < count and bounds[i + AHEAD] < limit:
-            ask_for(plan, pending[i + AHEAD])
         if not (bounds[i] < limit and bounds[i] < worst):
             continue
         bounds[i] = np.float32(np.inf)
@@ -363,14 +389,17 @@ def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
             ready = next_wave(plan, ready)
             if done == ready:
                 break
+            for block in range(starts[order[done]], starts[order[done] + 1]):
+                ask_for_block(plan, block)
+        asked = worst < np.float32(np.inf)  # by scan_list
         each, later = order[done], order[min(done + 1, ready - 1)]
         count = scan_list(plan, mask, each, later, epsilon, worst)
         if count > MANY:  # those with the smallest bounds first: they tell what to leave out
             low, high = finite_range(bounds, count)
             limit = cut(bounds, count, max(MANY >> 1, count >> 2), low, high)
-            state = compare(plan, k, done, count, limit, state)
+            state = compare(plan, k, done, (count, limit, asked), state)
         if count:
-            state = compare(plan, k, done, count, np.float32(np.inf), state)
+            state = compare(plan, k, done, (count, np.float32(np.inf), asked), state)
         scanned += starts[each + 1] - starts[each]
         done += 1
     counts[FOUND] = state[0]
