@@ -39,6 +39,7 @@ from m2mdb.query.nodes import (
     Literal,
     Parameter,
     Subquery,
+    SubqueryColumn,
     Unary,
 )
 from m2mdb.query.pattern import glob, like, like_matcher
@@ -71,6 +72,8 @@ def type_of(node: Expression, scope: Scope) -> str | None:
         return node.type
     if isinstance(node, Subquery | Correlated):
         return _subquery_type(node, scope)
+    if isinstance(node, SubqueryColumn):
+        return _column_type(node, scope)
     return type_of(node.operand, scope) if isinstance(node, Collate) else None
 
 
@@ -83,6 +86,15 @@ def _subquery_type(node: Subquery | Correlated, scope: Scope) -> str | None:
     base: Any = getattr(scope, "base", scope)
     planned = base.subqueries.planned.get(id(node))
     return None if planned is None else planned[0].columns()[1][0]
+
+
+def _column_type(node: SubqueryColumn, scope: Scope) -> str | None:
+    """The type of one of the columns of a query that gives a row."""
+    if isinstance(node.query, Correlated):
+        return node.query.plan.columns()[1][node.index]
+    base: Any = getattr(scope, "base", scope)
+    planned = base.subqueries.planned.get(id(node.query))
+    return None if planned is None else planned[0].columns()[1][node.index]
 
 
 def affinity_of(node: Expression, scope: Scope) -> str:

@@ -6,6 +6,8 @@ compiled, a `Level` (one SELECT, SEARCH, UPDATE or DELETE) goes through its expr
     a name of the query around     ->  OuterColumn     read from the row of that query
     a subquery that has such names ->  Correlated      run for each row of this level
     any other subquery             stays; it is run once, before the statement
+    an aggregate over columns of the query around alone
+                                   ->  OuterColumn     that query's aggregate, in SQL
 
 A correlated subquery is planned once. To it the outer values are constants, so that a key or an
 index is used for them; what it gives is kept for equal outer values during a run.
@@ -18,10 +20,10 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import PlacedFault, UnbuiltPlacedFault
+from m2mdb.pager.errors import PlacedFault
 from m2mdb.query.affinity import AFFINITIES, APPLY, NONE
 from m2mdb.query.comparison import conversions, member
 from m2mdb.query.nodes import (
@@ -31,7 +33,9 @@ from m2mdb.query.nodes import (
     FunctionCall,
     In,
     Node,
+    RowIn,
     Subquery,
+    SubqueryColumn,
 )
 from m2mdb.query.rewriting import rewritten
 
@@ -60,7 +64,7 @@ class OuterColumn(Expression):
 class Correlated(Expression):
     """A subquery that is run for each row; `references` are what it reads of the row.
 
-    form  "scalar", "list" or "exists"
+    form  "scalar", "list", "exists", "row" or "rows"
     """
 
     __slots__ = ("form", "plan", "references")
@@ -92,18 +96,32 @@ class Outer:
 
     def __init__(self, level: Level) -> None:
         self.level = level
-        self.references: list[ColumnRef] = []
+        self.references: list[Expression] = []  # names, and aggregates of the level
 
     def column(self, reference: ColumnRef) -> OuterColumn | None:
         """The outer column that a name means; None where nobody around has it."""
         if not self.level.knows(reference):
             return None
-        found = [_spelled(each) for each in self.references]
+        found = [
+            _spelled(each) if isinstance(each, ColumnRef) else None for each in self.references
+        ]
         spelled = _spelled(reference)
         if spelled not in found:
             found.append(spelled)
             self.references.append(reference)
         return OuterColumn(found.index(spelled), self.level.type_of(reference), reference.position)
+
+    def aggregate(self, call: FunctionCall) -> OuterColumn:
+        """An aggregate of the level around, or of one further out.
+
+        Raises ProgrammingError: it is that level's, and stands in its WHERE.
+        """
+        if self.level.clause and self.level.owns_any(call):
+            words = f"misuse of aggregate: {call.name}() in {self.level.clause}"
+            raise PlacedFault(words, call.position)
+        if call not in self.references:
+            self.references.append(call)
+        return OuterColumn(self.references.index(call), None, call.position)
 
 
 def _spelled(reference: ColumnRef) -> tuple[str | None, str]:
@@ -158,29 +176,31 @@ class Level:
         """
         return rewritten(node, self._replacement)
 
-    def refuse_outer_aggregates(self, nodes: Iterable[Expression]) -> None:
-        """Raise where an aggregate of resolved expressions is one of the query around.
+    def owns_any(self, call: FunctionCall) -> bool:
+        """Whether one of the columns that an aggregate names is this level's."""
+        return any(self._scope.has(each) for each in _columns(call))
 
-        Such is, in SQL, one that names columns of that query and none of this. Raises
-        ProgrammingError in a WHERE around, NotSupportedError elsewhere.
-        """
+    def _outer_aggregate(self, call: FunctionCall) -> OuterColumn | None:
+        """The aggregate of the query around, where it names columns of it and none of this."""
+        from m2mdb.query.aggregates import is_aggregate
+
         outer = self._planner.outer
-        if outer is None:
-            return
-        for node in nodes:
-            for call in _outer_aggregates(node):
-                if outer.level.clause:
-                    words = f"misuse of aggregate: {call.name}() in {outer.level.clause}"
-                    raise PlacedFault(words, call.position)
-                raise UnbuiltPlacedFault(
-                    f"{call.name}() over columns of the query around belongs to the query around: "
-                    "that is not built yet; write it there",
-                    call.position,
-                )
+        if outer is None or not is_aggregate(call) or self.owns_any(call):
+            return None
+        columns = _columns(call)
+        if not columns or not all(map(outer.level.knows, columns)):
+            return None
+        return outer.aggregate(call)
 
     def _replacement(self, node: Node) -> Node | None:
         if isinstance(node, ColumnRef):
             return self._column(node)
+        if isinstance(node, FunctionCall):
+            return self._outer_aggregate(node)
+        if isinstance(node, RowIn):
+            return self._row_membership(node)
+        if isinstance(node, SubqueryColumn):
+            return self._subquery_column(node)
         if isinstance(node, In) and isinstance(node.values, Subquery):
             return self._membership(node, node.values)
         if isinstance(node, Subquery):
@@ -221,11 +241,37 @@ class Level:
         wanted = conversions(own, AFFINITIES.get(types[0] or "", NONE))[0]
         return operand if wanted == NONE else Converted(operand, wanted, operand.position)
 
-    def _subquery(self, node: Subquery, form: str) -> Expression:
+    def _row_membership(self, node: RowIn) -> RowIn:
+        """`(a, b) IN (SELECT …)`, with the affinities that `a = x` and `b = y` would have."""
+        from m2mdb.query.conditions import affinity_of
+
+        if node.affinities is not None:
+            return node
+        assert isinstance(node.values, Subquery)
+        values = self._subquery(node.values, "rows", len(node.operands))
+        types = self._planned(node.values)[0].columns()[1]
+        operands, affinities = [], []
+        scope = self._scope.sibling()
+        for operand, type in zip(map(self.resolve, node.operands), types, strict=True):
+            own, other = conversions(affinity_of(operand, scope), AFFINITIES.get(type or "", NONE))
+            affinities.append(other)
+            operands.append(operand if own == NONE else Converted(operand, own, operand.position))
+        return RowIn(operands, values, node.negated, node.position, affinities)
+
+    def _subquery_column(self, node: SubqueryColumn) -> SubqueryColumn:
+        """One value of the row that a query gives."""
+        if not isinstance(node.query, Subquery):
+            return node
+        made = self._subquery(node.query, "row", node.width)
+        return SubqueryColumn(made, node.index, node.width, node.position)
+
+    def _subquery(self, node: Subquery, form: str, expected: int = 1) -> Expression:
         plan, outer = self._planned(node)
         width = len(plan.columns()[0])
-        if form != "exists" and width != 1:
-            raise PlacedFault(f"sub-select returns {width} columns - expected 1", node.position)
+        if form != "exists" and width != expected:
+            raise PlacedFault(
+                f"sub-select returns {width} columns - expected {expected}", node.position
+            )
         if not outer.references:
             return node
         if (plan, form) not in self._plan.correlated:
@@ -242,18 +288,6 @@ class Level:
             self._plan.tables.extend(plan.all_tables())
             known = self._subqueries.planned[id(node)] = plan, outer, node
         return known[0], known[1]
-
-
-def _outer_aggregates(node: Expression) -> Iterator[FunctionCall]:
-    """The aggregates that name columns of the query around and none of their own."""
-    from m2mdb.query.aggregates import is_aggregate
-    from m2mdb.query.constants import walk
-
-    for call in walk(node):
-        if isinstance(call, FunctionCall) and is_aggregate(call):
-            kinds = {type(each) for argument in call.arguments for each in walk(argument)}
-            if OuterColumn in kinds and ColumnRef not in kinds:
-                yield call
 
 
 def _columns(node: Expression) -> list[ColumnRef]:

@@ -64,10 +64,14 @@ from m2mdb.query.nodes import (
     Like,
     Literal,
     Parameter,
+    RowIn,
+    RowValue,
     Subquery,
+    SubqueryColumn,
     Unary,
     VectorLiteral,
 )
+from m2mdb.query.rows import compile_misused, compile_row_in, compile_subquery_column
 from m2mdb.query.scope import Scope
 from m2mdb.query.vectors import compile_distance, is_distance
 
@@ -271,6 +275,14 @@ def _like(node: Like, scope: Scope) -> Evaluator:
     return compile_like(node, scope, compile_expression)
 
 
+def _row_in(node: RowIn, scope: Scope) -> Evaluator:
+    return compile_row_in(node, scope, compile_expression)
+
+
+def _subquery_column(node: SubqueryColumn, scope: Scope) -> Evaluator:
+    return compile_subquery_column(node, scope, compile_expression)
+
+
 _COMPILERS: dict[type, Callable[..., Evaluator]] = {
     Between: _between,
     Binary: _binary,
@@ -280,6 +292,9 @@ _COMPILERS: dict[type, Callable[..., Evaluator]] = {
     ColumnRef: _column,
     Converted: _converted,
     Correlated: _correlated,
+    RowIn: _row_in,
+    RowValue: compile_misused,
+    SubqueryColumn: _subquery_column,
     FunctionCall: _call,
     In: _in,
     IsNull: _is_null,

@@ -6,6 +6,7 @@ the position of its first token and the rule's children: nodes, names, words as 
 
 from __future__ import annotations
 
+from m2mdb.query import rows
 from m2mdb.query.lexer import INTEGER_LIMIT
 from m2mdb.query.nodes import (
     Between,
@@ -23,6 +24,7 @@ from m2mdb.query.nodes import (
     Literal,
     Parameter,
     Query,
+    RowValue,
     Subquery,
     Unary,
 )
@@ -56,11 +58,15 @@ def negation(start: int, operand: Expression) -> Expression:
 
 def binary(start: int, left: Expression, operator: str, right: Expression) -> Expression:
     """An operator between two operands."""
+    if isinstance(left, RowValue) or isinstance(right, RowValue):
+        return rows.compared(operator, left, right, start)
     return Binary(operator, left, right, start)
 
 
 def is_same(start: int, left: Expression, right: Expression) -> Expression:
     """`IS`, `IS NOT DISTINCT FROM`; IsNull where the right side is NULL."""
+    if isinstance(left, RowValue) or isinstance(right, RowValue):
+        return rows.compared("IS", left, right, start)
     if isinstance(right, Literal) and right.value is None:
         return IsNull(left, False, start)
     return Binary("IS", left, right, start)
@@ -68,6 +74,8 @@ def is_same(start: int, left: Expression, right: Expression) -> Expression:
 
 def is_different(start: int, left: Expression, right: Expression) -> Expression:
     """`IS NOT`, `IS DISTINCT FROM`."""
+    if isinstance(left, RowValue) or isinstance(right, RowValue):
+        return rows.compared("IS NOT", left, right, start)
     if isinstance(right, Literal) and right.value is None:
         return IsNull(left, True, start)
     return Binary("IS NOT", left, right, start)
@@ -101,21 +109,29 @@ def like(
 
 def between(start: int, operand: Expression, low: Expression, high: Expression) -> Expression:
     """`operand BETWEEN low AND high`."""
+    if isinstance(operand, RowValue):
+        return rows.between(operand, low, high, False, start)
     return Between(operand, low, high, False, start)
 
 
 def not_between(start: int, operand: Expression, low: Expression, high: Expression) -> Expression:
     """`operand NOT BETWEEN low AND high`."""
+    if isinstance(operand, RowValue):
+        return rows.between(operand, low, high, True, start)
     return Between(operand, low, high, True, start)
 
 
 def in_list(start: int, operand: Expression, values: ValueList) -> Expression:
     """`operand IN values`."""
+    if isinstance(operand, RowValue):
+        return rows.member(operand, values, False, start)
     return In(operand, values, False, start)
 
 
 def not_in_list(start: int, operand: Expression, values: ValueList) -> Expression:
     """`operand NOT IN values`."""
+    if isinstance(operand, RowValue):
+        return rows.member(operand, values, True, start)
     return In(operand, values, True, start)
 
 
@@ -216,6 +232,11 @@ def cast(start: int, operand: Expression, type_: tuple[str, list[object]]) -> Ex
 def exists(start: int, query: Query) -> Expression:
     """`EXISTS (SELECT …)`."""
     return Subquery(query, True, start)
+
+
+def row_value(start: int, *items: Expression) -> Expression:
+    """`(a, b)`."""
+    return RowValue(list(items), start)
 
 
 def subquery(start: int, query: Query) -> Expression:

@@ -250,13 +250,16 @@ def json_type(text: Value, path: Value = "$") -> Value:
     if text is None or path is None:
         return None
     found = _at(text, path)
-    if found is MISSING:
-        return None
-    if isinstance(found, bool):
-        return "true" if found else "false"
-    if isinstance(found, MinusZero):
+    return None if found is MISSING else type_of(found)
+
+
+def type_of(document: Any) -> str:
+    """What a part of a document is: object, array, text, integer, real, true, false or null."""
+    if isinstance(document, bool):
+        return "true" if document else "false"
+    if isinstance(document, MinusZero):
         return "integer"
-    return "real" if isinstance(found, float) else _TYPE_NAMES[type(found)]
+    return "real" if isinstance(document, float) else _TYPE_NAMES[type(document)]
 
 
 def minify(text: Value) -> Value:

@@ -104,6 +104,9 @@ def inner_value(plan: Plan, form: str, view: View, bindings: Bindings) -> Any:
         profile.note(plan, len(result.made(bindings.check)), start)
     if form == "exists":
         return bool(result.made(bindings.check))
+    if form in ("row", "rows"):  # of several columns, which were counted while planning
+        rows = result.made(bindings.check)
+        return list(rows) if form == "rows" else next(iter(rows), None)
     width = len(result.columns or ())
     if width != 1:
         raise ProgrammingError(f"sub-select returns {width} columns - expected 1")

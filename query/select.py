@@ -119,7 +119,6 @@ class SelectPlan(Plan):
         self._folds = [fold_of_node(output.expression) for output in outputs]
         self._limits = self._compile_limits(statement, level)
         expressions = [output.expression for output in outputs] + [node for _, node in order]
-        level.refuse_outer_aggregates(expressions if having is None else [*expressions, having])
         self._grouped: _GroupedWork | None = None
         self._projection: Projection | None = None
         self._order: tuple[list[OrderItem], Projection] | None = None

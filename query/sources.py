@@ -20,17 +20,29 @@ from m2mdb.query.estimates import Figures
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.lists import NO_TABLE, ListSchema, ListView
-from m2mdb.query.nodes import DerivedTable, Expression, Source, TableName, TableParameter
+from m2mdb.query.nodes import (
+    ColumnRef,
+    DerivedTable,
+    Expression,
+    Node,
+    Source,
+    TableCall,
+    TableName,
+    TableParameter,
+)
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.planner import plan_access
 from m2mdb.query.profile import Noted, profile_of
+from m2mdb.query.rewriting import rewritten
 from m2mdb.query.scope import RowScope, Subqueries
 from m2mdb.query.selection import Selection
 from m2mdb.query.system_tables import system_schema, system_view
+from m2mdb.query.table_functions import Lateral, function_of, schema_of
 
 if TYPE_CHECKING:
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
+    from m2mdb.query.join_scope import JoinScope
     from m2mdb.query.planning import Common, Planner
     from m2mdb.query.result import Result
 
@@ -45,9 +57,12 @@ class Leaf:
     plan     of the query that gives its rows, or None
     is_past  whether it is read AS OF a commit
     figures  what is known of a collection, for estimates; None for the others
+    lateral  of a table function that is called for each row of what is left of it, or None
     """
 
-    __slots__ = ("figures", "is_past", "name", "open", "plan", "schema", "tables", "title")
+    __slots__ = (
+        "figures", "is_past", "lateral", "name", "open", "plan", "schema", "tables", "title",
+    )  # fmt: skip
 
     def __init__(self, open: Opener, schema: Any, name: str | None, title: str) -> None:
         self.open = open
@@ -58,6 +73,7 @@ class Leaf:
         self.plan: Plan | None = None
         self.is_past = False
         self.figures: Figures | None = None
+        self.lateral: Lateral | None = None
 
 
 class Context:
@@ -72,8 +88,10 @@ class Context:
         self.count = subqueries.first
 
 
-def leaf_of(source: Source | None, context: Context) -> Leaf:
-    """A table of FROM, ready to be opened.
+def leaf_of(
+    source: Source | None, context: Context, before: Callable[[], JoinScope] | None = None
+) -> Leaf:
+    """A table of FROM, ready to be opened; `before` gives the names of those left of it.
 
     Raises ProgrammingError: no such collection. NotSupportedError: FROM ? is not built yet.
     """
@@ -81,6 +99,8 @@ def leaf_of(source: Source | None, context: Context) -> Leaf:
         return Leaf(lambda view, bindings: ListView(NO_TABLE, [()]), NO_TABLE, None, "CONSTANT ROW")
     if isinstance(source, DerivedTable):
         return _derived(source, context)
+    if isinstance(source, TableCall):
+        return _call(source, context, before)
     if isinstance(source, TableParameter):
         opened = bound_view(source.parameter.index)
         return Leaf(lambda view, bindings: opened, opened.schema, source.alias, "BOUND TABLE")
@@ -168,6 +188,41 @@ def _common(source: TableName, common: Common, context: Context) -> Leaf:
     leaf.tables.extend(plan.all_tables())
     leaf.plan = plan
     return leaf
+
+
+def _call(
+    source: TableCall, context: Context, before: Callable[[], JoinScope] | None
+) -> Leaf:
+    """A table function: of constants and outer columns, or for each row of what is left of it."""
+    function = function_of(source.name, len(source.arguments), source.position)
+    schema = schema_of(function, source.name)
+    scope = None if before is None else before()
+    outer = context.planner.outer
+    is_lateral = False
+
+    def placed(node: Node) -> Node | None:
+        nonlocal is_lateral
+        if not isinstance(node, ColumnRef):
+            return None
+        if scope is not None and scope.has(node):
+            is_lateral = True
+            return node
+        return (None if outer is None else outer.column(node)) or node
+
+    arguments = [rewritten(each, placed) for each in source.arguments]
+    title = source.alias or source.name
+    if is_lateral and scope is not None:
+        leaf = Leaf(lambda view, bindings: ListView(schema, []), schema, source.alias, title)
+        compiled = [compile_expression(each, scope) for each in arguments]
+        leaf.lateral = Lateral(function, compiled, scope)
+        return leaf
+    constant = RowScope(None, context.subqueries)
+    given = [compile_expression(each, constant) for each in arguments]
+
+    def open_rows(view: View, bindings: Bindings) -> ListView:
+        return ListView(schema, function.call(*[each((), bindings) for each in given]))
+
+    return Leaf(open_rows, schema, source.alias, title)
 
 
 def _profiled(plan: Plan, bindings: Bindings, run: Callable[[], Result]) -> Result:

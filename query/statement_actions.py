@@ -44,9 +44,11 @@ from m2mdb.query.nodes import (
     Source,
     Star,
     Statement,
+    TableCall,
     TableName,
     TableParameter,
 )
+from m2mdb.query.rows import spread
 from m2mdb.query.syntax import SyntaxFault
 
 Limit = tuple[Expression | None, Expression | None]
@@ -244,6 +246,12 @@ def table_parameter(start: int, parameter: Parameter, alias: str | None = None) 
     return TableParameter(parameter, alias, start)
 
 
+def table_call(start: int, name: str, *rest: Expression | str) -> Source:
+    """`json_each(…)`."""
+    alias = rest[-1] if isinstance(rest[-1], str) else None
+    return TableCall(name, [each for each in rest if not isinstance(each, str)], alias, start)
+
+
 def derived_table(start: int, query: Query, alias: str | None = None) -> Source:
     """A query in parentheses."""
     return DerivedTable(query, alias, start)
@@ -424,9 +432,18 @@ def conflict_update(
     return OnConflict(columns, "update", assignments, condition, start)
 
 
-def assignments(start: int, *items: Assignment) -> list[Assignment]:
+def assignments(start: int, *items: Assignment | list[Assignment]) -> list[Assignment]:
     """The list of SET."""
-    return list(items)
+    found: list[Assignment] = []
+    for item in items:
+        found += item if isinstance(item, list) else [item]
+    return found
+
+
+def row_assignment(start: int, columns: list[str], value: Expression) -> list[Assignment]:
+    """`(a, b) = (1, 2)`, `(a, b) = (SELECT …)`."""
+    values = [value] if len(columns) == 1 else spread(value, len(columns), start)
+    return [Assignment(name, each, start) for name, each in zip(columns, values, strict=True)]
 
 
 def assignment(start: int, column: str, value: Expression) -> Assignment:
