@@ -55,7 +55,9 @@ class Database:
         self.store = store
         self.autocommit = autocommit
         self.compute = compute
-        self.total_changes = 0
+        self.total_changes = 0  # rows that the connection changed, as SQL's total_changes()
+        self.changes = 0  # of the last statement that changes rows
+        self.last_rowid = 0  # of the last row that a statement inserted
         self._explicit = False  # BEGIN or SAVEPOINT was said
         self._began_by_savepoint = False
         self._snapshot: Snapshot | None = None  # of a deferred transaction that has read

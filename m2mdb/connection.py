@@ -99,7 +99,7 @@ class Connection(Hooks):
         self.path = path
         self.lock = threading.RLock()
         self.row_factory: RowFactory | None = None
-        self.total_changes = 0
+        self._total_changes = 0
         self.encoders = as_named(encoders)
         self.registry = Registry(self.encoders)
         database.encoders = self.registry
@@ -173,6 +173,17 @@ class Connection(Hooks):
         """What `action` finds at the newest snapshot, or in the open transaction."""
         with self.lock, self.reading() as view:
             return action(view)
+
+    @property
+    def total_changes(self) -> int:
+        """Rows that were inserted, changed or deleted since the connection was opened."""
+        return self._total_changes
+
+    @total_changes.setter
+    def total_changes(self, count: int) -> None:
+        self._total_changes = count
+        if self.database is not None:
+            self.database.total_changes = count
 
     def reading(self) -> Reading:
         """The view of a call, with the lock held: an interrupt that came before is not for it."""

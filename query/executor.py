@@ -189,6 +189,7 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
                     result = prepared.plan(view).run(view, bindings)
             finally:
                 database.ahead.clear()
+            _note(database, prepared.statement, result)
             is_forget = isinstance(prepared.statement, Forget)
             return receipt_result(database, result) if is_forget else result
         if isinstance(prepared.statement, Copy):
@@ -200,6 +201,13 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
         raise ProgrammingError(_TOO_DEEP) from None
 
 
+def _note(database: Database, statement: Statement, result: Result) -> None:
+    """What changes() and last_insert_rowid() say from now on."""
+    database.changes = max(0, result.rowcount)
+    if result.lastrowid is not None and isinstance(within(statement), Insert):
+        database.last_rowid = result.lastrowid
+
+
 def _run_unkept(database: Database, prepared: Prepared, parameters: Parameters) -> Result:
     """A statement that reads bound tables: its plan is made for their columns, and for one run."""
     statement = prepared.statement
@@ -207,7 +215,10 @@ def _run_unkept(database: Database, prepared: Prepared, parameters: Parameters) 
         bindings = bind(statement, others)
         bindings.check, bindings.clock = database.check_interrupted, database.now
         with database.writing() if prepared.is_write else database.reading() as view:
-            return planned(statement, view, statement.parameter_count).run(view, bindings)
+            result = planned(statement, view, statement.parameter_count).run(view, bindings)
+        if prepared.is_write:
+            _note(database, statement, result)
+        return result
 
 
 def execute_many(
@@ -239,6 +250,7 @@ def execute_many(
                 rows = _positional(tree, given)
                 result = None if rows is None else plan.run_many(write, rows)
                 if result is not None:
+                    _note(database, tree, result)
                     return result
             return _run_each(database, plan, tree, (write, given))
     except RecursionError:
@@ -286,6 +298,7 @@ def _run_each(
             bindings.check, bindings.clock = database.check_interrupted, database.now
             run = plan or planned(statement, write, statement.parameter_count)
             result = run.run(write, bindings)
+            _note(database, statement, result)
         total += result.rowcount
         last = result.lastrowid if result.lastrowid is not None else last
     return Result(rowcount=total, lastrowid=last)

@@ -375,7 +375,15 @@ def _timestamp_text(bindings: Bindings) -> Value:
     return time_text(bindings.moment.replace(microsecond=0))
 
 
+def _of_database(name: str) -> Callable[[Bindings], Value]:
+    """What the connection knows of the statements before this one; 0 where there is none."""
+    return lambda bindings: 0 if bindings.view is None else getattr(bindings.view.database, name)
+
+
 CONTEXT_FUNCTIONS: dict[str, Callable[[Bindings], Value]] = {
+    "changes": _of_database("changes"),
+    "last_insert_rowid": _of_database("last_rowid"),
+    "total_changes": _of_database("total_changes"),
     "current_date": lambda bindings: bindings.moment.date().isoformat(),
     "current_time": lambda bindings: _timestamp_text(bindings)[11:],
     "current_timestamp": _timestamp_text,

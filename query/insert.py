@@ -179,8 +179,8 @@ class InsertPlan(WritePlan):
         assert self._upsert is not None
         returned: list[tuple[Any, ...]] = []
         count, last = 0, None
-        for rowid in self._upsert.run(write, self._all_names, columns, bindings):
-            count, last = count + 1, rowid
+        for rowid, is_new in self._upsert.run(write, self._all_names, columns, bindings):
+            count, last = count + 1, rowid if is_new else last
             if self.returning is not None:
                 placed = PlacedRows(write.collection(self.name), [rowid])
                 returned += self.returning.rows(placed, bindings)
@@ -335,8 +335,8 @@ class _Upsert:
 
     def run(
         self, write: WriteView, names: list[str], columns: list[list[Any]], bindings: Bindings
-    ) -> Iterator[int]:
-        """Insert or update each row in turn; the rowids of those inserted or changed."""
+    ) -> Iterator[tuple[int, bool]]:
+        """Insert or update each row in turn; the rowids of those, and whether they are new."""
         for row in zip(*columns, strict=True):
             given = dict(zip(names, row, strict=True))
             self._check_nulls(given)
@@ -347,11 +347,12 @@ class _Upsert:
             existing = self._existing(collection, given)
             if existing is None:
                 one = {name: [value] for name, value in given.items()}
-                yield from write.insert(self._schema.name, one, 1, "error").tolist()
+                (rowid,) = write.insert(self._schema.name, one, 1, "error").tolist()
+                yield rowid, True
             elif self._assignments is not None:
-                rowid = self._update(write, collection, existing, (given, bindings))
-                if rowid is not None:
-                    yield rowid
+                changed = self._update(write, collection, existing, (given, bindings))
+                if changed is not None:
+                    yield changed, False
 
     def _check_nulls(self, given: dict[str, Any]) -> None:
         """NULL in a NOT NULL column is an error even where the row would not be inserted."""

@@ -54,6 +54,7 @@ from m2mdb.query.sources import Context, Leaf, TableSource, explained_leaf, leaf
 
 if TYPE_CHECKING:
     from m2mdb.index.view import View
+    from m2mdb.query.table_functions import Lateral
 
 FAR_FEWER = 8  # times fewer rows, for which a join begins with another table than the first
 BLOCK_PAIRS = 1 << 17  # pairs between two checks for an interrupt where there are no keys
@@ -68,7 +69,9 @@ class Step:
     terms  what is checked at this step, by the time it is compiled into keys and checks
     """
 
-    __slots__ = ("_checks", "_keys", "kind", "number", "on", "position", "terms", "using")
+    __slots__ = (
+        "_checks", "_keys", "kind", "lateral", "number", "on", "position", "terms", "using",
+    )  # fmt: skip
 
     def __init__(self, number: int, join: Join | None, using: list[str]) -> None:
         """`join` None: a table that stands first in FROM and is not taken first."""
@@ -78,6 +81,7 @@ class Step:
         self.using = using
         self.position = 0 if join is None else join.right.position
         self.terms: list[Expression] = []
+        self.lateral: Lateral | None = None
         self._keys: list[_KeyPair] = []
         self._checks: Check | None = None
 
@@ -90,7 +94,7 @@ class Step:
         """Keys and checks of the terms; `before`: the tables that are there already."""
         rest = []
         for term in self.terms:
-            pair = _key_pair(term, scope, before, self.number)
+            pair = None if self.lateral else _key_pair(term, scope, before, self.number)
             if pair is None:
                 rest.append(term)
             else:
@@ -98,11 +102,17 @@ class Step:
         self._checks = Check(rest, scope) if rest else None
 
     def run(
-        self, rows: JoinedRows, table: Rows, context: tuple[JoinScope, Bindings, Callable[[], None]]
+        self,
+        rows: JoinedRows,
+        table: Rows,
+        context: tuple[JoinScope, Bindings, Callable[[], None]],
+        pairs: tuple[Places, Places] | None = None,
     ) -> JoinedRows:
-        """What stands before this table, and beside it the table's rows."""
+        """What stands before this table, and beside it the table's rows; `pairs`: which of them."""
         scope, bindings, check = context
-        if self._keys:
+        if pairs is not None:
+            pairs = self._checked(rows, table, pairs, bindings)
+        elif self._keys:
             own = JoinedRows.of_one(scope.layout, self.number, table, check)
             mine, theirs = self._matched(rows, own, bindings)
             pairs = self._checked(rows, table, (mine, theirs), bindings)
@@ -326,7 +336,7 @@ class JoinSource:
             (rest if is_late else pool).append(term)
         for step in self._steps:
             self._sort_terms(step, nullable, pool)
-        is_inner = all(step.kind == "inner" for step in self._steps)
+        is_inner = all(step.kind == "inner" and step.lateral is None for step in self._steps)
         own = [self._own_terms(table, pool, nullable) for table in range(len(self._tables))]
         for step in self._steps:
             if step.kind == "left":
@@ -428,9 +438,13 @@ class JoinSource:
         rows = JoinedRows.of_one(self.scope.layout, self._first, first, check)
         for step in self._order:
             check()
-            table = self._selected(step, rows, view, bindings)
+            pairs: tuple[Places, Places] | None = None
+            if step.lateral is None:
+                table = self._selected(step, rows, view, bindings)
+            else:
+                table, pairs = step.lateral.select(rows, self._tables[step.number], bindings)
             start = 0.0 if profile is None else profile.clock()
-            rows = step.run(rows, table, (self.scope, bindings, check))
+            rows = step.run(rows, table, (self.scope, bindings, check), pairs)
             if profile is not None:
                 profile.note(step, len(rows), start)
         if self._rest is not None:
@@ -503,14 +517,20 @@ def _flatten(source: Source, context: Context, leaves: list[Leaf], steps: list[S
             raise NotSupportedError(f"{join.kind.upper()} JOIN is not built yet")
         if isinstance(join.right, Join):
             raise NotSupportedError("a join in parentheses is not built yet")
-        leaves.append(leaf_of(join.right, context))
+        there = JoinScope(leaves.copy(), {}, context.subqueries)
+        leaves.append(leaf := leaf_of(join.right, context, there))
         using = list(join.using)
         if join.kind == "natural":
             if join.on is not None or using:
                 words = "a NATURAL join may not have an ON or USING clause"
                 raise PlacedFault(words, join.position)
             using = _shared_names(leaves)
-        steps.append(Step(len(leaves) - 1, join, using))
+        step = Step(len(leaves) - 1, join, using)
+        step.lateral = leaf.lateral
+        if leaf.lateral is not None and join.kind in ("right", "full"):
+            words = f"{leaf.title} in a {join.kind.upper()} JOIN cannot name what is left of it"
+            raise PlacedFault(words, join.position)
+        steps.append(step)
 
 
 def _shared_names(leaves: Sequence[Leaf]) -> list[str]:

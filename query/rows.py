@@ -52,7 +52,7 @@ def compared(operator: str, left: Expression, right: Expression, position: int) 
         raise SyntaxFault(f"{MISUSED}: {operator} takes single values", position)
     sides = _sides(left, right, position)
     if operator in _OF_ALL:
-        each = [Binary(operator, a, b, position) for a, b in sides]
+        each: list[Expression] = [Binary(operator, a, b, position) for a, b in sides]
         return _chain(_OF_ALL[operator], each, position)
     strict = operator[0]
     *before, (a, b) = sides
@@ -146,7 +146,7 @@ def compile_subquery_column(node: SubqueryColumn, scope: Scope, compile: Compile
 
     def run(row: Row, bindings: Bindings) -> Value:
         found = row_of(row, bindings)
-        return None if found is None else found[index]  # type: ignore[index]
+        return None if found is None else found[index]
 
     return run
 
@@ -174,7 +174,7 @@ def compile_row_in(node: RowIn, scope: Scope, compile: Compile) -> Evaluator:
         """The rows without NULL, and those with one."""
         found = [
             tuple([shape(value) for shape, value in zip(shapes, each, strict=True)])
-            for each in rows_of(row, bindings)  # type: ignore[union-attr]
+            for each in rows_of(row, bindings)
         ]
         whole = frozenset(each for each in found if None not in each)
         return whole, [each for each in found if None in each]

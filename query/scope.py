@@ -101,7 +101,8 @@ class RowScope:
         """The place of a name's value; ProgrammingError: no such column."""
         schema = self.schema
         if schema is None:
-            raise PlacedFault(f"no such column: {reference.name}", reference.position)
+            before = "" if reference.table is None else f"{reference.table}."
+            raise PlacedFault(f"no such column: {before}{reference.name}", reference.position)
         if reference.table is not None and reference.table.lower() != self.name:
             raise PlacedFault(
                 f"no such column: {reference.table}.{reference.name}; the statement reads "

@@ -88,9 +88,7 @@ class Context:
         self.count = subqueries.first
 
 
-def leaf_of(
-    source: Source | None, context: Context, before: Callable[[], JoinScope] | None = None
-) -> Leaf:
+def leaf_of(source: Source | None, context: Context, before: JoinScope | None = None) -> Leaf:
     """A table of FROM, ready to be opened; `before` gives the names of those left of it.
 
     Raises ProgrammingError: no such collection. NotSupportedError: FROM ? is not built yet.
@@ -190,13 +188,10 @@ def _common(source: TableName, common: Common, context: Context) -> Leaf:
     return leaf
 
 
-def _call(
-    source: TableCall, context: Context, before: Callable[[], JoinScope] | None
-) -> Leaf:
+def _call(source: TableCall, context: Context, before: JoinScope | None) -> Leaf:
     """A table function: of constants and outer columns, or for each row of what is left of it."""
     function = function_of(source.name, len(source.arguments), source.position)
     schema = schema_of(function, source.name)
-    scope = None if before is None else before()
     outer = context.planner.outer
     is_lateral = False
 
@@ -204,17 +199,17 @@ def _call(
         nonlocal is_lateral
         if not isinstance(node, ColumnRef):
             return None
-        if scope is not None and scope.has(node):
+        if before is not None and before.has(node):
             is_lateral = True
             return node
         return (None if outer is None else outer.column(node)) or node
 
     arguments = [rewritten(each, placed) for each in source.arguments]
     title = source.alias or source.name
-    if is_lateral and scope is not None:
+    if is_lateral and before is not None:
         leaf = Leaf(lambda view, bindings: ListView(schema, []), schema, source.alias, title)
-        compiled = [compile_expression(each, scope) for each in arguments]
-        leaf.lateral = Lateral(function, compiled, scope)
+        compiled = [compile_expression(each, before) for each in arguments]
+        leaf.lateral = Lateral(function, compiled, before)
         return leaf
     constant = RowScope(None, context.subqueries)
     given = [compile_expression(each, constant) for each in arguments]

@@ -24,13 +24,15 @@ from m2mdb.index.schema import closest
 from m2mdb.pager.errors import DataError, PlacedFault
 from m2mdb.query.affinity import Value, to_integer, to_text
 from m2mdb.query.functions import SLICE, Bindings
-from m2mdb.query.jsonpath import MISSING, Step, dump, load, sql_value, steps_of, type_of, walk
-from m2mdb.query.lists import ListSchema
+from m2mdb.query.jsonpath import MISSING, Step, load, sql_value, steps_of, type_of, walk
+from m2mdb.query.lists import ListSchema, ListView
 
 if TYPE_CHECKING:
     from m2mdb.query.conditions import Evaluator
     from m2mdb.query.join_scope import JoinScope
     from m2mdb.query.joined import JoinedRows
+    from m2mdb.query.selection import Selection
+    from m2mdb.query.sources import TableSource
 
 MOST_ROWS = 10_000_000  # of one call; a table function's rows are held in memory
 _JSON = (
@@ -201,14 +203,24 @@ class Lateral:
         self._arguments = list(arguments)
         self._scope = scope
 
-    def rows(self, before: JoinedRows, bindings: Bindings) -> tuple[Rows, np.ndarray]:
-        """The rows for all rows before it, and to which of these each one belongs.
+    def select(
+        self, before: JoinedRows, table: TableSource, bindings: Bindings
+    ) -> tuple[Selection, tuple[np.ndarray, np.ndarray]]:
+        """Those of its rows that pass the table's own WHERE, and their pairs with rows before it.
 
         Raises DataError where they are more than MOST_ROWS.
         """
+        rows, owners = self._rows(before, bindings)
+        view: Any = ListView(table.leaf.schema, rows)
+        found = table.access.select(view, bindings, bindings.check)
+        return found, (owners[found.rowids - 1], np.arange(len(found)))
+
+    def _rows(self, before: JoinedRows, bindings: Bindings) -> tuple[Rows, np.ndarray]:
+        """The rows for all rows before it, and to which of these each one belongs."""
         columns = [before.column(source) for source in self._scope.sources]  # type: ignore[arg-type]
         values = zip(*columns, strict=True) if columns else iter([()] * len(before))
-        call, found = self._function.call, []
+        call = self._function.call
+        found: Rows = []
         counts: list[int] = []
         for place, row in enumerate(values):
             if place % SLICE == 0:

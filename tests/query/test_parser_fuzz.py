@@ -136,6 +136,7 @@ class Sentences:
 
 
 SEMANTIC = (  # refused for their meaning, not their form
+    "row value misused",
     "stands twice", "exclude each other", "all rows of VALUES", "takes no list of columns",
     "takes no ORDER BY", "no such column", "not built yet", "nested too deeply",
     "FORGET needs WHERE",
