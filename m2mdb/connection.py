@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from m2mdb.cursor import Cursor, Parameters, RowFactory
 from m2mdb.encoder_registry import Registry, as_named
 from m2mdb.hooks import Hooks
-from m2mdb.index import rules
 from m2mdb.pager import errors
 
 if TYPE_CHECKING:
@@ -55,16 +54,6 @@ def language() -> Language:
 
         _language = Language()
     return _language
-
-
-def _rules() -> Any:
-    """What compiles CHECK and DEFAULT, loaded with the first collection that has them."""
-    from m2mdb.query.rules import Language
-
-    return Language()
-
-
-rules.set_language(_rules)
 
 
 class Connection(Hooks):

@@ -39,10 +39,10 @@ from m2mdb.query.nodes import (
     Literal,
     Parameter,
     Subquery,
-    SubqueryColumn,
     Unary,
 )
 from m2mdb.query.pattern import glob, like, like_matcher
+from m2mdb.query.row_nodes import SubqueryColumn
 from m2mdb.query.scope import Scope
 
 Row = tuple[Any, ...]

@@ -33,11 +33,10 @@ from m2mdb.query.nodes import (
     FunctionCall,
     In,
     Node,
-    RowIn,
     Subquery,
-    SubqueryColumn,
 )
 from m2mdb.query.rewriting import rewritten
+from m2mdb.query.row_nodes import RowIn, SubqueryColumn
 
 if TYPE_CHECKING:
     from m2mdb.index.view import View

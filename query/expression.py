@@ -64,13 +64,11 @@ from m2mdb.query.nodes import (
     Like,
     Literal,
     Parameter,
-    RowIn,
-    RowValue,
     Subquery,
-    SubqueryColumn,
     Unary,
     VectorLiteral,
 )
+from m2mdb.query.row_nodes import RowIn, RowValue, SubqueryColumn
 from m2mdb.query.rows import compile_misused, compile_row_in, compile_subquery_column
 from m2mdb.query.scope import Scope
 from m2mdb.query.vectors import compile_distance, is_distance

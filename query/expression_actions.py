@@ -24,10 +24,10 @@ from m2mdb.query.nodes import (
     Literal,
     Parameter,
     Query,
-    RowValue,
     Subquery,
     Unary,
 )
+from m2mdb.query.row_nodes import RowValue
 
 ValueList = list[Expression] | Parameter | Subquery
 

@@ -25,12 +25,10 @@ from m2mdb.query.nodes import (
     Expression,
     In,
     Parameter,
-    RowIn,
-    RowValue,
     Subquery,
-    SubqueryColumn,
     Unary,
 )
+from m2mdb.query.row_nodes import RowIn, RowValue, SubqueryColumn
 from m2mdb.query.syntax import SyntaxFault
 
 if TYPE_CHECKING:
