@@ -121,6 +121,8 @@ class Expressions:
             return self.plain_condition()
         forms = (self.logic, self.compared, self.compared, self.null_test, self.like, self.between,
                  self.listed, self.negated, self.any)  # fmt: skip
+        if "rows" in self.features and len(self.fields) > 1 and choose.random() < 0.08:
+            return self.rows()
         return choose.choice(forms)(depth - 1)
 
     def plain_condition(self, least: int = 0) -> str:
@@ -153,6 +155,25 @@ class Expressions:
             literal(choose, value(choose, column.flavour)) for _ in range(choose.randint(least, 4))
         )
         return f"{column.name} {choose.choice(('', 'NOT '))}IN ({items})"
+
+    def rows(self) -> str:
+        """Two columns against rows of constants."""
+        choose = self.choose
+        pair = choose.sample(self.fields, 2)
+        left = f"({', '.join(each.name for each in pair)})"
+
+        def right() -> str:
+            items = ", ".join(literal(choose, value(choose, each.flavour)) for each in pair)
+            return f"({items})"
+
+        chance = choose.random()
+        if chance < 0.2:
+            return f"{left} BETWEEN {right()} AND {right()}"
+        if chance < 0.5:
+            count = choose.randint(1, 3)
+            listed = ", ".join(right() for _ in range(count))
+            return f"{left} {choose.choice(('', 'NOT '))}IN (VALUES {listed})"
+        return f"{left} {choose.choice(COMPARISONS[:8])} {right()}"
 
     def leaf_constant(self) -> str:
         """A literal of any flavour."""

@@ -64,11 +64,13 @@ class Table:
 
     name: str
     columns: list[Column] = field(default_factory=list)
+    constraints: list[str] = field(default_factory=list)  # behind the columns
 
     def create(self, *, twin: bool) -> str:
         """CREATE for SQLite (rowids never used again, as here) or for m2mdb."""
         key = "id INTEGER PRIMARY KEY" + (" AUTOINCREMENT" if twin else "")
-        inside = ", ".join([key, *(column.declaration for column in self.columns)])
+        declared = [column.declaration for column in self.columns]
+        inside = ", ".join([key, *declared, *self.constraints])
         return f"CREATE TABLE {self.name} ({inside})" + (" STRICT" if twin else "")
 
     def of(self, *flavours: str) -> list[Column]:
@@ -93,7 +95,32 @@ def make_table(choose: random.Random, name: str) -> Table:
         elif chance < 0.2 and flavour in ("small", "text", "real"):
             rest = " UNIQUE"
         table.columns.append(Column(letters[index], flavour, rest))
+    table.constraints = _constraints(choose, table)
     return table
+
+
+def _constraints(choose: random.Random, table: Table) -> list[str]:
+    """Keys over several columns, and conditions that most rows pass."""
+    found = []
+    plain = table.of("small", "text", "real")
+    if len(plain) > 1 and choose.random() < 0.3:
+        pair = choose.sample(plain, 2)
+        found.append(f"UNIQUE ({', '.join(column.name for column in pair)})")
+    for column in plain:
+        if choose.random() < 0.15:
+            name = column.name
+            condition = choose.choice(_CONDITIONS[column.flavour]).format(name)
+            called = f"CONSTRAINT some_{name} " if choose.random() < 0.5 else ""
+            found.append(f"{called}CHECK ({condition})")
+    return found
+
+
+_CONDITIONS = {
+    "small": ("{0} < 39", "{0} <> 7 OR id < 50", "{0} IS NULL OR {0} % 11", "{0} NOT IN (3, 4)"),
+    "real": ("{0} BETWEEN -190 AND 190", "{0} + id > -150", "NOT ({0} = 0.5)", "round({0}) <> 9"),
+    "text": ("length({0}) < 12", "{0} <> 'abc' COLLATE NOCASE OR id % 2", "{0} NOT LIKE '_12%'",
+             "{0} GLOB '*' OR {0} IS NULL"),
+}  # fmt: skip
 
 
 def value(choose: random.Random, flavour: str, *, nulls: bool = True) -> object:

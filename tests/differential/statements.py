@@ -19,6 +19,9 @@ FEATURES = {  # what may not be built yet, with a statement that shows it
     "compounds": "SELECT id FROM t UNION ALL SELECT id FROM t",
     "common tables": "WITH c AS (SELECT id FROM t) SELECT id FROM c",
     "values": "VALUES (1), (2)",
+    "rows": "SELECT (id, id) = (1, 2), (id, id) IN (VALUES (1, 2)) FROM t",
+    "table functions": "SELECT e.value FROM t, json_each('[1]') AS e",
+    "outer aggregates": "SELECT (SELECT max(x.id) FROM t AS y) FROM t AS x",
     "correlation": "SELECT id FROM t AS x WHERE EXISTS (SELECT 1 FROM t AS y WHERE y.id = x.id)",
 }
 
@@ -81,6 +84,7 @@ class Statements:
         for feature, form, weight in (
             ("joins", self.joined, 5), ("compounds", self.compound, 3),
             ("common tables", self.with_tables, 2), ("values", self.values, 1),
+            ("table functions", self.elements, 2), ("outer aggregates", self.of_the_outer, 1),
         ):  # fmt: skip
             if feature in self.features:
                 forms.append((form, weight))
@@ -361,6 +365,41 @@ class Statements:
         made.sql = head + made.sql
         return made
 
+    def elements(self) -> Made:
+        """The elements of JSON documents beside their rows."""
+        choose = self.choose
+        table = choose.choice(self.tables)
+        self.write.begin(self.fields_of(table, "x"))
+        named = [f"x.{column.name}" for column in table.of("json")]
+        document = choose.choice(named or ["'[1, \"a\", [2.5]]'", "json_array(x.id, 'a')"])
+        name = choose.choice(("json_each", "json_tree"))
+        kind = choose.choice((", ", " JOIN ", " LEFT JOIN "))
+        where = self.where(0.4)
+        test = choose.choice(("e.type = 'integer'", "e.atom > 1", "e.key = 'a'", "e.id < 4"))
+        on = f" ON {test}" if kind != ", " else ""
+        source = f"{table.name} AS x{kind}{name}({document}) AS e{on}"
+        outputs = "x.id, e.key, e.value, e.type, e.atom, e.id, e.parent, e.fullkey, e.path"
+        if choose.random() < 0.3:
+            outputs = f"(SELECT count(*) FROM {name}({document}) AS e WHERE {test}), x.id"
+            source = f"{table.name} AS x"
+        return self._made(f"SELECT {outputs} FROM {source}{where}")
+
+    def of_the_outer(self) -> Made:
+        """An aggregate inside a subquery, over columns of the query around it alone."""
+        choose = self.choose
+        table, other = choose.choice(self.tables), choose.choice(self.tables)
+        self.write.begin(self.fields_of(table, "x"))
+        name = choose.choice(("count", "max", "min", "sum"))
+        call = f"{name}({self.write.leaf('small', 'real')})"
+        where = self.where(0.4)
+        key = choose.choice(("x.id % 3", "x.id", ""))
+        inner = choose.choice((f"SELECT {call} FROM {other.name} AS y LIMIT 1",
+                               f"SELECT {call} + count(*) FROM {other.name} AS y",
+                               f"SELECT count(*) FROM {other.name} AS y HAVING {call} > 2",
+                               f"SELECT {call}"))  # fmt: skip
+        sql = f"SELECT {key + ', ' if key else ''}({inner}) FROM {table.name} AS x{where}"
+        return self._made(sql + (f" GROUP BY {key}" if key else ""), loose=True)
+
     def values(self) -> Made:
         """VALUES as a query."""
         self.write.begin([])
@@ -481,7 +520,8 @@ class Statements:
         sql = choose.choice(
             ("BEGIN", "BEGIN", "COMMIT", "COMMIT", "ROLLBACK", "SAVEPOINT s", "ROLLBACK TO s",
              "RELEASE s", f"CREATE INDEX i{self._indexes} ON {table.name} ({column})",
-             f"CREATE INDEX i{self._indexes} ON {table.name} ({column})",
+             f"CREATE INDEX i{self._indexes} ON {table.name} ({column}, id)",
+             f"CREATE UNIQUE INDEX i{self._indexes} ON {table.name} (id, {column})",
              f"DROP INDEX IF EXISTS i{choose.randint(1, self._indexes)}")
         )  # fmt: skip
         return self._made(sql, is_query=False)
