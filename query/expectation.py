@@ -42,6 +42,8 @@ def unexpected(found: str, kind: str, expected: list[str], keywords: dict[str, i
         message += f'; {kind} is a reserved word: as a name it is written "{found}"'
     elif (near := _alike(found, words)) is not None:
         message += f"; did you mean {near}?"
+    elif kind in ("NAME", "QUOTED") and "AS" in expected:
+        message += "; an alias needs AS"
     return message
 
 

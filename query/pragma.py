@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from m2mdb.index.schema import closest
 from m2mdb.pager.errors import NotSupportedError, ProgrammingError
 from m2mdb.query.ast import Pragma
 from m2mdb.query.functions import FUNCTIONS
@@ -30,9 +31,9 @@ def run_pragma(database: Database, statement: Pragma) -> Result:
     """
     run = _PRAGMAS.get(statement.name)
     if run is None:
-        raise ProgrammingError(
-            f"unknown PRAGMA {statement.name}; known are {', '.join(sorted(_PRAGMAS))}"
-        )
+        close = closest(statement.name, _PRAGMAS)
+        hint = f"did you mean {close}?" if close else f"known are {', '.join(sorted(_PRAGMAS))}"
+        raise ProgrammingError(f"unknown PRAGMA {statement.name}; {hint}")
     return run(database, statement.value)
 
 

@@ -132,3 +132,9 @@ def test_cutting_is_linear(sql: str) -> None:
 def test_error_position_in_a_script_is_the_script_s() -> None:
     with pytest.raises(ProgrammingError, match=r"\(line 3, column 8\)"):
         parse_script("SELECT 1;\nSELECT 2;\nSELECT FROM t;")
+
+
+@pytest.mark.parametrize("sql", ["SELECT id name FROM t", "SELECT * FROM notes n"])
+def test_a_name_where_an_alias_could_stand_is_told_of_as(sql: str) -> None:
+    with pytest.raises(ProgrammingError, match="an alias needs AS"):
+        parse(sql)
