@@ -2,19 +2,23 @@
 
 Half of the rows are loaded in bulk under an hrm2 index. Then --operations rows are added, deleted
 or updated, a third each, in batches of uneven size: single rows, some dozens in a transaction, a
-thousand in bulk; with --drift the rows that come lie elsewhere. Searches are measured in three
-states: as the churn left the file, after OPTIMIZE, and in a new file that was filled with the same
-rows and optimized. The exact answer is that of EXACT in the same file.
+thousand in bulk (--batches bulk, single: of one size); with --drift the rows that come lie
+elsewhere. Then three files are searched in turns: as the churn left it, after OPTIMIZE, and a new
+one that was filled with the same rows and optimized. The exact answer is that of EXACT in the same
+file.
 
     python benchmarks/churn.py --count 100000 --operations 100000 --data FOLDER
     python benchmarks/churn.py --count 200000 --operations 1000000 --dimension 96
+    python benchmarks/churn.py ... --folder PLACE --stage build;  ... --stage measure
 
-Gate: after OPTIMIZE recall, codes and time within 10 % of the fresh build (times are medians of
-turns that alternate between the files). What the churned file takes before OPTIMIZE is told too.
+Gate: recall of both within 10 % of the fresh build; after OPTIMIZE codes and time too (times are
+medians of turns that alternate between the files). CPU for an operation, and for the
+longest statements, are told.
 """
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import sys
 import time
@@ -23,15 +27,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import Data, Table, parser, workplace  # threads, before NumPy loads
+
+# isort: split
 import numpy as np
 
 import m2mdb
-from benchmarks.common import Data, Table, parser, workplace
 from m2mdb.compute.loader import LOADER
 from m2mdb.query.search import SearchRequest, vector_works
 
 QUERIES = 200
 K = 10
+SIZES: dict[str, tuple[list[int], list[float]]] = {  # rows of a statement, and how often
+    "mixed": ([1, 30, 1000], [0.2, 0.3, 0.5]),
+    "bulk": ([1000], [1.0]),
+    "single": ([1], [1.0]),
+}
 
 
 class Rows:
@@ -84,12 +95,15 @@ def opened(path: str, dimension: int) -> m2mdb.Connection:
     return con
 
 
-def churn(con: m2mdb.Connection, rows: Rows, operations: int) -> None:
-    """So many rows added, deleted or updated."""
+def churn(con: m2mdb.Connection, rows: Rows, operations: int, batches: str) -> tuple[float, float]:
+    """So many rows added, deleted or updated; CPU seconds of the two longest statements."""
     notes, done, rng = con.collection("notes"), 0, rows.rng
+    sizes, shares = SIZES[batches]
+    longest = [0.0, 0.0]
     while done < operations:
         kind = rng.integers(0, 3)
-        count = int(rng.choice([1, 30, 1000], p=[0.2, 0.3, 0.5]))
+        count = int(rng.choice(sizes, p=shares))
+        started = time.process_time()
         low, high = (0.7, 1.0) if rows.drift else (0.0, 1.0)
         if kind == 0:
             ids, vectors = rows.fresh(count, low, high)
@@ -106,6 +120,8 @@ def churn(con: m2mdb.Connection, rows: Rows, operations: int) -> None:
             rows.at.update(zip(ids, picks.tolist(), strict=True))
             notes.add({"id": np.array(ids), "v": rows.vectors[picks]}, on_conflict="replace")
         done += count
+        longest = sorted([*longest, time.process_time() - started])[-2:]
+    return longest[1], longest[0]
 
 
 def recall_and_codes(con: m2mdb.Connection, queries: np.ndarray) -> tuple[float, float, int]:
@@ -136,6 +152,8 @@ def main() -> bool:
     options_parser.add_argument("--operations", type=int, default=100_000)
     options_parser.add_argument("--dimension", type=int, default=0, help="synthetic vectors")
     options_parser.add_argument("--drift", action="store_true", help="new rows lie elsewhere")
+    options_parser.add_argument("--batches", default="mixed", choices=sorted(SIZES))
+    options_parser.add_argument("--stage", default="all", choices=["all", "build", "measure"])
     options = options_parser.parse_args()
     assert LOADER.wait(300), LOADER.error
     if options.dimension:
@@ -147,52 +165,67 @@ def main() -> bool:
     if options.drift:  # the last third of the pool is a region of its own
         vectors = vectors[np.argsort(vectors @ vectors[0], kind="stable")]
     rows = Rows(vectors, 5, options.drift)
-    with workplace(options.folder) as folder:
-        return run(options, rows, queries, name, folder)
+    if options.stage == "all":
+        with workplace(options.folder) as folder:
+            build(options, rows, name, folder)
+            return measure(options, queries, name, folder)
+    if options.stage == "build":
+        build(options, rows, name, options.folder)
+        return True
+    return measure(options, queries, name, options.folder)
 
 
-def run(options: Any, rows: Rows, queries: np.ndarray, name: str, folder: str) -> bool:
-    """Build, churn, optimize, and compare."""
+def build(options: Any, rows: Rows, name: str, folder: str) -> None:
+    """The file that was churned, a copy of it after OPTIMIZE, and a new one of the same rows."""
     con = opened(f"{folder}/churned.m2m", rows.vectors.shape[1])
     ids, vectors = rows.fresh(options.count // 2, 0.0, 0.6 if options.drift else 1.0)
     con.collection("notes").add({"id": ids, "v": vectors})
     start = time.process_time()
-    churn(con, rows, options.operations)
+    longest = churn(con, rows, options.operations, options.batches)
     spent = time.process_time() - start
-    print(f"{name}: {len(rows.at)} rows after {options.operations} operations "
-          f"({spent / options.operations * 1e6:.0f} us CPU each)")  # fmt: skip
+    print(f"{name}, {options.batches} batches: {len(rows.at)} rows after {options.operations} "
+          f"operations ({spent / options.operations * 1e6:.0f} us CPU each, the longest statement "
+          f"{longest[0]:.2f} s CPU, the second {longest[1]:.2f})")  # fmt: skip
     drifted = con.execute("SELECT ratio, alarm, alarms FROM m2m_drift").fetchall()
     print(f"drift (ratio, alarm, alarms): {drifted}")
-    states = {"churned": (*recall_and_codes(con, queries), seconds_each(con, queries))}
+    con.close()
+    shutil.copy(f"{folder}/churned.m2m", f"{folder}/optimized.m2m")
+    con = m2mdb.connect(f"{folder}/optimized.m2m", autocommit=True)
     start = time.process_time()
     con.execute("OPTIMIZE")
     print(f"OPTIMIZE: {time.process_time() - start:.1f} s CPU")
+    con.close()
     fresh = opened(f"{folder}/fresh.m2m", rows.vectors.shape[1])
     live = np.array(sorted(rows.at))
     picks = np.array([rows.at[id_] for id_ in live.tolist()])
     fresh.collection("notes").add({"id": live, "v": rows.vectors[picks]})
     fresh.execute("OPTIMIZE")
-    both = {"optimized": con, "fresh": fresh}
-    times: dict[str, list[float]] = {state: [] for state in both}
-    for _ in range(options.rounds):
-        for state, each in both.items():
-            times[state].append(seconds_each(each, queries))
-    for state, each in both.items():
-        states[state] = (*recall_and_codes(each, queries), statistics.median(times[state]))
-    for state, (recall, codes, parts, each_time) in states.items():
-        print(f"  {state:10} recall {recall:.4f}  codes {codes:8.0f}  parts {parts:3}  "
-              f"{each_time * 1e6:7.1f} us")  # fmt: skip
-    table = Table(f"after OPTIMIZE, over the fresh build ({name})")
-    ours, theirs = states["optimized"], states["fresh"]
-    table.add("recall", ours[0] / theirs[0], "", 0.9)
-    table.add("codes", ours[1] / theirs[1], "", 1.1, least=False)
-    for mine, other in zip(times["optimized"], times["fresh"], strict=True):
-        table.add("time", mine / other, "", 1.1, least=False)
-    good = table.show()
-    print(f"  churned over fresh: codes {states['churned'][1] / theirs[1]:.2f}, "
-          f"time {states['churned'][3] / theirs[3]:.2f}")  # fmt: skip
-    con.close()
     fresh.close()
+
+
+def measure(options: Any, queries: np.ndarray, name: str, folder: str) -> bool:
+    """Search the three files turn by turn, and compare."""
+    names = ("churned", "optimized", "fresh")
+    files = {each: m2mdb.connect(f"{folder}/{each}.m2m", autocommit=True) for each in names}
+    times: dict[str, list[float]] = {each: [] for each in names}
+    found = {each: recall_and_codes(con, queries) for each, con in files.items()}
+    for _ in range(options.rounds):
+        for each, con in files.items():
+            times[each].append(seconds_each(con, queries))
+    for each, (recall, codes, parts) in found.items():
+        print(f"  {each:10} recall {recall:.4f}  codes {codes:8.0f}  parts {parts}  "
+              f"{statistics.median(times[each]) * 1e6:7.1f} us")  # fmt: skip
+    good = True
+    for each, gate in (("churned", None), ("optimized", 1.1)):
+        table = Table(f"{each}, over the fresh build ({name})")
+        ours, theirs = found[each], found["fresh"]
+        table.add("recall", ours[0] / theirs[0], "", 0.9)
+        table.add("codes", ours[1] / theirs[1], "", gate, least=False)
+        for mine, other in zip(times[each], times["fresh"], strict=True):
+            table.add("time", mine / other, "", gate, least=False)
+        good &= table.show()
+    for con in files.values():
+        con.close()
     return good
 
 

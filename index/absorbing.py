@@ -7,9 +7,9 @@
                 did, or in older files
 
 Training and measuring a table takes fifty times as long a row. It is due where there are GROWN
-times as many rows as the lists were made for, or as few. Rows that lie elsewhere get centroids of
-their own as their lists are split (`compute.hrm2.absorbing`); an alarm of drift is for OPTIMIZE, or
-for `retrain = 'auto'`.
+times as many rows as the lists were made for, or as few. Lists that grow long are split on the way
+(`compute.hrm2.absorbing`). Where an alarm of drift says that rows lie elsewhere, nothing is
+absorbed: `index.merge_policy` leaves the segment alone.
 
 Invariants
     AL1 What absorbs is trained anew in time: a merge beyond GROWN or MOST_GROWN has no base.

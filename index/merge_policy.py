@@ -15,6 +15,8 @@ without them a merge is one of `index.maintenance`'s size tiers.
 Invariants
     MP1 A commit copies ABSORB_BYTES at most, and trains MERGE_BYTES at most.
     MP2 Fewer than LEAST_CHANGED changed rows merge nothing: the delta holds them well.
+    MP3 A segment whose centroids do not fit what comes, by an alarm of drift, takes none of it: its
+        table of patience would promise too much. OPTIMIZE ends that, or `retrain = 'auto'`.
 """
 
 from __future__ import annotations
@@ -78,11 +80,13 @@ def due(view: CollectionView, page_size: int, most: int, coming: int = 0) -> lis
     coming  rows that are about to be a segment by themselves
     """
     entry, delta = view.entry, pending_rows(view) + coming
+    apart = {state.reference for state in entry.drift.values() if state.is_alarm}  # MP3
     parts = sorted(
         (
             _Part(id_, record.rows - record.deleted, record.deleted,
                   sum(extent.page_count for extent in record.extents) * page_size)
             for id_, record in entry.records.items()
+            if id_ not in apart
         ),
         key=lambda part: (-part.live, part.id),
     )  # fmt: skip
