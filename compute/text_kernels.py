@@ -8,8 +8,10 @@ Lists, slots and the plan that holds them are described in `text_lists.py`. All 
 
 A part is searched in windows of its ordinals. Lists are added to an accumulator a row, those with
 the largest possible impact first, until the rows not met so far can be none of the best; then the
-lists that are left are looked up for the rows that may be. The sums so far are in the order of the
-lists' impacts; a row that comes through is summed again in the order of the clauses.
+lists that are left are looked up for the rows that may be. Of a long list only those runs of
+postings are added (`text_lists.order_list`) that bring a new row to the k-th best. Sums are in the
+order of the lists' impacts; a row that comes through is summed again in the order of the clauses
+where that may round to another float32.
 
 Invariants
     M1  The rows and scores are those of scoring every row: nothing is dropped but what is below the
@@ -30,6 +32,7 @@ import numpy as np
 from numba import types
 
 from m2mdb.compute.text_lists import (
+    BY_IMPACT,
     CEILINGS,
     COLUMN_OF,
     COUNT,
@@ -45,6 +48,14 @@ from m2mdb.compute.text_lists import (
     NORM,
     NORMS,
     PARTS,
+    RUN,
+    RUN_FREQUENCY,
+    RUN_HEAD,
+    RUN_LENGTH,
+    RUN_STOP,
+    RUN_WINDOW,
+    RUN_WINDOWS,
+    RUNS,
     TABLE,
     WEIGHTS,
     bytes_at,
@@ -70,11 +81,12 @@ SIZE, MASK, ROWIDS, FIRST_LENGTHS = 0, 1, 2, 3
 # scratch
 SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, LARGEST, WINDOW, SCRATCH = range(10)
 SLACK = 2.0**-20  # covers sums in another order, and rounding to float32
+ORDER_SLACK = 2.0**-40  # covers sums of positive numbers in another order
 HASH = 0x9E3779B97F4A7C15 - (1 << 64)  # spreads rowids over a table
 SCAN_COST = 24  # postings that are added in the time of one look-up
 
 # the list at hand, behind its row: where the window begins, addresses for its column, and the part
-FIRST, NORMS_AT, LENGTHS_AT, MASK_AT, PART, LISTS, K, WORK = range(LIST, LIST + 8)
+FIRST, NORMS_AT, LENGTHS_AT, MASK_AT, PART, LISTS, K, ROWS, WORK = range(LIST, LIST + 9)
 
 SCORES = types.float32[::1]
 INT_MATRIX = types.int64[:, ::1]
@@ -224,6 +236,64 @@ def _lowered(bound: float, baseline: float) -> float:
     return bound - (abs(bound) + abs(baseline)) * SLACK
 
 
+@kernel(types.boolean, INTS, INTS)
+def _is_ordered(row: Ints, scratch: Ints) -> bool:
+    """Whether the list at hand is ordered by windows such as this search's."""
+    if row[RUNS] == 0:
+        return False
+    runs = longs_at(row[RUNS])
+    is_one = runs[RUN_WINDOWS] == 1 and row[FIRST] == 0
+    return runs[RUN_WINDOW] == scratch[WINDOW] or (is_one and scratch[WINDOW] >= row[ROWS])
+
+
+@kernel(INT, INTS, INTS, FLOAT, FLOAT, INT, FLOAT, FLOAT)
+def _add_in_order(
+    row: Ints, scratch: Ints, weight: float, rest: float, count: int, threshold: float,
+    baseline: float,
+) -> int:  # fmt: skip
+    """Touch the rows of a list that may be among the best; returns how many are touched now.
+
+    Rows touched before have this list in their sums already. Others are met run by run, as far as
+    the largest impact of a run and the lists behind this one reach the k-th best (M4).
+
+    rest    what the lists behind this one can add
+    count   rows touched before
+    """
+    first, norms, mask, k = row[FIRST], row[NORMS_AT], row[MASK_AT], row[K]
+    docs, order, runs = words_at(row[DOCS]), words_at(row[BY_IMPACT]), longs_at(row[RUNS])
+    frequencies, kind = row[FREQUENCIES], row[KIND]
+    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    sizes, allowed = words_at(row[LENGTHS_AT]), bytes_at(mask)
+    window = first // scratch[WINDOW]
+    if window >= runs[RUN_WINDOWS]:
+        return count
+    first_run, known = RUN_HEAD + runs[RUN_WINDOWS] + 1, count
+    for run in range(runs[RUN_HEAD + window], runs[RUN_HEAD + window + 1]):
+        at = first_run + RUN * run
+        upper = weight * impact_of(
+            np.float64(runs[at + RUN_FREQUENCY]), np.float64(runs[at + RUN_LENGTH]), norms
+        )
+        if upper + rest < threshold:
+            continue
+        start = np.int64(0) if run == 0 else runs[at - RUN + RUN_STOP]
+        for place in range(start, runs[at + RUN_STOP]):
+            i = np.int64(order[place])
+            ordinal = docs[i]
+            if mask != 0 and allowed[ordinal] == 0:
+                continue
+            within = np.int64(ordinal) - first
+            if sums[within] == 0.0:
+                sums[within] = weight * impact_of(
+                    frequency_at(frequencies, kind, i), np.float64(sizes[ordinal]), norms
+                )
+                touched[count] = within
+                count += 1
+        if count >= k and count >= known + (known >> 2):
+            threshold = max(threshold, _lowered(_kth_largest(scratch, count, k), baseline))
+            known = count
+    return count
+
+
 @kernel(FLOAT, QUERY, INT)
 def _weight(query: Query, i: int) -> float:
     """What the impacts of the i-th slot are multiplied by."""
@@ -322,6 +392,7 @@ def _load_list(query: Query, parts: Ints, i: int, row: Ints) -> float:
     column = longs_at(plan[COLUMN_OF])[slot]
     row[NORMS_AT] = plan[NORMS] + 8 * NORM * column
     row[LENGTHS_AT], row[MASK_AT] = parts[FIRST_LENGTHS + column], parts[MASK]
+    row[ROWS] = parts[SIZE]
     return _weight(query, i)
 
 
@@ -347,7 +418,13 @@ def _window(
         if is_open and rest[at] < threshold:
             is_open = False
         weight = _load_list(query, parts, order[at], row)
-        if is_open:
+        if is_open and _is_ordered(row, scratch):
+            touched = _keep(scratch, touched, rest[at], threshold)
+            touched = _look_up(row, scratch, weight, at, touched)
+            touched = _add_in_order(
+                row, scratch, weight, rest[at + 1], touched, threshold, baseline
+            )
+        elif is_open:
             touched = _add_list(row, scratch, weight, at, touched)
         else:
             touched = _keep(scratch, touched, rest[at], threshold)
@@ -395,6 +472,8 @@ def best(query: Query, scratch: Ints, parts: Ints, baseline: float, hits: Hits) 
     order, rest = longs_at(scratch[ORDER]), halves_at(scratch[REST])
     starts, stops = longs_at(scratch[STARTS]), longs_at(scratch[STOPS])
     table = longs_at(plan[TABLE])
+    gap = abs(baseline) * ORDER_SLACK
+    low, high = baseline - gap, baseline + gap
     for part in range(plan[PARTS]):
         lists = _order_lists(query, scratch, part)
         row[PART], row[LISTS] = part, lists
@@ -417,9 +496,12 @@ def best(query: Query, scratch: Ints, parts: Ints, baseline: float, hits: Hits) 
             count = _window(query, parts[part], scratch, row, threshold, baseline)
             for i in range(count):
                 place = np.int64(touched[i])
+                total = sums[place]
                 sums[place] = 0.0
                 ordinal = first + place
-                score = np.float32(_exact(query, parts[part], part, ordinal) + baseline)
+                score = np.float32(total * (1.0 - ORDER_SLACK) + low)
+                if score != np.float32(total * (1.0 + ORDER_SLACK) + high):
+                    score = np.float32(_exact(query, parts[part], part, ordinal) + baseline)
                 rowid = longs_at(parts[part, ROWIDS])[ordinal]
                 is_tied = found == k and score == scores[0] and rowid > rowids[0]
                 if is_tied or (found == k and score < scores[0]):

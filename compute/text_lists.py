@@ -5,6 +5,11 @@ A *list* is one row of LIST items; a *slot* is one term of one column, with a li
     DOCS, FREQUENCIES   addresses: u32 ordinals, ascending; frequencies of the dtype KIND
     KIND                BYTES (u8), WORDS (u32) or HALVES (float64, whole and half numbers)
     COUNT               postings, 0 where the part has none
+    BY_IMPACT, RUNS     addresses, 0 for short lists: the postings (u32) by window, frequency and
+                        length, see `order_list`, and its runs: how many rows a window has, how many
+                        windows and runs there are (int64), the first run of each window and the
+                        end, and of each run RUN numbers: its largest frequency, its shortest
+                        length, and where it ends in BY_IMPACT
 
     plan      TABLE     int64[slots, parts, LIST]
               CEILINGS  float64[slots, parts], the largest impact in each list
@@ -46,7 +51,9 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
 
 # a list
-DOCS, FREQUENCIES, KIND, COUNT, LIST = 0, 1, 2, 3, 4
+DOCS, FREQUENCIES, KIND, COUNT, BY_IMPACT, RUNS, LIST = 0, 1, 2, 3, 4, 5, 6
+RUN_FREQUENCY, RUN_LENGTH, RUN_STOP, RUN = 0, 1, 2, 3
+RUN_WINDOW, RUN_WINDOWS, RUN_COUNT, RUN_HEAD = 0, 1, 2, 3
 BYTES, WORDS, HALVES = 0, 1, 2
 # a plan
 TABLE, CEILINGS, WEIGHTS, COLUMN_OF, NORMS, PARTS, COLUMNS, PLAN = 0, 1, 2, 3, 4, 5, 6, 7
@@ -63,6 +70,9 @@ FREQUENCIES_APART = 16  # frequencies from here on are one class
 MOST = LIST + FREQUENCIES_APART + 1  # the largest frequency
 CHECKED = MOST + 1
 NO_LENGTH = 1 << 32  # longer than any
+FINE_LENGTHS, LENGTH_CLASSES = 64, 64 + 16 * 26  # of a frequency's class; the first are exact
+FREQUENCY_CLASSES = 4  # 1, 2, 3, and more
+RUN_CLASSES = FREQUENCY_CLASSES * LENGTH_CLASSES
 FOUND, ABSENT, ESCAPED, DAMAGED = 0, 1, 2, 3  # what `check_list` answers
 IMPOSSIBLE = 1 << 40
 ESCAPE = 255  # a u8 frequency that stands elsewhere, in lists that are not packed
@@ -204,6 +214,73 @@ def note_lengths(checked: Ints, lengths: int) -> None:
     checked[MOST] = np.int64(np.ceil(most))
 
 
+@kernel(INT, FLOAT, INT)
+def _run_class(frequency: float, length: int) -> int:
+    """The class of a posting: large frequencies first, and in each the short texts."""
+    rank = FREQUENCY_CLASSES - min(max(np.int64(np.ceil(frequency)), 1), FREQUENCY_CLASSES)
+    place = length
+    if length >= FINE_LENGTHS:
+        shift = np.int64(0)
+        while length >> (shift + 1) >= FINE_LENGTHS:
+            shift += 1
+        place = FINE_LENGTHS + 16 * shift + ((length >> (shift + 2)) & 15)
+    return rank * LENGTH_CLASSES + place
+
+
+@kernel(INT, INTS, INT, INT, INTS, types.uint32[::1], INTS)
+def order_list(
+    checked: Ints, lengths: int, window: int, counts: Ints, order: Any, runs: Ints
+) -> int:
+    """Order a list that has been checked by what its postings can add; returns the items of `runs`.
+
+    lengths   address of the lengths of the part's rows
+    window    rows of a window: each is ordered by itself
+    counts    int64[RUN_CLASSES], scratch, all 0 before and after
+    order     u32[COUNT], written
+    runs      int64, written: RUN_HEAD + windows + 1 + RUN * min(COUNT, windows * RUN_CLASSES) items
+    """
+    sizes, docs, count = words_at(lengths), words_at(checked[DOCS]), checked[COUNT]
+    windows = np.int64(docs[count - 1]) // window + 1
+    found, start, first_run = np.int64(0), np.int64(0), RUN_HEAD + windows + 1
+    for each in range(windows):
+        runs[RUN_HEAD + each] = found
+        stop = first_at_least(checked[DOCS], start, count, (each + 1) * window)
+        for at in range(start, stop):
+            frequency = frequency_at(checked[FREQUENCIES], checked[KIND], at)
+            counts[_run_class(frequency, np.int64(sizes[docs[at]]))] += 1
+        ends = start
+        for kind in range(RUN_CLASSES):
+            if counts[kind]:
+                some = counts[kind]
+                counts[kind] = found
+                ends += some
+                place = first_run + RUN * found
+                runs[place + RUN_FREQUENCY] = ends - some  # until it is known: where to write next
+                runs[place + RUN_LENGTH], runs[place + RUN_STOP] = NO_LENGTH, ends
+                found += 1
+        for at in range(start, stop):
+            length = np.int64(sizes[docs[at]])
+            kind = _run_class(frequency_at(checked[FREQUENCIES], checked[KIND], at), length)
+            place = first_run + RUN * counts[kind]
+            order[runs[place + RUN_FREQUENCY]] = at
+            runs[place + RUN_FREQUENCY] += 1
+            runs[place + RUN_LENGTH] = min(runs[place + RUN_LENGTH], length)
+        for run in range(runs[RUN_HEAD + each], found):
+            place = first_run + RUN * run
+            most = 0.0
+            begin = start if run == runs[RUN_HEAD + each] else runs[place - RUN + RUN_STOP]
+            for at in range(begin, runs[place + RUN_STOP]):
+                most = max(most, frequency_at(checked[FREQUENCIES], checked[KIND], order[at]))
+            runs[place + RUN_FREQUENCY] = np.int64(np.ceil(most))
+        for at in range(start, stop):
+            frequency = frequency_at(checked[FREQUENCIES], checked[KIND], at)
+            counts[_run_class(frequency, np.int64(sizes[docs[at]]))] = 0
+        start = stop
+    runs[RUN_HEAD + windows] = found
+    runs[RUN_WINDOW], runs[RUN_WINDOWS], runs[RUN_COUNT] = window, windows, found
+    return first_run + RUN * found
+
+
 @kernel(INT, INTS, READ_BYTES, INTS)
 def check_list(segment: Ints, term: Bytes, out: Ints) -> int:
     """Find the list of a term in a segment, and see that it may be read (T4).
@@ -222,7 +299,7 @@ def check_list(segment: Ints, term: Bytes, out: Ints) -> int:
         return DAMAGED
     out[DOCS] = segment[ALL_DOCS] + 4 * start
     out[FREQUENCIES] = segment[ALL_FREQUENCIES] + start
-    out[KIND] = BYTES
+    out[KIND], out[BY_IMPACT], out[RUNS] = BYTES, 0, 0
     out[COUNT] = stop - start
     docs, frequencies = words_at(out[DOCS]), bytes_at(out[FREQUENCIES])
     before = np.int64(-1)

@@ -14,7 +14,7 @@ What the kernel does not take (weights of zero or below, which `^0` and okapi gi
 
 Invariants
     X11 A plan holds every array whose address stands in its table.
-    X12 Between two searches a plan holds SLOTS_KEPT slots at most, 40 bytes a slot and part, and
+    X12 Between two searches a plan holds SLOTS_KEPT slots at most, 56 bytes a slot and part, and
         lists of HELD_BYTES, which it shares with the segments that unpacked them.
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from m2mdb.index.text.atoms import weight_of_term
 from m2mdb.index.text.search import TINY, Search, TextHits
-from m2mdb.index.text.segment import TextSegment, address, list_of
+from m2mdb.index.text.segment import ORDER_WINDOW, TextSegment, address, list_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 SLOTS_KEPT = 1 << 14
 HELD_BYTES = 128 << 20
-LARGEST_WINDOW = 1 << 17  # rows summed at a time: 1.5 MB, which stay in the processor's cache
+LARGEST_WINDOW = ORDER_WINDOW  # rows summed at a time: 1.5 MB, which stay in the processor's cache
 SPARE_SCRATCHES = 4
 FIRST_SLOTS = 64
 

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 _REMEMBERED_TERMS = 1 << 14  # lists that are kept once found, unpacked and checked ...
 REMEMBERED_BYTES = 64 << 20  # ... and how much they may be
+LEAST_ORDERED = 1 << 10  # postings of a list whose runs are worth knowing
+ORDER_WINDOW = (
+    1 << 17
+)  # rows whose postings are ordered together; as many as a search sums up at once
 _NO_DOCS = np.empty(0, np.uint32)
 _NO_FREQUENCIES = np.empty(0, np.uint8)
 
@@ -59,9 +63,24 @@ def list_of(
     frequencies = np.ascontiguousarray(frequencies)
     kind = {1: lists.BYTES, 4: lists.WORDS, 8: lists.HALVES}[frequencies.dtype.itemsize]
     found = np.empty(lists.CHECKED, np.int64)
-    found[: lists.LIST] = address(docs), address(frequencies), kind, len(docs)
+    found[: lists.LIST] = address(docs), address(frequencies), kind, len(docs), 0, 0
     lists.note_lengths(found, address(lengths))
     return found, (docs, frequencies)
+
+
+def _ordered(
+    checked: NDArray[np.int64], lengths: NDArray[np.uint32], lists: ModuleType
+) -> tuple[NDArray[Any], ...]:
+    """Order the postings of a list by what they can add; the arrays have to be kept for it."""
+    windows = -(-len(lengths) // ORDER_WINDOW)
+    count = int(checked[lists.COUNT])
+    most = lists.RUN_HEAD + windows + 1 + lists.RUN * min(count, windows * lists.RUN_CLASSES)
+    order, runs = np.empty(count, np.uint32), np.empty(most, np.int64)
+    counts = np.zeros(lists.RUN_CLASSES, np.int64)
+    used = lists.order_list(checked, address(lengths), ORDER_WINDOW, counts, order, runs)
+    runs = runs[:used].copy()
+    checked[lists.BY_IMPACT], checked[lists.RUNS] = address(order), address(runs)
+    return order, runs
 
 
 class TextSegment:
@@ -296,8 +315,10 @@ class TextSegment:
                 count = int(place[0])
                 arrays = np.empty(count, np.uint32), np.empty(count, np.uint8)
                 kind = lists.BYTES
-                out[: lists.LIST] = address(arrays[0]), address(arrays[1]), kind, count
+                out[: lists.LIST] = address(arrays[0]), address(arrays[1]), kind, count, 0, 0
                 status = lists.unpack_list(segment, place, out)
+                if status == lists.FOUND and count >= LEAST_ORDERED:
+                    arrays += _ordered(out, self.lengths, lists)
         else:
             status = lists.check_list(segment, spelled, out)
         if status == lists.FOUND:

@@ -190,7 +190,7 @@ def test_compiled_calls_say_what_the_steps_say(
 
 def test_what_is_wrong_is_told_as_by_steps(notes: Notes) -> None:
     vector = np.ones(DIMENSION, np.float32)
-    for near, match, options, error in (
+    wrong: list[tuple[Any, Any, dict[str, Any], type[Exception]]] = [
         (vector[:3], "w1", {}, m2mdb.DataError),
         (vector * np.nan, "w1", {}, m2mdb.DataError),
         (vector * 0, "w1", {}, m2mdb.DataError),
@@ -202,7 +202,8 @@ def test_what_is_wrong_is_told_as_by_steps(notes: Notes) -> None:
         (vector, "w1", {"recall": 2.0}, m2mdb.ProgrammingError),
         (vector, "w1", {"returning": ["none"]}, m2mdb.ProgrammingError),
         (vector, "w1", {"fusion": "none"}, m2mdb.ProgrammingError),
-    ):
+    ]
+    for near, match, options, error in wrong:
         with pytest.raises(error):
             notes.notes.search(near=near, match=match, **options)
     assert len(notes.notes.search(near=vector, match="w1")) == 10
