@@ -1,4 +1,4 @@
-"""Full text beside bm25s, tantivy, zvec and SQLite's FTS5: building, one query a call, updates, size.
+"""Full text beside bm25s, tantivy, zvec and SQLite's FTS5: building, searching, updates, size.
 
 Every store holds the same texts; a query is the OR of all words of a text, tokenised by the store
 inside the call, and asks for the ids and scores of the ten best. Rounds take turns, on one core;
