@@ -21,6 +21,7 @@ from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.wal.store import Store, StoreOptions
 from tests.sim.database_oracle import WORDS, Row, State, plain, read_state
 from tests.sim.history import History
+from tests.sim.newer_scripts import NEWER_SCRIPTS
 from tests.sim.store_runs import was_taken_back
 
 PATH = "d/notes.m2m"
@@ -76,19 +77,26 @@ class Model:
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, Row]] = {}
+        # columns behind COLUMNS by their names, and what they hold in a row
+        self.added: dict[str, dict[str, Callable[[Row], Any]]] = {}
         self.indexes: set[tuple[str, str, str, str]] = set()
 
     def copy(self) -> Model:
         other = Model()
         other.rows = {name: dict(rows) for name, rows in self.rows.items()}
+        other.added = dict(self.added)  # whose values are replaced, never changed
         other.indexes = set(self.indexes)
         return other
 
     def state(self) -> State:
         found: set[tuple[Any, ...]] = set(self.indexes)
         for name, rows in self.rows.items():
-            found.add(("collection", name, COLUMNS))
-            found.update(("row", name, *row) for row in rows.values())
+            added = self.added.get(name, {})
+            found.add(("collection", name, (*COLUMNS, *added)))
+            found.update(
+                ("row", name, *row, *(each(row) for each in added.values()))
+                for row in rows.values()
+            )
         return frozenset(found)
 
 
@@ -450,6 +458,7 @@ DATABASE_SCRIPTS: dict[str, Callable[[DatabaseRun], None]] = {
     "forgetting": forgetting,
     "past": past,
     "bulk": bulk,
+    **NEWER_SCRIPTS,
 }
 REAL_THRESHOLDS = frozenset(("bulk",))
 
