@@ -14,10 +14,12 @@ library is not installed raises ModuleNotFoundError in `build`.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import importlib
 import os
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import common  # sets the number of threads before NumPy loads
 import numpy as np
@@ -45,38 +47,38 @@ def bytes_under(folder: str) -> int:
     )
 
 
-class Store:
+class Store(abc.ABC):
     """One store; the methods are described in the module's header."""
 
     name = ""
     settings = ""
-    efforts: ClassVar[list[Effort]] = [{}]
+    efforts: Sequence[Effort] = ({},)
     has_batch = False
     has_filter = False
 
+    @abc.abstractmethod
     def build(self, rows: Array, labels: dict[int, Array], folder: str) -> None:
         """Make it, durably."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def open(self, folder: str) -> None:
         """Open what was built."""
-        raise NotImplementedError
 
     def use(self, effort: Effort) -> None:
         """Set what the next searches may spend."""
         self.effort = effort
 
+    @abc.abstractmethod
     def search(self, query: Array, k: int) -> Any:
         """Row numbers, best first."""
-        raise NotImplementedError
 
     def batch(self, queries: Array, k: int) -> Any:
         """Row numbers of many queries."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name}: has_batch is false")
 
     def filtered(self, query: Array, k: int, share: int) -> Any:
         """Row numbers among those with label 0."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name}: has_filter is false")
 
 
 class M2mdb(Store):
@@ -84,7 +86,7 @@ class M2mdb(Store):
 
     name = "m2mdb"
     settings = "lists by OPTIMIZE; RECALL as asked"
-    efforts: ClassVar[list[Effort]] = [
+    efforts: Sequence[Effort] = [
         {"recall": each} for each in (0.5, 0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
     ]
     has_batch = has_filter = True
@@ -133,7 +135,7 @@ class Svs(Store):
 
     name = "svs"
     settings = "Vamana, float16, 64 links, window 200, alpha 0.95"
-    efforts: ClassVar[list[Effort]] = [
+    efforts: Sequence[Effort] = [
         {"window": each} for each in (10, 14, 20, 28, 40, 60, 80, 120, 160, 240)
     ]
     has_batch = True
@@ -172,7 +174,7 @@ class Faiss(Store):
         self.name = f"faiss {name}"
         self.factory = factory
         self.settings = factory
-        self.efforts = efforts  # type: ignore[misc]  # each index has its own
+        self.efforts = efforts
         self.has_filter = "fs" not in factory
         self._selectors: dict[int, tuple[Any, Array]] = {}
 
@@ -226,7 +228,7 @@ class Hnswlib(Store):
 
     name = "hnswlib"
     settings = "M = 16, ef_construction = 200"
-    efforts: ClassVar[list[Effort]] = [{"ef": each} for each in (16, 32, 64, 96, 128, 256, 400)]
+    efforts: Sequence[Effort] = [{"ef": each} for each in (16, 32, 64, 96, 128, 256, 400)]
     has_batch = has_filter = True
 
     def build(self, rows: Array, labels: dict[int, Array], folder: str) -> None:
@@ -268,7 +270,7 @@ class Usearch(Store):
 
     name = "usearch"
     settings = "float16, connectivity 16, expansion_add 128"
-    efforts: ClassVar[list[Effort]] = [{"expansion": each} for each in (16, 32, 64, 128, 256, 512)]
+    efforts: Sequence[Effort] = [{"expansion": each} for each in (16, 32, 64, 128, 256, 512)]
     has_batch = True
 
     def build(self, rows: Array, labels: dict[int, Array], folder: str) -> None:
@@ -300,7 +302,7 @@ class Scann(Store):
 
     name = "scann"
     settings = "1 leaf for 100 rows, AH 2 dimensions a block, threshold 0.2, reorder"
-    efforts: ClassVar[list[Effort]] = [
+    efforts: Sequence[Effort] = [
         {"leaves": leaves, "pre": pre}
         for leaves, pre in ((10, 30), (20, 60), (30, 100), (50, 100), (100, 200), (200, 300))
     ]
@@ -333,7 +335,7 @@ class Zvec(Store):
 
     name = "zvec"
     settings = "HNSW m = 16, ef_construction = 200, INT8, refined"
-    efforts: ClassVar[list[Effort]] = [
+    efforts: Sequence[Effort] = [
         {"ef": ef, "refine": refine}
         for ef, refine in ((40, 0), (60, 0), (100, 0), (100, 4), (200, 4), (300, 4))
     ]
@@ -400,7 +402,7 @@ class Chroma(Store):
 
     name = "chroma"
     settings = "PersistentClient, M = 16, ef_construction = 200, cosine"
-    efforts: ClassVar[list[Effort]] = [{"ef": each} for each in (20, 60, 100, 200)]
+    efforts: Sequence[Effort] = [{"ef": each} for each in (20, 60, 100, 200)]
     has_batch = has_filter = True
 
     def _client(self, folder: str) -> Any:
@@ -455,7 +457,7 @@ class Lancedb(Store):
 
     name = "lancedb"
     settings = "IVF_HNSW_SQ, one partition; bitmaps on the labels"
-    efforts: ClassVar[list[Effort]] = [{"ef": each} for each in (20, 60, 150, 300)]
+    efforts: Sequence[Effort] = [{"ef": each} for each in (20, 60, 150, 300)]
     has_filter = True
 
     def build(self, rows: Array, labels: dict[int, Array], folder: str) -> None:

@@ -28,6 +28,7 @@ import m2mdb
 K = 10
 
 
+# The base comes with vectordb-bench, whose types are not looked at.
 class M2mdbClient(VectorDB):  # type: ignore[misc]
     """One file, a collection in it; `db_config` has its path and the recall that is asked for."""
 

@@ -144,6 +144,24 @@ def hash_parts(column: Column, values: list[Any]) -> Iterator[NamedPart]:
     yield "hash_rows", column.id, rows[order]
 
 
+def _booleans(flags: memoryview) -> Callable[[int], bool]:
+    """What reads a BOOLEAN by its ordinal."""
+
+    def read(ordinal: int) -> bool:
+        return bool(flags[ordinal])
+
+    return read
+
+
+def _or_null(nulls: memoryview, given: Callable[[int], Any]) -> Callable[[int], Any]:
+    """What reads a value by its ordinal where it is not NULL."""
+
+    def read(ordinal: int) -> Any:
+        return None if nulls[ordinal] else given(ordinal)
+
+    return read
+
+
 def lay_out(rows: int, parts: list[NamedPart], description: bytes) -> tuple[list[Any], int]:
     """The buffers of a segment's extent in order, and their size in bytes.
 
@@ -365,7 +383,7 @@ class Segment:
             reader = partial(self._any_value, column)
         elif column.type == "BOOLEAN":
             flags = self.numbers(column)[0].data
-            reader = lambda ordinal: bool(flags[ordinal])  # noqa: E731
+            reader = _booleans(flags)
         elif column.type in SCALAR_PARTS:
             reader = self.numbers(column)[0].data.__getitem__
         else:
@@ -373,7 +391,7 @@ class Segment:
         found = self.nulls(column)
         if found is not None and not column.is_vector:
             nulls, given = found.data, reader
-            reader = lambda ordinal: None if nulls[ordinal] else given(ordinal)  # noqa: E731
+            reader = _or_null(nulls, given)
         self._readers[column.id] = reader
         return reader
 

@@ -19,6 +19,7 @@ Invariants
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 import os
@@ -49,7 +50,7 @@ BACKOFF = 0.5  # seconds before the second try
 PROBE = "dimension"  # a text that is encoded to find the dimension
 
 
-class HttpEncoder:
+class HttpEncoder(abc.ABC):
     """What both protocols share: batches, time limits, retries."""
 
     scheme = ""
@@ -93,7 +94,7 @@ class HttpEncoder:
         self.retries = retries
         self.backoff = backoff
         self.progress = progress
-        self.sleep: Callable[[float], object] = time.sleep
+        self.sleep: Callable[[float], object] = time.sleep  # between tries; tests put their own
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._asked = dimensions
         self._dimensions = dimensions
@@ -150,11 +151,13 @@ class HttpEncoder:
             raise DataError(f"{self.url} gave {len(found)} vectors for {len(texts)} texts")
         return found
 
+    @abc.abstractmethod
     def _request(self, texts: list[str]) -> Any:
-        raise NotImplementedError
+        """The server's answer to some texts."""
 
+    @abc.abstractmethod
     def _vectors(self, answer: Any) -> list[list[float]]:
-        raise NotImplementedError
+        """The vectors that stand in an answer."""
 
     # --------------------------------------------------------------- one request
 

@@ -144,7 +144,8 @@ class Registry:
         if given is None and name.lower() != "hashing":
             return None
         if given is not None and not isinstance(given, str) and hasattr(given, "encode"):
-            return given  # type: ignore[no-any-return]
+            encoder: Encoder = given
+            return encoder
         with self._lock:
             source, made = self._opened.get((name, dimension), (None, None))
             if made is None or source is not given:

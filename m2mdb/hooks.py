@@ -167,7 +167,7 @@ class Hooks:
         text = expanded(statement, parameters)
         try:
             trace(text)
-        except Exception:
+        except Exception:  # as in sqlite3, what looks on stops no statement
             return
 
     @contextmanager
@@ -258,7 +258,7 @@ def given(name: str, func: Callable[..., Any]) -> Callable[..., Any]:
             return int(value)
         try:
             made = adapted(value, 0)
-        except Exception as problem:
+        except Exception as problem:  # the program's adapters may raise anything
             raise OperationalError(
                 f"{name}() gave {type(value).__name__}, which is no value: {problem}"
             ) from problem

@@ -227,7 +227,7 @@ class NearShape:
             return collection.column_at(source, found.places)
         else:
             return [None] * len(found)  # bm25
-        return values.tolist()  # type: ignore[no-any-return]
+        return list(values.tolist())
 
 
 def _nothing() -> None:

@@ -120,13 +120,16 @@ def _float(arguments: _Arguments, flags: str, precision: int | None, kind: str) 
 def _rounded(value: float, digits: int, kind: str) -> float | Decimal:
     """The value cut to its digits; ties, as its 16 digits tell them, go away from zero."""
     exact = Decimal(f"{value:.16g}")
+    kept: float | Decimal = value
     if kind == "f":
         place = -digits
-        value = exact  # type: ignore[assignment]
+        kept = exact
     else:
         place = exact.adjusted() - (digits if kind == "e" else max(digits, 1) - 1)
-    if digits >= MAX_ROUNDED or not exact or exact.as_tuple().exponent >= place:  # type: ignore[operator]  # a number has one
-        return value
+    exponent = exact.as_tuple().exponent
+    assert isinstance(exponent, int), "infinities and NaN are told before"
+    if digits >= MAX_ROUNDED or not exact or exponent >= place:
+        return kept
     cut = exact.quantize(Decimal(1).scaleb(place), ROUND_HALF_UP)
     return cut if kind == "f" else float(cut)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -22,7 +23,9 @@ def number(value: Value) -> int | float | None:
     return found if isinstance(found, int | float) else None
 
 
-def _by(apply: Callable[[float], float], ufunc: Callable[..., object]) -> Callable[[Value], Value]:
+def _by(
+    apply: Callable[[float], float], ufunc: Callable[..., SupportsFloat]
+) -> Callable[[Value], Value]:
     """A function of one real; `ufunc` is the same where Python's raises."""
 
     def run(value: Value) -> Value:
@@ -33,7 +36,7 @@ def _by(apply: Callable[[float], float], ufunc: Callable[..., object]) -> Callab
             result = apply(float(found))
         except (ValueError, OverflowError):
             with np.errstate(all="ignore"):
-                result = float(ufunc(float(found)))  # type: ignore[arg-type]
+                result = float(ufunc(float(found)))
         return None if result != result else result
 
     return run
@@ -51,13 +54,13 @@ def _whole(apply: Callable[[float], int]) -> Callable[[Value], Value]:
     return run
 
 
-def _pair(ufunc: Callable[..., object]) -> Callable[[Value, Value], Value]:
+def _pair(ufunc: Callable[..., SupportsFloat]) -> Callable[[Value, Value], Value]:
     def run(left: Value, right: Value) -> Value:
         one, other = number(left), number(right)
         if one is None or other is None:
             return None
         with np.errstate(all="ignore"):
-            result = float(ufunc(float(one), float(other)))  # type: ignore[arg-type]
+            result = float(ufunc(float(one), float(other)))
         return None if result != result else result
 
     return run

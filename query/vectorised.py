@@ -429,8 +429,8 @@ class _Bins:
     def _counted(self, codes: np.ndarray | None, count: int | None = None) -> list[int]:
         if codes is None:
             return [self._count if count is None else count]
-        found = np.bincount(codes, minlength=self._size)[self._chosen]
-        return found.tolist()  # type: ignore[no-any-return]
+        found: list[int] = np.bincount(codes, minlength=self._size)[self._chosen].tolist()
+        return found
 
     def _real_sums(self, values: np.ndarray, codes: np.ndarray | None) -> list[Any]:
         """Sums as reals, one value after the other (VG1); what is no number is NULL."""
@@ -454,11 +454,11 @@ class _Bins:
             return [int(values.sum())]
         if most < EXACT:
             exact = np.bincount(codes, weights=values, minlength=self._size)[self._chosen]
-            return exact.astype(np.int64).tolist()  # type: ignore[no-any-return]
+            return list(exact.astype(np.int64).tolist())
         whole = np.zeros(self._size, np.int64)
         for some in slices(len(values), SLICE_NUMBERS, self._check):
             np.add.at(whole, codes[some], values[some])
-        return whole[self._chosen].tolist()  # type: ignore[no-any-return]
+        return list(whole[self._chosen].tolist())
 
     def _extremes(self, values: np.ndarray, codes: np.ndarray | None, least: bool) -> list[Any]:
         """The least or the greatest value of each group; any value where it has none."""
@@ -475,4 +475,4 @@ class _Bins:
         choose = np.minimum if least else np.maximum
         for some in slices(len(values), SLICE_NUMBERS, self._check):
             choose.at(found, codes[some], values[some])
-        return found[self._chosen].tolist()  # type: ignore[no-any-return]
+        return list(found[self._chosen].tolist())

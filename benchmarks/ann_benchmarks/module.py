@@ -30,6 +30,7 @@ except ImportError:
 METRICS = {"angular": "cosine", "euclidean": "l2"}
 
 
+# The base comes with ann-benchmarks, which has no types and is not installed beside this file.
 class M2mdb(BaseANN):  # type: ignore[misc,valid-type]
     """A database of one collection; the constructor's arguments are those of config.yml."""
 

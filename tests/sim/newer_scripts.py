@@ -41,7 +41,8 @@ def encoded(text: str | None) -> bytes | None:
     """What the built-in encoder makes of a text."""
     if text is None:
         return None
-    return built_in("hashing", GENERATED).encode([text])[0].tobytes()
+    found: bytes = built_in("hashing", GENERATED).encode([text])[0].tobytes()
+    return found
 
 
 def add_column(run: DatabaseRun, name: str, value: int | None, to: str = "notes") -> None:
