@@ -67,13 +67,14 @@ def turn(plan: Any, mask: Any, k: int, done: int, ready: int, epsilon: Any, stat
     order, starts = ints_at(plan[ORDER]), longs_at(plan[STARTS])
     bounds = floats_at(plan[PENDING_BOUNDS])
     each, later = order[done], order[min(done + 1, ready - 1)]
+    asked = state[1] < np.float32(np.inf)  # by scan_list
     count = scan_list(plan, mask, each, later, epsilon, state[1])
     if count > MANY:
         low, high = finite_range(bounds, count)
         limit = cut(bounds, count, max(MANY >> 1, count >> 2), low, high)
-        state = compare(plan, k, done, count, limit, state)
+        state = compare(plan, k, done, (count, limit, asked), state)
     if count:
-        state = compare(plan, k, done, count, np.float32(np.inf), state)
+        state = compare(plan, k, done, (count, np.float32(np.inf), asked), state)
     return ready, starts[each + 1] - starts[each], state
 
 
