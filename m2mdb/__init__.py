@@ -60,7 +60,9 @@ from m2mdb.row import Row
 from m2mdb.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from m2mdb.categories import Categories
     from m2mdb.collection import Collection
+    from m2mdb.context import Context, Passage, approximate_tokens
     from m2mdb.encoder_registry import FunctionEncoder
     from m2mdb.encoders import HashingEncoder
     from m2mdb.hits import Hit, Hits
@@ -122,8 +124,10 @@ __all__ = [
     "SQLITE_UPDATE",
     "STRING",
     "Binary",
+    "Categories",
     "Collection",
     "Connection",
+    "Context",
     "CorruptDatabaseError",
     "Cursor",
     "DataError",
@@ -143,6 +147,7 @@ __all__ = [
     "LostCommitsWarning",
     "NotSupportedError",
     "OperationalError",
+    "Passage",
     "PrepareProtocol",
     "ProgrammingError",
     "Receipt",
@@ -156,6 +161,7 @@ __all__ = [
     "Warning",
     "__version__",
     "apilevel",
+    "approximate_tokens",
     "complete_statement",
     "connect",
     "match_text",
@@ -166,12 +172,16 @@ __all__ = [
 ]
 
 _LATER = {
+    "Categories": "m2mdb.categories",
     "Collection": "m2mdb.collection",
+    "Context": "m2mdb.context",
     "FunctionEncoder": "m2mdb.encoder_registry",
     "HashingEncoder": "m2mdb.encoders",
     "Hit": "m2mdb.hits",
     "Hits": "m2mdb.hits",
     "Receipt": "m2mdb.index.receipts",
+    "Passage": "m2mdb.context",
+    "approximate_tokens": "m2mdb.context",
     "PrepareProtocol": "m2mdb.query.protocol",
     "complete_statement": "m2mdb.language",
     "match_text": "m2mdb.searching",

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow
 
+    from m2mdb.categories import Categories
     from m2mdb.collection import Key, Keys, OnConflict
+    from m2mdb.context import Context, Counter, Heading, Order
     from m2mdb.hits import Hits
     from m2mdb.index.receipts import Receipt
     from m2mdb.index.reembedding import Reembedded
@@ -50,9 +52,11 @@ class Collection:
         """The columns and indexes, as of now."""
         return await self._run(lambda: self.plain.schema)
 
-    async def add(self, rows: Any, on_conflict: OnConflict = "error") -> Array:
+    async def add(
+        self, rows: Any, on_conflict: OnConflict = "error", *, categories: Categories | None = None
+    ) -> Array:
         """Add rows and return their primary keys."""
-        return await self._run(lambda: self.plain.add(rows, on_conflict))
+        return await self._run(lambda: self.plain.add(rows, on_conflict, categories=categories))
 
     @overload
     async def get(self, ids: Key) -> Row | None: ...
@@ -161,6 +165,37 @@ class Collection:
     ) -> int:
         """Add the rows of a file, all or none; `progress` is called in the connection's thread."""
         return await self._run(lambda: self.plain.copy_from(path, progress=progress, **options))
+
+    async def context(
+        self,
+        query: str | None = None,
+        *,
+        max_tokens: int,
+        text: str | None = None,
+        source: str | Sequence[str] = (),
+        count: Counter | None = None,
+        heading: Heading | None = None,
+        duplicates: float | None = 0.8,
+        order: Order = "score",
+        whole: bool = False,
+        k: int = 50,
+        **search: Any,
+    ) -> Context:
+        """What is known about a query, as text for a prompt of at most `max_tokens` tokens."""
+        return await self._run(
+            lambda: self.plain.context(
+                query, max_tokens=max_tokens, text=text, source=source, count=count,
+                heading=heading, duplicates=duplicates, order=order, whole=whole, k=k, **search,
+            )
+        )  # fmt: skip
+
+    async def categorise(
+        self, categories: Categories, *, where: str | None = None, params: Any = ()
+    ) -> dict[str, int]:
+        """Give rows their classes; how many rows each class got."""
+        return await self._run(
+            lambda: self.plain.categorise(categories, where=where, params=params)
+        )
 
     async def reembed(
         self, encoder: str, *, column: str | None = None, progress: Progress | None = None

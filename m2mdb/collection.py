@@ -20,6 +20,7 @@ from m2mdb.index.constraints import entry_of
 from m2mdb.index.generated import may_encode_ahead
 from m2mdb.index.receipts import Receipt
 from m2mdb.index.values import python_value, store_scalar
+from m2mdb.memories import Memories
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, ProgrammingError
 from m2mdb.query.search import SearchRequest, signals_of
 from m2mdb.row import Names, Row
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
 
     import pyarrow
 
+    from m2mdb.categories import Categories
     from m2mdb.connection import Connection
     from m2mdb.index.collection import CollectionView
-    from m2mdb.index.reembedding import Reembedded
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
     from m2mdb.query.copying import Progress
@@ -77,7 +78,7 @@ class LastSearch(NamedTuple):
     min_score: float | None
 
 
-class Collection:
+class Collection(Memories):
     """A collection of a connection; made by `Connection.collection`."""
 
     __slots__ = ("_last", "connection", "name")
@@ -94,11 +95,14 @@ class Collection:
 
     # Rows
 
-    def add(self, rows: Any, on_conflict: OnConflict = "error") -> Array:
+    def add(
+        self, rows: Any, on_conflict: OnConflict = "error", *, categories: Categories | None = None
+    ) -> Array:
         """Add rows and return their primary keys (rowids where there is no primary key).
 
         `rows` is a dict of equally long columns, a list of dicts, a DataFrame, an object with
         `__arrow_c_stream__`, or a dict of scalars for one row. All rows are added or none.
+        `categories` fills its column where that is absent or None.
         """
         if on_conflict not in ON_CONFLICT:
             raise ProgrammingError(f"on_conflict is {on_conflict!r}, not error, replace or ignore")
@@ -109,8 +113,8 @@ class Collection:
             database = connection.engine()
             ahead = None
             try:
-                if may_encode_ahead(database, self.name):
-                    ahead = columns_ahead(database, self.name, rows)
+                if categories is not None or may_encode_ahead(database, self.name):
+                    ahead = columns_ahead(database, self.name, rows, categories)
                 return connection.write(lambda view: self._add(view, rows, ahead, on_conflict))
             finally:
                 database.ahead.clear()
@@ -468,21 +472,6 @@ class Collection:
         )
         self.connection.total_changes += count
         return count
-
-    def reembed(
-        self, encoder: str, *, column: str | None = None, progress: Progress | None = None
-    ) -> Reembedded:
-        """Bring the generated VECTOR column to another encoder, as REEMBED … USING.
-
-        column     which one, where there are several
-        progress   called with (rows done, rows to do) after each batch; what it raises ends the
-                   call, and the next one goes on from there
-        """
-        from m2mdb.index.reembedding import reembed
-
-        return self.connection.within_one(
-            lambda database: reembed(database, self.name, encoder, column, progress)
-        )
 
     def arrow(self) -> pyarrow.Table:
         """All rows and columns as an Arrow table; errors as `Cursor.arrow` raises them."""

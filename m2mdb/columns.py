@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index.generated import encode_ahead
+from m2mdb.index.generated import encode_ahead, may_encode_ahead
 from m2mdb.index.schema import CollectionSchema
 from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError
 from m2mdb.query.binding import adapted
@@ -26,6 +26,7 @@ from m2mdb.query.columnar import Column, Numbers, Values, Vectors
 from m2mdb.query.lists import ListSchema
 
 if TYPE_CHECKING:
+    from m2mdb.categories import Categories
     from m2mdb.index.database import Database
 
 Columns = dict[str, Any]
@@ -55,16 +56,26 @@ def to_columns(rows: Any, schema: CollectionSchema) -> tuple[Columns, int]:
     )
 
 
-def columns_ahead(database: Database, name: str, rows: Any) -> tuple[Columns, int]:
-    """As `to_columns`, and their texts are encoded before the writer lock is taken (GE5)."""
+def columns_ahead(
+    database: Database, name: str, rows: Any, categories: Categories | None = None
+) -> tuple[Columns, int]:
+    """As `to_columns`, and their texts are encoded before the writer lock is taken (GE5).
+
+    categories  fills its column where it is absent or None
+    """
     database.forget_interrupt()
     with database.reading() as view:
         schema = view.collection(name).schema
         columns, count = to_columns(rows, schema)
         for each in columns:
             schema.column(each)
-    texts = {each.lower(): values for each, values in columns.items()}
-    encode_ahead(database, name, texts)
+    if may_encode_ahead(database, name):
+        texts = {each.lower(): values for each, values in columns.items()}
+        encode_ahead(database, name, texts)
+    if categories is not None and count:
+        from m2mdb.categories import labelled
+
+        columns = labelled(database, schema, columns, count, categories)
     return columns, count
 
 
