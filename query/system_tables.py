@@ -10,6 +10,8 @@ m2m_clusters      collection, column_name, part, list, rows (codes in the list),
                   distance from the centroid), weight (share of all codes), is_dead (next to empty)
 m2m_lists         of each segment and column with lists: query.list_figures
 m2m_drift         how far the vectors that came lie from the lists: query.list_figures
+m2m_history       what commits within reach changed, and
+m2m_tiers         what of a part is warm or cold: query.history
 m2m_statistics    collection, column_name, rows, nulls, distinct_values, low, high: of ANALYZE
 m2m_stats         one row of figures: query.statistics
 m2m_limits        name, value (here), trusted, untrusted: what `pager.limits` says
@@ -22,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.query.functions import FUNCTIONS
+from m2mdb.query.history import HISTORY, TIERS, history_rows, tier_rows
 from m2mdb.query.limits import LIMITS, limits_rows
 from m2mdb.query.list_figures import DRIFT, LISTS, dead_lists, drift_rows, list_rows
 from m2mdb.query.lists import ListSchema, ListView
@@ -165,6 +168,8 @@ _TABLES: dict[str, tuple[ListSchema, Callable[[View, CollectionView], Rows]]] = 
     ),
     "m2m_lists": (LISTS, list_rows),
     "m2m_drift": (DRIFT, drift_rows),
+    "m2m_history": (HISTORY, history_rows),
+    "m2m_tiers": (TIERS, tier_rows),
 }  # fmt: skip
 
 
