@@ -75,7 +75,7 @@ FACE_SIGNATURES = {"connect", "search"}  # given by the interface; their options
 # costs what the step saves. What codes a part has the part's own arrays.
 STEPS = {
     "search_batch", "by_bytes", "scan_block", "build", "coded", "turn", "trace_recalls",
-    "trace_works", "seconds",
+    "trace_works", "seconds", "search_in_turn",
 }  # fmt: skip
 
 

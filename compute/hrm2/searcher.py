@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from m2mdb.compute.hrm2 import kernels
+from m2mdb.compute.hrm2 import batch, kernels
 from m2mdb.compute.hrm2.reference import BUCKETS
 from m2mdb.compute.hrm2.rotation import ROUNDS, signs
 from m2mdb.compute.hrm2.routes import routes_of
@@ -141,8 +141,7 @@ class Searcher:
     ) -> FoundBatch:
         """Search many queries in one call; each finds what `search` finds.
 
-        To search them in the order of their nearest lists, so that scans of neighbours share what
-        is in the cache, saves a tenth of the time and costs more than that to find out.
+        Of many those near the same super-cluster are searched after each other (`batch`).
 
         queries  float32[m, d]
         """
@@ -152,17 +151,20 @@ class Searcher:
         positions = np.full((len(rows), wanted), -1, np.int32)
         nearness = np.full((len(rows), wanted), np.inf, np.float32)
         counts = np.zeros((len(rows), 4), np.int64)
-        kernels.search_batch(
-            scratch.plan,
-            NO_MASK if mask is None else _readable(mask.view(np.uint8)),
-            rows,
-            (stop.k, stop.least, stop.patience, stop.most),
-            stop.factor,
-            epsilon,
-            positions,
-            nearness,
-            counts,
-        )
+        limits = (stop.k, stop.least, stop.patience, stop.most)
+        readable_mask = NO_MASK if mask is None else _readable(mask.view(np.uint8))
+        how = (readable_mask, rows, limits, stop.factor, epsilon)
+        if len(rows) < batch.LEAST:
+            kernels.search_batch(scratch.plan, *how, positions, nearness, counts)
+        else:
+            supers = len(self._routes.super_scales)
+            size = batch.kept_size(self.lists.width, supers)
+            kept = np.empty((min(len(rows), max(1, batch.KEPT_BYTES // size)), size), np.uint8)
+            order, sizes = np.empty(len(kept), np.int32), np.empty(supers + 1, np.int32)
+            batch.search_in_turn(
+                scratch.plan, scratch.plan.copy(), *how, kept, order, sizes,
+                positions, nearness, counts,
+            )  # fmt: skip
         ordinals = np.where(positions >= 0, self.lists.ordinals[positions], np.int32(-1))
         return FoundBatch(ordinals, nearness, counts)
 
