@@ -1,6 +1,9 @@
 """Filtered vector search: the planner's choice beside each of its strategies, and queries a second.
 
     python benchmarks/filters.py --data FOLDER [--folder PLACE] [--ks 1,10,100]
+    python benchmarks/filters.py ... --folder PLACE --stage build
+    python benchmarks/filters.py ... --folder PLACE --stage measure --results FILE --seconds 60
+    python benchmarks/filters.py ... --stage table --results FILE
 
 A collection gets conditions of every selectivity: `r < ?` (rows at random) and `c < ?` (the rows
 nearest to one point). Queries lie at that point, opposite to it, or anywhere. Each condition is
@@ -8,12 +11,14 @@ searched in three ways: as planned, by comparing all rows that pass, and by prob
 budget. A line tells the median times and what the planner lost to the better of both; the end,
 what it lost in the median and in the worst of twenty, the least recall, and queries a second of
 `Collection.search(near=…, where=…)`. Rows missing from an answer (fewer than min(k, matches)) count
-as a fault.
+as a fault. In stages the file is built once and kept, cells are measured until the seconds are over
+and gathered in the file of results, where a further run goes on, and the table is of all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -165,7 +170,17 @@ def main() -> int:
     parser.add_argument("--ks", default="1,10,100", type=lambda text: [*map(int, text.split(","))])
     parser.add_argument("--queries", type=int, default=24)
     parser.add_argument("--kinds", default="random,anywhere,at,opposite")
+    parser.add_argument("--stage", default="all", choices=["all", "build", "measure", "table"])
+    parser.add_argument("--results", default=None, help="JSON file of cells, in stages")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="of measuring")
     options = parser.parse_args()
+    cells: dict[str, Any] = {}
+    if options.results and os.path.exists(options.results):
+        with open(options.results, encoding="utf-8") as kept:
+            cells = json.load(kept)
+    if options.stage == "table":
+        show(cells)
+        return 0
     if not LOADER.wait():
         raise SystemExit(f"no compiled kernels: {LOADER.error!r}")
     data = common.Data(options.data, options.count)
@@ -173,34 +188,69 @@ def main() -> int:
         path = os.path.join(options.folder or place, f"filters-{data.name}-{options.count}.m2m")
         if not os.path.exists(path):
             build(data, path)
-        run(data, path, options)
+        if options.stage == "build":
+            return 0
+        run(data, path, options, cells)
+    if options.stage == "all":
+        show(cells)
     return 0
 
 
-def run(data: common.Data, path: str, options: argparse.Namespace) -> None:
-    """Open the built file once for each strategy, and measure."""
+def run(
+    data: common.Data, path: str, options: argparse.Namespace, cells: dict[str, Any]
+) -> None:  # fmt: skip
+    """Open the built file once for each strategy, and measure the cells that are not there yet."""
+    started = time.monotonic()
     connections = {name: m2mdb.connect(path) for name in STRATEGIES}
-    losses, recalls, missing = [], [], 0
+    left = 0
     for kind, (where, queries) in groups(data, options.queries).items():
         if kind not in options.kinds.split(","):
             continue
         for k in options.ks:
             for share in SHARES:
+                name = f"{kind:9} k {k:4} {100 * share:7g} %"
+                if name in cells:
+                    continue
+                if time.monotonic() - started > options.seconds:
+                    left += 1
+                    continue
                 matches = max(1, int(share * len(data.vectors)))
-                cell = measure(connections, (where, queries, k, matches), options.rounds)
-                best = min(cell.times["scan"], cell.times["probe"])
-                losses.append(cell.times["planned"] / best)
-                recalls.append(cell.recall)
-                missing += cell.missing
-                times = "  ".join(f"{name} {cell.times[name]:7.1f}" for name in STRATEGIES)
-                print(f"  {kind:9} k {k:4} {100 * share:7g} %  {times} us  "
-                      f"{losses[-1]:5.2f} x  recall {cell.recall:.3f}")  # fmt: skip
-                sys.stdout.flush()
+                what = (where, queries, k, matches)
+                cells[name] = measure(connections, what, options.rounds)._asdict()
+                if options.results:
+                    with open(options.results, "w", encoding="utf-8") as kept:
+                        json.dump(cells, kept)
+                if options.stage == "all":
+                    line(name, Cell(**cells[name]))
+    if left:
+        print(f"{left} cells are left")
+    else:
+        rates(connections["planned"], data.queries[:200], len(data.vectors))
+
+
+def loss(cell: Cell) -> float:
+    """How many times the better strategy's time the planner took."""
+    return cell.times["planned"] / min(cell.times["scan"], cell.times["probe"])
+
+
+def line(name: str, cell: Cell) -> None:
+    """Tell one cell."""
+    times = "  ".join(f"{way} {cell.times[way]:7.1f}" for way in STRATEGIES)
+    print(f"  {name}  {times} us  {loss(cell):5.2f} x  recall {cell.recall:.3f}")
+    sys.stdout.flush()
+
+
+def show(found: dict[str, Any]) -> None:
+    """What the planner lost in all cells."""
+    cells = {name: Cell(**each) for name, each in found.items()}
+    for name, cell in sorted(cells.items(), key=lambda item: -loss(item[1]))[:12]:
+        line(name, cell)
+    losses, recalls = [*map(loss, cells.values())], [each.recall for each in cells.values()]
     worst = statistics.quantiles(losses, n=20)[-1] if len(losses) > 1 else losses[0]
-    print(f"planned beside the better: {statistics.median(losses):.2f} x in the median, {worst:.2f}"
-          f" x in the worst of 20; recall {min(recalls):.3f} at least, {np.mean(recalls):.3f} in"
-          f" the mean; {missing} answers with rows missing")  # fmt: skip
-    rates(connections["planned"], data.queries[:200], len(data.vectors))
+    missing = sum(each.missing for each in cells.values())
+    print(f"planned beside the better, {len(cells)} cells: {statistics.median(losses):.2f} x in the"
+          f" median, {worst:.2f} x in the worst of 20; recall {min(recalls):.3f} at least, "
+          f"{np.mean(recalls):.3f} in the mean; {missing} answers with rows missing")  # fmt: skip
 
 
 if __name__ == "__main__":
