@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from m2mdb.pager.errors import IntegrityError, OperationalError
+from m2mdb.pager.errors import CheckFailedError, OperationalError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
     from m2mdb.index.database import Database
     from m2mdb.index.schema import Check, CollectionSchema
     from m2mdb.index.values import StoredColumn
-
-
-class CheckFailedError(IntegrityError):
-    """Rows for which a CHECK is false; `rows` are their places in the batch."""
-
-    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
-        super().__init__(message)
-        self.rows = list(rows)
 
 
 class Compiled(Protocol):

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.index import rules
 from m2mdb.pager.errors import InterfaceError, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -32,16 +31,6 @@ if TYPE_CHECKING:
 MOST_ARGUMENTS = 127  # of a function, as in SQLite
 CHECK_ROWS = 2048  # rows that one check of a running statement stands for
 _RESULTS = (int, float, str, bytes, type(None))
-
-
-def _rules() -> Any:
-    """What compiles CHECK and DEFAULT, loaded with the first collection that has them."""
-    from m2mdb.query.rules import Language
-
-    return Language()
-
-
-rules.set_language(_rules)
 
 
 class Hooks:

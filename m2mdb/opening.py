@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from m2mdb.clock import Clock
     from m2mdb.encoder_registry import Encoders
     from m2mdb.index.database import Database
+    from m2mdb.index.rules import Language
     from m2mdb.index.text.analysis import Tokenizer
     from m2mdb.pager.vfs import Vfs
     from m2mdb.wal.store import StoreOptions
@@ -75,8 +76,11 @@ def connect(
     """
     wanted = target(path, uri=uri, read_only=read_only)
     now = check_options(timeout, page_size, synchronous, detect_types, clock)
+    from m2mdb.index import rules
     from m2mdb.index.database import Database
     from m2mdb.wal.store import StoreOptions
+
+    rules.set_language(_rules)
 
     options = StoreOptions(
         read_only=wanted.mode == "ro" or wanted.immutable,
@@ -102,6 +106,13 @@ def connect(
             database, wanted.path, encoders=encoders, thread=thread, detect_types=detect_types
         )
     )
+
+
+def _rules() -> Language:
+    """What compiles CHECK and DEFAULT, loaded with the first collection that has them."""
+    from m2mdb.query import rules
+
+    return rules.Language()
 
 
 def refuse_empty(path: str, options: StoreOptions) -> None:

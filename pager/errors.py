@@ -23,6 +23,7 @@ A message says what was found, what was wanted and where:
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
 
 
 class Warning(builtins.Warning):
@@ -75,6 +76,14 @@ class StatementInterruptedError(OperationalError):
 
 class IntegrityError(DatabaseError):
     """A constraint is violated: a duplicate key, NULL in a NOT NULL column."""
+
+
+class CheckFailedError(IntegrityError):
+    """A CHECK is false for rows; `rows` are their places in the batch that was to be written."""
+
+    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.rows = list(rows)
 
 
 class InternalError(DatabaseError):

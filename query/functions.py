@@ -327,7 +327,7 @@ class Bindings(list[Any]):
         """The first values alone, at the same moment: what a subquery is bound to."""
         other = Bindings(self[:count])
         other._moment = self.moment
-        other.check = self.check
+        other.check, other.clock, other.view = self.check, self.clock, self.view
         other.outer, other.shared = self.outer, self.shared
         return other
 
@@ -350,11 +350,12 @@ class Bindings(list[Any]):
 
 
 def random_bytes(bindings: Bindings, count: int) -> bytes:
-    """Random bytes from the file's Vfs; from the machine where the statement has no view."""
-    if bindings.view is None:
-        from secrets import token_bytes
+    """Random bytes from the Vfs of the file that the statement runs on.
 
-        return token_bytes(count)
+    OperationalError where it runs on none: what is planned has no random number yet.
+    """
+    if bindings.view is None:
+        raise OperationalError("random() gives nothing before the statement runs")
     found: bytes = bindings.view.database.store.vfs.random(count)
     return found
 

@@ -13,9 +13,14 @@ import numpy as np
 
 from m2mdb.index.constraints import entry_of
 from m2mdb.index.generated import source_of
-from m2mdb.index.rules import CheckFailedError, compiled
+from m2mdb.index.rules import compiled
 from m2mdb.index.values import python_value, store_scalar
-from m2mdb.pager.errors import IntegrityError, NotSupportedError, ProgrammingError
+from m2mdb.pager.errors import (
+    CheckFailedError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+)
 from m2mdb.query.affinity import truth
 from m2mdb.query.ast import Insert
 from m2mdb.query.binding import adapted

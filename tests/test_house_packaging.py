@@ -84,8 +84,10 @@ def test_third_party_modules_of_the_product_and_tests_are_declared() -> None:
         + extras["models"]
         + extras["fastembed"]
     )
-    known_to_tests = known_to_product | declared(extras["test"] + extras["test-models"])
-    known_to_tests.add("dbapi20")  # the module of dbapi-compliance
+    known_to_tests = known_to_product | declared(
+        extras["test"] + extras["test-models"] + extras["test-notebook"]
+    )
+    known_to_tests |= {"dbapi20", "IPython"}  # modules of dbapi-compliance and ipython
 
     product = third_party([ROOT / "m2mdb", *(ROOT / layer for layer in LAYERS)])
     tests = third_party([ROOT / "tests"])
