@@ -78,20 +78,10 @@ def connect(
     now = check_options(timeout, page_size, synchronous, detect_types, clock)
     from m2mdb.index import rules
     from m2mdb.index.database import Database
-    from m2mdb.wal.store import StoreOptions
 
     rules.set_language(_rules)
 
-    options = StoreOptions(
-        read_only=wanted.mode == "ro" or wanted.immutable,
-        create=wanted.mode in ("rwc", "memory"),
-        immutable=wanted.immutable,
-        no_lock=wanted.no_lock,
-        page_size=page_size,
-        timeout=float(timeout),
-        synchronous=synchronous,
-        untrusted=bool(untrusted) and wanted.mode != "memory",
-    )
+    options = _store_options(wanted, page_size, timeout, synchronous, untrusted)
     refuse_empty(wanted.path, options)
     database = Database.open(
         vfs_of(wanted), wanted.path, options, compute=compute, autocommit=bool(autocommit)
@@ -105,6 +95,24 @@ def connect(
         Connection(
             database, wanted.path, encoders=encoders, thread=thread, detect_types=detect_types
         )
+    )
+
+
+def _store_options(
+    wanted: Target, page_size: int, timeout: float, synchronous: str, untrusted: bool
+) -> StoreOptions:
+    """What the store is told of the arguments."""
+    from m2mdb.wal.store import StoreOptions
+
+    return StoreOptions(
+        read_only=wanted.mode == "ro" or wanted.immutable,
+        create=wanted.mode in ("rwc", "memory"),
+        immutable=wanted.immutable,
+        no_lock=wanted.no_lock,
+        page_size=page_size,
+        timeout=float(timeout),
+        synchronous=synchronous,
+        untrusted=bool(untrusted) and wanted.mode != "memory",
     )
 
 
