@@ -220,7 +220,7 @@ def _run_class(frequency: float, length: int) -> int:
     rank = FREQUENCY_CLASSES - min(max(np.int64(np.ceil(frequency)), 1), FREQUENCY_CLASSES)
     place = length
     if length >= FINE_LENGTHS:
-        shift = np.int64(0)
+        shift = 0
         while length >> (shift + 1) >= FINE_LENGTHS:
             shift += 1
         place = FINE_LENGTHS + 16 * shift + ((length >> (shift + 2)) & 15)

@@ -17,6 +17,7 @@ import datetime
 import math
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ CHECK_ROWS = 2048  # rows that one check of a running statement stands for
 _RESULTS = (int, float, str, bytes, type(None))
 
 
-class Hooks:
+class Hooks(ABC):
     """The part of a connection that calls its program back."""
 
     lock: Any
@@ -42,9 +43,9 @@ class Hooks:
     taken_by: int
     trace: Callable[[str], object] | None
 
+    @abstractmethod
     def engine(self) -> Database:
         """The database; see `Connection.engine`."""
-        raise NotImplementedError
 
     def create_function(
         self,

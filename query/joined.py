@@ -161,9 +161,10 @@ class JoinedRows:
                 places[each] = mine
             else:
                 found = np.full(len(mine), -1, np.int64)
-                places[each] = taken(own, mine, self._check) if len(own) else found
-                if len(own) and len(mine):
-                    places[each][mine < 0] = -1  # type: ignore[index]
+                if len(own):
+                    found = taken(own, mine, self._check)
+                    found[mine < 0] = -1
+                places[each] = found
         places[table] = theirs
         tables = {**self._tables, table: rows}
         return JoinedRows(self._layout, tables, places, len(mine), self._check)

@@ -7,6 +7,7 @@ or made again is another object, so no number can be mistaken for it (S15).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Explained = list[tuple[int, str]]  # depth and text of each line
 
 
-class Plan:
+class Plan(ABC):
     """Base of the plans: validity, and the statement's own subqueries."""
 
     __slots__ = ("correlated", "inner", "parameter_count", "tables")
@@ -45,17 +46,17 @@ class Plan:
                 return False
         return all(plan.is_valid(view) for plan, _ in self.inner)
 
+    @abstractmethod
     def run(self, view: View, bindings: Bindings) -> Result:
         """Execute; bindings hold the program's parameters only."""
-        raise NotImplementedError
 
+    @abstractmethod
     def explain(self, view: View) -> Explained:
         """The lines of EXPLAIN."""
-        raise NotImplementedError
 
+    @abstractmethod
     def columns(self) -> tuple[list[str], list[str | None]]:
         """Names and types of the result's columns."""
-        raise NotImplementedError
 
     def all_tables(self) -> list[tuple[str, CollectionSchema]]:
         """The schemas that the plan and its subqueries were made for."""

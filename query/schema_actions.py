@@ -6,6 +6,8 @@ constraints come as pairs of a field of ColumnDef and its value.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from m2mdb.index.schema import closest
 from m2mdb.query.ast import (
     AlterCollection,
@@ -36,8 +38,24 @@ from m2mdb.query.statement_actions import Clause
 from m2mdb.query.syntax import SyntaxFault, UnbuiltFault
 
 Constraint = tuple[str, object]
+TypeArgument = int | float | str
 Name = tuple[str, bool]
 Items = tuple[list[ColumnDef], list[TableKey], list[Check]]
+
+
+class Written(NamedTuple):
+    """An expression of the schema, with its text."""
+
+    text: str
+    expression: Expression
+
+
+class Generated(NamedTuple):
+    """What `FROM source ENCODER 'name' [(options)]` says of a column."""
+
+    source: str
+    encoder: str
+    options: list[Option]
 
 
 # CREATE, DROP
@@ -115,14 +133,14 @@ def table_unique(start: int, columns: list[str]) -> TableKey:
     return TableKey("unique", columns, start)
 
 
-def condition_text(start: int, text: str, condition: Expression) -> tuple[str, Expression]:
+def condition_text(start: int, text: str, condition: Expression) -> Written:
     """An expression of the schema, with its text."""
-    return text, condition
+    return Written(text, condition)
 
 
-def check(start: int, written: tuple[str, Expression]) -> Constraint:
+def check(start: int, written: Written) -> Constraint:
     """`CHECK (condition)` of a column."""
-    return "check", Check(written[0], written[1], start)
+    return "check", Check(written.text, written.expression, start)
 
 
 table_check = check
@@ -155,34 +173,38 @@ def column_collation(start: int, name: str) -> Constraint:
 
 
 def column_definition(
-    start: int, name: str, type_: tuple[str, list[object]], *constraints: Constraint
+    start: int, name: str, type_: tuple[str, list[TypeArgument]], *constraints: Constraint
 ) -> ColumnDef:
     """One column."""
     column = ColumnDef(name, start)
-    column.type_name = type_[0]
-    column.type_arguments = type_[1]  # type: ignore[assignment]
+    column.type_name, column.type_arguments = type_
     for field, value in constraints:
         if field == "generated":
-            column.generated_from, column.encoder, column.encoder_options = value  # type: ignore[misc]
+            assert isinstance(value, Generated)
+            column.generated_from, column.encoder, column.encoder_options = value
         elif field == "check":
             assert isinstance(value, Check)
             column.checks.append(value)
         elif field == "default_text":
-            column.default_text, column.default = value  # type: ignore[misc]
+            assert isinstance(value, Written)
+            column.default_text, column.default = value
         elif field:
             setattr(column, field, value)
     return column
 
 
-def type(start: int, *parts: str | tuple[object]) -> tuple[str, list[object]]:
+def type(start: int, *parts: str | tuple[TypeArgument]) -> tuple[str, list[TypeArgument]]:
     """The words of a type, and its arguments."""
     words = [part for part in parts if isinstance(part, str)]
     return " ".join(words), [part[0] for part in parts if not isinstance(part, str)]
 
 
-def type_argument(start: int, value: Literal | str) -> tuple[object]:
+def type_argument(start: int, value: Literal | str) -> tuple[TypeArgument]:
     """A number or a word between a type's parentheses."""
-    return (value if isinstance(value, str) else value.value,)
+    if isinstance(value, str):
+        return (value,)
+    assert isinstance(value.value, int | float)
+    return (value.value,)
 
 
 def primary_key(start: int) -> Constraint:
@@ -210,7 +232,7 @@ def default(start: int, value: Expression) -> Constraint:
     return "default", value
 
 
-def computed_default(start: int, written: tuple[str, Expression]) -> Constraint:
+def computed_default(start: int, written: Written) -> Constraint:
     """`DEFAULT (expression)`."""
     return "default_text", written
 
@@ -229,7 +251,8 @@ def generated(
     start: int, source: str, encoder: Literal, options: list[Option] | None = None
 ) -> Constraint:
     """`FROM source ENCODER 'name' [(options)]`."""
-    return "generated", (source, encoder.value, options or [])
+    assert isinstance(encoder.value, str)  # the grammar takes a text alone
+    return "generated", Generated(source, encoder.value, options or [])
 
 
 def options(start: int, *items: Option) -> list[Option]:

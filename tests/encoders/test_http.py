@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,12 +137,13 @@ def test_a_server_that_does_not_answer_in_time(endpoint: Endpoint) -> None:
         encoder.encode(["one"])
 
 
-def test_no_server_at_all(endpoint: Endpoint) -> None:
-    url = endpoint.url
-    endpoint.server.server_close()
+def test_no_server_at_all() -> None:
+    with socket.socket() as bound:  # that never listens: the port is taken, and refuses
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
 
-    with pytest.raises(m2mdb.OperationalError, match=r"refused.*, after one try"):
-        OllamaEncoder("minilm", url, retries=0).encode(["one"])
+        with pytest.raises(m2mdb.OperationalError, match=r"refused.*, after one try"):
+            OllamaEncoder("minilm", url, retries=0).encode(["one"])
 
 
 @pytest.mark.parametrize(

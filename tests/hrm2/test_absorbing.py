@@ -204,8 +204,8 @@ def test_a_crash_before_the_commit_leaves_the_lists_of_before(
     after = content(con)
     for name in tmp_path.glob("m.m2m*"):
         shutil.copy(name, tmp_path / name.name.replace("m.m2m", "killed.m2m"))
-    for name, expected in (("crashed", before), ("killed", after)):
-        left = m2mdb.connect(str(tmp_path / f"{name}.m2m"), autocommit=True)
+    for copied, expected in (("crashed", before), ("killed", after)):
+        left = m2mdb.connect(str(tmp_path / f"{copied}.m2m"), autocommit=True)
         assert content(left) == expected
         assert_sound(left)
         left.close()
