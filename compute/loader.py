@@ -50,7 +50,8 @@ RANKING_KERNELS = "m2mdb.compute.ranking_kernels"
 NARROW_KERNELS = "m2mdb.compute.narrow_kernels"
 SEARCH_KERNELS = "m2mdb.compute.search_kernels"
 SOURCES = (  # that compiled code is made of
-    "numba_kernels.py", "lanes.py", "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
+    "numba_kernels.py", "lanes.py", "pointers.py",
+    "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
     "hrm2/reference.py", "hrm2/tracing.py", "hrm2/choosing.py", "hrm2/batch.py",
     "narrow_kernels.py", "ranking_kernels.py", "search_kernels.py", "text_kernels.py",
     "text_lists.py",

@@ -63,6 +63,15 @@ from m2mdb.compute.numba_kernels import (
     pairwise,
     similarity,
 )
+from m2mdb.compute.pointers import (
+    bytes_at,
+    doubles_at,
+    floats_at,
+    halves_at,
+    ints_at,
+    longs_at,
+    small_at,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,10 +82,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 simd: Any = simd_module
-bytes_at, small_at, halves_at = simd.bytes_at, simd.small_at, simd.sums_at
-ints_at, longs_at, floats_at, doubles_at, prefetch = (
-    simd.ints_at, simd.longs_at, simd.floats_at, simd.doubles_at, simd.prefetch,
-)  # fmt: skip
+prefetch = simd.prefetch
 BEST, COUNTS, FOUND, ORDINALS = (
     list_kernels.BEST, list_kernels.COUNTS, list_kernels.FOUND, list_kernels.ORDINALS,
 )  # fmt: skip

@@ -58,6 +58,7 @@ from m2mdb.compute.numba_kernels import (
     kernel,
     pairwise,
 )
+from m2mdb.compute.pointers import bytes_at, doubles_at, floats_at, ints_at, longs_at
 from m2mdb.compute.ranking_kernels import (
     CODED,
     DIMENSION,
@@ -83,10 +84,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 simd: Any = simd_module
-bytes_at, ints_at, longs_at = simd.bytes_at, simd.ints_at, simd.longs_at
-floats_at, doubles_at, prefetch, fence = (
-    simd.floats_at, simd.doubles_at, simd.prefetch, simd.fence,
-)  # fmt: skip
+prefetch, fence = simd.prefetch, simd.fence
 BEST, COUNTS, FOUND, PROBED = (
     list_kernels.BEST, list_kernels.COUNTS, list_kernels.FOUND, list_kernels.PROBED,
 )  # fmt: skip

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import types
 
+from m2mdb.compute.pointers import bytes_at, doubles_at, longs_at, words_at
 from m2mdb.compute.text_lists import (
     BY_IMPACT,
     CEILINGS,
@@ -58,14 +59,10 @@ from m2mdb.compute.text_lists import (
     RUNS,
     TABLE,
     WEIGHTS,
-    bytes_at,
     first_at_least,
     frequency_at,
-    halves_at,
     impact_of,
     kernel,
-    longs_at,
-    words_at,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -101,7 +98,7 @@ HITS = types.Tuple((SCORES, INTS, INT_MATRIX))  # scores, rowids, places
 @kernel(types.void, INT, INT)
 def _sift_floats(heap: int, size: int) -> None:
     """Bring the root of a heap (smallest first) to its place."""
-    items = halves_at(heap)
+    items = doubles_at(heap)
     value = items[0]
     at = np.int64(0)
     while True:
@@ -120,8 +117,8 @@ def _sift_floats(heap: int, size: int) -> None:
 @kernel(FLOAT, INTS, INT, INT)
 def _kth_largest(scratch: Ints, count: int, k: int) -> float:
     """The k-th largest sum of the first `count` >= k touched rows."""
-    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
-    heap = halves_at(scratch[LARGEST])
+    sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    heap = doubles_at(scratch[LARGEST])
     for i in range(k):
         value = sums[touched[i]]
         at = np.int64(i)
@@ -184,7 +181,7 @@ def _add_list(row: Ints, scratch: Ints, weight: float, at: int, count: int) -> i
     first, norms, mask = row[FIRST], row[NORMS_AT], row[MASK_AT]
     docs = words_at(row[DOCS])
     frequencies, kind = row[FREQUENCIES], row[KIND]
-    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
     sizes, allowed = words_at(row[LENGTHS_AT]), bytes_at(mask)
     for i in range(longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]):
         ordinal = docs[i]
@@ -207,7 +204,7 @@ def _look_up(row: Ints, scratch: Ints, weight: float, at: int, count: int) -> in
     """Add one list to the sums of the rows that are still touched; returns how many those are."""
     first, norms = row[FIRST], row[NORMS_AT]
     docs = words_at(row[DOCS])
-    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
     sizes = words_at(row[LENGTHS_AT])
     start, stop = longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]
     if stop - start < count * SCAN_COST:
@@ -262,7 +259,7 @@ def _add_in_order(
     first, norms, mask, k = row[FIRST], row[NORMS_AT], row[MASK_AT], row[K]
     docs, order, runs = words_at(row[DOCS]), words_at(row[BY_IMPACT]), longs_at(row[RUNS])
     frequencies, kind = row[FREQUENCIES], row[KIND]
-    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
     sizes, allowed = words_at(row[LENGTHS_AT]), bytes_at(mask)
     window = first // scratch[WINDOW]
     if window >= runs[RUN_WINDOWS]:
@@ -300,14 +297,14 @@ def _weight(query: Query, i: int) -> float:
     plan, slots, boosts = query
     slot = slots[i]
     column = longs_at(plan[COLUMN_OF])[slot]
-    factor = halves_at(plan[NORMS])[NORM * column + FACTOR]
-    return halves_at(plan[WEIGHTS])[slot] * boosts[i] * factor
+    factor = doubles_at(plan[NORMS])[NORM * column + FACTOR]
+    return doubles_at(plan[WEIGHTS])[slot] * boosts[i] * factor
 
 
 @kernel(INT, INTS, INT, FLOAT, FLOAT)
 def _keep(scratch: Ints, count: int, rest: float, threshold: float) -> int:
     """Drop the touched rows that stay below the threshold; returns how many are left."""
-    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
     kept = np.int64(0)
     for i in range(count):
         place = touched[i]
@@ -357,9 +354,9 @@ def _order_lists(query: Query, scratch: Ints, part: int) -> int:
     ORDER gets their places in `slots`, UPPERS the most, REST the sum of it from each list on.
     """
     plan, slots, _ = query
-    order, rest = longs_at(scratch[ORDER]), halves_at(scratch[REST])
-    uppers = halves_at(scratch[UPPERS])
-    table, ceilings = longs_at(plan[TABLE]), halves_at(plan[CEILINGS])
+    order, rest = longs_at(scratch[ORDER]), doubles_at(scratch[REST])
+    uppers = doubles_at(scratch[UPPERS])
+    table, ceilings = longs_at(plan[TABLE]), doubles_at(plan[CEILINGS])
     count = np.int64(0)
     for i in range(len(slots)):
         at = slots[i] * plan[PARTS] + part
@@ -406,7 +403,7 @@ def _window(
     threshold   without the baseline
     """
     k = row[K]
-    order, rest = longs_at(scratch[ORDER]), halves_at(scratch[REST])
+    order, rest = longs_at(scratch[ORDER]), doubles_at(scratch[REST])
     starts, stops = longs_at(scratch[STARTS]), longs_at(scratch[STOPS])
     touched = np.int64(0)
     is_open = True  # whether rows that no list has touched yet may be among the best
@@ -468,8 +465,8 @@ def best(query: Query, scratch: Ints, parts: Ints, baseline: float, hits: Hits) 
     row = scratch[SCRATCH : SCRATCH + WORK]
     row[K] = k
     window = scratch[WINDOW]
-    sums, touched = halves_at(scratch[SUMS]), words_at(scratch[TOUCHED])
-    order, rest = longs_at(scratch[ORDER]), halves_at(scratch[REST])
+    sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    order, rest = longs_at(scratch[ORDER]), doubles_at(scratch[REST])
     starts, stops = longs_at(scratch[STARTS]), longs_at(scratch[STOPS])
     table = longs_at(plan[TABLE])
     gap = abs(baseline) * ORDER_SLACK

@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, types
-from numba.extending import intrinsic
 
 from m2mdb.compute.loader import kernel_cache
+from m2mdb.compute.pointers import bytes_at, doubles_at, longs_at, offsets_at, words_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,29 +84,6 @@ PAIR = types.UniTuple(types.int64, 2)
 READ_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 
 
-def _pointer_to(item: Any) -> Any:
-    """An intrinsic that makes an address a pointer to items of a type; nothing is checked."""
-
-    @intrinsic
-    def pointer(typingctx, address):
-        kind = types.CPointer(item)
-
-        def codegen(context, builder, sig, args):
-            return builder.inttoptr(args[0], context.get_value_type(kind))
-
-        return kind(types.int64), codegen
-
-    return pointer
-
-
-bytes_at, words_at, halves_at = (
-    _pointer_to(types.uint8),
-    _pointer_to(types.uint32),
-    _pointer_to(types.float64),
-)
-longs_at, offsets_at = _pointer_to(types.int64), _pointer_to(types.uint64)
-
-
 def kernel(*signature: Any) -> Callable[[Any], Any]:
     """Compile for one signature, without licence to reorder or contract sums (M2)."""
 
@@ -133,13 +110,13 @@ def frequency_at(frequencies: int, kind: int, at: int) -> float:
         return np.float64(bytes_at(frequencies)[at])
     if kind == WORDS:
         return np.float64(words_at(frequencies)[at])
-    return halves_at(frequencies)[at]
+    return doubles_at(frequencies)[at]
 
 
 @kernel(FLOAT, FLOAT, FLOAT, INT)
 def impact_of(frequency: float, length: float, norms: int) -> float:
     """`Variant.impact`, of the column whose row of NORMS has the address `norms`."""
-    column = halves_at(norms)
+    column = doubles_at(norms)
     norm = length * column[SLOPE] + column[BASE]
     if column[VARIANT] == RATIO:
         return frequency * column[SCALE] / (frequency + norm)
@@ -432,5 +409,5 @@ def place_list(plan: Ints, checked: Ints, slot: int, part: int, column: int) -> 
     for i in range(LIST):
         row[at * LIST + i] = checked[i]
     largest = ceiling(checked, plan[NORMS] + 8 * NORM * column)
-    halves_at(plan[CEILINGS])[at] = largest
+    doubles_at(plan[CEILINGS])[at] = largest
     return largest

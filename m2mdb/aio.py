@@ -41,9 +41,10 @@ if TYPE_CHECKING:
     import pyarrow
 
     from m2mdb.clock import Clock
-    from m2mdb.cursor import Description, Parameters, RowFactory
+    from m2mdb.cursor import Description, RowFactory
     from m2mdb.encoder_registry import Encoders
     from m2mdb.index.text.analysis import Tokenizer
+    from m2mdb.query.binding import Parameters
     from m2mdb.query.extensions import Aggregate
 
     Array = np.ndarray[Any, Any]

@@ -27,13 +27,13 @@ import numpy as np
 from m2mdb.context import text_column
 from m2mdb.index.text.options import parse_options
 from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
+from m2mdb.query.words import quoted
 
 if TYPE_CHECKING:
     from m2mdb.collection import Collection
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.database import Database
     from m2mdb.index.encoder import Encoder
-    from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import WriteView
     from m2mdb.memories import Memories
 
@@ -262,13 +262,14 @@ def _unit(matrix: Matrix) -> tuple[Matrix, np.ndarray[Any, np.dtype[np.bool_]]]:
 
 
 def labelled(
-    database: Database,
-    schema: CollectionSchema,
-    columns: dict[str, Any],
-    count: int,
-    categories: Categories,
-) -> dict[str, Any]:
-    """Columns that are to be added, the category filled where it is absent or None."""
+    database: Database, collection: str, rows: tuple[dict[str, Any], int], categories: Categories
+) -> tuple[dict[str, Any], int]:
+    """Columns that are to be added and their number of rows, the category filled where absent."""
+    columns, count = rows
+    if not count:
+        return rows
+    with database.reading() as view:
+        schema = view.collection(collection).schema
     named = {name.lower(): name for name in columns}
     label = schema.columns[schema.column(categories.column)].name
     target = named.get(label.lower(), label)
@@ -284,7 +285,7 @@ def labelled(
             known.update(vectors if space[1:3] == own else {})
     for at, name in zip(wanted, categories.of_many(some, known=known), strict=True):
         given[at] = name
-    return {**columns, target: given}
+    return {**columns, target: given}, count
 
 
 def categorise_rows(
@@ -366,8 +367,6 @@ def learn_from(
     categories: Categories, collection: Collection, where: str | None, params: Any
 ) -> int:
     """`Categories.learn_from`."""
-    from m2mdb.collection import quoted
-
     schema = collection.schema
     if len(schema.near_columns) != 1:
         raise ProgrammingError(

@@ -114,7 +114,11 @@ class Collection(Memories):
             ahead = None
             try:
                 if categories is not None or may_encode_ahead(database, self.name):
-                    ahead = columns_ahead(database, self.name, rows, categories)
+                    ahead = columns_ahead(database, self.name, rows)
+                if categories is not None and ahead is not None:
+                    from m2mdb.categories import labelled
+
+                    ahead = labelled(database, self.name, ahead, categories)
                 return connection.write(lambda view: self._add(view, rows, ahead, on_conflict))
             finally:
                 database.ahead.clear()

@@ -26,7 +26,6 @@ from m2mdb.query.columnar import Column, Numbers, Values, Vectors
 from m2mdb.query.lists import ListSchema
 
 if TYPE_CHECKING:
-    from m2mdb.categories import Categories
     from m2mdb.index.database import Database
 
 Columns = dict[str, Any]
@@ -56,13 +55,8 @@ def to_columns(rows: Any, schema: CollectionSchema) -> tuple[Columns, int]:
     )
 
 
-def columns_ahead(
-    database: Database, name: str, rows: Any, categories: Categories | None = None
-) -> tuple[Columns, int]:
-    """As `to_columns`, and their texts are encoded before the writer lock is taken (GE5).
-
-    categories  fills its column where it is absent or None
-    """
+def columns_ahead(database: Database, name: str, rows: Any) -> tuple[Columns, int]:
+    """As `to_columns`, and their texts are encoded before the writer lock is taken (GE5)."""
     database.forget_interrupt()
     with database.reading() as view:
         schema = view.collection(name).schema
@@ -72,10 +66,6 @@ def columns_ahead(
     if may_encode_ahead(database, name):
         texts = {each.lower(): values for each, values in columns.items()}
         encode_ahead(database, name, texts)
-    if categories is not None and count:
-        from m2mdb.categories import labelled
-
-        columns = labelled(database, schema, columns, count, categories)
     return columns, count
 
 

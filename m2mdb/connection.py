@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from m2mdb.cursor import Cursor, Parameters, RowFactory
+from m2mdb.cursor import Cursor, RowFactory
 from m2mdb.encoder_registry import Registry, as_named
 from m2mdb.hooks import Hooks
 from m2mdb.pager import errors
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from m2mdb.index.encoder import Encoder
     from m2mdb.index.view import View, WriteView
     from m2mdb.language import Language
+    from m2mdb.query.binding import Parameters
     from m2mdb.query.result import Result
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import pyarrow
 
     from m2mdb.connection import Connection
+    from m2mdb.query.binding import Parameters
     from m2mdb.query.columnar import Column
     from m2mdb.query.result import Result
 
-Parameters = Sequence[Any] | Mapping[str, Any]
 RowFactory = Callable[["Cursor", tuple[Any, ...]], Any]
 Description = tuple[tuple[str, str | None, None, None, None, None, None], ...]
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from m2mdb.pager.errors import InterfaceError, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
-    from m2mdb.cursor import Parameters
     from m2mdb.index.database import Database
+    from m2mdb.query.binding import Parameters
     from m2mdb.query.extensions import Aggregate, Extensions
 
 MOST_ARGUMENTS = 127  # of a function, as in SQLite

@@ -15,20 +15,19 @@ from m2mdb.pager.errors import InterfaceError, ProgrammingError
 from m2mdb.query import binding, bound, copying
 from m2mdb.query.ast import Delete
 from m2mdb.query.authorization import authorized_condition
-from m2mdb.query.binding import bind
+from m2mdb.query.binding import Parameters, bind
 from m2mdb.query.correlation import Level
 from m2mdb.query.executor import execute, execute_many, plan_query
 from m2mdb.query.extensions import planning
 from m2mdb.query.lexer import Lexer
 from m2mdb.query.limits import check_statement
 from m2mdb.query.parser import iterate_script, parse
-from m2mdb.query.plan import Plan
+from m2mdb.query.plan import Planned
 from m2mdb.query.predicate import Filter, compile_predicate
 from m2mdb.query.scope import RowScope, Subqueries
 from m2mdb.query.syntax import SyntaxFault
 
 if TYPE_CHECKING:
-    from m2mdb.cursor import Parameters
     from m2mdb.index.database import Database
     from m2mdb.index.view import View
     from m2mdb.query.result import Result
@@ -100,7 +99,7 @@ class Language:
         return plan.bound(view, parameters)
 
 
-class ConditionPlan(Plan):
+class ConditionPlan(Planned):
     """A WHERE on its own, with its subqueries."""
 
     __slots__ = ("_predicate", "_statement")

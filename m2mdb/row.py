@@ -7,10 +7,7 @@ has `keys()`; beside it, `row.body` is `row["body"]` where the name does not col
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from m2mdb.cursor import Cursor
+from typing import Any, Protocol
 
 
 class Names:
@@ -27,12 +24,20 @@ class Names:
             self.positions[name] = position
 
 
+class Named(Protocol):
+    """What has a result's column names: a `Cursor`."""
+
+    @property
+    def names(self) -> Names:
+        """The column names, as rows use them."""
+
+
 class Row:
     """One row: a sequence of values which also answers to column names."""
 
     __slots__ = ("_names", "_values")
 
-    def __init__(self, cursor: Cursor | Names, values: tuple[Any, ...]) -> None:
+    def __init__(self, cursor: Named | Names, values: tuple[Any, ...]) -> None:
         self._names = cursor if isinstance(cursor, Names) else cursor.names
         self._values = values
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from m2mdb.pager.errors import Error
-from m2mdb.query.binding import bind
+from m2mdb.query.binding import Parameters, bind
 from m2mdb.query.functions import FUNCTIONS
-from m2mdb.query.nodes import Node, Parameter
+from m2mdb.query.nodes import Parameter
 from m2mdb.query.parser import parse
-
-if TYPE_CHECKING:
-    from m2mdb.cursor import Parameters
+from m2mdb.query.tree import nodes_of
 
 SHOWN_NUMBERS = 8  # components of a vector that are written out
 
@@ -27,30 +25,15 @@ def expanded(statement: str, parameters: Parameters) -> str:
         values = bind(tree, parameters)
     except Error:
         return statement
-    places = sorted({(each.position, each.index) for each in found(tree)}, reverse=True)
+    places = sorted(
+        {(each.position, each.index) for each in nodes_of(tree, Parameter)}, reverse=True
+    )
     for position, index in places:
         end = position + 1
         while end < len(statement) and (statement[end].isalnum() or statement[end] == "_"):
             end += 1
         statement = statement[:position] + literal(values[index]) + statement[end:]
     return statement
-
-
-def found(tree: Node) -> list[Parameter]:
-    """All parameters of a statement."""
-    parameters: list[Parameter] = []
-    waiting: list[object] = [tree]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, Parameter):
-            parameters.append(item)
-        elif isinstance(item, Node):
-            waiting.extend(item.children())
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
-        elif isinstance(item, dict):
-            waiting.extend(item.values())
-    return parameters
 
 
 def literal(value: Any) -> str:

@@ -19,7 +19,8 @@ from m2mdb.pager.errors import InterfaceError, ProgrammingError
 from m2mdb.query.binding import Parameters, gathered
 from m2mdb.query.columnar import Column, ColumnPart
 from m2mdb.query.lists import ListSchema
-from m2mdb.query.nodes import Node, Statement, TableParameter
+from m2mdb.query.nodes import Statement, TableParameter
+from m2mdb.query.tree import nodes_of
 
 Read = Callable[[Any, str], tuple[Sequence[str], Sequence[Column], int]]
 READ: list[Read] = []  # one at most
@@ -53,21 +54,6 @@ class BoundView:
 _current: ContextVar[dict[int, BoundView] | None] = ContextVar("bound_tables", default=None)
 
 
-def table_parameters(statement: Statement) -> list[TableParameter]:
-    """The bound tables of a statement."""
-    found: list[TableParameter] = []
-    waiting: list[object] = [statement]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, TableParameter):
-            found.append(item)
-        elif isinstance(item, Node):
-            waiting.extend(item.children())
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
-    return found
-
-
 @contextmanager
 def bound(statement: Statement, parameters: Parameters) -> Iterator[Parameters]:
     """Within it the statement's bound tables are there; gives the parameters without them.
@@ -78,7 +64,7 @@ def bound(statement: Statement, parameters: Parameters) -> Iterator[Parameters]:
     names = statement.parameter_names
     others: list[Any] = list(gathered(statement, parameters))
     views: dict[int, BoundView] = {}
-    for index in {each.parameter.index for each in table_parameters(statement)}:
+    for index in {each.parameter.index for each in nodes_of(statement, TableParameter)}:
         if index < len(others):
             name = names[index] if names else ""
             views[index] = _read(others[index], name, f":{name}" if names else f"?{index + 1}")

@@ -41,7 +41,7 @@ from m2mdb.query.row_nodes import RowIn, SubqueryColumn
 if TYPE_CHECKING:
     from m2mdb.index.view import View
     from m2mdb.query.functions import Bindings
-    from m2mdb.query.plan import Plan
+    from m2mdb.query.plan import Plan, Planned
     from m2mdb.query.planning import Planner
     from m2mdb.query.scope import RowScope, Scope, Subqueries
 
@@ -137,7 +137,7 @@ class Level:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Planned,
         scope: RowScope,
         context: tuple[View, Planner, Subqueries],
         aliases: Sequence[str] = (),

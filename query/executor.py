@@ -54,7 +54,7 @@ from m2mdb.query.ast import (
 )
 from m2mdb.query.authorization import authorize_other, authorized
 from m2mdb.query.binding import Parameters, bind
-from m2mdb.query.bound import bound, table_parameters
+from m2mdb.query.bound import bound
 from m2mdb.query.compound import CompoundPlan, ValuesPlan
 from m2mdb.query.copying import run_copy
 from m2mdb.query.dml import DeletePlan, UpdatePlan
@@ -64,6 +64,7 @@ from m2mdb.query.extensions import planning
 from m2mdb.query.forget import ForgetPlan, receipt_result
 from m2mdb.query.insert import InsertPlan
 from m2mdb.query.limits import check_statement
+from m2mdb.query.nodes import TableParameter
 from m2mdb.query.plan import Plan
 from m2mdb.query.planning import Planner
 from m2mdb.query.pragma import checkpoint, run_pragma
@@ -71,6 +72,7 @@ from m2mdb.query.result import Result
 from m2mdb.query.search_plan import SearchPlan
 from m2mdb.query.select import plan_select
 from m2mdb.query.syntax import placed
+from m2mdb.query.tree import nodes_of
 from m2mdb.query.vacuum import run_vacuum
 
 if TYPE_CHECKING:
@@ -150,7 +152,8 @@ class Prepared:
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
         inner = self.inner = within(statement)
-        self.has_tables = bool(statement.parameter_count and table_parameters(statement))
+        bound_tables = nodes_of(statement, TableParameter)
+        self.has_tables = statement.parameter_count > 0 and next(bound_tables, None) is not None
         self.is_query = isinstance(inner, Query)
         self.is_write = isinstance(inner, Insert | Update | Delete | Forget)
         self._plan: Plan | None = None

@@ -24,6 +24,7 @@ from m2mdb.query.driver import Driver, UnexpectedToken
 from m2mdb.query.lexer import INTEGER_LIMIT, Lexer, Tokens
 from m2mdb.query.nodes import Literal, Node
 from m2mdb.query.syntax import SyntaxFault, placed
+from m2mdb.query.tree import nodes_of
 
 MAX_LENGTH = 1_000_000  # characters of a statement, without those of long texts and blobs
 LONG_LITERAL = 256  # characters; a value is limited by its column, not by MAX_LENGTH
@@ -211,12 +212,6 @@ def _check_depth(statement: Statement) -> None:
 
 def _settle_integers(statement: Statement) -> None:
     """Q3: an integer of 2**63 that no minus took in is a float."""
-    stack: list[object] = [statement]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Literal) and item.value == INTEGER_LIMIT:
-            item.value = float(INTEGER_LIMIT)
-        elif isinstance(item, Node):
-            stack.extend(item.children())
-        elif isinstance(item, list | tuple):
-            stack.extend(item)
+    for literal in nodes_of(statement, Literal):
+        if literal.value == INTEGER_LIMIT:
+            literal.value = float(INTEGER_LIMIT)

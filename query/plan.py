@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Explained = list[tuple[int, str]]  # depth and text of each line
 
 
-class Plan(ABC):
-    """Base of the plans: validity, and the statement's own subqueries."""
+class Planned:
+    """What was made for some schemas: whether it holds still, and its own subqueries."""
 
     __slots__ = ("correlated", "inner", "parameter_count", "tables")
 
@@ -45,18 +45,6 @@ class Plan(ABC):
             if entry is None or entry.schema is not schema:
                 return False
         return all(plan.is_valid(view) for plan, _ in self.inner)
-
-    @abstractmethod
-    def run(self, view: View, bindings: Bindings) -> Result:
-        """Execute; bindings hold the program's parameters only."""
-
-    @abstractmethod
-    def explain(self, view: View) -> Explained:
-        """The lines of EXPLAIN."""
-
-    @abstractmethod
-    def columns(self) -> tuple[list[str], list[str | None]]:
-        """Names and types of the result's columns."""
 
     def all_tables(self) -> list[tuple[str, CollectionSchema]]:
         """The schemas that the plan and its subqueries were made for."""
@@ -91,6 +79,24 @@ class Plan(ABC):
                 lines.append((0, Noted.of(f"{word}{form.upper()} SUBQUERY", plan)))
                 lines += [(depth + 1, text) for depth, text in plan.explain(view)]
         return lines
+
+
+class Plan(Planned, ABC):
+    """The plan of a whole statement: what can be run and explained."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def run(self, view: View, bindings: Bindings) -> Result:
+        """Execute; bindings hold the program's parameters only."""
+
+    @abstractmethod
+    def explain(self, view: View) -> Explained:
+        """The lines of EXPLAIN."""
+
+    @abstractmethod
+    def columns(self) -> tuple[list[str], list[str | None]]:
+        """Names and types of the result's columns."""
 
 
 QueryPlanner = Callable[["Query", "View", int], Plan]

@@ -39,14 +39,12 @@ from m2mdb.compute.hrm2.kernels import (
     TABLE,
     WIDTH,
     begin,
-    floats_at,
-    ints_at,
     kernel,
-    longs_at,
     probe,
     take,
 )
 from m2mdb.compute.hrm2.steps import NUMBERS_SIZE, step
+from m2mdb.compute.pointers import floats_at, ints_at, longs_at
 
 FLOAT = types.float32
 KEPT_BYTES = 1 << 22

@@ -75,14 +75,13 @@ from m2mdb.compute.hrm2.steps import (
     step,
 )
 from m2mdb.compute.loader import kernel_cache
+from m2mdb.compute.pointers import bytes_at, floats_at, ints_at, longs_at, small_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 simd: Any = simd_module
-bytes_at, small_at, ints_at = simd.bytes_at, simd.small_at, simd.ints_at
-longs_at, floats_at, prefetch = simd.longs_at, simd.floats_at, simd.prefetch
-bits_below, lowest_bit = simd.bits_below, simd.lowest_bit
+prefetch, bits_below, lowest_bit = simd.prefetch, simd.bits_below, simd.lowest_bit
 
 # items of a plan: addresses of what is searched, see lists.Lists ...
 CENTERS, CENTER_SCALES, CENTER_SQUARES, STARTS, CODES = 0, 1, 2, 3, 4

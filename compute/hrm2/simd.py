@@ -68,37 +68,6 @@ def _splat(kind: Any, value: int) -> Any:
     return ir.Constant(kind, [value] * kind.count)
 
 
-def _pointer_to(item: Any) -> Any:
-    """An intrinsic that makes an address a pointer to items of a type.
-
-    Pointers are indexed as arrays are, without a length: nothing is checked, and no index wraps.
-    """
-
-    @intrinsic
-    def pointer(typingctx, address):
-        kind = types.CPointer(item)
-
-        def codegen(context, builder, sig, args):
-            return builder.inttoptr(args[0], context.get_value_type(kind))
-
-        return kind(types.int64), codegen
-
-    return pointer
-
-
-bytes_at, small_at, sums_at = (
-    _pointer_to(types.uint8),
-    _pointer_to(types.int8),
-    _pointer_to(types.uint16),
-)
-ints_at, longs_at, floats_at, doubles_at = (
-    _pointer_to(types.int32),
-    _pointer_to(types.int64),
-    _pointer_to(types.float32),
-    _pointer_to(types.float64),
-)
-
-
 def _at(builder: Any, pointer: Any, offset: Any, kind: Any) -> Any:
     return builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
 

@@ -36,16 +36,14 @@ from m2mdb.compute.hrm2.kernels import (
     STARTS,
     begin,
     compare,
-    floats_at,
-    ints_at,
     kernel,
-    longs_at,
     next_wave,
     scan_list,
     take,
 )
 from m2mdb.compute.hrm2.reference import HARD, MANY
 from m2mdb.compute.hrm2.steps import HARDNESS, cut, finite_range, patience_for, step
+from m2mdb.compute.pointers import floats_at, ints_at, longs_at
 
 FLOAT, INT = types.float32, types.int64
 OPEN_MASK = types.uint8[::1]
