@@ -182,7 +182,7 @@ def _counted(view: CollectionView, index: int) -> ColumnStatistics:
         return _of_numbers(view, index, rows)
     counts: Counter[Any] = Counter()
     for part in view.parts():
-        counts.update(_text_counts(part, index))
+        counts.update(_value_counts(part, index, is_text=column.type != "BLOB"))
     nulls = counts.pop(None, 0)
     low = high = None
     if counts and column.type != "BLOB":
@@ -211,12 +211,12 @@ def _live(part: Part) -> np.ndarray:
     return np.arange(part.size) if live is None else np.flatnonzero(live)
 
 
-def _text_counts(part: Part, index: int) -> dict[Any, int]:
-    """How often each value stands in the live rows of a part."""
+def _value_counts(part: Part, index: int, *, is_text: bool) -> dict[Any, int]:
+    """How often each value stands in the live rows of a part; bytes have no dictionary."""
     from m2mdb.index.dictionary import dictionary_of
 
     live = _live(part)
-    found = dictionary_of(part, index)
+    found = dictionary_of(part, index) if is_text else None
     if found is None:
         return Counter(part.stored(index, ordinal) for ordinal in live.tolist())
     counts = np.bincount(found[0][live] + 1, minlength=len(found[1]) + 1).tolist()

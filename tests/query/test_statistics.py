@@ -23,7 +23,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "REAL": st.sampled_from([0.5, -1.5, 1e300, 3.0]),
     "TEXT": st.sampled_from(["a", "b", "é", "", "long " * 30]),
     "BOOLEAN": st.booleans(),
-    "BLOB": st.sampled_from([b"", b"\0", b"abc"]),
+    "BLOB": st.sampled_from([b"", b"\0", b"abc", b"\xff\x80"]),
 }
 
 
@@ -62,6 +62,19 @@ def test_counts_are_those_of_the_live_rows(kind: str, data: st.DataObject) -> No
         assert [n for _, n in found.common] == sorted(short.values(), reverse=True)
     assert ColumnStatistics.decode(found.encode(), "here") == found
     database.close()
+
+
+def test_blobs_that_are_no_text_are_counted() -> None:
+    database = opened()
+    execute(database, "CREATE TABLE t (a BLOB)")
+    blobs = [b"\xff\x80", b"\xff\x80", None, b"abc"] * 500  # short and few, in a segment
+    with database.writing() as write:
+        write.insert("t", {"a": blobs}, len(blobs))
+
+    execute(database, "ANALYZE t")
+
+    found = of(database)
+    assert (found.rows, found.nulls, found.distinct) == (2000, 500, 2)
 
 
 def test_statistics_are_shown_and_go_with_their_column(database: Database, run: Run) -> None:
