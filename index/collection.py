@@ -22,6 +22,7 @@ from m2mdb.index.schema import CollectionSchema, Column
 from m2mdb.index.segment import SCALAR_PARTS, Segment, key_hash
 from m2mdb.index.slices import mapped, picked
 from m2mdb.index.values import timestamp_value
+from m2mdb.index.zones import Zones, zones_of
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
@@ -152,6 +153,10 @@ class SegmentPart:
             return None
         values, nulls = self.segment.numbers(column)
         return values, None if nulls is None else nulls.view(bool)
+
+    def zones(self, column_index: int) -> Zones | None:
+        """The zone map of a column, or None."""
+        return zones_of(self.segment, self._view.schema.columns[column_index])
 
     def vectors(self, column_index: int, ordinals: np.ndarray) -> np.ndarray:
         """Copies of some vectors, (n, dimension)."""

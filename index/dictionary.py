@@ -17,6 +17,7 @@ import numpy as np
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.parts import check_offsets
 from m2mdb.index.slices import SLICE_NUMBERS, distinct_numbers, slices
+from m2mdb.index.zones import Window
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ def tested(
 
     The test is made once for each value; None where there is no dictionary of the column.
     """
+    if isinstance(part, Window):
+        return tested(part.whole, column_index, part.placed(rows), test)
     if not isinstance(part, SegmentPart) or part.size < LEAST_TESTED:
         return None
     found = dictionary_of(part, column_index)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import maintenance, rules
+from m2mdb.index import maintenance, rules, zones
 from m2mdb.index.collection import CHUNK_ROWS, CollectionView, decode_deletions, open_past
 from m2mdb.index.description import (
     ABOUT,
@@ -235,6 +235,8 @@ def _check_rows(
         if column.is_vector:
             for fault in list_faults(segment, column, quick=quick):
                 report(f"{where}: lists of {column.name}: {fault}")
+        if not zones.is_true(segment, column):
+            report(f"{where}: the zone map of {column.name} differs from its values")
         if quick:
             continue
         if column.is_vector:

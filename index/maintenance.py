@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import absorbing, clustering, drift, merge_policy
+from m2mdb.index import absorbing, clustering, drift, merge_policy, zones
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.collection import (
     CHUNK_ROWS,
@@ -127,11 +127,14 @@ def write_segment(
     parts: list[NamedPart] = [("rowids", 0, rowids)]
     if commits is not None:
         parts.append(("commits", 0, commits))
+    zone_maps: list[NamedPart] = []  # beside each other: a scan that they spare reads no column
     check = write.database.check_interrupted
     for index, column in enumerate(entry.schema.columns):
         check()
         values = stored[index]
-        parts.extend(column_parts(column, values))
+        written = list(column_parts(column, values))
+        parts.extend(written)
+        zone_maps += zones.zone_parts(column, written, len(rowids))
         check()
         if index in entry.schema.hashed_columns:
             assert isinstance(values, list)
@@ -142,7 +145,7 @@ def write_segment(
             parts.extend(texts(column) if texts else text_parts(column, values, own, check=check))
     commit = write.transaction.new_commit
     description = describe_segment(entry, entry.next_segment, commit, replaces, kept=kept)
-    buffers, size = lay_out(len(rowids), parts, description)
+    buffers, size = lay_out(len(rowids), [*parts, *zone_maps], description)
     descriptor = write.transaction.write_extent(pieces(buffers, check), size)
     record = SegmentRecord(
         entry.next_segment,

@@ -12,6 +12,7 @@ below `rows` cannot reach beyond the array, whoever made the file.
     hashes, hash_rows                     u64, u32             as many as each other, rows at most
     t.*                                   any                  `text.segment` checks their bytes
     h.*                                   below                `index.hrm2` checks their items
+    zones                                 i64                  3 a block of ZONE_ROWS rows
     others                                any                  any: readers pass over them
 
 Invariants
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Directory = Mapping[tuple[str, int], tuple[Extent, int, np.dtype[Any], int]]
 
 _ALIGNMENT = 64
+ZONE_ROWS = 1 << 14  # of one block of a zone map: a part of the format
 _PER_ROW = {
     "rowids": "<i8",
     "commits": "<u8",
@@ -51,6 +53,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "vectors": ("<f4", "<f2", "|i1"),
     "hashes": ("<u8",),
     "hash_rows": ("<u4",),
+    "zones": ("<i8",),
     "h.head": ("<u4",),
     "h.centers": ("|u1",),
     "h.center_scales": ("<f4",),
@@ -86,6 +89,8 @@ def check_part(
             f"{where}: part {name!r} has items of {kind.str}, expected {' or '.join(kinds)}"
         )
     expected = rows if name in _PER_ROW else rows + 1 if name == "offsets" else items
+    if name == "zones":
+        expected = 3 * -(-rows // ZONE_ROWS)
     if items != expected or (name == "vectors" and items % rows):
         raise CorruptDatabaseError(f"{where}: part {name!r} has {items} items for {rows} rows")
 

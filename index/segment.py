@@ -19,6 +19,7 @@ extent of the same form.
     hashes       c       u64 ascending: xxh3-64 of each key that is not NULL (int64 keys: the value)
     hash_rows    c       u32, the ordinals in that order
     t.*          c       the inverted lists of a FULLTEXT column, see `index.text.postings`
+    zones        c       int64, least, greatest, NULLs of each block of rows: `index.zones`
     h.*          c       the lists of a VECTOR column, always in a further extent: `index.hrm2`
     about        0       what the segment is, and the directory again, see `index.description`
 

@@ -87,7 +87,11 @@ class Access:
         condition = self.predicate.bind(bindings)
         rowids = self._candidates(view, bindings)
         if rowids is None:
-            return scanned(view, condition, check)
+            found = scanned(view, condition, check)
+            profile = profile_of(bindings) if bindings.shared else None
+            if profile is not None:
+                profile.remark(self, condition.sparing(view.parts()))
+            return found
         return _checked(view, rowids, condition)
 
     def looked_up(

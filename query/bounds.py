@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN
+
+if TYPE_CHECKING:
+    from m2mdb.index.zones import Zones
 
 _APPLY: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
@@ -67,3 +70,25 @@ def number_comparison(values: np.ndarray, symbol: str, constant: int | float) ->
         values = values.astype(np.int64)
     result: np.ndarray = _APPLY[symbol](values, bound)
     return result
+
+
+def may_hold(zones: Zones, symbol: str, constant: int | float) -> np.ndarray:
+    """bool (blocks,): whether a value of a block may pass `value symbol constant`, NULLs never."""
+    low, high = zones.low, zones.high
+    is_real = low.dtype.kind == "f"
+    moved = real_bound(symbol, constant) if is_real else integer_bound(symbol, constant)
+    filled = zones.nulls < zones.rows
+    if isinstance(moved, bool):
+        return filled & moved
+    symbol, bound = moved
+    apply = _APPLY[symbol]
+    if symbol == "=":
+        may = (low <= bound) & (high >= bound)
+    elif symbol == "!=":
+        may = (low != bound) | (high != bound)
+    else:
+        may = apply(low if symbol in ("<", "<=") else high, bound)
+    if is_real:
+        may |= np.isnan(low) | np.isnan(high)
+    found: np.ndarray = may & filled
+    return found

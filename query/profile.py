@@ -32,12 +32,13 @@ class Noted(str):
 class Profile:
     """What the steps of one run have noted."""
 
-    __slots__ = ("_notes", "clock")
+    __slots__ = ("_notes", "_remarks", "clock")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` gives seconds."""
         self.clock = clock
         self._notes: dict[int, list[float]] = {}  # by id: runs, rows, seconds
+        self._remarks: dict[int, str] = {}
 
     def note(self, step: object, rows: int, start: float) -> None:
         """A step has given rows; it began at `start`."""
@@ -46,14 +47,20 @@ class Profile:
         found[1] += rows
         found[2] += self.clock() - start
 
+    def remark(self, step: object, text: str) -> None:
+        """What is to be said of a step besides; of several runs the last one's."""
+        self._remarks[id(step)] = f"; {text}" if text else ""
+
     def told(self, text: str) -> str:
         """A line of EXPLAIN with what was noted for it."""
-        found = self._notes.get(id(getattr(text, "step", None)))
+        step = id(getattr(text, "step", None))
+        found = self._notes.get(step)
         if found is None:
             return str(text)
         runs, rows, seconds = found
         times = "" if runs == 1 else f" in {runs:.0f} runs"
-        return f"{text} -> {rows:.0f} rows{times}, {seconds * 1000:.3f} ms"
+        remark = self._remarks.get(step, "")
+        return f"{text} -> {rows:.0f} rows{times}, {seconds * 1000:.3f} ms{remark}"
 
 
 def profile_of(bindings: Bindings) -> Profile | None:

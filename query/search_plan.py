@@ -18,7 +18,7 @@ from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import ColumnRef, FunctionCall, Node, SelectItem, Star
 from m2mdb.query.plan import Explained, Plan
-from m2mdb.query.predicate import Predicate, compile_predicate
+from m2mdb.query.predicate import Filter, Predicate, compile_predicate
 from m2mdb.query.projection import Projection
 from m2mdb.query.rescoring import (
     Decay,
@@ -241,6 +241,8 @@ class SearchPlan(Plan):
         if request.where is not None:
             passing = sum(int(np.count_nonzero(request.where.mask(part))) for part in parts)
             found.append(f"{passing} of {rows} rows pass WHERE")
+            if isinstance(request.where, Filter) and (spared := request.where.sparing(parts)):
+                found.append(spared)
         found += [_said(work) for work in vector_works(view, request)]
         signals = signals_of(view, request)
         if signals is not None:
