@@ -91,7 +91,9 @@ def blocks_of_members(zones: Zones, members: Iterable[Any]) -> Blocks:
     """The blocks in which one of some values may stand."""
     numbers = [value for value in members if is_number(value)]
     if len(numbers) > MOST_MEMBERS:
-        return may_hold(zones, ">=", min(numbers)) & may_hold(zones, "<=", max(numbers))
+        found = may_hold(zones, ">=", min(numbers))
+        found &= may_hold(zones, "<=", max(numbers))
+        return found
     found = np.zeros(len(zones.rows), bool)
     for number in numbers:
         found |= may_hold(zones, "=", number)
