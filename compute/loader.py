@@ -49,12 +49,13 @@ TEXT_KERNELS = "m2mdb.compute.text_kernels"
 RANKING_KERNELS = "m2mdb.compute.ranking_kernels"
 NARROW_KERNELS = "m2mdb.compute.narrow_kernels"
 SEARCH_KERNELS = "m2mdb.compute.search_kernels"
+HYBRID_KERNELS = "m2mdb.compute.hybrid_kernels"
 SOURCES = (  # that compiled code is made of
     "numba_kernels.py", "lanes.py", "pointers.py",
     "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
     "hrm2/reference.py", "hrm2/tracing.py", "hrm2/choosing.py", "hrm2/batch.py",
     "narrow_kernels.py", "ranking_kernels.py", "search_kernels.py", "text_kernels.py",
-    "text_lists.py",
+    "text_lists.py", "hybrid_kernels.py",
 )  # fmt: skip
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way
@@ -172,6 +173,7 @@ def _import_kernels() -> ModuleType:
     importlib.import_module(RANKING_KERNELS)
     importlib.import_module(NARROW_KERNELS)
     importlib.import_module(SEARCH_KERNELS)
+    importlib.import_module(HYBRID_KERNELS)
     return importlib.import_module(KERNELS)
 
 

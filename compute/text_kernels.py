@@ -42,9 +42,11 @@ from m2mdb.compute.text_lists import (
     FLOAT,
     FLOATS,
     FREQUENCIES,
+    IMPACTS,
     INT,
     INTS,
     KIND,
+    LENGTHS_FIRST,
     LIST,
     NORM,
     NORMS,
@@ -74,7 +76,7 @@ if TYPE_CHECKING:
     Hits = tuple[NDArray[np.float32], Ints, Ints]
 
 # a part
-SIZE, MASK, ROWIDS, FIRST_LENGTHS = 0, 1, 2, 3
+SIZE, MASK, ROWIDS, FIRST_LENGTHS = 0, 1, 2, LENGTHS_FIRST
 # scratch
 SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, LARGEST, WINDOW, SCRATCH = range(10)
 SLACK = 2.0**-20  # covers sums in another order, and rounding to float32
@@ -83,7 +85,9 @@ HASH = 0x9E3779B97F4A7C15 - (1 << 64)  # spreads rowids over a table
 SCAN_COST = 24  # postings that are added in the time of one look-up
 
 # the list at hand, behind its row: where the window begins, addresses for its column, and the part
-FIRST, NORMS_AT, LENGTHS_AT, MASK_AT, PART, LISTS, K, ROWS, WORK = range(LIST, LIST + 9)
+(
+    FIRST, NORMS_AT, LENGTHS_AT, MASK_AT, PART, LISTS, K, ROWS, IMPACTS_AT, WORK,
+) = range(LIST, LIST + 10)  # fmt: skip
 
 SCORES = types.float32[::1]
 INT_MATRIX = types.int64[:, ::1]
@@ -170,6 +174,15 @@ def _sift_hits(scores: Any, rowids: Ints, places: Ints, size: int) -> None:
 # ------------------------------------------------------------------------- a window
 
 
+@kernel(FLOAT, INTS, INT, INT)
+def _impact_at(row: Ints, i: int, ordinal: int) -> float:
+    """The impact of the i-th posting of the list at hand, which is of row `ordinal`."""
+    if row[IMPACTS_AT] != 0:
+        return doubles_at(row[IMPACTS_AT])[i]
+    length = np.float64(words_at(row[LENGTHS_AT])[ordinal])
+    return impact_of(frequency_at(row[FREQUENCIES], row[KIND], i), length, row[NORMS_AT])
+
+
 @kernel(INT, INTS, INTS, FLOAT, INT, INT)
 def _add_list(row: Ints, scratch: Ints, weight: float, at: int, count: int) -> int:
     """Add one list to the sums of a window; returns how many rows are touched now.
@@ -178,18 +191,14 @@ def _add_list(row: Ints, scratch: Ints, weight: float, at: int, count: int) -> i
     at      which of the ordered lists it is: its bounds in this window stand in STARTS and STOPS
     count   rows touched before
     """
-    first, norms, mask = row[FIRST], row[NORMS_AT], row[MASK_AT]
-    docs = words_at(row[DOCS])
-    frequencies, kind = row[FREQUENCIES], row[KIND]
+    first, mask = row[FIRST], row[MASK_AT]
+    docs, allowed = words_at(row[DOCS]), bytes_at(mask)
     sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
-    sizes, allowed = words_at(row[LENGTHS_AT]), bytes_at(mask)
     for i in range(longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]):
         ordinal = docs[i]
         if mask != 0 and allowed[ordinal] == 0:
             continue
-        added = weight * impact_of(
-            frequency_at(frequencies, kind, i), np.float64(sizes[ordinal]), norms
-        )
+        added = weight * _impact_at(row, i, np.int64(ordinal))
         place = np.int64(ordinal) - first
         before = sums[place]
         sums[place] = before + added
@@ -202,28 +211,20 @@ def _add_list(row: Ints, scratch: Ints, weight: float, at: int, count: int) -> i
 @kernel(INT, INTS, INTS, FLOAT, INT, INT)
 def _look_up(row: Ints, scratch: Ints, weight: float, at: int, count: int) -> int:
     """Add one list to the sums of the rows that are still touched; returns how many those are."""
-    first, norms = row[FIRST], row[NORMS_AT]
-    docs = words_at(row[DOCS])
+    first, docs = row[FIRST], words_at(row[DOCS])
     sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
-    sizes = words_at(row[LENGTHS_AT])
     start, stop = longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]
     if stop - start < count * SCAN_COST:
         for i in range(start, stop):
             place = np.int64(docs[i]) - first
             if sums[place] != 0.0:
-                sums[place] += weight * impact_of(
-                    frequency_at(row[FREQUENCIES], row[KIND], i), np.float64(sizes[docs[i]]), norms
-                )
+                sums[place] += weight * _impact_at(row, i, np.int64(docs[i]))
         return count
     for i in range(count):
         place = np.int64(touched[i])
         found = first_at_least(row[DOCS], start, stop, place + first)
         if found < stop and np.int64(docs[found]) == place + first:
-            sums[place] += weight * impact_of(
-                frequency_at(row[FREQUENCIES], row[KIND], found),
-                np.float64(sizes[docs[found]]),
-                norms,
-            )
+            sums[place] += weight * _impact_at(row, found, place + first)
     return count
 
 
@@ -251,16 +252,15 @@ def _add_in_order(
     """Touch the rows of a list that may be among the best; returns how many are touched now.
 
     Rows touched before have this list in their sums already. Others are met run by run, as far as
-    the largest impact of a run and the lists behind this one reach the k-th best (M4).
+    the largest impact of a run and the lists behind this one reach the k-th best (M1).
 
     rest    what the lists behind this one can add
     count   rows touched before
     """
     first, norms, mask, k = row[FIRST], row[NORMS_AT], row[MASK_AT], row[K]
     docs, order, runs = words_at(row[DOCS]), words_at(row[BY_IMPACT]), longs_at(row[RUNS])
-    frequencies, kind = row[FREQUENCIES], row[KIND]
     sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
-    sizes, allowed = words_at(row[LENGTHS_AT]), bytes_at(mask)
+    allowed = bytes_at(mask)
     window = first // scratch[WINDOW]
     if window >= runs[RUN_WINDOWS]:
         return count
@@ -280,9 +280,7 @@ def _add_in_order(
                 continue
             within = np.int64(ordinal) - first
             if sums[within] == 0.0:
-                sums[within] = weight * impact_of(
-                    frequency_at(frequencies, kind, i), np.float64(sizes[ordinal]), norms
-                )
+                sums[within] = weight * _impact_at(row, i, np.int64(ordinal))
                 touched[count] = within
                 count += 1
         if count >= k and count >= known + (known >> 2):
@@ -390,6 +388,7 @@ def _load_list(query: Query, parts: Ints, i: int, row: Ints) -> float:
     row[NORMS_AT] = plan[NORMS] + 8 * NORM * column
     row[LENGTHS_AT], row[MASK_AT] = parts[FIRST_LENGTHS + column], parts[MASK]
     row[ROWS] = parts[SIZE]
+    row[IMPACTS_AT] = longs_at(plan[IMPACTS])[at // LIST]
     return _weight(query, i)
 
 

@@ -17,6 +17,8 @@ A *list* is one row of LIST items; a *slot* is one term of one column, with a li
               COLUMN_OF int64[slots]
               NORMS     float64[columns, NORM]: BASE, SLOPE, VARIANT, SCALE, K1, DELTA, and FACTOR,
                         the column's own weight
+              IMPACTS   int64[slots, parts], addresses of float64[COUNT]: the impact of each
+                        posting, which follows from the columns above; 0 where it is not kept
 
 A list that has been checked is remembered with the shortest length of a row for each frequency:
 impacts fall with the length and grow with the frequency, so the largest impact in the list follows
@@ -56,9 +58,10 @@ RUN_FREQUENCY, RUN_LENGTH, RUN_STOP, RUN = 0, 1, 2, 3
 RUN_WINDOW, RUN_WINDOWS, RUN_COUNT, RUN_HEAD = 0, 1, 2, 3
 BYTES, WORDS, HALVES = 0, 1, 2
 # a plan
-TABLE, CEILINGS, WEIGHTS, COLUMN_OF, NORMS, PARTS, COLUMNS, PLAN = 0, 1, 2, 3, 4, 5, 6, 7
+TABLE, CEILINGS, WEIGHTS, COLUMN_OF, NORMS, PARTS, COLUMNS, IMPACTS, PLAN = range(9)
 # a column's norms
 BASE, SLOPE, VARIANT, SCALE, K1, DELTA, FACTOR, NORM = 0, 1, 2, 3, 4, 5, 6, 7
+LENGTHS_FIRST = 3  # of a part: `text_kernels.FIRST_LENGTHS`
 RATIO, RAISED = 0.0, 1.0  # VARIANT: tf scale / (tf + norm), or that of BM25L
 # a text segment, for `check_list`
 (
@@ -195,7 +198,7 @@ def note_lengths(checked: Ints, lengths: int) -> None:
 def _run_class(frequency: float, length: int) -> int:
     """The class of a posting: large frequencies first, and in each the short texts."""
     rank = FREQUENCY_CLASSES - min(max(np.int64(np.ceil(frequency)), 1), FREQUENCY_CLASSES)
-    place = length
+    place = np.int64(length)
     if length >= FINE_LENGTHS:
         shift = 0
         while length >> (shift + 1) >= FINE_LENGTHS:
@@ -411,3 +414,20 @@ def place_list(plan: Ints, checked: Ints, slot: int, part: int, column: int) -> 
     largest = ceiling(checked, plan[NORMS] + 8 * NORM * column)
     doubles_at(plan[CEILINGS])[at] = largest
     return largest
+
+
+@kernel(types.void, INTS, INTS, INT, INT, FLOATS)
+def note_impacts(plan: Ints, parts: Ints, slot: int, part: int, impacts: Floats) -> None:
+    """Work out the impact of each posting of a list that is placed.
+
+    parts    row of the part, as `text_kernels` takes it: addresses of lengths from LENGTHS_FIRST on
+    impacts  float64[COUNT], written
+    """
+    row = longs_at(plan[TABLE] + 8 * LIST * (slot * plan[PARTS] + part))
+    column = longs_at(plan[COLUMN_OF])[slot]
+    norms, sizes = plan[NORMS] + 8 * NORM * column, words_at(parts[LENGTHS_FIRST + column])
+    docs = words_at(row[DOCS])
+    for i in range(row[COUNT]):
+        impacts[i] = impact_of(
+            frequency_at(row[FREQUENCIES], row[KIND], i), np.float64(sizes[docs[i]]), norms
+        )

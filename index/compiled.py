@@ -113,6 +113,15 @@ class CompiledSearch:
             and not (store.unsettled or store.forgotten or store.refusal)
         )
 
+    @property
+    def call(self) -> Array:
+        """What `search_kernels.search_whole` takes, as of the last `watch_again`."""
+        return self._call
+
+    def forget_interrupt(self) -> None:
+        """An interrupt that came before is not for the search that follows."""
+        self._database.forget_interrupt()
+
     def answer(self, query: Any) -> tuple[Array, Array] | None:
         """Rowids (int64) and scores (float64) of the best rows; None: it is to be made by steps.
 

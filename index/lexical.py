@@ -41,7 +41,7 @@ def text_columns(view: CollectionView, columns: Sequence[int]) -> list[TextColum
 class TextSearcher:
     """What text searches of some FULLTEXT columns at one snapshot share: sources, and the plan."""
 
-    __slots__ = ("_rowids", "_rows", "_view", "columns", "plan", "text_columns")
+    __slots__ = ("__weakref__", "_rowids", "_rows", "_view", "columns", "plan", "text_columns")
 
     def __init__(self, view: CollectionView, columns: Sequence[int]) -> None:
         self._view = view

@@ -7,11 +7,13 @@ by their values. FUSION rrf without a condition goes this way; all else goes by 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m2mdb.hits import Hits
+from m2mdb.index.compiled_hybrid import CompiledHybrid, compiled_hybrid
 from m2mdb.index.prepared_hybrid import MOST_DEPTH, Joined, Sides, hybrid
 from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import InterfaceError
@@ -42,8 +44,8 @@ class HybridShape:
     """A search by a vector and a text, but for these: its clauses, checked against a schema."""
 
     __slots__ = (
-        "column", "is_possible", "key", "min_score", "names", "schema", "sides", "sources", "start",
-        "stop",
+        "column", "compiled", "is_possible", "key", "min_score", "names", "schema", "sides",
+        "sources", "start", "stop",
     )  # fmt: skip
 
     def __init__(
@@ -65,9 +67,48 @@ class HybridShape:
         weights = np.array([defaults["k"], defaults["vector"], defaults["text"]])
         self.sides = Sides(near, words, depth, weights, effort_of(request))
         is_measured = any(source in BY_STEPS for source in self.sources)
+        self.compiled: CompiledHybrid | None = None
         self.is_possible = depth <= MOST_DEPTH and not is_measured
         key = schema.primary_key
         self.key = None if key is None or key == schema.rowid_alias else key
+
+    def hits_at_once(self, connection: Connection, near: Any, text: Any) -> Hits | None:
+        """The hits for a vector and a text by one compiled call; None where it is not to be had."""
+        compiled = self.compiled
+        side = None if compiled is None else compiled.near()
+        if compiled is None or side is None or type(text) is not str:
+            return None
+        with connection.lock:
+            if connection.taken or connection.thread not in (None, get_ident()):
+                return None
+            if not side.is_current(connection.database):
+                return None
+            found = compiled.answer(side, near, text)
+        if found is None:
+            return None
+        ids, scores = found
+        if self.start or self.min_score is not None:
+            stop = self.stop
+            if self.min_score is not None:
+                stop = min(stop, int(np.count_nonzero(scores >= self.min_score)))
+            ids, scores = ids[self.start : stop], scores[self.start : stop]
+        return Hits(self.names, [()] * len(ids), ids, scores)
+
+    def compile(self, view: View, collection: CollectionView) -> None:
+        """Have the next search be one compiled call, where it can be."""
+        if self.key is not None or self.sources:
+            return
+        side = None if self.compiled is None else self.compiled.near()
+        if side is not None and side.is_current(view.database):
+            return  # it was this text alone that it had not
+        self.compiled = None
+        sides = self.sides
+        ready = collection.prepared.get(sides.near)
+        if ready is None or sides.depth > sum([part.size for part in collection.parts()]):
+            return
+        near = ready.compiled(view, sides.depth, sides.effort)
+        if near is not None:
+            self.compiled = compiled_hybrid(collection, near, sides.match, sides.weights, self.stop)
 
     def hits(self, view: View, collection: CollectionView, near: Any, text: Any) -> Hits | None:
         """The hits for a vector and a text; None where the search is to go by steps."""
@@ -78,6 +119,7 @@ class HybridShape:
         found = hybrid(collection, self.sides, query, words, self.stop, view.database.kernels)
         if found is None:
             return None
+        self.compile(view, collection)
         start, stop, scores = self.start, min(self.stop, len(found.scores)), found.scores
         if self.min_score is not None:
             stop = min(stop, int(np.count_nonzero(scores >= self.min_score)))
@@ -142,6 +184,10 @@ def hybrid_hits(connection: Connection, key: Key, near: Any, text: Any) -> Hits 
     """
     shapes = connection.shapes
     shape: HybridShape | None = shapes.get(key)
+    if shape is not None:
+        hits = shape.hits_at_once(connection, near, text)
+        if hits is not None:
+            return hits
     request = None if shape is not None else _request(key)
     with connection.lock, connection.reading() as view:
         collection = view.collection(key[0])

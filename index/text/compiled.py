@@ -14,8 +14,9 @@ What the kernel does not take (weights of zero or below, which `^0` and okapi gi
 
 Invariants
     X11 A plan holds every array whose address stands in its table.
-    X12 Between two searches a plan holds SLOTS_KEPT slots at most, 56 bytes a slot and part, and
-        lists of HELD_BYTES, which it shares with the segments that unpacked them.
+    X12 Between two searches a plan holds SLOTS_KEPT slots at most, 64 bytes a slot and part, and
+        lists of HELD_BYTES, which it shares with the segments that unpacked them. Impacts of
+        lists take IMPACT_BYTES at most; those of further lists are worked out by each search.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.index.text.atoms import weight_of_term
+from m2mdb.index.text.postings import FLAT
 from m2mdb.index.text.search import TINY, Search, TextHits
 from m2mdb.index.text.segment import ORDER_WINDOW, TextSegment, address, list_of
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 SLOTS_KEPT = 1 << 14
 HELD_BYTES = 128 << 20
+IMPACT_BYTES = 32 << 20
 LARGEST_WINDOW = ORDER_WINDOW  # rows summed at a time: 1.5 MB, which stay in the processor's cache
 SPARE_SCRATCHES = 4
 FIRST_SLOTS = 64
@@ -94,9 +97,9 @@ class TextPlan:
     """The slots of some FULLTEXT columns at a snapshot; used by one thread at a time."""
 
     __slots__ = (
-        "_ceilings", "_column_of", "_count", "_held", "_held_bytes", "_kernels", "_lists", "_norms",
-        "_parts", "_plan", "_rowids", "_slots", "_table", "_weights", "_weights_by_slot", "_window",
-        "columns",
+        "_ceilings", "_column_of", "_count", "_held", "_held_bytes", "_impact_bytes", "_impacts",
+        "_kernels", "_lists", "_masked_parts", "_masks", "_norms", "_parts", "_plan", "_rowids",
+        "_slots", "_table", "_weights", "_weights_by_slot", "_window", "columns",
     )  # fmt: skip
 
     def __init__(
@@ -112,10 +115,13 @@ class TextPlan:
         self._lists = kernels.lists
         self._rowids = [np.ascontiguousarray(ids, np.int64) for ids in rowids]
         self._held: list[Any] = []  # X11
-        self._held_bytes = 0
+        self._held_bytes = self._impact_bytes = 0
+        self._masks: list[NDArray[np.bool_] | None] = []
+        self._masked_parts: Ints | None = None
         self._slots: list[dict[bytes, int]] = [{} for _ in columns]
         self._count = 0
         self._table: Ints
+        self._impacts: Ints
         self._ceilings: NDArray[np.float64]
         self._weights: NDArray[np.float64]
         self._column_of: Ints
@@ -147,16 +153,20 @@ class TextPlan:
         parts, count = len(self._parts), self._count
         table = np.zeros((capacity, parts, self._lists.LIST), np.int64)
         ceilings, weights = np.zeros((capacity, parts)), np.zeros(capacity)
+        impacts = np.zeros((capacity, parts), np.int64)
         column_of = np.zeros(capacity, np.int64)
         weights_by_slot = [0.0] * capacity
         if count:
             table[:count], ceilings[:count] = self._table[:count], self._ceilings[:count]
+            impacts[:count] = self._impacts[:count]
             weights[:count], column_of[:count] = self._weights[:count], self._column_of[:count]
             weights_by_slot[:count] = self._weights_by_slot[:count]
         self._table, self._ceilings, self._weights = table, ceilings, weights
         self._column_of, self._weights_by_slot = column_of, weights_by_slot
+        self._impacts = impacts
         arrays = (table, ceilings, weights, column_of, self._norms)
-        self._plan = np.array([*map(address, arrays), parts, len(self.columns)], np.int64)
+        sizes = (parts, len(self.columns))
+        self._plan = np.array([*map(address, arrays), *sizes, address(impacts)], np.int64)
 
     # Slots
 
@@ -170,7 +180,7 @@ class TextPlan:
         slot = self._count
         if slot == len(self._weights):
             self._resize(2 * slot)
-        self._table[slot] = 0
+        self._table[slot] = self._impacts[slot] = 0
         self._weights[slot] = self._weights_by_slot[slot] = weight
         self._column_of[slot] = number
         self._count = slot + 1
@@ -195,8 +205,18 @@ class TextPlan:
             slot = self._new_slot(number, weight_of_term(column, frequency))
             for part, checked in lists:
                 kernels.place_list(self._plan, checked, slot, part, number)
+                self._keep_impacts(slot, part, int(checked[kernels.COUNT]))
         self._slots[number][term] = slot
         return slot
+
+    def _keep_impacts(self, slot: int, part: int, count: int) -> None:
+        """Have the impacts of a list ready for the searches that follow, if there is room."""
+        if self._impact_bytes + 8 * count <= IMPACT_BYTES:
+            impacts = np.empty(count)
+            self._lists.note_impacts(self._plan, self._parts[part], slot, part, impacts)
+            self._impacts[slot, part] = address(impacts)
+            self._held.append(impacts)
+            self._impact_bytes += impacts.nbytes
 
     def _slot_for(self, atom: Atom, held: list[Any]) -> int:
         """A slot for the lists of an atom, which `held` keeps."""
@@ -223,7 +243,7 @@ class TextPlan:
         """As `search_text`; None where that has to do it."""
         if self._count > SLOTS_KEPT or self._held_bytes > HELD_BYTES:
             self._slots = [{} for _ in self.columns]
-            self._count = self._held_bytes = 0
+            self._count = self._held_bytes = self._impact_bytes = 0
             del self._held[1:]
         if query.written is not None:
             return self._search_atoms(query, k, masks, texts_of)
@@ -244,6 +264,60 @@ class TextPlan:
             if column.variant.baseline:
                 return self._search_atoms(query, k, masks, texts_of)
         return self._best(slots, boosts, 0.0, k, masks)
+
+    def ready(
+        self, text: str, k: int
+    ) -> tuple[tuple[Ints, Ints, NDArray[np.float64]], Scratch] | None:
+        """What the kernel takes for a text of words alone: (plan, slots, boosts), and scratch.
+
+        None where some word has no slot yet, or the kernel does not take it: `search` does then.
+        The scratch is to be given back.
+        """
+        slots: list[int] = []
+        boosts: list[float] = []
+        for number, column in enumerate(self.columns):
+            known, weights = self._slots[number], self._weights_by_slot
+            counts: dict[bytes, float] = {}
+            for term in column.analyzer.terms(text):
+                counts[term] = counts.get(term, 0.0) + 1.0
+            for term, boost in counts.items():
+                slot = known.get(term)
+                if slot is None:
+                    return None
+                if slot >= 0:
+                    if weights[slot] * boost * column.weight <= TINY:
+                        return None
+                    slots.append(slot)
+                    boosts.append(boost)
+        scratch = _scratch(self._window, len(slots), k)
+        query = self._plan, np.array(slots, np.int64), np.array(boosts, np.float64)
+        return query, scratch
+
+    @staticmethod
+    def give_back(scratch: Scratch) -> None:
+        """The scratch of `ready` may serve the next search."""
+        if len(_spare) < SPARE_SCRATCHES:
+            _spare.append(scratch)
+
+    def parts_in_memory(self, masks: Sequence[Mask]) -> Ints | None:
+        """The parts as the kernel takes them; None where lists are read in the file, or scores
+        have a baseline.
+
+        masks  of each part: the rows that may be found; None: all. Those of the first call stay
+        """
+        if self._masked_parts is not None:
+            return self._masked_parts
+        for column in self.columns:
+            flat = [isinstance(s, TextSegment) and s.version == FLAT for s in column.sources]
+            if column.variant.baseline or any(flat):
+                return None
+        parts = self._parts.copy()
+        held = [None if mask is None else np.ascontiguousarray(mask, bool) for mask in masks]
+        for part, mask in enumerate(held):
+            if mask is not None:
+                parts[part, self._kernels.search.MASK] = address(mask)
+        self._masks, self._masked_parts = held, parts  # X11
+        return parts
 
     def _search_atoms(
         self,
@@ -294,8 +368,7 @@ class TextPlan:
         query = self._plan, np.array(slots, np.int64), np.array(boosts, np.float64)
         hits = scores, rowids, places
         count = self._kernels.search.best(query, scratch.numbers, parts, baseline, hits)
-        if len(_spare) < SPARE_SCRATCHES:
-            _spare.append(scratch)
+        self.give_back(scratch)
         return TextHits(places[0, :count], places[1, :count], rowids[:count], scores[:count], None)
 
 

@@ -17,6 +17,7 @@ left out; a text without any clause matches nothing.
 
 from __future__ import annotations
 
+import re
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ SHOULD, MUST, MUST_NOT = "should", "must", "must not"
 _OCCURS = {"+": MUST, "-": MUST_NOT}
 _MAX_BOOST = 1e6  # keeps every score a finite float32
 _OPERATORS = "+-^~*:"
+_SIGNS = re.compile(f'[{re.escape(_OPERATORS)}"]')
 
 
 class Clause:
@@ -146,11 +148,16 @@ class TextQuery:
 
 def parse_match(text: str) -> TextQuery:
     """Parse what stands behind MATCH; ProgrammingError if it is malformed."""
-    if not any(operator in text for operator in _OPERATORS) and '"' not in text:
+    if is_plain(text):
         return plain(text)
     query = TextQuery(text, _Parser(text).clauses())
     query.clauses_for(PLAIN)  # what cannot be matched at all is refused here
     return query
+
+
+def is_plain(text: str) -> bool:
+    """Whether a match text has words alone, and none of the signs."""
+    return _SIGNS.search(text) is None
 
 
 def plain(text: str) -> TextQuery:

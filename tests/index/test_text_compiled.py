@@ -118,6 +118,7 @@ def test_compiled_search_finds_what_scoring_everything_finds(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         order_from(patch, *order)
+        patch.setattr(compiled, "IMPACT_BYTES", [1 << 20, 0, 100, 1 << 20][seed])
         compare(kernels, rows, cuts, texts, k, window, variant, seed)
 
 
