@@ -204,6 +204,7 @@ class Lance:
     most = 200
 
     def __init__(self, folder: str) -> None:
+        os.environ.setdefault("LANCE_LOG", "error")
         import lancedb
         from lancedb.rerankers import RRFReranker
 
