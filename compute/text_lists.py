@@ -198,7 +198,7 @@ def note_lengths(checked: Ints, lengths: int) -> None:
 def _run_class(frequency: float, length: int) -> int:
     """The class of a posting: large frequencies first, and in each the short texts."""
     rank = FREQUENCY_CLASSES - min(max(np.int64(np.ceil(frequency)), 1), FREQUENCY_CLASSES)
-    place = np.int64(length)
+    place = length
     if length >= FINE_LENGTHS:
         shift = 0
         while length >> (shift + 1) >= FINE_LENGTHS:
