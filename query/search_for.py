@@ -9,6 +9,7 @@ A collection with one of the two is searched by that alone.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.pager.errors import InterfaceError, ProgrammingError
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from m2mdb.query.search import SearchRequest
 
 _MATCH_SYNTAX = str.maketrans(dict.fromkeys('"+-^~*:', " "))
+_SIGNS = re.compile('["+^~*:-]')
 
 
 def plain_words(text: str) -> str:
     """A text without any of the signs that MATCH knows."""
-    return text.translate(_MATCH_SYNTAX)
+    return text.translate(_MATCH_SYNTAX) if _SIGNS.search(text) else text
 
 
 def sides(schema: CollectionSchema) -> tuple[int | None, bool]:

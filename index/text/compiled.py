@@ -56,7 +56,7 @@ FIRST_SLOTS = 64
 class Scratch:
     """What one search at a time works in; `numbers` is `text_kernels`' scratch."""
 
-    __slots__ = ("_arrays", "k", "lists", "numbers", "window")
+    __slots__ = ("_arrays", "boosts", "k", "lists", "numbers", "slots", "window")
 
     def __init__(self, window: int, lists: int, k: int) -> None:
         """Room for windows of `window` rows, `lists` lists and the k best."""
@@ -72,6 +72,7 @@ class Scratch:
             np.empty(lists),
             np.empty(k),
         ]
+        self.slots, self.boosts = np.empty(lists, np.int64), np.empty(lists)  # of a query
         rows_room = np.zeros(16, np.int64)
         self.numbers = np.concatenate(
             [np.array([*map(address, self._arrays), window], np.int64), rows_room]
@@ -290,8 +291,10 @@ class TextPlan:
                     slots.append(slot)
                     boosts.append(boost)
         scratch = _scratch(self._window, len(slots), k)
-        query = self._plan, np.array(slots, np.int64), np.array(boosts, np.float64)
-        return query, scratch
+        count = len(slots)
+        all_slots, all_boosts = scratch.slots[:count], scratch.boosts[:count]
+        all_slots[:], all_boosts[:] = slots, boosts
+        return (self._plan, all_slots, all_boosts), scratch
 
     @staticmethod
     def give_back(scratch: Scratch) -> None:
