@@ -8,7 +8,7 @@ make it of scalar additions by itself, so the vectors are written down; they are
 every processor has in one, two or four registers.
 """
 
-# mypy: disable-error-code="untyped-decorator, no-untyped-call, no-untyped-def, misc, attr-defined"
+# mypy: disable-error-code="untyped-decorator, no-untyped-call, misc, attr-defined"
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _summing(of_differences: bool) -> Any:
             lanes = [builder.fadd(*lanes[at : at + 2]) for at in range(0, len(lanes), 2)]
         return lanes[0]
 
-    def summing(typingctx, left, right, start, count):
+    def summing(typingctx: Any, left: Any, right: Any, start: Any, count: Any) -> Any:
         return types.float64(left, right, types.intp, types.intp), codegen
 
     return intrinsic(summing)

@@ -112,7 +112,11 @@ def scan_bytes(
     span: tuple[int, int],
     wide_state: tuple[tuple[Matrix, Bits], State],
 ) -> int:
-    """`scan` of int8 rows, which are widened block by block; see `scan_halves`."""
+    """`scan` of int8 rows, which are widened block by block; see `scan_halves`.
+
+    The loop stands twice: a kernel that were given as an argument, or caught in a closure, would
+    be compiled anew in each process, because the cache knows neither.
+    """
     r, first = span
     (wide, _), state = wide_state
     n, room = rows.shape[0], wide.shape[0]

@@ -4,7 +4,7 @@ Pointers are indexed as arrays are, without a length: nothing is checked, and no
 is read through them has been checked before, where it comes from a file (`text_lists`, M4).
 """
 
-# mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def _pointer_to(item: Any) -> Any:
     """An intrinsic that makes an address a pointer to items of a type."""
 
     @intrinsic
-    def pointer(typingctx, address):
+    def pointer(typingctx: Any, address: Any) -> Any:
         kind = types.CPointer(item)
 
-        def codegen(context, builder, sig, args):
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             return builder.inttoptr(args[0], context.get_value_type(kind))
 
         return kind(types.int64), codegen

@@ -30,7 +30,7 @@ Invariants
 """
 
 
-# mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return, no-untyped-def"
+# mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return"
 # mypy: disable-error-code="misc, return-value, operator"
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.compute.hrm2.absorbing import mean_square
 from m2mdb.compute.hrm2.lists import BLOCK, SLOTS, Lists
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.index.hrm2 import SegmentLists, searched_rows
@@ -72,13 +73,7 @@ def _error_faults(segment: Segment, column: Column, found: SegmentLists) -> Iter
     if not stored:
         return
     lists = found.lists
-    there = lists.positions >= 0
-    f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
-    tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
-    squares = (f.astype(np.float64) * np.sqrt(1 - tilt * tilt) / 2)[there] ** 2
-    shortest = np.full(len(lists.ordinals), np.inf)
-    np.minimum.at(shortest, lists.positions[there], squares)
-    error = float(shortest.mean())
+    error = mean_square(lists)
     scale = float(lists.squares.mean())
     if not abs(error - stored) <= ERROR * max(error, stored) + LOOSE * scale:
         yield f"the quantisation error is said to be {stored:.6g}, and is {error:.6g}"

@@ -127,19 +127,22 @@ def from_rows(rows: Sequence[Any], schema: CollectionSchema) -> tuple[Columns, i
         if not hasattr(row, "keys"):
             raise InterfaceError(f"row {number} is {type(row).__name__}; wanted is a dict")
         names.update(dict.fromkeys(row.keys()))
+    known = [row.keys() for row in rows]  # a Row's `in` would look at its values
     columns: Columns = {}
     for name in names:
         position = schema.position(name)
         column = None if position is None else schema.columns[position]
         default = None if column is None else column.default
         if column is not None and column.default_text is not None:
-            lacking = next((at for at, row in enumerate(rows) if name not in row.keys()), None)  # noqa: SIM118
+            lacking = next((at for at, keys in enumerate(known) if name not in keys), None)
             if lacking is not None:
                 raise DataError(
                     f"row {lacking} lacks {name}, whose DEFAULT ({column.default_text}) is "
                     "computed: give it in all rows or in none"
                 )
-        columns[name] = [row[name] if name in row.keys() else default for row in rows]  # noqa: SIM118 - a Row's `in` looks at its values
+        columns[name] = [
+            row[name] if name in keys else default for row, keys in zip(rows, known, strict=True)
+        ]
     return columns, len(rows)
 
 

@@ -13,7 +13,7 @@ Invariants
         under NUMBA_CPU_NAME, and an instruction that the target lacks makes LLVM abort the process.
 """
 
-# mypy: disable-error-code="untyped-decorator, no-untyped-call, no-untyped-def, misc, attr-defined"
+# mypy: disable-error-code="untyped-decorator, no-untyped-call, misc, attr-defined"
 
 from __future__ import annotations
 
@@ -79,20 +79,20 @@ def _load(builder: Any, pointer: Any, offset: Any, kind: Any) -> Any:
 
 
 @intrinsic
-def load_u8(typingctx, pointer, offset):
+def load_u8(typingctx: Any, pointer: Any, offset: Any) -> Any:
     """WIDTH bytes from element `offset`, which need not be aligned."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _load(builder, args[0], args[1], _ll(U8))
 
     return U8(pointer, types.intp), codegen
 
 
 @intrinsic
-def splat_4_bytes(typingctx, pointer, offset):
+def splat_4_bytes(typingctx: Any, pointer: Any, offset: Any) -> Any:
     """Four bytes from element `offset`, again and again."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         four = _load(builder, args[0], args[1], ir.IntType(32))
         one = ir.VectorType(ir.IntType(32), 1)
         start = builder.insert_element(ir.Constant(one, ir.Undefined), four, ir.IntType(32)(0))
@@ -104,10 +104,10 @@ def splat_4_bytes(typingctx, pointer, offset):
 
 
 @intrinsic
-def prefetch(typingctx, pointer, offset):
+def prefetch(typingctx: Any, pointer: Any, offset: Any) -> Any:
     """Ask for the cache line of an element."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = _at(builder, args[0], args[1], ir.IntType(8))
         kind = ir.IntType(32)
         signature = ir.FunctionType(ir.VoidType(), [at.type, kind, kind, kind])
@@ -119,10 +119,10 @@ def prefetch(typingctx, pointer, offset):
 
 
 @intrinsic
-def fence(typingctx):
+def fence(typingctx: Any) -> Any:
     """What is read before is read before what is read after."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         builder.fence("acquire")
         return context.get_dummy_value()
 
@@ -131,7 +131,7 @@ def fence(typingctx):
 
 def _binary(operation: str) -> Any:
     @intrinsic
-    def binary(typingctx, a, b):
+    def binary(typingctx: Any, a: Any, b: Any) -> Any:
         return a(a, a), lambda context, builder, sig, args: getattr(builder, operation)(*args)
 
     return binary
@@ -141,43 +141,43 @@ add, sub = _binary("add"), _binary("sub")
 
 
 @intrinsic
-def low_nibbles(typingctx, a):
+def low_nibbles(typingctx: Any, a: Any) -> Any:
     """The lower four bits of each byte."""
     return a(a), lambda context, builder, sig, args: builder.and_(args[0], _splat(_ll(a), 15))
 
 
 @intrinsic
-def high_nibbles(typingctx, a):
+def high_nibbles(typingctx: Any, a: Any) -> Any:
     """The upper four bits of each byte."""
     return a(a), lambda context, builder, sig, args: builder.lshr(args[0], _splat(_ll(a), 4))
 
 
 @intrinsic
-def high_bytes(typingctx, a):
+def high_bytes(typingctx: Any, a: Any) -> Any:
     """Of lanes of 16 bits: the odd bytes as numbers."""
     return a(a), lambda context, builder, sig, args: builder.lshr(args[0], _splat(_ll(a), 8))
 
 
 @intrinsic
-def shift_up_byte(typingctx, a):
+def shift_up_byte(typingctx: Any, a: Any) -> Any:
     """Of lanes of 16 bits: the even bytes where the odd ones stood."""
     return a(a), lambda context, builder, sig, args: builder.shl(args[0], _splat(_ll(a), 8))
 
 
 @intrinsic
-def as_u16(typingctx, a):
+def as_u16(typingctx: Any, a: Any) -> Any:
     """The same bits as lanes of 16."""
     return U16(a), lambda context, builder, sig, args: builder.bitcast(args[0], _ll(U16))
 
 
 @intrinsic
-def zero_u16(typingctx):
+def zero_u16(typingctx: Any) -> Any:
     """Zeros in lanes of 16 bits."""
     return U16(), lambda context, builder, sig, args: _splat(_ll(U16), 0)
 
 
 @intrinsic
-def zero_i32(typingctx):
+def zero_i32(typingctx: Any) -> Any:
     """Zeros in lanes of 32 bits."""
     return I32(), lambda context, builder, sig, args: _splat(_ll(I32), 0)
 
@@ -188,20 +188,20 @@ def _call(builder: Any, name: str, result: Any, *args: Any) -> Any:
 
 
 @intrinsic
-def shuffle(typingctx, table, index):
+def shuffle(typingctx: Any, table: Any, index: Any) -> Any:
     """In each 16-byte lane, table[index]; index bytes are 0..15."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _call(builder, _SHUFFLE, _ll(table), *args)
 
     return table(table, index), codegen
 
 
 @intrinsic
-def dot_u8_i8(typingctx, total, u8, i8):
+def dot_u8_i8(typingctx: Any, total: Any, u8: Any, i8: Any) -> Any:
     """total + the sums of four neighbouring products of an unsigned and a signed byte (VNNI)."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         a, u, s = args
         return _call(
             builder, _DOT, a.type, a, builder.bitcast(u, a.type), builder.bitcast(s, a.type)
@@ -211,10 +211,10 @@ def dot_u8_i8(typingctx, total, u8, i8):
 
 
 @intrinsic
-def sum_lanes(typingctx, a):
+def sum_lanes(typingctx: Any, a: Any) -> Any:
     """The sum of lanes of 32 bits."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         count = args[0].type.count
         name = f"llvm.vector.reduce.add.v{count}i32"
         return _call(builder, name, ir.IntType(32), args[0])
@@ -223,10 +223,10 @@ def sum_lanes(typingctx, a):
 
 
 @intrinsic
-def fold_lanes(typingctx, a):
+def fold_lanes(typingctx: Any, a: Any) -> Any:
     """Of lanes of 16 bits: the sum of the 16-byte lanes, in the first of them."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         value, count = args[0], a.lanes
         undefined = ir.Constant(value.type, ir.Undefined)
         kind = ir.VectorType(ir.IntType(32), a.lanes)
@@ -240,10 +240,10 @@ def fold_lanes(typingctx, a):
 
 
 @intrinsic
-def store_first_lane(typingctx, pointer, offset, value):
+def store_first_lane(typingctx: Any, pointer: Any, offset: Any, value: Any) -> Any:
     """Write the first 16 bytes of a vector."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = args[2]
         mask = ir.Constant(ir.VectorType(ir.IntType(32), 8), list(range(8)))
         low = builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
@@ -254,10 +254,10 @@ def store_first_lane(typingctx, pointer, offset, value):
 
 
 @intrinsic
-def store_i32(typingctx, pointer, offset, value):
+def store_i32(typingctx: Any, pointer: Any, offset: Any, value: Any) -> Any:
     """Write a vector to int32 elements."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         builder.store(args[2], _at(builder, args[0], args[1], args[2].type)).align = 1
         return context.get_dummy_value()
 
@@ -288,7 +288,7 @@ def _first_lanes(builder: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def lower_bounds(typingctx, sums, factors, at, terms):
+def lower_bounds(typingctx: Any, sums: Any, factors: Any, at: Any, terms: Any) -> Any:
     """base + h - f * (slope * sum + level) - spread * e for a block.
 
     sums     four vectors, the first lane of each
@@ -296,7 +296,7 @@ def lower_bounds(typingctx, sums, factors, at, terms):
     terms    (base, slope, level, spread)
     """
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         parts = [builder.extract_value(args[0], i) for i in range(4)]
         low, high = _first_lanes(builder, *parts[:2]), _first_lanes(builder, *parts[2:])
         every = ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(32)))
@@ -330,20 +330,20 @@ def _bits(builder: Any, numbers: Any, limit: Any) -> Any:
 
 
 @intrinsic
-def which_below(typingctx, bounds, limit):
+def which_below(typingctx: Any, bounds: Any, limit: Any) -> Any:
     """Bit i: bound i is smaller than a number."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _bits(builder, *args)
 
     return types.int64(bounds, types.float32), codegen
 
 
 @intrinsic
-def bits_below(typingctx, pointer, offset, limit):
+def bits_below(typingctx: Any, pointer: Any, offset: Any, limit: Any) -> Any:
     """Bit i: float32 element offset + i is smaller than a number; of 32 elements."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = ir.VectorType(ir.FloatType(), 32)
         return _bits(builder, _load(builder, args[0], args[1], kind), args[2])
 
@@ -351,20 +351,20 @@ def bits_below(typingctx, pointer, offset, limit):
 
 
 @intrinsic
-def lowest_bit(typingctx, bits):
+def lowest_bit(typingctx: Any, bits: Any) -> Any:
     """The place of the lowest bit that is set, of an int64 with one or more."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.IntType(1)(1))
 
     return types.int64(types.int64), codegen
 
 
 @intrinsic
-def store_bounds(typingctx, pointer, offset, bounds):
+def store_bounds(typingctx: Any, pointer: Any, offset: Any, bounds: Any) -> Any:
     """Write bounds to float32 elements."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         builder.store(args[2], _at(builder, args[0], args[1], args[2].type)).align = 1
         return context.get_dummy_value()
 
