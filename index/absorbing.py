@@ -125,11 +125,12 @@ def _base_for(
 
 
 def absorbed_parts(
-    column: Column, values: VectorData, base: Base, scratch: Scratch
+    column: Column, values: VectorData, base: Base, scratch: Scratch, least: int
 ) -> list[NamedPart]:
     """The lists of a column's values as parts, around the base's centroids.
 
-    None where a build would make none, or where rows are not what these lists can hold.
+    None where there are fewer than `least`, where a build would make none, or where rows are not
+    what these lists can hold.
     """
     found = base.segment.lists(column)
     assert found is not None, "the base has lists"
@@ -137,7 +138,7 @@ def absorbed_parts(
     chosen = np.flatnonzero(present)
     stay = np.zeros(len(values), bool)
     stay[base.numbers[base.numbers >= 0]] = True
-    if len(chosen) < hrm2.LEAST_ROWS or not hrm2.is_searchable(column, values, chosen):
+    if len(chosen) < least or not hrm2.is_searchable(column, values, chosen):
         return []
     come = np.flatnonzero(present & ~stay)
 

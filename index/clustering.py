@@ -100,19 +100,24 @@ def add_lists(
     """
     from m2mdb.index import absorbing, hrm2
 
-    if len(values) < hrm2.LEAST_ROWS:
-        return False
     column = entry.schema.columns[index]
+    if len(values) < min(hrm2.LEAST_ROWS, hrm2.LEAST_BESIDE):
+        return False
+    siblings = open_segments(write.pages, entry)
+    least = hrm2.least_rows((each for each in siblings if each.id != record.id), column)
+    if len(values) < least:
+        return False
     measured = write.database.kernels.name != "numpy"
     scratch = Scratch(write.database)
     if base is not None:
-        parts = absorbing.absorbed_parts(column, values, base, scratch)
+        parts = absorbing.absorbed_parts(column, values, base, scratch, least)
         if parts:
             _add_extent(write, entry, record, parts)
         return bool(parts)
-    audit, siblings = write.database.audit, open_segments(write.pages, entry)
-    queries = known_queries(audit, entry.id, column, siblings)
-    parts = hrm2.lists_parts(column, values, measured=measured, scratch=scratch, queries=queries)
+    queries = known_queries(write.database.audit, entry.id, column, siblings)
+    parts = hrm2.lists_parts(
+        column, values, measured=measured, scratch=scratch, queries=queries, least=least
+    )
     if not parts:
         return False
     _add_extent(write, entry, record, parts)
@@ -187,10 +192,11 @@ def without_lists(view: CollectionView, *, absorbed: bool = False) -> Iterator[t
                 if absorbed and absorbing.is_changed(segment, column):
                     yield segment, index
                 continue
-            if segment.rows < hrm2.LEAST_ROWS:
+            least = hrm2.least_rows(view.segments, column)
+            if segment.rows < least:
                 continue
             nulls = segment.nulls(column)
-            if nulls is None or segment.rows - np.count_nonzero(nulls) >= hrm2.LEAST_ROWS:
+            if nulls is None or segment.rows - np.count_nonzero(nulls) >= least:
                 yield segment, index
 
 

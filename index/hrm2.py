@@ -3,10 +3,11 @@
     vectors --unit length under cosine--> train, assign, rotate, code --> parts --> extent
     extent --> parts --checked--> Lists, table of patience --> Searcher
 
-A segment with LEAST_ROWS vectors or more may have lists for a column: centroids, 1-bit and 8-bit
-codes, and how long a search has to probe for a recall. All belong to the segment alone, so a
-segment with lists is as immutable as one without, and rewriting it makes them anew. They stand in
-a further extent of the segment, one for each column, and come and go without the rows.
+A segment with LEAST_ROWS vectors or more, or LEAST_BESIDE beside such a one, may have lists for a
+column: centroids, 1-bit and 8-bit codes, and how long a search has to probe for a recall. All
+belong to the segment alone, so a segment with lists is as immutable as one without, and rewriting
+it makes them anew. They stand in a further extent of the segment, one for each column, and come and
+go without the rows.
 
     part              items
     h.head            u32[8]: version 1, seed of the rotation, width, lists, blocks of codes, rows,
@@ -53,6 +54,8 @@ from m2mdb.index.scratch import Scratch
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from m2mdb.compute.hrm2.searcher import Found, FoundBatch, Searcher
     from m2mdb.compute.hrm2.searcher import Scratch as ListScratch
     from m2mdb.index.effort import Effort
@@ -65,6 +68,7 @@ HEAD = "h.head"
 VERSION = 1
 SEED = 0x6D326D
 LEAST_ROWS = 2048  # fewer are scanned in the time that a search of lists takes to begin
+LEAST_BESIDE = 512  # the same beside a segment with lists, where a search has begun already
 MOST_DIMENSIONS = 4096  # the rotation of a build is a matrix of so many squared
 LARGEST = 1e12  # length of a vector under l2 and ip; see HL2
 SMALLEST = (
@@ -93,6 +97,12 @@ def list_count(rows: int) -> int:
     return max(8, int(rows / mean))
 
 
+def least_rows(segments: Iterable[Segment], column: Column) -> int:
+    """Vectors, fewer than which get no lists beside these segments."""
+    beside = any(each.rows >= LEAST_ROWS and each.has(HEAD, column.id) for each in segments)
+    return min(LEAST_ROWS, LEAST_BESIDE) if beside else LEAST_ROWS
+
+
 def lists_parts(
     column: Column,
     values: VectorData,
@@ -100,16 +110,18 @@ def lists_parts(
     measured: bool = True,
     scratch: Scratch | None = None,
     queries: np.ndarray | None = None,
+    least: int | None = None,
 ) -> list[NamedPart]:
     """The lists of a column's values as parts; none where they would be of no use.
 
+    least     vectors, fewer than which get none; None: LEAST_ROWS
     measured  whether compiled kernels may be waited for, to measure how long to probe
     scratch   where large arrays stand meanwhile; without it in memory
     queries   real ones, to measure by and to store (`index.query_log`)
     """
     scratch = scratch or Scratch()
     chosen = np.arange(len(values)) if values.present is None else np.flatnonzero(values.present)
-    if len(chosen) < LEAST_ROWS or not is_searchable(column, values, chosen):
+    if len(chosen) < (least or LEAST_ROWS) or not is_searchable(column, values, chosen):
         return []
     rows = _rows_in(scratch, column, values.matrix, chosen)
     width = padded(column.dimension)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 ABSORB_BYTES = 256 << 20
 LEAST_CHANGED = 512
-FLUSHED = 1024  # rows of the delta that lists search faster
+FLUSHED = 1024  # rows of the delta, whose scan takes as long as a segment more with lists
 COPYING = 50.0  # microseconds that a changed row pays for
 COPIED_ROW, COPIED_BYTE, COPIED_VALUE, COPIED_TEXT = 1.0, 1e-3, 0.5, 8.0  # what copying takes
 MOST_AMPLIFICATION = 32
@@ -105,7 +105,7 @@ def due(view: CollectionView, page_size: int, most: int, coming: int = 0) -> lis
         if is_due and (size <= most or _absorbs(view, chosen, rows)):
             found = [each.id for each in chosen]
         changed += part.live
-    if found is None and delta >= FLUSHED:
+    if found is None and len(view.mirror) + coming >= FLUSHED:
         return []
     return found
 

@@ -191,6 +191,32 @@ def test_a_segment_that_is_too_large_to_be_copied_waits(
     assert_sound(con)
 
 
+def test_a_small_segment_beside_one_with_lists_gets_its_own(
+    con: m2mdb.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge_policy, "ABSORB_BYTES", 100_000)  # the large one stays as it is
+    monkeypatch.setattr(merge_policy, "FLUSHED", 512)
+    monkeypatch.setattr(hrm2, "LEAST_ROWS", 1000)
+    con.execute("DELETE FROM notes WHERE n < 20")
+    rows, notes = clustered(700, seed=7), con.collection("notes")
+    for undone in (True, False):
+        con.execute("BEGIN")
+        for start in range(0, 600, 60):  # by way of the delta
+            ids = np.arange(ROWS + start, ROWS + start + 60)
+            notes.add({"id": ids, "n": ids, "v": rows[start : start + 60]})
+        con.execute("ROLLBACK" if undone else "COMMIT")
+        assert [count > 0 for count in lists_of(con)] == [True] * (1 if undone else 2)
+        assert_sound(con)
+    con.close()
+    con = m2mdb.connect(str(tmp_path / "m.m2m"), autocommit=True)
+    assert [count > 0 for count in lists_of(con)] == [True, True]
+    assert recall(con, like_stored(rows[:600], 30), 10) >= 0.95
+    con.execute("DROP INDEX by_v")
+    con.collection("notes").add({"id": (ids := np.arange(9000, 9600)), "n": ids, "v": rows[:600]})
+    assert lists_of(con) == [0, 0, 0]
+    con.close()
+
+
 def test_dropping_the_index_gives_its_pages_back(con: m2mdb.Connection) -> None:
     before = con.execute("PRAGMA freelist_count").fetchone()[0]
     con.execute("DROP INDEX by_v")
