@@ -152,10 +152,11 @@ class Watch:
 def interrupted(con: Any, work: Callable[[], object], delay: float) -> float | None:
     """Seconds that the work went on behind an interrupt after `delay`; None: it had ended."""
     meant = [0.0]
+    ended = threading.Event()
 
     def interrupt() -> None:
-        time.sleep(max(0.0, meant[0] - time.perf_counter()))
-        con.interrupt()
+        if not ended.wait(max(0.0, meant[0] - time.perf_counter())):
+            con.interrupt()
 
     thread = threading.Thread(target=interrupt)
     meant[0] = time.perf_counter() + delay
@@ -165,6 +166,7 @@ def interrupted(con: Any, work: Callable[[], object], delay: float) -> float | N
     except m2mdb.StatementInterruptedError:
         return time.perf_counter() - meant[0]
     finally:
+        ended.set()
         thread.join()
     return None
 
@@ -174,6 +176,7 @@ def measured(con: Any, work: Callable[[], object], rounds: int) -> tuple[float, 
     random = np.random.default_rng(3)
     before = con.execute("SELECT count(*) FROM t").fetchall()
     con.rollback()
+    con.execute("BEGIN IMMEDIATE")
     start = time.perf_counter()
     interrupted(con, work, LONGEST)
     whole = time.perf_counter() - start
@@ -194,6 +197,8 @@ def main() -> int:
     parser = common.parser(__doc__ or "", 1_000_000, 10)
     parser.add_argument("--gaps", action="store_true", help="one run each, the longest gap")
     parser.add_argument("--vectors", type=int, default=100_000, help="rows with 384 numbers")
+    parser.add_argument("--parts", type=int, default=1, help="each n-th kind alone, from --part on")
+    parser.add_argument("--part", type=int, default=0)
     parser.add_argument("--only", default="", help="of the kinds whose name has this in it")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -215,10 +220,11 @@ def main() -> int:
 def report(con: Any, kinds: dict[str, Callable[[], object]], options: Any) -> int:
     """Run and print all kinds."""
     every: list[float] = []
-    for name, work in kinds.items():
-        if options.only not in name:
+    for number, (name, work) in enumerate(kinds.items()):
+        if options.only not in name or number % options.parts != options.part:
             continue
         if options.gaps:
+            con.execute("BEGIN IMMEDIATE")
             watch = Watch(con.database)
             whole = watch.run(lambda work=work: interrupted(con, work, LONGEST))  # type: ignore[misc]
             con.rollback()
@@ -228,8 +234,9 @@ def report(con: Any, kinds: dict[str, Callable[[], object]], options: Any) -> in
         whole, latencies = measured(con, work, options.rounds)
         every += latencies
         median, worst = np.percentile(latencies, [50, 100]) if latencies else (0.0, 0.0)
+        shown = ",".join(f"{each:.1f}" for each in latencies)
         print(f"{name:26} {whole * 1000:8.0f} ms, went on {median:6.1f} ms, at most {worst:6.1f} "
-              f"({len(latencies)} interrupts)", flush=True)  # fmt: skip
+              f"({len(latencies)}: {shown})", flush=True)  # fmt: skip
     if not every:
         return 0
     p50, p99, most = np.percentile(every, [50, 99, 100])
