@@ -9,11 +9,12 @@ Without grouping, rows are put in order and cut before the columns of the result
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index.slices import picked, slices
+from m2mdb.index.slices import mapped, picked, slices
 from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query.access import KeyAccess, rowid_of
 from m2mdb.query.affinity import truth
@@ -41,7 +42,7 @@ from m2mdb.query.nearest_rows import NearestRows, plan_nearest
 from m2mdb.query.nodes import ColumnRef, Expression, FunctionCall, Join, OrderItem, Source
 from m2mdb.query.ordering import SortKey, array_order, distinct_rows, row_limit, sorted_order
 from m2mdb.query.plan import Explained, Plan
-from m2mdb.query.projection import Projection
+from m2mdb.query.projection import Computed, Projection
 from m2mdb.query.result import Result
 from m2mdb.query.scope import RowScope, Subqueries
 from m2mdb.query.selection import Selection
@@ -287,7 +288,8 @@ class _GroupedWork:
     """What happens behind a grouping: HAVING, the result list, ORDER BY."""
 
     __slots__ = (
-        "_grouping", "_having", "_order", "_outputs", "has_keys", "is_count", "names", "types",
+        "_grouping", "_having", "_order", "_outputs", "_pick", "has_keys", "is_count", "names",
+        "types",
     )  # fmt: skip
 
     def __init__(
@@ -302,7 +304,11 @@ class _GroupedWork:
             refuse_aggregates(key, "GROUP BY")
         self._grouping = Grouping(scope.sibling(), keys)
         groups = self._grouping.scope
-        self._outputs = [compile_expression(output.expression, groups) for output in outputs]
+        computed = [Computed(output.expression, groups) for output in outputs]
+        self._outputs = [each.evaluate for each in computed]
+        places = [each.position for each in computed if each.position is not None]
+        # results that only repeat keys and aggregates are picked without a call for each
+        self._pick = itemgetter(*places) if 1 < len(places) == len(computed) else None
         self._having = None if having is None else compile_expression(having, groups)
         self._order = [
             (item, folded(compile_expression(node, groups), fold_of_node(node)))
@@ -338,6 +344,8 @@ class _GroupedWork:
                 for item, run in self._order
             ]
             groups = picked(groups, sorted_order(keys, len(groups), check), check)
+        if self._pick is not None:
+            return mapped(groups, self._pick, check)
         rows: list[tuple[Any, ...]] = []
         for some in slices(len(groups), SLICE, check):
             rows += [

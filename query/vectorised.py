@@ -5,8 +5,8 @@
     aggregates --> bins: one pass of NumPy over each argument
 
 What takes part: keys and arguments that are INTEGER, REAL, BOOLEAN or TIMESTAMP columns, TEXT
-columns of few values as keys, and sums, differences, products and remainders of numbers. All else
-is grouped row by row (`query.grouping`), which gives the very same rows.
+columns as keys, and sums, differences, products and remainders of numbers. All else is grouped row
+by row (`query.grouping`), which gives the very same rows.
 
 Invariants
     VG1 Reals are added one by one in the order of the rows, as the loop adds them.
@@ -15,7 +15,9 @@ Invariants
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import count as counting
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,10 +27,12 @@ from m2mdb.index.slices import (
     SLICE_VALUES,
     Check,
     distinct_numbers,
+    kinds_of,
     listed,
     mapped,
     rows_of,
     slices,
+    value_order,
 )
 from m2mdb.index.values import timestamp_value
 from m2mdb.query.nodes import Binary, ColumnRef, Expression, Literal, Unary
@@ -45,6 +49,14 @@ _NUMBERS = ("INTEGER", "REAL")
 _SIMPLE = ("count", "sum", "total", "avg", "min", "max")
 
 
+class HasNumbers(Protocol):
+    """What gives columns of numbers as arrays."""
+
+    def numbers(self, source: int) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """The values of a numeric column and its NULLs; None for the others."""
+        ...
+
+
 class Rows(Protocol):
     """Rows that give columns as arrays: a Selection, or those of a join."""
 
@@ -56,6 +68,10 @@ class Rows(Protocol):
 
     def codes(self, source: int) -> tuple[np.ndarray, list[str]] | None:
         """The codes of a TEXT column and what they stand for; −1 is NULL."""
+        ...
+
+    def column(self, source: int) -> list[Any]:
+        """The values of a column."""
         ...
 
     def reordered(self, order: np.ndarray) -> Any:
@@ -93,7 +109,7 @@ def grouped(
     arguments = []
     for call in scope.aggregates:
         check()
-        arguments.append(_argument(call, scope.base, rows))
+        arguments.append(_argument(call, scope.base, rows, check))
     if any(found is None for found in arguments):
         return None
     coded = [_codes(key, scope.base, rows, check) for key in keys]
@@ -138,7 +154,7 @@ def _are_simple(scope: GroupScope) -> bool:
     return not scope.bare or extremes != 1
 
 
-def _argument(call: AggregateCall, scope: RowScope, rows: Rows) -> Array | None:
+def _argument(call: AggregateCall, scope: RowScope, rows: Rows, check: Check) -> Array | None:
     """The argument of an aggregate as an array."""
     if call.star:
         return ALL
@@ -146,9 +162,13 @@ def _argument(call: AggregateCall, scope: RowScope, rows: Rows) -> Array | None:
     if call.name == "count" and isinstance(node, ColumnRef):
         slot = scope.column(node)
         if slot.type == "TEXT":
-            found = rows.codes(_source(scope, slot.position))
-            return None if found is None else Array(found[0], found[0] < 0, "TEXT")
-    found_array = _evaluated(node, scope, rows)
+            source = _source(scope, slot.position)
+            found = rows.codes(source)
+            if found is not None:
+                return Array(found[0], found[0] < 0, "TEXT")
+            absent = [value is None for value in rows.column(source)]
+            return Array(np.zeros(len(absent), np.int32), np.array(absent, bool), "TEXT")
+    found_array = evaluated(node, scope, rows)
     if found_array is None or (call.name != "count" and found_array.type not in _NUMBERS):
         return None
     return found_array
@@ -163,7 +183,7 @@ def _source(scope: RowScope, position: int) -> int:
 # ------------------------------------------------------------------------- expressions
 
 
-def _evaluated(node: Expression, scope: RowScope, rows: Rows) -> Array | None:
+def evaluated(node: Expression, scope: RowScope, rows: HasNumbers) -> Array | None:
     """A numeric expression over all rows; None where the loop must do it."""
     if isinstance(node, ColumnRef):
         slot = scope.column(node)
@@ -175,14 +195,14 @@ def _evaluated(node: Expression, scope: RowScope, rows: Rows) -> Array | None:
         return _constant(node.value)
     if isinstance(node, Unary) and node.operator == "-":
         zero = _constant(0)
-        operand = _evaluated(node.operand, scope, rows)
+        operand = evaluated(node.operand, scope, rows)
         if operand is None or zero is None or operand.type == "REAL":
             return None
         return _combined("-", zero, operand)
     if not isinstance(node, Binary) or node.operator not in ("+", "-", "*", "%"):
         return None
-    left = _evaluated(node.left, scope, rows)
-    right = None if left is None else _evaluated(node.right, scope, rows)
+    left = evaluated(node.left, scope, rows)
+    right = None if left is None else evaluated(node.right, scope, rows)
     return None if left is None or right is None else _combined(node.operator, left, right)
 
 
@@ -204,7 +224,7 @@ def _combined(operator: str, left: Array, right: Array) -> Array | None:
     one, other = left.values, right.values
     if is_real:
         one, other = one.astype(np.float64), other.astype(np.float64)
-    elif not _fits(operator, _bound(left), _bound(right)):
+    elif not _fits(operator, bound_of(left), bound_of(right)):
         return None
     with np.errstate(all="ignore"):
         values = one + other if operator == "+" else one - other
@@ -227,7 +247,7 @@ def _remainder(left: Array, right: Array) -> Array | None:
     return None
 
 
-def _bound(array: Array) -> int:
+def bound_of(array: Array) -> int:
     """The largest absolute value, NULLs' included."""
     values = array.values
     if not values.size:
@@ -255,9 +275,12 @@ def _codes(key: Expression, scope: RowScope, rows: Rows, check: Check) -> Codes 
     if isinstance(key, ColumnRef):
         slot = scope.column(key)
         if slot.type == "TEXT":
-            found = rows.codes(_source(scope, slot.position))
-            return None if found is None else _text_codes(*found)
-    array = _evaluated(key, scope, rows)
+            source = _source(scope, slot.position)
+            found = rows.codes(source)
+            if found is not None:
+                return _text_codes(*found)
+            return _many_text_codes(rows.column(source), check)
+    array = evaluated(key, scope, rows)
     if array is None or array.values.ndim == 0:
         return None
     if array.values.dtype.kind == "f":
@@ -271,6 +294,27 @@ def _text_codes(codes: np.ndarray, values: list[str]) -> Codes:
     ranks[order] = np.arange(1, len(values) + 1)
     ranked = [None, *[values[place] for place in order]]
     return Codes(ranks[codes], len(ranked), lambda some: [ranked[code] for code in some.tolist()])
+
+
+def _many_text_codes(values: list[Any], check: Check) -> Codes | None:
+    """Texts of which too many differ to have codes already, by their ranks."""
+    if not kinds_of(values, check) <= {str, type(None)}:
+        return None
+    known: dict[Any, int] = defaultdict(counting().__next__)  # codes in the order of first rows
+    codes = np.empty(len(values), np.int64)
+    for some in slices(len(values), 4 * SLICE_VALUES, check):
+        codes[some] = list(map(known.__getitem__, values[some]))
+    differing = list(known)
+    ranks = np.zeros(len(differing), np.int64)
+    places = list(range(len(differing)))
+    if None in known:
+        places.remove(known[None])
+    order = value_order(places, differing, check)
+    for some in slices(len(order), 4 * SLICE_VALUES, check):
+        ranks[order[some]] = np.arange(some.start + 1, some.stop + 1)
+    ranked = [None, *mapped(order, differing.__getitem__, check)]
+    decode = ranked.__getitem__
+    return Codes(ranks[codes], len(ranked), lambda some: list(map(decode, some.tolist())))
 
 
 def _whole_codes(array: Array) -> Codes | None:

@@ -248,3 +248,32 @@ def test_codes_made_of_bytes_are_those_of_the_values(
     assert len(set(values)) == len(values)
     assert [None if code < 0 else values[code] for code in codes.tolist()] == rows
     database.close()
+
+
+def test_texts_that_differ_in_most_rows_are_grouped_as_sqlite_groups_them() -> None:
+    random = np.random.default_rng(9)
+    words = [
+        None if random.random() < 0.1 else f"wört {number}" if number % 3 else chr(70_000 + number)
+        for number in random.integers(0, 20_000, 20_000).tolist()
+    ]
+    rows = [
+        (number, number, 0.5, word, number % 2, float(number % 11))
+        for number, word in enumerate(words)
+    ]
+    mine, theirs = filled(rows)
+    for statement in (
+        "SELECT t, count(*), count(t), max(i), sum(s) FROM t GROUP BY t",
+        "SELECT t FROM t GROUP BY t HAVING count(*) > 2",
+        "SELECT o, t, avg(i) FROM t WHERE i % 3 > 0 GROUP BY o, t",
+        "SELECT max(i), t FROM t GROUP BY t ORDER BY 1 DESC LIMIT 9",
+        "SELECT count(*), a.t FROM t AS a LEFT JOIN t AS b ON b.i = a.i + 9000 GROUP BY b.t, a.t",
+        "SELECT count(t) FROM t",
+    ):
+        assert execute(mine, statement).rows == theirs.execute(statement).fetchall(), statement
+
+
+def test_many_texts_are_grouped_by_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, _ = filled([(n, n, 0.5, f"text {n}", 0, 0.5) for n in range(ROWS)])
+    monkeypatch.setattr("m2mdb.query.grouping._groups", None)  # what groups row by row
+    rows = execute(mine, "SELECT t, count(*), sum(i) FROM t GROUP BY t").rows
+    assert rows == sorted((f"text {n}", 1, n) for n in range(ROWS))
