@@ -21,7 +21,6 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +28,11 @@ import numpy as np
 from m2mdb.index.slices import mapped
 from m2mdb.pager.errors import NotSupportedError, PlacedFault
 from m2mdb.query.access import SPARSE
-from m2mdb.query.affinity import APPLY, NONE, truth
+from m2mdb.query.affinity import APPLY, NONE
 from m2mdb.query.comparison import conversions
 from m2mdb.query.conditions import affinity_of, chain, collation_of
 from m2mdb.query.constants import is_constant, walk
-from m2mdb.query.expression import compile_expression
-from m2mdb.query.functions import SLICE, Bindings
+from m2mdb.query.functions import Bindings
 from m2mdb.query.join_scope import JoinScope, Merged
 from m2mdb.query.joined import (
     JoinedRows,
@@ -45,6 +43,7 @@ from m2mdb.query.joined import (
     with_unmatched,
 )
 from m2mdb.query.nodes import Binary, ColumnRef, Expression, Join, Node, Source
+from m2mdb.query.pairs import Check, PairCheck
 from m2mdb.query.plan import Explained
 from m2mdb.query.profile import Noted, profile_of
 from m2mdb.query.projection import Computed, fetched_columns
@@ -57,7 +56,6 @@ if TYPE_CHECKING:
     from m2mdb.query.table_functions import Lateral
 
 FAR_FEWER = 8  # times fewer rows, for which a join begins with another table than the first
-BLOCK_PAIRS = 1 << 17  # pairs between two checks for an interrupt where there are no keys
 KINDS = ("inner", "cross", "left", "right", "full", "natural")
 _CODED = ("INTEGER", "TIMESTAMP", "BOOLEAN", "TEXT")
 Coded = tuple[np.ndarray, list[str]]  # codes of texts, and what they stand for
@@ -83,7 +81,7 @@ class Step:
         self.terms: list[Expression] = []
         self.lateral: Lateral | None = None
         self._keys: list[_KeyPair] = []
-        self._checks: Check | None = None
+        self._checks: PairCheck | None = None
 
     @property
     def keys(self) -> list[_KeyPair]:
@@ -99,7 +97,7 @@ class Step:
                 rest.append(term)
             else:
                 self._keys.append(pair)
-        self._checks = Check(rest, scope) if rest else None
+        self._checks = PairCheck(rest, scope, self.number)
 
     def run(
         self,
@@ -110,14 +108,14 @@ class Step:
     ) -> JoinedRows:
         """What stands before this table, and beside it the table's rows; `pairs`: which of them."""
         scope, bindings, check = context
-        if pairs is not None:
-            pairs = self._checked(rows, table, pairs, bindings)
-        elif self._keys:
+        assert self._checks is not None, "the step is compiled"
+        if pairs is None and self._keys:
             own = JoinedRows.of_one(scope.layout, self.number, table, check)
-            mine, theirs = self._matched(rows, own, bindings)
-            pairs = self._checked(rows, table, (mine, theirs), bindings)
+            pairs = self._matched(rows, own, bindings)
+        if pairs is None:
+            pairs = self._checks.every(rows, table, bindings)
         else:
-            pairs = self._every_pair(rows, table, bindings, check)
+            pairs = self._checks.passed(rows, table, pairs, bindings)
         pairs = with_unmatched(pairs, (len(rows), len(table)), self.kind, check)
         return rows.beside(self.number, table, pairs)
 
@@ -132,57 +130,6 @@ class Step:
         left = [key.left.values(rows, bindings) for key in self._keys]
         right = [key.right.values(table, bindings) for key in self._keys]
         return matches_of_values(left, right, bindings.check)
-
-    def _checked(
-        self, rows: JoinedRows, table: Rows, pairs: tuple[Places, Places], bindings: Bindings
-    ) -> tuple[Places, Places]:
-        """Those pairs for which the other terms hold."""
-        if self._checks is None or not len(pairs[0]):
-            return pairs
-        passed = self._checks.passed(rows.beside(self.number, table, pairs), bindings)
-        return pairs[0][passed], pairs[1][passed]
-
-    def _every_pair(
-        self, rows: JoinedRows, table: Rows, bindings: Bindings, check: Callable[[], None]
-    ) -> tuple[Places, Places]:
-        """All pairs, checked block by block."""
-        count, width = len(rows), len(table)
-        step = max(1, BLOCK_PAIRS // max(1, width))
-        found: list[tuple[Places, Places]] = []
-        for start in range(0, count, step):
-            check()
-            stop = min(count, start + step)
-            mine = np.repeat(np.arange(start, stop), width)
-            theirs = np.tile(np.arange(width), stop - start)
-            found.append(self._checked(rows, table, (mine, theirs), bindings))
-        if not found:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
-
-
-class Check:
-    """Terms that joined rows must pass."""
-
-    __slots__ = ("_evaluate", "_scope")
-
-    def __init__(self, terms: Sequence[Expression], scope: JoinScope) -> None:
-        self._scope = scope.sibling()
-        self._evaluate = [compile_expression(term, self._scope) for term in terms]
-
-    def passed(self, rows: JoinedRows, bindings: Bindings) -> np.ndarray:
-        """The places of the rows that pass."""
-        columns = fetched_columns(rows, self._scope.sources, bindings)
-        values = zip(*columns, strict=True) if columns else iter([()] * len(rows))
-        evaluate = self._evaluate
-        found: list[int] = []
-        for start in range(0, len(rows), SLICE):
-            bindings.check()
-            found += [
-                place
-                for place, row in enumerate(islice(values, SLICE), start)
-                if all(truth(each(row, bindings)) is True for each in evaluate)
-            ]
-        return np.array(found, np.int64)
 
 
 class _KeySide:

@@ -29,6 +29,7 @@ from m2mdb.index.slices import (
 from m2mdb.query.comparison import rank
 
 Places = np.ndarray  # int64, −1 = NULLs
+Pairs = tuple[Places, Places]  # of the left row and of the right one
 Numbers = tuple[np.ndarray, "np.ndarray | None"]
 
 
@@ -187,10 +188,10 @@ def matches_of_numbers(left: Numbers, right: Numbers, check: Check) -> tuple[Pla
     counts -= first
     if absent is not None:
         counts[absent] = 0
-    return _expanded(first, counts, order, check)
+    return expanded(first, counts, order, check)
 
 
-def _expanded(
+def expanded(
     first: np.ndarray, counts: np.ndarray, order: np.ndarray, check: Check
 ) -> tuple[Places, Places]:
     """For each left row the `counts` places of `order` from `first` on."""
