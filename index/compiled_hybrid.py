@@ -56,7 +56,7 @@ class CompiledHybrid:
         depth, size = near.k, 1
         while size < 2 * depth:
             size *= 2
-        kept = self._kept = [
+        kept: list[Array] = [
             np.empty(depth, np.int64), np.empty(depth), np.empty(depth, np.int64),
             np.empty(depth, np.float32), np.empty((2, depth), np.int64), weights.copy(),
             np.empty(3 * size, np.int64), np.empty((3, most), np.int64),
@@ -64,6 +64,7 @@ class CompiledHybrid:
         near_ids, near_scores, word_ids, word_scores, places, weights, room, rows = (
             array.ctypes.data for array in kept
         )
+        self._kept = kept
         call = np.zeros(kernels.CALL_SIZE, np.int64)
         call[:] = (
             depth, near_ids, near_scores, word_ids, word_scores, places, weights, room, 3 * size,

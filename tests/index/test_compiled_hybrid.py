@@ -107,7 +107,7 @@ def test_whatever_comes_between_two_searches_is_seen(
     def best(*, times: int = 4, **given: Any) -> list[Any]:
         for _ in range(times):
             hits = notes.notes.search(near=vector, match="w0 unheard", k=1, returning=[], **given)
-        return hits.ids.tolist()
+        return list(hits.ids.tolist())
 
     before = best()
     assert answers and answers[-1]
