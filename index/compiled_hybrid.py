@@ -61,15 +61,10 @@ class CompiledHybrid:
             np.empty(depth, np.float32), np.empty((2, depth), np.int64), weights.copy(),
             np.empty(3 * size, np.int64), np.empty((3, most), np.int64),
         ]  # fmt: skip
-        near_ids, near_scores, word_ids, word_scores, places, weights, room, rows = (
-            array.ctypes.data for array in kept
-        )
+        *all_but_rows, rows = [array.ctypes.data for array in kept]
         self._kept = kept
         call = np.zeros(kernels.CALL_SIZE, np.int64)
-        call[:] = (
-            depth, near_ids, near_scores, word_ids, word_scores, places, weights, room, 3 * size,
-            rows,
-        )  # fmt: skip
+        call[:] = (depth, *all_but_rows, 3 * size, rows)
         call.flags.writeable = False
         self._call = call
 
