@@ -1,18 +1,22 @@
 """Compiled searches: a search of a column that is one compiled call, for as long as nothing comes.
 
-    Prepared --a search of its kind was made before--> CompiledSearch --query--> ids and scores
-                                                              |
-                                                              +--> None: it is to be made by steps
+    Prepared --a search of its kind was made before--+--> CompiledSearch --query--> ids and scores
+                                                     +--> HeldSearch     --query--> Answer
+                                                                |
+                                                                +--> None: it is to go by steps
 
 Where all rows of a snapshot are found by lists and by codes of the delta, what remains of a search
 is one call of `compute.search_kernels`: it looks whether the newest commit still is the one that it
 was made for, searches, and looks again (`wal.watch`). It takes no snapshot and leaves no mark.
+Who holds the snapshot, as he wants more of the rows than that, makes the same call and has nothing
+to look for.
 
 Invariants
-    CS1 It answers as `Prepared.nearest` does, to the bit, or not at all.
+    CS1 Both answer as `Prepared.nearest` does by steps, to the bit, or not at all.
     CS2 It belongs to one view of the newest commit and to settings of the connection; `is_current`
         says whether these are as they were, and the kernel whether the commit is.
-    CS3 One call at a time: the connection's lock is held around `is_current` and the call.
+    CS3 One call at a time: the connection's lock is held around `is_current` and the call; a
+        HeldSearch is taken out of where it is kept by one step (RA2).
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from m2mdb.compute.ranking import readable
+from m2mdb.compute.ranking import Answer, readable
 from m2mdb.wal.watch import WORD, watch
 
 if TYPE_CHECKING:
@@ -53,21 +57,15 @@ class Searched(NamedTuple):
     mask: Array
 
 
-class CompiledSearch:
-    """A search of one k and effort of a column, for the newest commit."""
+class _Call:
+    """What the kernel takes, for a search of one k, and what it writes to."""
 
-    __slots__ = (
-        "__weakref__", "_backend", "_call", "_database", "_expected", "_kept", "_kernel", "_store",
-        "_view", "k", "out",
-    )  # fmt: skip
+    __slots__ = ("_call", "_kept", "_kernel", "k", "out")
 
-    def __init__(self, view: View, k: int, how: Searched) -> None:
-        """Of a view that a snapshot holds; `watch_again` has to be called before it is used."""
+    def __init__(self, k: int, how: Searched) -> None:
         from m2mdb.compute import search_kernels
 
         self._kernel = search_kernels.search_whole
-        self._view, self._database = view, view.database
-        self._store, self._backend = view.database.store, view.database.kernels
         self.k = k
         self.out = np.empty((4, k), np.int64)
         size = sum(len(scratch.best) for _, scratch in how.probes)
@@ -83,9 +81,43 @@ class CompiledSearch:
             item, reals = _probe_items(probe, scratch)
             items.append(item)
             kept += [item, reals]
-        self._call = np.concatenate(items)
-        self._expected = np.zeros(0, np.int64)
+        self._call = readable(np.concatenate(items))
         self._kept = kept
+
+
+class HeldSearch(_Call):
+    """A search of one k and effort of a column, while a snapshot holds what it reads."""
+
+    __slots__ = ("_ids", "_scores")
+
+    def __init__(self, k: int, how: Searched) -> None:
+        super().__init__(k, how)
+        self._ids, self._scores = np.empty(k, np.int64), np.empty(k)
+
+    def answer(self, query: Array) -> Answer | None:
+        """The best rows; None: it is to be made by steps.
+
+        query  float32 (dimension,), checked by `values.check_query_vector`
+        """
+        count = self._kernel(self._call, query, self._ids, self._scores)
+        if count < 0:
+            return None
+        out = self.out
+        numbers, ids, scores, distances = (out if count == self.k else out[:, :count]).copy()
+        return Answer(numbers, ids, scores.view(np.float64), distances.view(np.float64))
+
+
+class CompiledSearch(_Call):
+    """A search of one k and effort of a column, for the newest commit."""
+
+    __slots__ = ("__weakref__", "_backend", "_database", "_expected", "_store", "_view")
+
+    def __init__(self, view: View, k: int, how: Searched) -> None:
+        """Of a view that a snapshot holds; `watch_again` has to be called before it is used."""
+        super().__init__(k, how)
+        self._view, self._database = view, view.database
+        self._store, self._backend = view.database.store, view.database.kernels
+        self._expected = np.zeros(0, np.int64)
 
     def watch_again(self) -> bool:
         """See what has to be, while a snapshot holds the view; False where a newer commit came."""

@@ -26,6 +26,7 @@ from m2mdb.compute.ranking import (
     MOST_INSERTED,
     NO_MASK,
     NO_NUMBERS,
+    Answer,
     PartRows,
     RankPlan,
     Unverified,
@@ -33,7 +34,7 @@ from m2mdb.compute.ranking import (
 )
 from m2mdb.index.audit import audit_of
 from m2mdb.index.collection import SegmentPart
-from m2mdb.index.compiled import CompiledSearch, Searched
+from m2mdb.index.compiled import CompiledSearch, HeldSearch, Searched
 from m2mdb.index.found import Found, FoundMany
 from m2mdb.index.scanning import candidates_mask, part_arrays, scan_part
 from m2mdb.index.schema import VECTOR_DTYPES
@@ -85,8 +86,8 @@ class Prepared:
     """A column of a snapshot, ready to be searched by compiled kernels."""
 
     __slots__ = (
-        "_audit", "_column", "_compiled", "_index", "_kernels", "_parts", "_plan", "_starts",
-        "_steps", "_view",
+        "_audit", "_column", "_compiled", "_held", "_index", "_kernels", "_parts", "_plan",
+        "_starts", "_steps", "_view",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +103,7 @@ class Prepared:
         self._starts = [part.first for part in parts]
         self._steps: dict[tuple[int, Effort], Steps] = {}
         self._compiled: dict[tuple[int, Effort], CompiledSearch | None] = {}
+        self._held: dict[tuple[int, Effort], list[HeldSearch] | None] = {}
         delta, metric = self._parts[0], self._column.metric
         codes = None
         if delta.size:
@@ -116,6 +118,10 @@ class Prepared:
         steps = self._planned(k, effort) if masks is None else self._made(k, effort, masks)
         if self._audit is not None and self._audit.interval and steps.probes:
             self._audit.note(self._view, self._index, query, k, effort)
+        if masks is None and not steps.scans:
+            at_once = self._answered_at_once(query, k, effort, steps)
+            if at_once is not None:
+                return Found.numbered(at_once, self._starts)
         sources, numbers, scans = NO_NUMBERS, NO_NUMBERS, steps.scans
         used: list[tuple[SegmentLists, Any]] = []
         if steps.probes:
@@ -132,6 +138,34 @@ class Prepared:
         for lists, scratch in used:
             lists.give_back(scratch)
         return Found.numbered(answer, self._starts)
+
+    def _answered_at_once(
+        self, query: np.ndarray, k: int, effort: Effort, steps: Steps
+    ) -> Answer | None:
+        """The answer by one call; None where it is to be made by steps, as the first one is."""
+        held = self._held.get((k, effort))
+        if held is None:
+            if (k, effort) in self._held:
+                self._held[k, effort] = [HeldSearch(k, self._searched_at_once(steps))]
+            else:
+                if len(self._held) >= KEPT_STEPS:
+                    self._held.clear()
+                self._held[k, effort] = None
+            return None
+        try:
+            search = held.pop()  # RA2
+        except IndexError:
+            return None
+        answer = search.answer(query)
+        held.append(search)
+        return answer
+
+    def _searched_at_once(self, steps: Steps) -> Searched:
+        """What a search that scans no segment is made of, with scratch of its own."""
+        delta = steps.delta
+        plan = self._plan if delta is not None else self._plan.without_codes()
+        probes = [(probe, probe.lists.scratch(probe.stop)) for probe in steps.probes]
+        return Searched(probes, plan, NO_MASK if delta is None else delta)
 
     def compiled(self, view: View, k: int, effort: Effort) -> CompiledSearch | None:
         """A search of all rows as one call, current as of now; None where there is none (yet).
@@ -151,13 +185,9 @@ class Prepared:
         found = self._compiled[key]
         if found is None:
             steps = self._planned(k, effort)
-            delta = steps.delta
             if steps.scans or k > MOST_INSERTED:
                 return None
-            plan = self._plan if delta is not None else self._plan.without_codes()
-            probes = [(probe, probe.lists.scratch(probe.stop)) for probe in steps.probes]
-            how = Searched(probes, plan, NO_MASK if delta is None else delta)
-            found = CompiledSearch(view, k, how)
+            found = CompiledSearch(view, k, self._searched_at_once(steps))
             self._compiled[key] = found
         return found if found.watch_again() else None
 

@@ -17,7 +17,7 @@ from m2mdb.compute.hrm2.reference import Stop
 from m2mdb.compute.hrm2.searcher import Searcher
 from m2mdb.compute.loader import LOADER
 from m2mdb.index import hrm2
-from m2mdb.index.compiled import CompiledSearch
+from m2mdb.index.compiled import CompiledSearch, HeldSearch
 from tests.hrm2.conftest import make_small
 from tests.index.test_prepared import DIMENSION, DTYPES, METRICS, SEED, Notes, by_steps, shown
 
@@ -111,6 +111,60 @@ def test_a_compiled_search_finds_what_an_exact_one_finds(notes: Notes, watched: 
         assert found.ids.tolist() == exact.ids.tolist()
         assert found.scores.tobytes() == exact.scores.tobytes()
     assert watched.answers >= 20
+
+
+@pytest.mark.parametrize(("metric", "dtype"), [*zip(METRICS, DTYPES, strict=True)])
+def test_searches_that_want_columns_are_one_call_under_a_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, dtype: str
+) -> None:
+    notes = Notes(tmp_path, metric, dtype, "TEXT", SEED)
+    notes.add(notes.con, 1200)
+    mine, answers = notes.con.collection("notes"), 0
+    answer = HeldSearch.answer
+
+    def counted(search: HeldSearch, query: Array) -> Any:
+        nonlocal answers
+        found = answer(search, query)
+        answers += found is not None
+        return found
+
+    monkeypatch.setattr(HeldSearch, "answer", counted)
+    statement = "SEARCH notes NEAR ? K 7 RETURNING id, word, n, score, distance, rank"
+    for turn in range(6):
+        if turn == 3:
+            notes.other.execute("OPTIMIZE notes")
+        notes.change(notes.other if turn % 2 else notes.con)
+        for query in [notes.query() for _ in range(6)]:
+            for options in ({}, {"k": 4, "offset": 2, "min_score": 0.1}, {"exact": True},
+                            {"k": 2000, "returning": "rank, e"}):  # fmt: skip
+
+                def search(query: Array = query, options: Any = options) -> Any:
+                    return shown(mine.search(near=query, **options))
+
+                assert search() == by_steps(monkeypatch, search), (turn, options)
+
+            def said(query: Array = query) -> Any:
+                return notes.con.execute(statement, (query,)).fetchall()
+
+            assert said() == by_steps(monkeypatch, said), turn
+    assert answers > 60
+    notes.close()
+
+
+def test_a_call_under_a_mark_leaves_what_is_not_plain_to_the_steps(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statement = "SEARCH notes NEAR ? K 5 RETURNING id, score"
+    for factor in (1.0, 1.0, 1.0, 1e-18, 1e15):
+        query = (notes.query() * np.float32(factor)).astype(np.float32)
+
+        def said(query: Array = query) -> Any:
+            return notes.con.execute(statement, (query,)).fetchall()
+
+        assert said() == by_steps(monkeypatch, said), factor
+    notes.con.execute("DELETE FROM notes")
+    for _ in range(4):
+        assert notes.con.execute(statement, (notes.query(),)).fetchall() == []
 
 
 def beacon(turn: int) -> Array:

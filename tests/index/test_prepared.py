@@ -322,6 +322,7 @@ def test_a_statement_searches_what_it_has_written_itself(tmp_path: Path) -> None
 def test_a_damaged_vector_is_told_when_it_is_a_candidate(tmp_path: Path) -> None:
     notes = Notes(tmp_path, "cosine", "f32", "INTEGER", SEED)
     rows = np.random.default_rng(1).standard_normal((4000, DIMENSION)).astype(np.float32)
+    rows[:, 0] += np.where(np.arange(4000) < 2000, 30, -30)  # no candidate of one half is another's
     notes.con.collection("notes").add({"id": np.arange(4000), "e": rows})
     notes.close()
     whole = Path(notes.path).read_bytes()
