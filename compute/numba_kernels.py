@@ -35,17 +35,17 @@ Invariants
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit, types
 
+from m2mdb.compute import lanes as lanes_module
 from m2mdb.compute.lanes import LANES, sum_of_products, sum_of_squares
 from m2mdb.compute.loader import kernel_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     State = tuple[Ints, Vector, Vector, Vector, Ints, Vector, Ints, Floats]
     States = tuple[Ints, Matrix, Matrix, Matrix, Ints, Matrix, Ints, Floats]
 
+lanes: Any = lanes_module  # its intrinsics are called otherwise than they are written
+address_of, sums_of_products_and_squares = lanes.address_of, lanes.sums_of_products_and_squares
 HEAPED, KEPT = 0, 1
 MULTIPLY, SUBTRACT, LOW, HIGH, SPREAD, LENGTH, THRESHOLD = 0, 1, 2, 3, 4, 5, 6
 COSINE, IP, L2, EXPANDED = 0, 1, 2, 3
@@ -82,6 +84,8 @@ FLOATS = types.float64[::1]
 FLOAT_MATRIX = types.float64[:, ::1]
 INT = types.int64
 RANGE = types.UniTuple(types.int64, 2)
+PAIR = types.UniTuple(types.float64, 2)
+FLOATS_AT = types.CPointer(types.float32)
 STATE = types.Tuple((INTS, VECTOR, VECTOR, VECTOR, INTS, VECTOR, INTS, FLOATS))
 STATES = types.Tuple((INTS, MATRIX, MATRIX, MATRIX, INT_MATRIX, MATRIX, INT_MATRIX, FLOAT_MATRIX))
 
@@ -463,6 +467,27 @@ def pairwise(kind: int, left: Vector, right: Vector, start: int, count: int) -> 
     return total
 
 
+@kernel(PAIR, FLOATS_AT, FLOATS_AT, INT, INT, fastmath=False)
+def product_and_square(row: Any, query: Any, start: int, count: int) -> Any:
+    """`pairwise` of IP for (row, query) and for (row, row), in one pass over the row.
+
+    row, query   pointers: an array takes seven registers, and this calls itself
+    """
+    if count <= PAIRWISE_BLOCK:
+        whole = count - count % LANES
+        product, square = sums_of_products_and_squares(row, query, start, whole)
+        for j in range(start + whole, start + count):
+            a, b = np.float64(row[j]), np.float64(query[j])
+            product += a * b
+            square += a * a
+        return product, square
+    half = count // 2
+    half -= half % LANES
+    left = product_and_square(row, query, start, half)
+    right = product_and_square(row, query, start + half, count - half)
+    return left[0] + right[0], left[1] + right[1]
+
+
 @kernel(types.float64, INT, READ_VECTOR, READ_VECTOR, types.float64, fastmath=False)
 def similarity(kind: int, row: Vector, query: Vector, length: float) -> float:
     """The final similarity of a row to the query, whose length in float64 is `length` (K4).
@@ -472,10 +497,10 @@ def similarity(kind: int, row: Vector, query: Vector, length: float) -> float:
     d = row.shape[0]
     if kind == L2:
         return (0.0 + pairwise(L2, row, query, 0, d)) * -1.0
-    dot = 0.0 + pairwise(IP, row, query, 0, d)
     if kind == IP:
-        return dot
-    dot /= max(math.sqrt(pairwise(IP, row, row, 0, d)) * length, SMALLEST)
+        return 0.0 + pairwise(IP, row, query, 0, d)
+    dot, square = product_and_square(address_of(row), address_of(query), 0, d)
+    dot = (0.0 + dot) / max(math.sqrt(square) * length, SMALLEST)
     return max(min(dot, 1.0), -1.0)
 
 

@@ -214,3 +214,14 @@ def test_a_numpy_that_adds_in_another_order_is_not_mixed_with_the_kernel(
 
     wanted = rank(rows, np.arange(20), rows[2], 5, "cosine")
     assert found.scores.tobytes() == wanted.scores.tobytes()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_kernel_adds_as_numpy_in_every_dimension(metric: str) -> None:
+    assert LOADER.wait(300), LOADER.error
+    kernels: Any = LOADER.module
+    for dimension in (*range(1, 300), 384, 640, 768, 1000, 1024, 1537, 5001):
+        row, query = rows_of(dimension, 2, dimension, np.float32)
+        length = math.sqrt(np.add.reduce(query.astype(np.float64)[None] ** 2, axis=1)[0])
+        near = kernels.similarity(rescore.KINDS[metric], row, query, length)
+        assert near == similarities(row[None], query, metric)[0], dimension
