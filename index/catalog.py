@@ -57,6 +57,7 @@ KEPT = struct.Struct("<QQ")
 NEWEST_END = struct.Struct("<Q")
 _WRONG = (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, ProgrammingError)
 _OF_COLLECTIONS = (b"H", b"S", b"P", b"A", DRIFT_KIND, STATISTICS_KIND)
+CHECKED = "checked"  # a field of the first column: readers without CHECK refuse it
 _ID = struct.Struct(">I")
 _SEGMENT_ID = struct.Struct(">II")
 
@@ -130,9 +131,12 @@ class CollectionEntry:
         import json
 
         schema = self.schema
+        columns = [column.encode() for column in schema.columns]
+        if schema.checks:
+            columns[0][CHECKED] = True
         fields = {
             "name": schema.name,
-            "columns": [column.encode() for column in schema.columns],
+            "columns": columns,
             "indexes": [index.encode() for index in schema.indexes],
             **({"checks": [check.encode() for check in schema.checks]} if schema.checks else {}),
             "delta_root": self.delta_root,
@@ -152,9 +156,12 @@ class CollectionEntry:
         try:
             fields = json.loads(raw)
             check_fields(fields["columns"])
+            is_checked = fields["columns"][0].pop(CHECKED, False)
             columns = tuple(Column.decode(column) for column in fields["columns"])
             indexes = tuple(IndexInfo.decode(index) for index in fields["indexes"])
             checks = tuple(Check(**each) for each in fields.get("checks", ()))
+            if is_checked and not checks:
+                raise ValueError("its CHECKs are gone")
             entry = cls(id, CollectionSchema(str(fields["name"]), columns, indexes, checks))
             check_description(entry.schema, (fields["delta_root"], fields["deletes_root"]))
             entry.delta_root = fields["delta_root"]

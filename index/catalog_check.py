@@ -50,6 +50,7 @@ _COLUMN_TYPES: dict[str, tuple[type, ...]] = {
     "has_default": (bool,),
     "default": _DEFAULTS,
     "default_text": (type(None), str),
+    "checked": (bool,),
     "fulltext": (type(None), dict),
     "generated": (type(None), dict),
 }

@@ -12,7 +12,7 @@ import pytest
 
 import m2mdb
 from m2mdb.index.catalog import collection_key
-from m2mdb.index.schema import MAX_RULE_CHARACTERS
+from m2mdb.index.schema import MAX_RULE_CHARACTERS, Column
 from m2mdb.pager.errors import CorruptDatabaseError, IntegrityError, ProgrammingError
 from m2mdb.pager.vfs import Vfs
 from m2mdb.recovering import recover
@@ -321,6 +321,45 @@ def test_the_check_of_a_file_finds_rows_that_fail(con: m2mdb.Connection) -> None
     ((found,),) = con.execute("PRAGMA integrity_check").fetchall()
 
     assert "CHECK constraint failed: more (the row with rowid 1)" in found
+
+
+def test_readers_that_know_no_check_refuse_the_file(con: m2mdb.Connection) -> None:
+    """They would write rows that a CHECK refuses, and forget it with the next ALTER."""
+    con.execute("CREATE TABLE t (a INTEGER CHECK (a > 0), b TEXT)")
+    described = json.loads(_raw(con, "t"))["columns"]
+
+    with pytest.raises(ProgrammingError, match="unknown options checked"):
+        [Column.decode(column) for column in described]  # as they do
+
+    con.execute("ALTER TABLE t ADD COLUMN c INTEGER")
+    con.execute("INSERT INTO t VALUES (1, 'x', 2)")
+    with pytest.raises(IntegrityError, match="CHECK constraint failed"):
+        con.execute("INSERT INTO t VALUES (0, 'x', 2)")
+    con.execute("CREATE TABLE u (a INTEGER)")
+    assert b"checked" in _raw(con, "t") and b"checked" not in _raw(con, "u")
+
+
+def test_a_description_that_lost_its_conditions_is_refused(con: m2mdb.Connection) -> None:
+    con.execute("CREATE TABLE t (a INTEGER CHECK (a > 0))")
+    _describe(con, "checks", [])
+
+    with pytest.raises(CorruptDatabaseError, match="its CHECKs are gone"):
+        con.execute("INSERT INTO t VALUES (2)")
+
+
+def test_a_file_of_the_first_readers_with_check_is_opened(con: m2mdb.Connection) -> None:
+    con.execute("CREATE TABLE t (a INTEGER CHECK (a > 0))")
+    _describe(con, "columns", [{"name": "a", "type": "INTEGER", "id": 1}])  # no `checked`
+
+    con.execute("INSERT INTO t VALUES (2)")
+    with pytest.raises(IntegrityError, match="CHECK constraint failed"):
+        con.execute("INSERT INTO t VALUES (0)")
+
+
+def _raw(con: m2mdb.Connection, name: str) -> bytes:
+    """The description of a collection."""
+    with con.engine().reading() as view:
+        return view.catalog.by_name[name].raw
 
 
 def _describe(con: m2mdb.Connection, key: str, value: Any) -> None:
