@@ -58,7 +58,8 @@ __all__ = ["Collection", "Connection", "Cursor", "Pending", "connect"]
 class Pending(Generic[C]):
     """A call that gives a connection or a cursor: to be awaited, or entered with `async with`.
 
-    Leaving the block closes what the call gave. A cursor's call can be iterated at once.
+    Leaving the block closes what the call gave; a connection commits before it, or rolls back where
+    the block raised. A cursor's call can be iterated at once.
     """
 
     __slots__ = ("_found", "_make")
@@ -74,9 +75,14 @@ class Pending(Generic[C]):
         self._found = found = await self
         return found
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         found = self._found
-        if found is not None and not found.is_closed:
+        if found is None or found.is_closed:
+            return
+        try:
+            if isinstance(found, Connection) and kind is None:
+                await found.commit()
+        finally:
             await found.close()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
@@ -103,7 +109,10 @@ def connect(
     tokenizers: Mapping[str, Tokenizer] | None = None,
     clock: Clock | None = None,
 ) -> Pending[Connection]:
-    """Open a database; as `m2mdb.connect`, to be awaited or entered with `async with`."""
+    """Open a database; as `m2mdb.connect`, to be awaited or entered with `async with`.
+
+    The block's end commits, or rolls back where the block raised, and then closes.
+    """
     worker = Worker()
 
     def call() -> m2mdb.connection.Connection:

@@ -9,8 +9,9 @@ A passage is the text of one row under a line that says where it comes from:
     Prefers dark mode in every editor.
 
 Rows are taken in the order of their scores as long as they fit. A text that does not fit is cut
-behind the last sentence that does; where not even its first one fits, the row is left out and the
-next one gets its turn.
+behind the last sentence that does; where not even its first one fits, behind the last line, then
+behind the last word. A row of which not even that fits, or, beside others, fewer than LEAST_WORDS
+words, is left out, and the next one gets its turn.
 
 Invariants
     CT1 `tokens` is what the counter says of the whole text, headings and gaps included, and never
@@ -40,10 +41,16 @@ ORDERS = ("score", "source")
 GAP = "\n\n"  # between passages
 DUPLICATE = 0.8  # share of the shorter text's runs of words that another passage has already
 SHINGLE = 3  # words of such a run
+LEAST_WORDS = 16  # of a text that is cut behind a word, where others stand before it
 CANDIDATES = 50  # hits that are looked at
 
 _PIECE = re.compile(
     r"[A-Za-z]+|\d+|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W\d_]+|\n+|[^\w\s]|_"
+)
+_LINE = re.compile(r"[^\n]*\S[^\n]*")
+_WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]"
+    r"|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+"
 )
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”’）]*|\n\s*\n|$")
 
@@ -142,7 +149,8 @@ def shape_of(
         raise ProgrammingError(f"duplicates is {duplicates!r}; wanted is more than 0, up to 1")
 
     def titled(number: int, passage: Passage) -> str:
-        said = "".join(f", {name} {value}" for name, value in passage.source.items())
+        known = [each for each in passage.source.items() if each[1] is not None]
+        said = "".join(f", {name} {value}" for name, value in known)
         return f"[{number}] {collection} {passage.id}{said} (score {passage.score:.4f})"
 
     counter = count or approximate_tokens
@@ -221,20 +229,36 @@ def _fitting(chosen: list[Passage], passage: Passage, shape: Shape) -> Passage |
         return passage
     if shape.whole:
         return None
-    ends = sentence_ends(passage.text)[:-1]
 
-    def cut(at: int) -> Passage:
-        text = passage.text[: ends[at]].rstrip()
+    def cut(end: int) -> Passage:
+        text = passage.text[:end].rstrip()
         return Passage(passage.id, text, passage.score, 0, passage.source, True)
 
-    low, high = 0, len(ends)  # the cuts before `low` fit, those from `high` on do not
-    while low < high:
-        middle = (low + high) // 2
-        if fits(cut(middle)):
-            low = middle + 1
-        else:
-            high = middle
-    return cut(low - 1) if low else None
+    for ends_of in (sentence_ends, line_ends, word_ends):
+        ends = ends_of(passage.text)[:-1]
+        low, high = 0, len(ends)  # the cuts before `low` fit, those from `high` on do not
+        while low < high:
+            middle = (low + high) // 2
+            if fits(cut(ends[middle])):
+                low = middle + 1
+            else:
+                high = middle
+        if low >= (LEAST_WORDS if chosen and ends_of is word_ends else 1):
+            return cut(ends[low - 1])
+    return None
+
+
+def line_ends(text: str) -> list[int]:
+    """Where the lines of a text end that have anything, ascending; the last is the text's end."""
+    return [found.end() for found in _LINE.finditer(text)]
+
+
+def word_ends(text: str) -> list[int]:
+    """Where the words of a text end, ascending: before spaces; the last is the end of the text.
+
+    A character of a script without spaces is a word.
+    """
+    return [found.end() for found in _WORD.finditer(text)]
 
 
 def sentence_ends(text: str) -> list[int]:

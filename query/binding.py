@@ -7,7 +7,7 @@ vector, a list or a JSON value is passed on as it is, for the column to judge.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MappingView, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from m2mdb.query.functions import Bindings
 Parameters = Sequence[Any] | Mapping[str, Any]
 _PLAIN = frozenset({str, bytes, bool, type(None)})
 ADAPTERS: dict[type, Callable[[Any], Any]] = {}  # the program's, by exact type; set by the face
+_ONE = (str, bytes, bytearray, memoryview)
 _PASSED = (np.ndarray, list, tuple, dict, set, frozenset, range)
 
 
@@ -64,7 +65,9 @@ def gathered(statement: Statement, parameters: Parameters) -> Sequence[Any]:
                 f"You did not supply a value for binding parameter :{missing[0]}."
             )
         return [parameters[name] for name in names]
-    if isinstance(parameters, str | bytes) or not hasattr(parameters, "__len__"):
+    # The order of a set's items is that of their hashes; a view is none of either, as in sqlite3.
+    is_unordered = isinstance(parameters, Set | MappingView)
+    if is_unordered or isinstance(parameters, _ONE) or not hasattr(parameters, "__len__"):
         raise InterfaceError(
             f"parameters are a sequence or a mapping, not {type(parameters).__name__} "
             f"{shown(parameters)}"

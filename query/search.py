@@ -313,8 +313,8 @@ def run_search(view: View, request: SearchRequest) -> SearchHits:
     Raises ProgrammingError: no such collection or column, malformed match text. DataError: the
     query vector has another dimension, NaN, infinity, or no direction under cosine.
     """
-    if request.for_text is not None:
-        search_for.settle(view, request)
+    if request.for_text is not None and not search_for.settle(view, request):
+        return SearchHits.nothing(_Work(view, request), request)
     method = fusion_of(request)
     work = _Work(view, request)
     rows = sum([part.size for part in work.collection.parts()])

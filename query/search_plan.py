@@ -230,7 +230,7 @@ class SearchPlan(Plan):
     def details(self, view: View, bindings: Bindings) -> list[str]:
         """What a run has worked with, for EXPLAIN ANALYZE."""
         request = self.request(bindings)
-        search_for.settle(view, request)
+        is_blank = not search_for.settle(view, request)
         collection = searched(view, request)
         parts = collection.parts()
         rows = collection.count()
@@ -243,6 +243,8 @@ class SearchPlan(Plan):
             found.append(f"{passing} of {rows} rows pass WHERE")
             if isinstance(request.where, Filter) and (spared := request.where.sparing(parts)):
                 found.append(spared)
+        if is_blank:
+            return [*found, "FOR has no word: nothing is searched"]
         found += [_said(work) for work in vector_works(view, request)]
         signals = signals_of(view, request)
         if signals is not None:

@@ -32,7 +32,7 @@ def found(hits: Any) -> list[tuple[int, float]]:
     return list(zip(hits.ids.tolist(), hits.scores.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("text", ["dark editor", 'c++ -not: "dark* mode^2 ~', ""])
+@pytest.mark.parametrize("text", ["dark editor", 'c++ -not: "dark* mode^2 ~', "π"])
 def test_for_is_near_and_match(path: Path, encoder: Counting, text: str) -> None:
     notes = filled(path, encoder, BOTH)
 

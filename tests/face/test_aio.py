@@ -21,6 +21,31 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(main())
 
 
+def test_the_block_of_connect_commits_or_rolls_back_and_closes(tmp_path: Path) -> None:
+    path = tmp_path / "a.m2m"
+
+    async def main() -> None:
+        async with aio.connect(path) as con:
+            await con.execute("CREATE TABLE t (a INTEGER)")
+            await con.execute("INSERT INTO t VALUES (1)")
+        assert con.is_closed
+        with pytest.raises(KeyError):
+            async with aio.connect(path) as con:
+                await con.execute("INSERT INTO t VALUES (2)")
+                raise KeyError
+        assert con.is_closed
+        async with aio.connect(path) as con:  # closed within: nothing is left to do
+            await con.execute("INSERT INTO t VALUES (3)")
+            await con.close()
+
+    run(main)
+    with m2mdb.connect(path) as plain:
+        assert plain.execute("SELECT a FROM t").fetchall() == [(1,)]
+        plain.execute("INSERT INTO t VALUES (4)")
+    assert plain.execute("SELECT a FROM t").fetchall() == [(1,), (4,)]
+    plain.close()
+
+
 def test_statements_cursors_and_transactions(tmp_path: Path) -> None:
     async def main() -> None:
         async with aio.connect(tmp_path / "a.m2m", compute="numpy") as con:

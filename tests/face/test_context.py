@@ -89,9 +89,7 @@ def test_it_is_never_more_than_was_asked_for(
 def test_a_text_is_cut_where_a_sentence_ends(notes: m2mdb.Collection) -> None:
     search: dict[str, Any] = {"where": "id = 1", "heading": bare, "count": words}
 
-    whole, two, one, none = (
-        notes.context("apple", max_tokens=most, **search) for most in (14, 13, 9, 4)
-    )
+    whole, two, one = (notes.context("apple", max_tokens=n, **search) for n in (14, 13, 9))
 
     assert [each.passages[0].text for each in (whole, two, one)] == [
         ROWS[0][1],
@@ -99,9 +97,79 @@ def test_a_text_is_cut_where_a_sentence_ends(notes: m2mdb.Collection) -> None:
         "The red apple is ripe.",
     ]
     assert [each.passages[0].is_cut for each in (whole, two, one)] == [False, True, True]
+    titled = {**search, "heading": None}
+    none = notes.context("apple", max_tokens=4, **titled)
     assert (none.text, none.passages, none.tokens, none.left_out) == ("", (), 0, 1)
     uncut = notes.context("apple", max_tokens=13, whole=True, **search)
     assert (uncut.text, uncut.left_out) == ("", 1)
+
+
+LIST = "\n".join(f"- point {number} of the list" for number in range(40))
+LONG = " ".join(f"word{number}" for number in range(60))
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "kept"),
+    [
+        (LIST, 20, "\n".join(LIST.split("\n")[:3])),
+        (LONG, 20, " ".join(LONG.split()[:20])),
+        (f"{LONG}.", 20, " ".join(LONG.split()[:20])),
+        (f"{LONG}\n{LONG}", 70, LONG),
+        ("The red apple is ripe.", 4, "The red apple is"),
+    ],
+)
+def test_a_text_without_a_sentence_is_cut_at_a_line_and_then_at_a_word(
+    notes: m2mdb.Collection, text: str, most: int, kept: str
+) -> None:
+    notes.add({"id": 50, "body": text, "book": "unended", "page": 1})
+    options: dict[str, Any] = {"heading": bare, "count": words, "where": "id = 50"}
+    found = notes.context("point word7 apple", max_tokens=most, **options)
+    assert (found.text, found.left_out) == (kept, 0)
+    assert found.passages[0].is_cut
+    whole = notes.context("point word7 apple", max_tokens=most, whole=True, **options)
+    assert (whole.text, whole.left_out) == ("", 1)
+
+
+def test_no_stub_of_a_text_stands_beside_others(notes: m2mdb.Collection) -> None:
+    notes.add({"id": 50, "body": "zebra crossing", "book": "a", "page": 1})
+    notes.add({"id": 51, "body": f"zebra {LONG}", "book": "b", "page": 1})
+    options: dict[str, Any] = {"heading": bare, "count": words, "where": "id >= 50"}
+    stub = notes.context("zebra crossing", max_tokens=10, **options)
+    assert (stub.text, stub.left_out) == ("zebra crossing", 1)
+    more = notes.context("zebra crossing", max_tokens=30, **options)
+    assert [each.id for each in more.passages] == [50, 51]
+    assert more.tokens == 30
+
+
+def test_han_texts_are_cut_between_characters() -> None:
+    con = m2mdb.connect(":memory:", autocommit=True)
+    notes = con.create_collection("notes", SCHEMA)
+    notes.add({"id": 1, "body": "猫" * 50})
+    found = notes.context("猫", max_tokens=12, count=characters, heading=bare)
+    assert found.text == "猫" * 12
+
+
+def test_a_source_that_is_null_is_not_named(notes: m2mdb.Collection) -> None:
+    notes.add({"id": 60, "body": "A zebra.", "book": None, "page": 3})
+    found = notes.context("zebra", max_tokens=100, k=1, source=["book", "page"])
+    assert found.text.startswith("[1] notes 60, page 3 (score ")
+    assert found.passages[0].source == {"book": None, "page": 3}
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "\n", "?!", "…", " - "])
+def test_a_blank_query_finds_nothing(notes: m2mdb.Collection, blank: str) -> None:
+    notes.add([{"id": 70, "body": ""}, {"id": 71, "body": "  "}])
+    assert (notes.context(blank, max_tokens=100).text, len(notes.search(blank))) == ("", 0)
+    for clause in ("", "K 3", "FUSION weighted", "FUSION vector_only", "EXACT", "MIN SCORE -1"):
+        statement = f"SEARCH notes FOR ? {clause}"
+        assert notes.connection.execute(statement, (blank,)).fetchall() == []
+        notes.connection.execute(f"EXPLAIN ANALYZE {statement}", (blank,)).fetchall()
+    assert notes.search(blank, signals=True).signals is None
+    con = m2mdb.connect(":memory:", autocommit=True)
+    alone = con.create_collection("alone", "body TEXT, e VECTOR(8) FROM body ENCODER 'hashing'")
+    alone.add({"body": ["", "a"]})
+    assert len(alone.search(blank)) == 0
+    assert len(alone.search("a")) == 2
 
 
 def test_near_duplicates_are_dropped(notes: m2mdb.Collection) -> None:

@@ -25,6 +25,24 @@ def fill(cursor: m2mdb.Cursor) -> None:
         cursor.execute(f"insert into booze values ('{beer}')")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{1, 2}, frozenset([1, 2]), {1: 0, 2: 0}.keys(), {1: 1, 2: 2}.values(), bytearray(b"ab")],
+    ids=lambda given: type(given).__name__,
+)
+def test_what_has_no_order_or_is_one_value_is_no_list_of_parameters(given: Any) -> None:
+    con = m2mdb.connect(":memory:", autocommit=True)
+    con.execute("CREATE TABLE t (a INTEGER, b INTEGER)")
+    with pytest.raises(m2mdb.InterfaceError, match=type(given).__name__):
+        con.execute("SELECT ?, ?", given)
+    for statement in ("INSERT INTO t VALUES (?, ?)", "DELETE FROM t WHERE a = ? AND b = ?"):
+        with pytest.raises(m2mdb.InterfaceError, match=type(given).__name__):
+            con.executemany(statement, [(1, 2), given])
+    assert con.execute("SELECT * FROM t").fetchall() == []
+    con.execute("INSERT INTO t VALUES (1, 2)")
+    assert con.execute("SELECT b FROM t WHERE a IN ?", ({1, 5},)).fetchall() == [(2,)]
+
+
 def test_module_globals() -> None:
     assert (m2mdb.apilevel, m2mdb.threadsafety, m2mdb.paramstyle) == ("2.0", 2, "qmark")
 
