@@ -155,10 +155,12 @@ def write_file(source: Source, vfs: Vfs, path: str, tick: Tick, *, compact: bool
         if compact and any(map(half_dead, source.catalog.by_id.values())):
             pages = _compact(vfs, draft)
         _name(vfs, draft, path)
-    except BaseException:
+    except BaseException as error:
         for suffix in _SIDECARS:
             with contextlib.suppress(OperationalError):
                 vfs.unlink(draft + suffix)
+        if isinstance(error, OperationalError):  # of the file that was asked for, not of its draft
+            error.args = (str(error).replace(draft, path), *error.args[1:])
         raise
     vfs.sync_dir(path)
     return pages

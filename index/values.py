@@ -452,8 +452,8 @@ def vector_of(column: Column, value: Any, place: str) -> np.ndarray:
         return np.frombuffer(value, "|i1" if width == 1 else "<f4")
     try:
         array = np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            array = array.astype(np.float64) if array.dtype == object else array
+        if array.dtype == object and not any(each is None for each in array.flat):
+            array = array.astype(np.float64)
         if array.dtype.kind not in "fiu":
             raise TypeError
     except (TypeError, ValueError, OverflowError) as problem:

@@ -39,6 +39,7 @@ from m2mdb.dbapi import (
 )
 from m2mdb.opening import connect
 from m2mdb.pager.errors import (
+    CheckFailedError,
     CorruptDatabaseError,
     DatabaseBusyError,
     DatabaseError,
@@ -125,6 +126,7 @@ __all__ = [
     "STRING",
     "Binary",
     "Categories",
+    "CheckFailedError",
     "Collection",
     "Connection",
     "Context",

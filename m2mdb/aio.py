@@ -25,6 +25,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import m2mdb.connection
@@ -98,6 +99,8 @@ def connect(
     timeout: float = 5.0,
     autocommit: bool = False,
     *,
+    isolation_level: str | EllipsisType | None = ...,
+    cached_statements: int = 128,
     read_only: bool = False,
     uri: bool = True,
     page_size: int = 4096,
@@ -120,6 +123,8 @@ def connect(
             path,
             timeout,
             autocommit,
+            isolation_level=isolation_level,
+            cached_statements=cached_statements,
             read_only=read_only,
             uri=uri,
             page_size=page_size,

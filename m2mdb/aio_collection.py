@@ -96,7 +96,7 @@ class Collection:
         params: Any = (),
         k: int = 10,
         offset: int = 0,
-        fusion: str | None = None,
+        fusion: str | tuple[str, Mapping[str, float]] | None = None,
         recall: float | None = None,
         probes: int | None = None,
         exact: bool = False,

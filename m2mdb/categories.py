@@ -126,8 +126,12 @@ class Categories:
     def learn(self, examples: Mapping[str, Sequence[str]], encoder: Encoder) -> None:
         """Add examples of classes to their centroids; `encoder` then serves `of` too.
 
-        Raises ProgrammingError where the encoder is another than before.
+        Raises ProgrammingError where the encoder is another than before, or a class unknown.
         """
+        unknown = [name for name in examples if name not in self.names]
+        if unknown:
+            known = ", ".join(self.names) or "none"
+            raise ProgrammingError(f"unknown class {unknown[0]!r}; known are {known}")
         self._use(encoder)
         for name, texts in examples.items():
             if isinstance(texts, str):
@@ -246,6 +250,14 @@ class Categories:
         return f"<m2mdb.Categories {', '.join(self.names)}>"
 
 
+def _check_kind(categories: object) -> None:
+    """InterfaceError for what is no Categories: it says how one is made."""
+    if not isinstance(categories, Categories):
+        raise InterfaceError(
+            f"categories are {type(categories).__name__}; wanted is m2mdb.Categories({{…}})"
+        )
+
+
 def _checked(text: Any, name: str) -> str:
     if not isinstance(text, str):
         raise InterfaceError(f"class {name!r}: {text!r} is {type(text).__name__}; wanted is a str")
@@ -265,6 +277,7 @@ def labelled(
     database: Database, collection: str, rows: tuple[dict[str, Any], int], categories: Categories
 ) -> tuple[dict[str, Any], int]:
     """Columns that are to be added and their number of rows, the category filled where absent."""
+    _check_kind(categories)
     columns, count = rows
     if not count:
         return rows
@@ -294,6 +307,7 @@ def categorise_rows(
     """`Collection.categorise`."""
     from m2mdb.searching import condition
 
+    _check_kind(categories)
     connection, name = collection.connection, collection.name
 
     def run(write: WriteView) -> dict[str, int]:

@@ -81,6 +81,7 @@ examples:
   m2mdb query notes.m2m "SEARCH notes NEAR ? MATCH ? K 3 RETURNING id, score" \\
       --param @query.npy --param "dark mode"
   m2mdb query notes.m2m "SELECT * FROM notes WHERE id = :id" --param id=n1 --json
+  m2mdb query notes.m2m "SEARCH notes FOR ? K 3" --param "dark mode" --encoder words=hashing
 
 A statement commits when it succeeds. CREATE makes the file where there is none.
 A parameter is JSON (5, 1.5, true, null, "5", [0.1, 0.2]) or else text; @FILE.npy is the array of a
@@ -121,6 +122,9 @@ def _add_query(commands: Any) -> None:
         default=[],
         help="a value for the next ?, or NAME=VALUE for :NAME; JSON, else text",
     )
+    text = "what ENCODER 'NAME' means, such as NAME=hashing or NAME=ollama:MODEL"
+    add = sub.add_argument
+    add("--encoder", dest="encoders", metavar="NAME=WHAT", action="append", default=[], help=text)
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.set_defaults(command=query)
 
@@ -168,7 +172,20 @@ def positive(text: str) -> int:
     return value
 
 
-def opened(path: str, *, create: bool = False) -> Connection:
+def encoders_of(texts: Sequence[str]) -> dict[str, str]:
+    """The encoders of `--encoder NAME=WHAT`, by their names."""
+    found = {}
+    for text in texts:
+        name, _, what = text.partition("=")
+        if not name or not what:
+            raise InterfaceError(f"--encoder {text}: expected NAME=WHAT, such as words=hashing")
+        found[name] = what
+    return found
+
+
+def opened(
+    path: str, *, create: bool = False, encoders: dict[str, str] | None = None
+) -> Connection:
     """The database of a path, for reading only where the file does not let us write.
 
     Raises OperationalError where there is no file and `create` is not given.
@@ -178,7 +195,7 @@ def opened(path: str, *, create: bool = False) -> Connection:
     if not create and not path.startswith("file:") and not os.path.exists(path):
         raise OperationalError(f"{path}: no such file")
     read_only = os.path.exists(path) and not os.access(path, os.W_OK)
-    return connect(path, autocommit=True, read_only=read_only)
+    return connect(path, autocommit=True, read_only=read_only, encoders=encoders)
 
 
 def query(options: argparse.Namespace) -> int:
@@ -187,7 +204,7 @@ def query(options: argparse.Namespace) -> int:
     from m2mdb.tables import as_json, table
 
     creates = options.statement.lstrip()[:6].upper() == "CREATE"
-    con = opened(options.file, create=creates)
+    con = opened(options.file, create=creates, encoders=encoders_of(options.encoders))
     try:
         parameters = bound(options.parameters, Language().names(options.statement))
         cursor = con.execute(options.statement, parameters)

@@ -30,9 +30,11 @@ from m2mdb.searching import (
     batch_of_vectors,
     check_batch,
     check_where,
+    checked_name,
     column_of,
     condition,
     decay_from,
+    fusion_from,
     hits_of,
     near_hits,
     only_row,
@@ -177,8 +179,10 @@ class Collection(Memories):
         for name in values:
             collection.schema.column(name)
         rowid = find(collection, id)
-        if rowid is None or not values or collection.place(rowid) is None:
+        if rowid is None or collection.place(rowid) is None:
             return 0
+        if not values:
+            return 1
         columns = {name: [value] for name, value in values.items()}
         changed = view.update(self.name, [rowid], columns)
         self.connection.total_changes += changed
@@ -277,7 +281,7 @@ class Collection(Memories):
         params: Any = (),
         k: int = 10,
         offset: int = 0,
-        fusion: str | None = None,
+        fusion: str | tuple[str, Mapping[str, float]] | None = None,
         recall: float | None = None,
         probes: int | None = None,
         exact: bool = False,
@@ -296,7 +300,8 @@ class Collection(Memories):
         near, match    what to search; `{"column": what}` names the column, which `near` needs
                        where there are several; `match` without one searches all FULLTEXT columns
         where, params  a condition that rows must pass, and its parameters
-        fusion         "rrf", "weighted", "adaptive", "vector_only" or "bm25_only"
+        fusion         "rrf", "weighted", "adaptive", "vector_only" or "bm25_only"; with options
+                       `("weighted", {"vector": 0.3, "text": 0.7})`
         min_score      drop hits with a lower score
         as_of          search the rows as they stood right after this commit, see
                        `PRAGMA keep_commits`
@@ -319,11 +324,12 @@ class Collection(Memories):
                 return hits
         near_column, near = column_of("near", near)
         match_column, match = column_of("match", match)
+        fusion, fusion_options = fusion_from(fusion)
         request = SearchRequest(
             self.name, near=only_row(near), near_column=near_column, match=match,
             match_column=match_column, for_text=query, k=k, offset=offset, fusion=fusion,
-            recall=recall, probes=probes, exact=exact, min_score=min_score, score=score,
-            as_of=as_of, diversity=diversity,
+            fusion_options=fusion_options, recall=recall, probes=probes, exact=exact,
+            min_score=min_score, score=score, as_of=as_of, diversity=diversity,
         )  # fmt: skip
         connection = self.connection
         with connection.lock, connection.reading() as view:
@@ -376,9 +382,7 @@ class Collection(Memories):
             self._last = LastSearch(self.connection.shapes[clauses], *clauses[2:-1])
         return hits
 
-    def _hybrid(
-        self, near: Any, match: Any, fusion: str | None, clauses: tuple[Any, ...]
-    ) -> Hits | None:
+    def _hybrid(self, near: Any, match: Any, fusion: Any, clauses: tuple[Any, ...]) -> Hits | None:
         """The hits of a search by a vector and a text; None where it is to go by steps.
 
         clauses  k, offset, recall, probes, exact, min_score, returning
@@ -551,7 +555,9 @@ def find(collection: CollectionView, key: Any) -> int | None:
         return entry_of(collection, info, stored)
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return int(key)
-    raise DataError(f"id {key!r} of {schema.name} is {type(key).__name__}, not an integer")
+    names = ", ".join(schema.columns[index].name for index in schema.composite_key or ())
+    wanted = f"a tuple of ({names}), nor a rowid" if names else "an integer"
+    raise DataError(f"id {key!r} of {schema.name} is {type(key).__name__}, not {wanted}")
 
 
 def _stored_part(schema: CollectionSchema, index: int, part: Any, key: Any) -> Any:
@@ -588,4 +594,4 @@ def key_array(schema: CollectionSchema, keys: Sequence[Any]) -> Array:
 
 def quoted(name: str) -> str:
     """A name as a statement takes it, whatever characters it holds."""
-    return '"' + name.replace('"', '""') + '"'
+    return '"' + checked_name(name).replace('"', '""') + '"'

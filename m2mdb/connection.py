@@ -72,6 +72,7 @@ class Connection(Hooks):
     DatabaseBusyError = errors.DatabaseBusyError
     StaleSnapshotError = errors.StaleSnapshotError
     IntegrityError = errors.IntegrityError
+    CheckFailedError = errors.CheckFailedError
     InternalError = errors.InternalError
     ProgrammingError = errors.ProgrammingError
     NotSupportedError = errors.NotSupportedError
@@ -498,7 +499,9 @@ class Connection(Hooks):
     def collection(self, name: str) -> Collection:
         """A collection by its name; ProgrammingError where there is none."""
         from m2mdb.collection import Collection
+        from m2mdb.searching import checked_name
 
+        name = checked_name(name)
         return Collection(self, self.read(lambda view: view.collection(name).schema.name))
 
     def collections(self) -> list[Collection]:
@@ -521,11 +524,12 @@ class Connection(Hooks):
         """
         from m2mdb.collection import Collection, quoted
 
+        named = quoted(name)
         if not isinstance(schema, str):
             pairs = declarations_of(name, schema)
             schema = ", ".join(f"{quoted(column)} {declared}" for column, declared in pairs)
         clause = "IF NOT EXISTS " if if_not_exists else ""
-        self.run_whole(f"CREATE COLLECTION {clause}{quoted(name)} ({schema})")
+        self.run_whole(f"CREATE COLLECTION {clause}{named} ({schema})")
         return Collection(self, name)
 
     def encoder(self, name: str, dimensions: int | None = None) -> Encoder:

@@ -75,6 +75,7 @@ class NpyReader:
             raise DataError(
                 f"{path}: shape {self._array.shape}, expected (rows, {self._column.dimension})"
             )
+        self.lines: list[int] = []
         self.total: int | None = len(self._array)
 
     def batches(self, rows: int) -> Iterator[Batch]:
@@ -174,6 +175,7 @@ class VecsReader:
             raise DataError(
                 f"{path}: {size} bytes are no whole rows of dimension {self._column.dimension}"
             )
+        self.lines: list[int] = []
         self.total: int | None = size // self._row.itemsize
 
     def batches(self, rows: int) -> Iterator[Batch]:

@@ -141,6 +141,7 @@ class NinjaReader:
         self._bounds = self._ragged_bounds() if kind == "ragged" else None
         if self._bounds is None:
             self._check_shape((len(self._numbers), self._column.dimension))
+        self.lines: list[int] = []
         self.total: int | None = len(self._bounds or self._numbers)
 
     def _check_shape(self, wanted: tuple[int, ...]) -> None:

@@ -37,6 +37,7 @@ class ParquetReader:
         except self._arrow.ArrowException as error:
             self._bytes.close()
             raise DataError(f"{path}: is no Parquet file: {error}") from error
+        self.lines: list[int] = []
         self.total: int | None = self._file.metadata.num_rows
 
     def batches(self, rows: int) -> Iterator[tuple[Mapping[str, Any], int]]:

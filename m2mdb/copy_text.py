@@ -112,18 +112,6 @@ def _vector(value: Any, column: Column, place: str) -> Any:
     return value
 
 
-def batches_of(
-    rows: Iterator[tuple[int, Mapping[str, Any]]], count: int, take: Callable[..., Any]
-) -> Iterator[Batch]:
-    """Rows with their lines as columns; a name that a row lacks is NULL in it."""
-    while some := list(islice(rows, count)):
-        names = dict.fromkeys(name for _, row in some for name in row)
-        yield (
-            {name: [take(row.get(name), name, line) for line, row in some] for name in names},
-            len(some),
-        )
-
-
 class TextReader:
     """What both formats share: an open text and the columns by their names."""
 
@@ -131,7 +119,20 @@ class TextReader:
         self.path = path
         self.schema = schema
         self.total: int | None = None
+        self.lines: list[int] = []
         self.file: IO[str] = open_text(path)
+
+    def batches_of(
+        self, rows: Iterator[tuple[int, Mapping[str, Any]]], count: int, take: Callable[..., Any]
+    ) -> Iterator[Batch]:
+        """Rows with their lines as columns; a name that a row lacks is NULL in it."""
+        while some := list(islice(rows, count)):
+            self.lines = [line for line, _ in some]
+            names = dict.fromkeys(name for _, row in some for name in row)
+            yield (
+                {name: [take(row.get(name), name, line) for line, row in some] for name in names},
+                len(some),
+            )
 
     def take(self, value: Any, name: str, line: int) -> Any:
         """A value for the column of a name; ProgrammingError where there is no such column."""
@@ -182,8 +183,8 @@ class JsonlReader(TextReader):
         """See `query.copying.FileReader`."""
         if any(column.type == "JSON" for column in self.schema.columns):
             lines = read_jsonl(self.file, self.path, spelled)
-            return batches_of(iter(lines), rows, self.take_spelled)
-        return batches_of(iter(read_jsonl(self.file, self.path)), rows, self.take)
+            return self.batches_of(iter(lines), rows, self.take_spelled)
+        return self.batches_of(iter(read_jsonl(self.file, self.path)), rows, self.take)
 
     def take_spelled(self, member: tuple[Any, str] | None, name: str, line: int) -> Any:
         """A JSON column takes any value as it is spelled, a string too; `null` is NULL.
@@ -242,7 +243,9 @@ class CsvReader(TextReader):
         _, names = next(records, (1, []))
         if None in names or len(set(names)) < len(names):
             raise DataError(f"{self.path}, line 1: expected the names of columns, each once")
-        return batches_of(self._named(records, names), rows, self.take)
+        for name in names:  # without rows nobody else would ask for them
+            self.schema.column(str(name))
+        return self.batches_of(self._named(records, names), rows, self.take)
 
     def _named(
         self, records: Iterator[tuple[int, list[str | None]]], names: list[Any]

@@ -60,7 +60,9 @@ class HashingEncoder:
     model_id = "m2mdb/hashing-1"
 
     def __init__(self, dimensions: int = DEFAULT_DIMENSIONS) -> None:
-        """Raises DataError where `dimensions` is not in 1..65536."""
+        """Raises DataError where `dimensions` is not in 1..65536, InterfaceError: no integer."""
+        if isinstance(dimensions, bool) or not isinstance(dimensions, int | np.integer):
+            raise InterfaceError(f"hashing encoder: dimensions is {dimensions!r}; wanted is an int")
         if not 1 <= dimensions <= MAX_DIMENSIONS:
             raise DataError(
                 f"hashing encoder: dimension {dimensions} is not in 1..{MAX_DIMENSIONS}"

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from m2mdb.arrays import load_array
 from m2mdb.documents import Numbered, read_documents
 from m2mdb.index.schema import COMPUTED
 from m2mdb.pager.errors import DataError, Error, IntegrityError, ProgrammingError
+from m2mdb.query.copying import ROW
 from m2mdb.tables import Progress
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 VECTOR_TYPES = {"float16": "f16", "float32": "f32", "float64": "f32", "int8": "i8"}
 LARGEST_EXACT = 2**53  # beyond it a float no longer holds every whole number
-ROW = re.compile(r", row (\d+)(?=: )| \(row (\d+)\)$")  # how the engine names a batch's row
 
 
 class Interrupted(Exception):

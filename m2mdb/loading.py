@@ -335,7 +335,7 @@ class Gathered:
 
     def located(self, error: Error) -> tuple[Error, Place]:
         """An error with the place of the statement whose row it names, else of the first."""
-        from m2mdb.importing import ROW
+        from m2mdb.query.copying import ROW
 
         found = ROW.search(str(error))
         row = int(found[1] or found[2]) if found is not None else 0

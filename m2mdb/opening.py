@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from types import EllipsisType
 from typing import TYPE_CHECKING, Literal
 
 from m2mdb.clock import seconds_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from m2mdb.wal.store import StoreOptions
 
 MODES = ("ro", "rw", "rwc", "memory")
+LEVELS = ("", "DEFERRED", "IMMEDIATE", "EXCLUSIVE")
 SYNCHRONOUS = ("full", "normal", "off")
 PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 
@@ -39,6 +41,8 @@ def connect(
     autocommit: bool = False,
     check_same_thread: bool = False,
     *,
+    isolation_level: str | EllipsisType | None = ...,
+    cached_statements: int = 128,
     read_only: bool = False,
     uri: bool = True,
     page_size: int = 4096,
@@ -55,6 +59,8 @@ def connect(
     timeout            seconds to wait for another connection's lock
     autocommit         True: each statement commits itself unless BEGIN is open
     check_same_thread  True: only this thread may use the connection
+    isolation_level    sqlite3's name of it: None for autocommit=True, a text for False
+    cached_statements  as sqlite3 takes it, and without effect
     read_only          open for reading only, as `mode=ro` in a URI
     uri                names that start with `file:` are URIs
     page_size          bytes of a page of a new file
@@ -75,6 +81,7 @@ def connect(
     commits that a damaged log has lost (LostCommitsWarning).
     """
     wanted = target(path, uri=uri, read_only=read_only)
+    autocommit = autocommit_of(autocommit, isolation_level, cached_statements)
     now = check_options(timeout, page_size, synchronous, detect_types, clock)
     from m2mdb.index import rules
     from m2mdb.index.database import Database
@@ -92,10 +99,9 @@ def connect(
         admit(database)
     thread = threading.get_ident() if check_same_thread else None
     return told(
-        Connection(
-            database, wanted.path, encoders=encoders, thread=thread, detect_types=detect_types
-        )
-    )
+        Connection(database, wanted.path, encoders=encoders, thread=thread,
+                   detect_types=detect_types)
+    )  # fmt: skip
 
 
 def _store_options(
@@ -148,6 +154,26 @@ def admit(database: Database) -> None:
     except BaseException:
         database.close()
         raise
+
+
+def autocommit_of(
+    autocommit: bool, isolation_level: str | EllipsisType | None, cached_statements: int
+) -> bool:
+    """Whether each statement commits itself, said in one of two ways.
+
+    Raises InterfaceError where both are said and differ, or an argument cannot be.
+    """
+    if isinstance(cached_statements, bool) or not isinstance(cached_statements, int):
+        raise InterfaceError(f"cached_statements is {cached_statements!r}, not an int")
+    if isolation_level is ... or isolation_level is None:
+        return bool(autocommit) or isolation_level is None
+    if not isinstance(isolation_level, str) or isolation_level.upper() not in LEVELS:
+        raise InterfaceError(
+            f"isolation_level is {isolation_level!r}, not None, '', DEFERRED, IMMEDIATE, EXCLUSIVE"
+        )
+    if autocommit:
+        raise InterfaceError(f"autocommit=True and isolation_level={isolation_level!r} differ")
+    return False
 
 
 def check_options(

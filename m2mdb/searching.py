@@ -74,6 +74,32 @@ def column_of(clause: str, value: Any) -> tuple[str | None, Any]:
     return column, value
 
 
+def fusion_from(fusion: Any) -> tuple[str | None, dict[str, float]]:
+    """The method of a fusion and its options: `"rrf"` or `("weighted", {"vector": 0.3})`.
+
+    Raises InterfaceError: neither of the two. ProgrammingError: an option is no number.
+    """
+    name, options = fusion, {}
+    if isinstance(fusion, tuple | list) and len(fusion) == 2 and isinstance(fusion[1], Mapping):
+        name, options = fusion
+    if name is not None and not isinstance(name, str):
+        raise InterfaceError(
+            f"fusion is {fusion!r}; wanted is a method such as 'weighted', or one with its options "
+            "such as ('weighted', {'vector': 0.3, 'text': 0.7})"
+        )
+    for option, value in options.items():
+        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+            raise ProgrammingError(f"FUSION: {option} = {value!r}; expected a number")
+    return name, {str(option).lower(): value for option, value in options.items()}
+
+
+def checked_name(name: Any) -> str:
+    """A collection's name; InterfaceError where it is no text."""
+    if not isinstance(name, str):
+        raise InterfaceError(f"a collection's name is {name!r}; wanted is a str")
+    return name
+
+
 def decay_from(view: View, decay: Any) -> Decay:
     """Half-life decay as `{"column": days}` or `{"column": timedelta}` says it, as of now.
 
@@ -90,6 +116,10 @@ def decay_from(view: View, decay: Any) -> Decay:
         seconds = half_life * UNITS["day"]
     elif hasattr(half_life, "total_seconds"):
         seconds = half_life.total_seconds()
+    else:
+        raise ProgrammingError(
+            f"decay: half life of {column!r} is {half_life!r}; wanted are days or a timedelta"
+        )
     return decay_of(column, seconds, view.database.now())
 
 

@@ -234,10 +234,12 @@ def apply_text(value: Value) -> Value:
 
 
 def apply_time(value: Value) -> Value:
-    """Time affinity: a text or a date becomes a moment, NULL stays; DataError for the rest."""
+    """Time affinity: a text, a date or an integer of microseconds since 1970, as INSERT takes them,
+    becomes a moment, NULL stays; DataError for the rest.
+    """
     if type(value) is datetime.datetime and value.tzinfo is datetime.UTC:
         return value
-    return to_time(value)
+    return time_of(value) if type(value) is int else to_time(value)
 
 
 APPLY: dict[str, Callable[[Value], Value]] = {

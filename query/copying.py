@@ -13,7 +13,8 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,6 +46,7 @@ class FileReader(Protocol):
     """The rows of a file in batches, as columns by their names."""
 
     total: int | None
+    lines: list[int]  # of the last batch's rows; none where the format has no lines
 
     def batches(self, rows: int) -> Iterator[tuple[Mapping[str, Any], int]]:
         """Columns of up to `rows` rows, and how many there are."""
@@ -80,6 +82,7 @@ class Files(Protocol):
         ...
 
 
+ROW = re.compile(r", row (\d+)(?=: )| \(row (\d+)\)$")  # how the engine names a batch's row
 FILES: list[Files] = []  # one at most
 
 
@@ -117,6 +120,24 @@ def _refuse_untrusted(database: Database, path: str) -> None:
         raise OperationalError(
             f"COPY {path}: a connection to an untrusted file touches no other file"
         )
+
+
+def _located(error: Error, path: str, unit: str, places: Sequence[int]) -> Error:
+    """An error of a batch with the file's line or row, from 1, in place of the batch's own row.
+
+    unit    "line" or "row"
+    places  of each row of the batch
+    """
+    text = str(error)
+    found = ROW.search(text)
+    if found is not None:
+        where = f"{unit} {places[int(found[1] or found[2])]}"
+        text = text[: found.start()] + text[found.end() :]
+    elif len(places) == 1:
+        where = f"{unit} {places[0]}"
+    else:
+        where = f"{unit}s {places[0]} to {places[-1]}"
+    return type(error)(f"{path}, {where}: {text}")
 
 
 def copy_to(
@@ -209,8 +230,8 @@ def copy_from(
                 try:
                     rowids = write.insert(schema.name, given, count, mode)
                 except Error as error:
-                    where = f"{path}, rows {read + 1} to {read + count}"
-                    raise type(error)(f"{where}: {error}") from error
+                    lines = reader.lines or range(read + 1, read + count + 1)
+                    raise _located(error, path, "line" if reader.lines else "row", lines) from error
                 added += int(np.count_nonzero(rowids >= 0))
                 read += count
                 if progress is not None:

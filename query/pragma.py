@@ -32,8 +32,9 @@ def run_pragma(database: Database, statement: Pragma) -> Result:
     run = _PRAGMAS.get(statement.name)
     if run is None:
         close = closest(statement.name, _PRAGMAS)
-        hint = f"did you mean {close}?" if close else f"known are {', '.join(sorted(_PRAGMAS))}"
-        raise ProgrammingError(f"unknown PRAGMA {statement.name}; {hint}")
+        hint = f"did you mean {close}? " if close else ""
+        known = ", ".join(sorted(_PRAGMAS))
+        raise ProgrammingError(f"unknown PRAGMA {statement.name}; {hint}known are {known}")
     return run(database, statement.value)
 
 

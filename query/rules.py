@@ -14,7 +14,8 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -26,6 +27,7 @@ from m2mdb.index.values import StoredColumn, VectorData, python_value
 from m2mdb.pager.errors import (
     CorruptDatabaseError,
     NotSupportedError,
+    PlacedFault,
     ProgrammingError,
 )
 from m2mdb.query import extensions
@@ -68,7 +70,8 @@ def check_condition(condition: Expression, schema: CollectionSchema) -> None:
             raise ProgrammingError(
                 f"non-deterministic function {node.name}() prohibited in {where}"
             )
-    _compiled_check(condition, schema)
+    with _unplaced(f"CHECK of {schema.name}"):
+        _compiled_check(condition, schema)
 
 
 def check_default(value: Expression, column: Column, collection: str) -> None:
@@ -79,7 +82,17 @@ def check_default(value: Expression, column: Column, collection: str) -> None:
         raise ProgrammingError(f"{where}: default value is not constant")
     if column.is_vector:
         raise ProgrammingError(f"{where}: a VECTOR column takes no DEFAULT")
-    _compiled_default(value)
+    with _unplaced(f"DEFAULT of {where}"):
+        _compiled_default(value)
+
+
+@contextlib.contextmanager
+def _unplaced(where: str) -> Iterator[None]:
+    """What the language says of a rule, as an error that programs know."""
+    try:
+        yield
+    except PlacedFault as fault:
+        raise fault.kind(f"{where}: {fault}") from None
 
 
 def _refuse_foreign(node: Expression, where: str) -> None:

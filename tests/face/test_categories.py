@@ -20,6 +20,9 @@ CLASSES = {
 }
 
 
+NAMED: dict[str, list[str]] = {"word": ["north"], "right": [], "up": []}
+
+
 class Points:
     """Texts "x y" as the point (x, y)."""
 
@@ -73,7 +76,7 @@ def test_the_order_of_definitions_changes_nothing() -> None:
 
 def test_centroids_decide_where_words_do_not_and_only_by_a_margin() -> None:
     points = Points()
-    categories = m2mdb.Categories({"word": ["north"]}, default="unsure", margin=0.3)
+    categories = m2mdb.Categories(NAMED, default="unsure", margin=0.3)
     categories.learn({"right": ["1 0", "1 0.1"]}, points)
     assert categories.of("1 0") == "unsure"  # one class is nobody's choice
     categories.learn({"up": ["0 1", "0.1 1"]}, points)
@@ -113,7 +116,7 @@ def test_rows_are_categorised_when_they_are_added() -> None:
     points = Points()
     con = m2mdb.connect(":memory:", autocommit=True, encoders={"points": points})
     notes = notes_of(con)
-    categories = m2mdb.Categories({"word": ["north"]}, default="unsure")
+    categories = m2mdb.Categories(NAMED, default="unsure")
     categories.learn({"right": ["1 0"], "up": ["0 1"]}, points)
     points.texts.clear()
 

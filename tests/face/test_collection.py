@@ -78,7 +78,7 @@ def test_get_by_rowid_where_there_is_no_key(con: m2mdb.Connection) -> None:
 def test_update(notes: m2mdb.Collection) -> None:
     assert notes.update("a", {"body": "blue plum", "embedding": [0.0, -1.0]}) == 1
     assert notes.update("nobody", {"body": "x"}) == 0
-    assert notes.update("a", {}) == 0
+    assert notes.update("a", {}) == 1
 
     assert notes.get("a").body == "blue plum"  # type: ignore[union-attr]
     assert notes.search(match="plum").ids.tolist() == ["a"]

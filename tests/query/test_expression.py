@@ -97,7 +97,7 @@ def test_value(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("at > 5", DataError, "5 is not a time"),
+        ("at > 5.5", DataError, "5.5 is not a time"),
         ("at + 1", DataError, "is not a number"),
         ("v = v", ProgrammingError, "v is a VECTOR column and cannot be compared"),
         ("v < 'x'", ProgrammingError, "use NEAR"),
