@@ -26,7 +26,7 @@ PLACED = re.compile(r"\(line \d+, column \d+\)$")
 LEXICAL = re.compile(
     "unterminated|malformed|unrecognized token|hex literal|must be \\?1|cannot be mixed"
     "|stands twice|exclude each other|takes no|must have|no such column|not built|nested too"
-    "|given twice|one statement at a time|empty statement|needs"
+    "|given twice|one statement at a time|empty statement|needs|row value misused"
 )  # fmt: skip
 WORDS = ["SELEC", "WERE", "FORM", "GROPU", "x", "1", ")", "(", ",", "AND", "'t'", "K", "NEAR", "??"]
 

@@ -60,7 +60,8 @@ def test_the_first_lists_are_those_of_the_twin(many: Coded) -> None:
     rng = np.random.default_rng(4)
     routes = routes_of(many.lists, many.metric)
     padded = np.zeros(many.width, np.float32)
-    for query in many.rows[rng.integers(0, len(many.rows), 20)]:
+    kept = []
+    for query in many.rows[rng.integers(0, len(many.rows), 100)]:
         padded[:40] = query
         prepared = reference.prepare(transform(padded[None], SEED)[0])
         twin, distances = reference.list_order(many.lists, routes, prepared, many.metric)
@@ -69,7 +70,9 @@ def test_the_first_lists_are_those_of_the_twin(many: Coded) -> None:
         assert len(set(order[:90].tolist()) & set(twin[:110].tolist())) >= 88
         keys = distances if many.metric == "ip" else distances + 0.5 * routes.spreads
         best = np.argsort(keys, kind="stable")[:20]
-        assert len(set(order[:40].tolist()) & set(best.tolist())) >= 18
+        kept.append(len(set(order[:40].tolist()) & set(best.tolist())))
+    assert min(kept) >= 14  # 1-bit estimates choose a wave, and lose one of the best now and then
+    assert sum(kept) >= 0.98 * 20 * len(kept)
 
 
 def test_spreads_are_mean_squares_of_residuals() -> None:
