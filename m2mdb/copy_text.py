@@ -129,10 +129,20 @@ class TextReader:
         while some := list(islice(rows, count)):
             self.lines = [line for line, _ in some]
             names = dict.fromkeys(name for _, row in some for name in row)
+            for name in names:
+                if self.schema.position(name) is None:
+                    self.check_name(name, next(line for line, row in some if name in row))
             yield (
                 {name: [take(row.get(name), name, line) for line, row in some] for name in names},
                 len(some),
             )
+
+    def check_name(self, name: str, line: int) -> None:
+        """Raise ProgrammingError, with the line, where no column has a name."""
+        try:
+            self.schema.column(name)
+        except ProgrammingError as error:
+            raise ProgrammingError(f"{self.path}, line {line}: {error}") from None
 
     def take(self, value: Any, name: str, line: int) -> Any:
         """A value for the column of a name; ProgrammingError where there is no such column."""
@@ -244,7 +254,7 @@ class CsvReader(TextReader):
         if None in names or len(set(names)) < len(names):
             raise DataError(f"{self.path}, line 1: expected the names of columns, each once")
         for name in names:  # without rows nobody else would ask for them
-            self.schema.column(str(name))
+            self.check_name(str(name), 1)
         return self.batches_of(self._named(records, names), rows, self.take)
 
     def _named(
