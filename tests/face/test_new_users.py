@@ -143,6 +143,14 @@ def test_the_documented_signature_is_the_call_s() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("call", ["search", "search_batch"])
+def test_the_table_of_calls_names_all_arguments(call: str) -> None:
+    text = (DOCS / "language.md").read_text(encoding="utf-8")
+    shown = text[text.index(f"| `{call}(") + len(call) + 4 :].split(")`")[0]
+    wanted = [each.name for each in _parameters(getattr(m2mdb.Collection, call))]
+    assert [each.split("=")[0] for each in shown.split(", ")] == wanted
+
+
 def _parameters(call: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(call).parameters.values())[1:]
 
