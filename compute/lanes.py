@@ -89,21 +89,23 @@ def _added_apart(builder: Any, both: Any) -> Any:
 
 
 @intrinsic
-def address_of(typingctx, array):
+def address_of(typingctx: Any, array: Any) -> Any:
     """A pointer to the first element of a float32 array."""
     kind = types.CPointer(types.float32)
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return context.make_array(sig.args[0])(context, builder, args[0]).data
 
     return kind(array), codegen
 
 
 @intrinsic
-def sums_of_products_and_squares(typingctx, left, right, start, count):
+def sums_of_products_and_squares(
+    typingctx: Any, left: Any, right: Any, start: Any, count: Any
+) -> Any:
     """`sum_of_products` of left and right, and of left with itself, by pointers to float32."""
 
-    def codegen(context, builder, sig, args):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         zero = ir.Constant(_WIDE, [0.0] * LANES)
         products, squares = (cgutils.alloca_once_value(builder, zero) for _ in range(2))
         start, count = args[2:]
