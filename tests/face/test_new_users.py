@@ -136,7 +136,7 @@ def test_fusion_takes_options(con: m2mdb.Connection) -> None:
 
 def test_the_documented_signature_is_the_call_s() -> None:
     text = (DOCS / "python.md").read_text(encoding="utf-8")
-    shown = text[text.index("search(query=None") :].split(")\n```")[0]
+    shown = text[text.index("search(query=None") :].split(")\n\n")[0]
     parts = [str(each).split(":")[0].split(" ")[0] for each in _parameters(m2mdb.Collection.search)]
     assert [each.split("=")[0].strip() for each in shown[7:].replace("\n", " ").split(", ")] == [
         parts[0], "*", *parts[1:]
