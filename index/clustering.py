@@ -213,18 +213,22 @@ def list_segments(
     entry: CollectionEntry,
     wanted: Sequence[tuple[Segment, int]],
 ) -> list[SegmentRecord]:
-    """Give segments lists of columns, in the place of those they have; the changed records."""
+    """Give segments lists of columns, in the place of those they have; the changed records.
+
+    Where none can be made any more (too few vectors without a larger segment beside them), the old
+    ones go all the same: FORGET counts on what they remember being gone.
+    """
     changed: dict[int, SegmentRecord] = {}
     for segment, index in wanted:
         write.database.check_interrupted()
         record = changed.get(segment.id) or entry.records[segment.id].copy()
         old = _extent_of(segment, view.schema.columns[index])
         values = stored_vectors(segment, view.schema.columns[index])
-        if add_lists(write, entry, record, index, values):
+        if add_lists(write, entry, record, index, values) or old is not None:
             changed[segment.id] = record
-            if old is not None:
-                record.extents = tuple(each for each in record.extents if each != old)
-                write.transaction.free_extent(old)
+        if old is not None:
+            record.extents = tuple(each for each in record.extents if each != old)
+            write.transaction.free_extent(old)
     _replace(entry, changed)
     drift.settle(write, entry)
     return list(changed.values())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import m2mdb
 from m2mdb.compute.hrm2.lists import padded
 from m2mdb.compute.hrm2.rotation import rotate
-from m2mdb.index import hrm2
+from m2mdb.index import clustering, hrm2, merge_policy, writer
 from tests.forget.rows import DIMENSION, Row, forget, insert_in_bulk
 from tests.forget.traces import assert_gone, assert_kept, files_at, traces
 from tests.hrm2.conftest import few_queries
@@ -84,3 +86,37 @@ def test_s26_lists_forget(con: m2mdb.Connection, path: str, declared: bool) -> N
     hits = con.collection("notes").search(near={"v": kept.values["v"]}, k=1)
     assert hits.ids.tolist() == [kept.id]
     assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_absorbed_lists_that_cannot_be_made_anew_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FO1: their centroids remember rows that came to them and have died since."""
+    for module, name, value in (
+        (hrm2, "LEAST_ROWS", 300), (hrm2, "LEAST_BESIDE", 60), (hrm2, "LIST_ROWS", 10),
+        (merge_policy, "LEAST_CHANGED", 10), (merge_policy, "amplification", lambda schema: 3),
+        (writer, "SEGMENT_ROWS", 50),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    normal = np.random.default_rng(1).standard_normal
+    con = m2mdb.connect(tmp_path / "absorbed.m2m", autocommit=True)
+    con.execute("CREATE COLLECTION n (id INTEGER PRIMARY KEY, e VECTOR(16) METRIC l2)")
+    con.execute("CREATE INDEX near ON n USING hrm2 (e)")
+    rows = con.collection("n")
+    rows.add({"id": np.arange(1, 601), "e": normal((600, 16)).astype(np.float32)})
+    rows.add({"id": np.arange(1001, 1121), "e": normal((120, 16)).astype(np.float32)})
+    con.execute("DELETE FROM n WHERE id BETWEEN 1001 AND 1025")
+    rows.add({"id": np.arange(2001, 2071), "e": 9 + normal((70, 16)).astype(np.float32)})
+    con.execute("DELETE FROM n WHERE id < 1000")  # the large segment goes
+    rows.add({"id": [3001, 3002], "e": normal((2, 16)).astype(np.float32)})
+    assert _absorbed(con) > 0
+    rows.forget(3001)
+    assert _absorbed(con) == 0
+    assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert len(rows.search(near=normal(16), k=5, returning=[]).ids) == 5
+    con.close()
+
+
+def _absorbed(con: m2mdb.Connection) -> int:
+    with con.engine().reading() as view:
+        return len(list(clustering.absorbed_lists(view.collection("n"))))
