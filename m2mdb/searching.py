@@ -159,34 +159,54 @@ def hits_of(view: View, request: SearchRequest, returning: str | Sequence[str] |
     return Hits(Names(tuple(names)), found.rows(sources), found.ids, found.scores)
 
 
-class NearShape:
+class Shape:
+    """What a search asked again and again keeps: its clauses, checked against a schema."""
+
+    __slots__ = ("key", "min_score", "names", "schema", "sources", "start", "stop")
+
+    def __init__(
+        self, view: View, request: SearchRequest, returning: str | Sequence[str] | None
+    ) -> None:
+        """Raises what `hits_of` raises for the columns."""
+        schema = self.schema = view.collection(request.collection).schema
+        check_near(schema, request)
+        names, self.sources = returned_columns(schema, names_of(returning))
+        self.names = Names(tuple(names))
+        self.start, self.stop = request.offset, request.offset + request.k
+        self.min_score = request.min_score
+        key = schema.primary_key
+        self.key = None if key is None or key == schema.rowid_alias else key
+
+    def cut(self, ids: Array, scores: Array) -> Hits:
+        """Hits without columns, of ids and scores from the best on, by OFFSET and MIN SCORE."""
+        if self.start or self.min_score is not None:
+            stop = self.stop
+            if self.min_score is not None:
+                stop = min(stop, int(np.count_nonzero(scores >= self.min_score)))
+            ids, scores = ids[self.start : stop], scores[self.start : stop]
+        return Hits(self.names, [()] * len(ids), ids, scores)
+
+
+class NearShape(Shape):
     """A search by a vector alone, but for the vector: its clauses, checked against a schema.
 
     Programs ask the same again with another vector, so a connection keeps the last ones.
     """
 
     __slots__ = (
-        "collection", "column", "compiled", "effort", "index", "key", "min_score", "names",
-        "schema", "sources", "start", "stop",
+        "collection", "column", "compiled", "effort", "index",
     )  # fmt: skip
 
     def __init__(
         self, view: View, request: SearchRequest, returning: str | Sequence[str] | None
     ) -> None:
         """Raises what `hits_of` raises for the clauses."""
-        schema = self.schema = view.collection(request.collection).schema
-        check_near(schema, request)
-        names, self.sources = returned_columns(schema, names_of(returning))
-        self.names = Names(tuple(names))
+        super().__init__(view, request, returning)
         self.collection = request.collection
-        self.index = vector_column(schema, request.near_column)
-        self.column = schema.columns[self.index]
+        self.index = vector_column(self.schema, request.near_column)
+        self.column = self.schema.columns[self.index]
         self.effort = effort_of(request)
-        self.start, self.stop = request.offset, request.offset + request.k
         check_count(view.database, self.stop)
-        self.min_score = request.min_score
-        key = schema.primary_key
-        self.key = None if key is None or key == schema.rowid_alias else key
         self.compiled: Callable[[], CompiledSearch | None] = _nothing  # a reference: a view owns it
 
     def hits_at_once(self, connection: Connection, near: Any) -> Hits | None:
@@ -202,13 +222,7 @@ class NearShape:
             found = compiled.answer(near)
         if found is None:
             return None
-        ids, scores = found
-        if self.start or self.min_score is not None:
-            stop = self.stop
-            if self.min_score is not None:
-                stop = min(stop, int(np.count_nonzero(scores >= self.min_score)))
-            ids, scores = ids[self.start : stop], scores[self.start : stop]
-        return Hits(self.names, [()] * len(ids), ids, scores)
+        return self.cut(*found)
 
     def compile(self, view: View, ready: Prepared) -> None:
         """Have the next search be one compiled call, where it can be."""

@@ -24,12 +24,10 @@ from m2mdb.query.search import (
     SearchRequest,
     depth_of,
     effort_of,
-    returned_columns,
     text_column,
     vector_column,
 )
-from m2mdb.row import Names
-from m2mdb.searching import KEPT_SHAPES, check_near, names_of
+from m2mdb.searching import KEPT_SHAPES, Shape
 
 if TYPE_CHECKING:
     from m2mdb.connection import Connection
@@ -40,28 +38,23 @@ Key = tuple[Any, ...]  # collection, columns of near and match, and the clauses 
 BY_STEPS = ("distance", "bm25")  # columns that a side may have to measure rows for
 
 
-class HybridShape:
+class HybridShape(Shape):
     """A search by a vector and a text, but for these: its clauses, checked against a schema."""
 
     __slots__ = (
-        "column", "compiled", "is_possible", "key", "min_score", "names", "schema", "sides",
-        "sources", "start", "stop",
+        "column", "compiled", "is_possible", "sides",
     )  # fmt: skip
 
     def __init__(
         self, view: View, request: SearchRequest, returning: str | Sequence[str] | None
     ) -> None:
         """Raises what `searching.hits_of` raises for the clauses."""
-        schema = self.schema = view.collection(request.collection).schema
-        check_near(schema, request)
-        names, self.sources = returned_columns(schema, names_of(returning))
-        self.names = Names(tuple(names))
+        super().__init__(view, request, returning)
+        schema = self.schema
         near = vector_column(schema, request.near_column)
         self.column = schema.columns[near]
         words = text_column(schema, request.match_column)
-        self.start, self.stop = request.offset, request.offset + request.k
         check_count(view.database, self.stop)
-        self.min_score = request.min_score
         depth = depth_of(request)
         defaults = METHODS["rrf"][1]
         weights = np.array([defaults["k"], defaults["vector"], defaults["text"]])
@@ -69,8 +62,6 @@ class HybridShape:
         is_measured = any(source in BY_STEPS for source in self.sources)
         self.compiled: CompiledHybrid | None = None
         self.is_possible = depth <= MOST_DEPTH and not is_measured
-        key = schema.primary_key
-        self.key = None if key is None or key == schema.rowid_alias else key
 
     def hits_at_once(self, connection: Connection, near: Any, text: Any) -> Hits | None:
         """The hits for a vector and a text by one compiled call; None where it is not to be had."""
@@ -86,13 +77,7 @@ class HybridShape:
             found = compiled.answer(side, near, text)
         if found is None:
             return None
-        ids, scores = found
-        if self.start or self.min_score is not None:
-            stop = self.stop
-            if self.min_score is not None:
-                stop = min(stop, int(np.count_nonzero(scores >= self.min_score)))
-            ids, scores = ids[self.start : stop], scores[self.start : stop]
-        return Hits(self.names, [()] * len(ids), ids, scores)
+        return self.cut(*found)
 
     def compile(self, view: View, collection: CollectionView) -> None:
         """Have the next search be one compiled call, where it can be."""
@@ -156,9 +141,11 @@ class _Values:
         """The values of a source, as `SearchHits.column` gives them."""
         start, stop = self._bounds
         if source in (ROWID, "rowid", self._shape.schema.rowid_alias):
-            return self._found.rows[0, start:stop].tolist()  # type: ignore[no-any-return]
+            rowids: list[Any] = self._found.rows[0, start:stop].tolist()
+            return rowids
         if source == "score":
-            return self._found.scores[start:stop].tolist()  # type: ignore[no-any-return]
+            scores: list[Any] = self._found.scores[start:stop].tolist()
+            return scores
         if source == "rank":
             return list(range(start + 1, stop + 1))
         assert isinstance(source, int)
