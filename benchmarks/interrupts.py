@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import common  # sets the number of threads before NumPy loads
@@ -101,9 +102,7 @@ def works(con: Any, vectors: np.ndarray, texts: list[str]) -> dict[str, Callable
     """Each kind of work by its name; what it writes is rolled back by the caller."""
     many = np.random.default_rng(2).integers(0, 1 << 60, 300_000).tolist()
     found: dict[str, Callable[[], object]] = {
-        name: lambda statement=statement: con.execute(  # type: ignore[misc]
-            statement, {"many": many} if ":many" in statement else ()
-        )
+        name: partial(con.execute, statement, {"many": many} if ":many" in statement else ())
         for name, statement in QUERIES.items()
     }
     notes, batch = con.collection("v"), {"embedding": vectors}
@@ -226,7 +225,7 @@ def report(con: Any, kinds: dict[str, Callable[[], object]], options: Any) -> in
         if options.gaps:
             con.execute("BEGIN IMMEDIATE")
             watch = Watch(con.database)
-            whole = watch.run(lambda work=work: interrupted(con, work, LONGEST))  # type: ignore[misc]
+            whole = watch.run(partial(interrupted, con, work, LONGEST))
             con.rollback()
             print(f"{name:26} {whole * 1000:8.0f} ms, longest gap {watch.longest * 1000:7.1f} ms",
                   flush=True)  # fmt: skip

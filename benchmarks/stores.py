@@ -72,6 +72,8 @@ class Store(abc.ABC):
     def search(self, query: Array, k: int) -> Any:
         """Row numbers, best first."""
 
+    # Not abstract: a store may lack these, says so by has_batch and has_filter, and is not asked.
+
     def batch(self, queries: Array, k: int) -> Any:
         """Row numbers of many queries."""
         raise NotImplementedError(f"{self.name}: has_batch is false")
