@@ -215,7 +215,8 @@ def listed(array: np.ndarray, check: Check) -> list[Any]:
     """`array.tolist()` of (n,)."""
     if len(array) <= SLICE_NUMBERS:
         check()
-        return array.tolist()  # type: ignore[no-any-return]
+        whole: list[Any] = array.tolist()
+        return whole
     found: list[Any] = []
     for some in slices(len(array), SLICE_NUMBERS, check):
         found += array[some].tolist()

@@ -15,7 +15,6 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import PlacedFault
@@ -132,13 +131,20 @@ def compile_misused(node: RowValue, scope: Scope) -> Evaluator:
     raise PlacedFault(MISUSED, node.position)
 
 
+def _bound_at(slot: int) -> Evaluator:
+    """What a subquery gave that is bound at a place behind the program's values."""
+
+    def run(row: Row, bindings: Bindings) -> Value:
+        return bindings[slot]
+
+    return run
+
+
 def compile_subquery_column(node: SubqueryColumn, scope: Scope, compile: Compile) -> Evaluator:
     """One value of a query's first row; NULL where it gives none."""
     index = node.index
-    row_of: Callable[[Row, Bindings], Value]
     if isinstance(node.query, Subquery):
-        slot = scope.subquery(node.query, "row")
-        row_of = lambda row, bindings: bindings[slot]  # noqa: E731
+        row_of = _bound_at(scope.subquery(node.query, "row"))
     else:
         row_of = compile(node.query, scope)
 
@@ -160,11 +166,10 @@ def compile_row_in(node: RowIn, scope: Scope, compile: Compile) -> Evaluator:
     ]
     affinities = node.affinities or ["" for _ in operands]
     shapes = [shaper(a if a in APPLY else "", f) for a, f in zip(affinities, folds, strict=True)]
-    rows_of: Callable[[Row, Bindings], Value]
     once: object = None
     if isinstance(node.values, Subquery):
         slot, once = scope.subquery(node.values, "rows"), ("rows", id(node))
-        rows_of = lambda row, bindings: bindings[slot]  # noqa: E731
+        rows_of = _bound_at(slot)
     else:
         rows_of = compile(node.values, scope)
 

@@ -217,7 +217,8 @@ class Lateral:
 
     def _rows(self, before: JoinedRows, bindings: Bindings) -> tuple[Rows, np.ndarray]:
         """The rows for all rows before it, and to which of these each one belongs."""
-        columns = [before.column(source) for source in self._scope.sources]  # type: ignore[arg-type]
+        sources = [int(source) for source in self._scope.sources]  # of tables alone, so numbers all
+        columns = [before.column(source) for source in sources]
         values = zip(*columns, strict=True) if columns else iter([()] * len(before))
         call = self._function.call
         found: Rows = []
