@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,8 +261,8 @@ def test_what_lists_were_trained_for_is_checked(
     con = filled(tmp_path / "m.m2m", clustered(ROWS)[:900])
     real = absorbing.absorbed_parts
 
-    def wrong(*given: object) -> list[object]:
-        parts = [part for part in real(*given) if part[0] != absorbing.TRAINED]  # type: ignore[arg-type]
+    def wrong(*given: Any) -> list[Any]:
+        parts = [part for part in real(*given) if part[0] != absorbing.TRAINED]
         return [*parts, (absorbing.TRAINED, 3, np.array(values))]
 
     with con.engine().reading() as view:

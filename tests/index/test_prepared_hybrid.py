@@ -177,8 +177,8 @@ def test_compiled_calls_say_what_the_steps_say(
                           ["bm25", "id"]][int(rng.integers(7))],
         }  # fmt: skip
 
-        def search() -> Any:
-            hits = notes.notes.search(near=near, match=text, **options)  # noqa: B023
+        def search(near: Any = near, text: Any = text, options: dict[str, Any] = options) -> Any:
+            hits = notes.notes.search(near=near, match=text, **options)
             rows = [[np.asarray(value, object).tolist() for value in hit] for hit in hits]
             return hits.ids.tolist(), hits.scores.tobytes(), hits.keys(), rows
 

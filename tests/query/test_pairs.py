@@ -151,7 +151,7 @@ def test_texts_of_a_query_that_gives_numbers_too_are_compared_pair_by_pair(way: 
     assert execute(mine, statement).rows == theirs.execute(statement).fetchall()
 
 
-def test_an_interrupt_ends_a_join_of_many_pairs() -> None:
+def test_an_interrupt_ends_a_join_of_many_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = opened()
     for name in ("a", "b"):
         execute(mine, f"CREATE TABLE {name} (x REAL, y REAL)")
@@ -166,8 +166,7 @@ def test_an_interrupt_ends_a_join_of_many_pairs() -> None:
         if looks == 40:
             raise StatementInterruptedError("interrupted")
 
-    mine.check_interrupted = check  # type: ignore[method-assign]
-    with pytest.raises(StatementInterruptedError):
+    with monkeypatch.context() as patch, pytest.raises(StatementInterruptedError):
+        patch.setattr(mine, "check_interrupted", check)
         execute(mine, "SELECT count(*) FROM a JOIN b ON a.x * b.y < 0.000001")
-    del mine.check_interrupted
     assert execute(mine, "SELECT count(*) FROM a").rows == [(20_000,)]
