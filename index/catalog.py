@@ -12,6 +12,7 @@ A B-tree at `header.catalog_root`. Numbers inside keys are big-endian u32:
     "T" collection column        what ANALYZE has counted: `index.statistics`
     "K"                          KEPT: keep_commits, the oldest commit that it reaches back to
     "Q"                          commits that do not count for keep_commits: `index.quiet`
+    "W" commit                   when a commit was made, and by whom: `index.moments`
 
 `catalog_number` in the header grows with every change here, `schema_number` with those that
 change a schema; by them a reader knows whether what it holds is still true.
@@ -19,7 +20,8 @@ change a schema; by them a reader knows whether what it holds is still true.
 Invariants
     A1  A Catalog object is never changed: a change makes another one, so that undoing a statement
         is putting the old reference back (S12).
-    A2  Every change of the tree raises `catalog_number` in the same transaction.
+    A2  Every change of the tree raises `catalog_number` in the same transaction, but those of
+        receipts ("F") and moments ("W"), which the catalog is loaded without.
     A3  Without "K", "Q", "A" and "P" nothing of the past is kept: a file that never asked for it
         has none of them.
 """
@@ -33,6 +35,8 @@ from m2mdb.index.catalog_check import check_catalog, check_description, check_fi
 from m2mdb.index.drift import KIND as DRIFT_KIND
 from m2mdb.index.drift import Drift, column_of_key
 from m2mdb.index.drift import remove_all as remove_drift
+from m2mdb.index.moments import AFTER as AFTER_MOMENTS
+from m2mdb.index.moments import KIND as MOMENTS
 from m2mdb.index.quiet import (
     QUIET_KEY,
     Ranges,
@@ -248,7 +252,8 @@ def load_catalog(
     numbers  (catalog number, schema number) of the header
     """
     catalog = Catalog(*numbers)
-    items = [*tree.scan(None, b"F"), *tree.scan(b"G")]  # between them: `index.receipts`
+    # between F and G: `index.receipts`; from W on: `index.moments`
+    items = [*tree.scan(None, b"F"), *tree.scan(b"G", MOMENTS), *tree.scan(AFTER_MOMENTS)]
     for key, raw in items:
         if key[:1] == b"C":
             entry = _load_entry(_key_number(key, 1, where), raw, where, known)

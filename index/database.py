@@ -27,6 +27,7 @@ from m2mdb.index.audit import Audit
 from m2mdb.index.catalog import Catalog, CollectionEntry, load_catalog
 from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.encoder import Calling, Encoders, called, no_encoders
+from m2mdb.index.moments import note_moment
 from m2mdb.index.record import SEQUENCE
 from m2mdb.index.scrubbing import Scrubs, after_commit, at_checkpoint, at_close
 from m2mdb.index.view import View, WriteView
@@ -55,6 +56,8 @@ class Database:
         self.store = store
         self.autocommit = autocommit
         self.compute = compute
+        self.author: str | None = None  # of commits, `PRAGMA author`
+        self.noting = True  # commits have moments; not those of maintenance (MO3)
         self.total_changes = 0  # rows that the connection changed, as SQL's total_changes()
         self.changes = 0  # of the last statement that changes rows
         self.last_rowid = 0  # of the last row that a statement inserted
@@ -184,6 +187,8 @@ class Database:
             self._end()
             return
         try:
+            if self.noting and transaction.changed:
+                note_moment(self, transaction)
             self._adopt(transaction, transaction.commit_now())
         except BaseException:
             # S12: before the commit frame it was rolled back, after it the store is poisoned
@@ -385,6 +390,11 @@ class Database:
         if self._own_catalog is None:
             self._own_catalog = self._catalog_at(transaction)
         return self._own_catalog
+
+    def transaction_catalog(self) -> Catalog:
+        """The catalog as the open transaction sees it."""
+        assert self._transaction is not None
+        return self._catalog_of(self._transaction)
 
     def set_transaction_catalog(self, catalog: Catalog) -> None:
         """The open transaction changed the catalog."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.index.integrity_rows import check_collection
+from m2mdb.index.moments import moment_faults
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError
 from m2mdb.pager.freespace import decode_run
@@ -132,6 +133,7 @@ class _Pages:
         """Walk all trees, extents and free runs."""
         for what, root in self._trees():
             self._check_tree(what, root)
+        self._check_moments()
         for entry in self.view.catalog.by_id.values():
             for record in (*entry.records.values(), *entry.past.values()):
                 for extent in record.extents:
@@ -168,6 +170,11 @@ class _Pages:
                 self._claim(number, 1, what)
         except DatabaseError:
             self.is_whole = False  # `check` has said why
+
+    def _check_moments(self) -> None:
+        tree = BTree(self.pages, self.view.header().catalog_root)
+        for fault in moment_faults(self.view.commit, tree):
+            self.report(fault)
 
     def _free_runs(self) -> Iterator[tuple[int, int, int]]:
         """The free map; inside a transaction as it will be written at the commit."""

@@ -78,6 +78,18 @@ def with_commit(ranges: Ranges, commit: int, count: int) -> Ranges:
 @contextlib.contextmanager
 def maintaining(database: Database) -> Iterator[WriteView]:
     """A writing statement that changes no row, committed at its end by a quiet commit (QC1)."""
+    database.noting = False
+    try:
+        with _quietly(database) as write:
+            yield write
+        database.commit()
+    finally:
+        database.noting = True
+
+
+@contextlib.contextmanager
+def _quietly(database: Database) -> Iterator[WriteView]:
+    """The statement of `maintaining`."""
     from m2mdb.index.catalog import put_quiet
 
     with database.writing() as write:
@@ -99,4 +111,3 @@ def maintaining(database: Database) -> Iterator[WriteView]:
             else:
                 write.catalog = before
                 database.set_transaction_catalog(before)
-    database.commit()

@@ -409,7 +409,7 @@ class Salvage:
 
 
 def _is_catalog(items: dict[bytes, bytes]) -> bool:
-    kinds = {b"C": 5, b"H": 5, b"S": 9, b"P": 9, b"A": 5, b"D": 9}
+    kinds = {b"C": 5, b"H": 5, b"S": 9, b"P": 9, b"A": 5, b"D": 9, b"T": 9, b"W": 9}
     return all(
         key in (b"N", b"K", b"Q") or key[:1] == b"F" or len(key) == kinds.get(key[:1])
         for key in items

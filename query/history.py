@@ -1,15 +1,14 @@
 """m2m_history and m2m_tiers: what commits changed, and where the bytes of a collection are.
 
-m2m_history   commit, collection, written, ended: a row for each commit within reach of AS OF that
-              wrote or ended versions of the collection's rows; an UPDATE does both
+m2m_history   commit, collection, written, ended, time, author: a row for each commit within reach of
+              AS OF that wrote or ended versions of the collection's rows; an UPDATE does both. Time
+              and author are NULL where the file does not have them: `index.moments`
 m2m_tiers     collection, part, content, tier, bytes: what of a part is warm, what cold
 
     content   routing (centroids and 1-bit codes), codes (8-bit codes), vectors, text (inverted
               lists), columns (all else of the rows), delta
     tier      cold: in the file alone. warm: in blocks that this connection has read and verified,
               which stay in memory as long as the system and `PRAGMA memory_budget` let them
-
-A commit's moment is not stored in the file, so the history has none.
 """
 
 from __future__ import annotations
@@ -18,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.moments import moments
 from m2mdb.index.past import PastView, newest_commit
 from m2mdb.index.retention import ALIVE
+from m2mdb.index.values import timestamp_value
 from m2mdb.pager.extent import BLOCK_SHIFT
 from m2mdb.query.lists import ListSchema
 
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
 _TEXT, _INTEGER = "TEXT", "INTEGER"
 HISTORY = ListSchema(
     "m2m_history",
-    (("commit", _INTEGER), ("collection", _TEXT), ("written", _INTEGER), ("ended", _INTEGER)),
-)
+    (
+        ("commit", _INTEGER), ("collection", _TEXT), ("written", _INTEGER), ("ended", _INTEGER),
+        ("time", "TIMESTAMP"), ("author", _TEXT),
+    ),
+)  # fmt: skip
 TIERS = ListSchema(
     "m2m_tiers",
     (
@@ -69,8 +73,11 @@ def history_rows(view: View, collection: CollectionView) -> Iterator[tuple[Any, 
         commits, sizes = np.unique(np.concatenate(found), return_counts=True)
         for commit, size in zip(commits.tolist(), sizes.tolist(), strict=True):
             counts.setdefault(commit, [0, 0])[place] = size
+    known = moments(view, oldest)
     for commit in sorted(counts):
-        yield commit, name, *counts[commit]
+        moment = known.get(commit)
+        time = None if moment is None or moment.time is None else timestamp_value(moment.time)
+        yield commit, name, *counts[commit], time, None if moment is None else moment.author
 
 
 def _note(

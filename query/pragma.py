@@ -223,6 +223,16 @@ def _secure_delete(database: Database, value: PragmaValue) -> Result:
     return _one("secure_delete", int(database.store.secure_delete))
 
 
+def _author(database: Database, value: PragmaValue) -> Result:
+    """Whose name the commits of this connection bear in m2m_history."""
+    if value is not None:
+        from m2mdb.index.moments import checked_author
+
+        database.author = checked_author(value)
+        return Result()
+    return Result(["author"], [(database.author,)])
+
+
 def _give_generated(database: Database, value: PragmaValue) -> Result:
     """Until the transaction ends, values of generated columns are taken as given (GE2)."""
     if value is not None:
@@ -250,6 +260,7 @@ def _recall_audit(database: Database, value: PragmaValue) -> Result:
 
 
 _PRAGMAS: dict[str, Callable[[Database, PragmaValue], Result]] = {
+    "author": _author,
     "application_id": _header_value("application_id"),
     "busy_timeout": _busy_timeout,
     "compute": _compute,

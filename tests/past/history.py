@@ -199,6 +199,9 @@ class History:
         chosen()
         if chosen == self.forget or (chosen == self.upkeep and self.done != "flush"):
             self.quiet.update(range(before + 1, self.commit + 1))
+        elif self.commit > before + 1:  # behind it a scrub that a crash had stopped
+            self.known[before + 1] = dict(self.rows)
+            self.quiet.update(range(before + 2, self.commit + 1))
         self.note()
 
     def one(self) -> None:
