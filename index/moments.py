@@ -51,9 +51,9 @@ class Moment(NamedTuple):
 
     def encode(self) -> bytes:
         """The value under the commit's key."""
-        return _TIME.pack(UNKNOWN if self.time is None else self.time) + (
-            self.author or ""
-        ).encode()
+        return (
+            _TIME.pack(UNKNOWN if self.time is None else self.time) + (self.author or "").encode()
+        )
 
 
 def decode(key: bytes, raw: bytes, where: str) -> tuple[int, Moment]:

@@ -1,8 +1,8 @@
 """m2m_history and m2m_tiers: what commits changed, and where the bytes of a collection are.
 
-m2m_history   commit, collection, written, ended, time, author: a row for each commit within reach of
-              AS OF that wrote or ended versions of the collection's rows; an UPDATE does both. Time
-              and author are NULL where the file does not have them: `index.moments`
+m2m_history   commit, collection, written, ended, time, author: a row for each commit within
+              reach of AS OF that wrote or ended versions of the collection's rows; an UPDATE does
+              both. Time and author are NULL where the file does not have them: `index.moments`
 m2m_tiers     collection, part, content, tier, bytes: what of a part is warm, what cold
 
     content   routing (centroids and 1-bit codes), codes (8-bit codes), vectors, text (inverted
