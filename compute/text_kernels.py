@@ -26,13 +26,15 @@ Invariants
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import types
 
-from m2mdb.compute.pointers import bytes_at, doubles_at, longs_at, words_at
+from m2mdb.compute.pointers import bytes_at, doubles_at, ints_at, longs_at, words_at
+from m2mdb.compute.text_hits import HITS, INT_MATRIX, order_hits, push
 from m2mdb.compute.text_lists import (
+    BITMAP,
     BY_IMPACT,
     CEILINGS,
     COLUMN_OF,
@@ -65,6 +67,7 @@ from m2mdb.compute.text_lists import (
     frequency_at,
     impact_of,
     kernel,
+    place_in,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -78,7 +81,9 @@ if TYPE_CHECKING:
 # a part
 SIZE, MASK, ROWIDS, FIRST_LENGTHS = 0, 1, 2, LENGTHS_FIRST
 # scratch
-SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, LARGEST, WINDOW, SCRATCH = range(10)
+SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, TALLY, KEYS, WINDOW, SCRATCH = range(11)
+TALLIES = 512  # sums are counted in so many steps of size
+TINIEST = 1e-300
 SLACK = 2.0**-20  # covers sums in another order, and rounding to float32
 ORDER_SLACK = 2.0**-40  # covers sums of positive numbers in another order
 HASH = 0x9E3779B97F4A7C15 - (1 << 64)  # spreads rowids over a table
@@ -89,86 +94,34 @@ SCAN_COST = 24  # postings that are added in the time of one look-up
     FIRST, NORMS_AT, LENGTHS_AT, MASK_AT, PART, LISTS, K, ROWS, IMPACTS_AT, WORK,
 ) = range(LIST, LIST + 10)  # fmt: skip
 
-SCORES = types.float32[::1]
-INT_MATRIX = types.int64[:, ::1]
 QUERY = types.Tuple((INTS, INTS, FLOATS))  # plan, slots, boosts
 READ_LONGS = types.Array(types.int64, 1, "C", readonly=True)
-HITS = types.Tuple((SCORES, INTS, INT_MATRIX))  # scores, rowids, places
 
 
 # ------------------------------------------------------------------------- the k-th largest
 
 
-@kernel(types.void, INT, INT)
-def _sift_floats(heap: int, size: int) -> None:
-    """Bring the root of a heap (smallest first) to its place."""
-    items = doubles_at(heap)
-    value = items[0]
-    at = np.int64(0)
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and items[child + 1] < items[child]:
-            child += 1
-        if items[child] >= value:
-            break
-        items[at] = items[child]
-        at = child
-    items[at] = value
+@kernel(FLOAT, INTS, INT, INT, FLOAT)
+def _kth_largest(scratch: Ints, count: int, k: int, least: float) -> float:
+    """What k of the first `count` touched rows have or more, `least` where that says no more.
 
-
-@kernel(FLOAT, INTS, INT, INT)
-def _kth_largest(scratch: Ints, count: int, k: int) -> float:
-    """The k-th largest sum of the first `count` >= k touched rows."""
+    The k-th largest sum or a little below: sums are counted by size, none is moved.
+    """
     sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
-    heap = doubles_at(scratch[LARGEST])
-    for i in range(k):
-        value = sums[touched[i]]
-        at = np.int64(i)
-        while at > 0 and heap[(at - 1) >> 1] > value:
-            heap[at] = heap[(at - 1) >> 1]
-            at = (at - 1) >> 1
-        heap[at] = value
-    for i in range(k, count):
-        value = sums[touched[i]]
-        if value > heap[0]:
-            heap[0] = value
-            _sift_floats(scratch[LARGEST], k)
-    return heap[0]
-
-
-@kernel(types.boolean, SCORES, INTS, INT, INT)
-def _is_worse(scores: Any, rowids: Ints, one: int, other: int) -> bool:
-    """Whether a hit stands behind another: by its score, then by its rowid."""
-    if scores[one] != scores[other]:
-        return scores[one] < scores[other]
-    return rowids[one] > rowids[other]
-
-
-@kernel(types.void, SCORES, INTS, INT_MATRIX, INT, INT)
-def _swap(scores: Any, rowids: Ints, places: Ints, one: int, other: int) -> None:
-    """Exchange two hits."""
-    scores[one], scores[other] = scores[other], scores[one]
-    rowids[one], rowids[other] = rowids[other], rowids[one]
-    places[0, one], places[0, other] = places[0, other], places[0, one]
-    places[1, one], places[1, other] = places[1, other], places[1, one]
-
-
-@kernel(types.void, SCORES, INTS, INT_MATRIX, INT)
-def _sift_hits(scores: Any, rowids: Ints, places: Ints, size: int) -> None:
-    """Bring the root of the heap of hits (the worst first) to its place."""
-    at = np.int64(0)
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            return
-        if child + 1 < size and _is_worse(scores, rowids, child + 1, child):
-            child += 1
-        if not _is_worse(scores, rowids, child, at):
-            return
-        _swap(scores, rowids, places, at, child)
-        at = child
+    tally = ints_at(scratch[TALLY])
+    for i in range(TALLIES):
+        tally[i] = 0
+    low = max(least, 0.0)
+    scale = (TALLIES - 1) / max(doubles_at(scratch[REST])[0] - low, TINIEST)
+    for i in range(count):
+        size = (sums[touched[i]] - low) * scale
+        if size >= 0.0:
+            tally[min(np.int64(size), TALLIES - 1)] += 1
+    above, at = np.int64(0), np.int64(TALLIES)
+    while at > 0 and above < k:
+        at -= 1
+        above += tally[at]
+    return low + at / scale if above >= k else least
 
 
 # ------------------------------------------------------------------------- a window
@@ -214,6 +167,13 @@ def _look_up(row: Ints, scratch: Ints, weight: float, at: int, count: int) -> in
     first, docs = row[FIRST], words_at(row[DOCS])
     sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
     start, stop = longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]
+    if row[BITMAP] != 0 and stop - start > count:
+        for i in range(count):
+            place = np.int64(touched[i])
+            found = place_in(row[BITMAP], place + first)
+            if found >= 0:
+                sums[place] += weight * _impact_at(row, found, place + first)
+        return count
     if stop - start < count * SCAN_COST:
         for i in range(start, stop):
             place = np.int64(docs[i]) - first
@@ -284,7 +244,9 @@ def _add_in_order(
                 touched[count] = within
                 count += 1
         if count >= k and count >= known + (known >> 2):
-            threshold = max(threshold, _lowered(_kth_largest(scratch, count, k), baseline))
+            threshold = max(
+                threshold, _lowered(_kth_largest(scratch, count, k, threshold), baseline)
+            )
             known = count
     return count
 
@@ -410,7 +372,9 @@ def _window(
         if starts[at] == stops[at]:
             continue
         if touched >= k and (is_open or stops[at] - starts[at] > touched):
-            threshold = max(threshold, _lowered(_kth_largest(scratch, touched, k), baseline))
+            threshold = max(
+                threshold, _lowered(_kth_largest(scratch, touched, k, threshold), baseline)
+            )
         if is_open and rest[at] < threshold:
             is_open = False
         weight = _load_list(query, parts, order[at], row)
@@ -426,24 +390,8 @@ def _window(
             touched = _keep(scratch, touched, rest[at], threshold)
             touched = _look_up(row, scratch, weight, at, touched)
     if touched > k:
-        threshold = max(threshold, _lowered(_kth_largest(scratch, touched, k), baseline))
+        threshold = max(threshold, _lowered(_kth_largest(scratch, touched, k, threshold), baseline))
     return _keep(scratch, touched, 0.0, threshold)
-
-
-@kernel(types.void, HITS, INT, types.float32, INT, INT, INT)
-def _push(hits: Hits, count: int, score: Any, rowid: int, part: int, ordinal: int) -> None:
-    """Put a hit into the heap in the place of the worst, or behind `count` others."""
-    scores, rowids, places = hits
-    size = np.int64(len(scores))
-    at = np.int64(0) if count == size else np.int64(count)
-    scores[at], rowids[at] = score, rowid
-    places[0, at], places[1, at] = part, ordinal
-    if count == size:
-        _sift_hits(scores, rowids, places, size)
-        return
-    while at > 0 and _is_worse(scores, rowids, at, (at - 1) >> 1):
-        _swap(scores, rowids, places, at, (at - 1) >> 1)
-        at = (at - 1) >> 1
 
 
 @kernel(INT, QUERY, INTS, INT_MATRIX, FLOAT, HITS)
@@ -458,7 +406,7 @@ def best(query: Query, scratch: Ints, parts: Ints, baseline: float, hits: Hits) 
     Twin      `index.text.search.search_text`, equal to the bit
     """
     plan, slots, _ = query
-    scores, rowids, places = hits
+    scores, rowids, _ = hits
     k = np.int64(len(scores))
     found = np.int64(0)
     row = scratch[SCRATCH : SCRATCH + WORK]
@@ -502,11 +450,9 @@ def best(query: Query, scratch: Ints, parts: Ints, baseline: float, hits: Hits) 
                 is_tied = found == k and score == scores[0] and rowid > rowids[0]
                 if is_tied or (found == k and score < scores[0]):
                     continue
-                _push(hits, found, score, rowid, part, ordinal)
+                push(hits, found, score, rowid, part, ordinal)
                 found = min(found + 1, k)
-    for last in range(found - 1, 0, -1):
-        _swap(scores, rowids, places, 0, last)
-        _sift_hits(scores, rowids, places, last)
+    order_hits(hits, found, scratch[KEYS])
     return found
 
 

@@ -10,6 +10,7 @@ A *list* is one row of LIST items; a *slot* is one term of one column, with a li
                         windows and runs there are (int64), the first run of each window and the
                         end, and of each run RUN numbers: its largest frequency, its shortest
                         length, and where it ends in BY_IMPACT
+    BITMAP              address, 0 for lists that few rows have: see `map_list`
 
     plan      TABLE     int64[slots, parts, LIST]
               CEILINGS  float64[slots, parts], the largest impact in each list
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit, types
 
+from m2mdb.compute.hrm2 import simd as simd_module
 from m2mdb.compute.loader import kernel_cache
 from m2mdb.compute.pointers import bytes_at, doubles_at, longs_at, offsets_at, words_at
 
@@ -52,8 +54,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bytes = NDArray[np.uint8]
 
+simd: Any = simd_module
+bit_count = simd.bit_count
+
 # a list
-DOCS, FREQUENCIES, KIND, COUNT, BY_IMPACT, RUNS, LIST = 0, 1, 2, 3, 4, 5, 6
+DOCS, FREQUENCIES, KIND, COUNT, BY_IMPACT, RUNS, BITMAP, LIST = 0, 1, 2, 3, 4, 5, 6, 7
 RUN_FREQUENCY, RUN_LENGTH, RUN_STOP, RUN = 0, 1, 2, 3
 RUN_WINDOW, RUN_WINDOWS, RUN_COUNT, RUN_HEAD = 0, 1, 2, 3
 BYTES, WORDS, HALVES = 0, 1, 2
@@ -138,6 +143,33 @@ def first_at_least(docs: int, low: int, high: int, ordinal: int) -> int:
         else:
             high = middle
     return low
+
+
+@kernel(INT, INT, INT)
+def place_in(bitmap: int, ordinal: int) -> int:
+    """Which posting of a list that has a bitmap is of a row, -1 where none is."""
+    pairs = longs_at(bitmap)
+    at, bit = ordinal >> 6 << 1, np.int64(1) << (ordinal & 63)
+    if pairs[at] & bit == 0:
+        return np.int64(-1)
+    return pairs[at + 1] + bit_count(pairs[at] & (bit - 1))
+
+
+@kernel(types.void, INTS, INTS)
+def map_list(checked: Ints, bitmap: Ints) -> None:
+    """Make the bitmap of a list that has been checked: its posting of a row is found at once.
+
+    bitmap    int64, all 0; written: for each 64 rows of the part a bit for each that the list has,
+              and how many it has before them
+    """
+    docs = words_at(checked[DOCS])
+    for at in range(checked[COUNT]):
+        ordinal = np.int64(docs[at])
+        bitmap[ordinal >> 6 << 1] |= np.int64(1) << (ordinal & 63)
+    before = np.int64(0)
+    for at in range(0, len(bitmap), 2):
+        bitmap[at + 1] = before
+        before += bit_count(bitmap[at])
 
 
 # ------------------------------------------------------------------------- lists of a file
@@ -279,7 +311,7 @@ def check_list(segment: Ints, term: Bytes, out: Ints) -> int:
         return DAMAGED
     out[DOCS] = segment[ALL_DOCS] + 4 * start
     out[FREQUENCIES] = segment[ALL_FREQUENCIES] + start
-    out[KIND], out[BY_IMPACT], out[RUNS] = BYTES, 0, 0
+    out[KIND], out[BY_IMPACT], out[RUNS], out[BITMAP] = BYTES, 0, 0, 0
     out[COUNT] = stop - start
     docs, frequencies = words_at(out[DOCS]), bytes_at(out[FREQUENCIES])
     before = np.int64(-1)

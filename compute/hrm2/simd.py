@@ -361,6 +361,16 @@ def lowest_bit(typingctx: Any, bits: Any) -> Any:
 
 
 @intrinsic
+def bit_count(typingctx: Any, bits: Any) -> Any:
+    """How many bits of an int64 are set."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def store_bounds(typingctx: Any, pointer: Any, offset: Any, bounds: Any) -> Any:
     """Write bounds to float32 elements."""
 

@@ -14,7 +14,7 @@ What the kernel does not take (weights of zero or below, which `^0` and okapi gi
 
 Invariants
     X11 A plan holds every array whose address stands in its table.
-    X12 Between two searches a plan holds SLOTS_KEPT slots at most, 64 bytes a slot and part, and
+    X12 Between two searches a plan holds SLOTS_KEPT slots at most, 72 bytes a slot and part, and
         lists of HELD_BYTES, which it shares with the segments that unpacked them. Impacts of
         lists take IMPACT_BYTES at most; those of further lists are worked out by each search.
 """
@@ -50,6 +50,7 @@ HELD_BYTES = 128 << 20
 IMPACT_BYTES = 32 << 20
 LARGEST_WINDOW = ORDER_WINDOW  # rows summed at a time: 1.5 MB, which stay in the processor's cache
 SPARE_SCRATCHES = 4
+TALLIES = 512  # as `text_kernels`'
 FIRST_SLOTS = 64
 
 
@@ -63,17 +64,19 @@ class Scratch:
         self.window = window
         self.lists = lists
         self.k = k
-        # in the order of text_kernels.SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, LARGEST
+        # in the order of text_kernels: SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, TALLY,
+        # and KEYS
         self._arrays: list[NDArray[Any]] = [
             np.zeros(window),
             np.empty(window, np.uint32),
             *[np.empty(lists, np.int64) for _ in range(3)],
             np.empty(lists + 1),
             np.empty(lists),
-            np.empty(k),
+            np.empty(TALLIES, np.int32),
+            np.empty(2 * k, np.int64),
         ]
         self.slots, self.boosts = np.empty(lists, np.int64), np.empty(lists)  # of a query
-        rows_room = np.zeros(16, np.int64)
+        rows_room = np.zeros(32, np.int64)
         self.numbers = np.concatenate(
             [np.array([*map(address, self._arrays), window], np.int64), rows_room]
         )

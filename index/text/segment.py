@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _REMEMBERED_TERMS = 1 << 14  # lists that are kept once found, unpacked and checked ...
 REMEMBERED_BYTES = 64 << 20  # ... and how much they may be
 LEAST_ORDERED = 1 << 10  # postings of a list whose runs are worth knowing
+MAPPED_SHARE = 64  # a list that one of so many rows has, or more, is worth a bitmap
 ORDER_WINDOW = (
     1 << 17
 )  # rows whose postings are ordered together; as many as a search sums up at once
@@ -63,7 +64,7 @@ def list_of(
     frequencies = np.ascontiguousarray(frequencies)
     kind = {1: lists.BYTES, 4: lists.WORDS, 8: lists.HALVES}[frequencies.dtype.itemsize]
     found = np.empty(lists.CHECKED, np.int64)
-    found[: lists.LIST] = address(docs), address(frequencies), kind, len(docs), 0, 0
+    found[: lists.LIST] = address(docs), address(frequencies), kind, len(docs), 0, 0, 0
     lists.note_lengths(found, address(lengths))
     return found, (docs, frequencies)
 
@@ -81,6 +82,14 @@ def _ordered(
     runs = runs[:used].copy()
     checked[lists.BY_IMPACT], checked[lists.RUNS] = address(order), address(runs)
     return order, runs
+
+
+def _mapped(checked: NDArray[np.int64], rows: int, lists: ModuleType) -> NDArray[np.int64]:
+    """Make the bitmap of a list of a part of so many rows; it has to be kept for it."""
+    bitmap = np.zeros(2 * -(-rows // 64), np.int64)
+    lists.map_list(checked, bitmap)
+    checked[lists.BITMAP] = address(bitmap)
+    return bitmap
 
 
 class TextSegment:
@@ -315,10 +324,12 @@ class TextSegment:
                 count = int(place[0])
                 arrays = np.empty(count, np.uint32), np.empty(count, np.uint8)
                 kind = lists.BYTES
-                out[: lists.LIST] = address(arrays[0]), address(arrays[1]), kind, count, 0, 0
+                out[: lists.LIST] = address(arrays[0]), address(arrays[1]), kind, count, 0, 0, 0
                 status = lists.unpack_list(segment, place, out)
                 if status == lists.FOUND and count >= LEAST_ORDERED:
                     arrays += _ordered(out, self.lengths, lists)
+                    if count * MAPPED_SHARE >= self.size:
+                        arrays += (_mapped(out, self.size, lists),)
         else:
             status = lists.check_list(segment, spelled, out)
         if status == lists.FOUND:
