@@ -204,11 +204,33 @@ def deserialize(connection: Connection, data: object) -> None:
         fresh = Database.open(
             vfs, _IN_MEMORY, options, compute=old.compute, autocommit=old.autocommit
         )
-        fresh.clock = old.clock
+        _carry_over(old, fresh)
         if options.untrusted:
             from m2mdb.opening import admit
 
             admit(fresh)
         connection.database, connection.path = fresh, ":memory:"
         connection.conditions.clear()
+        connection.shapes.clear()
         old.close()
+
+
+OF_THE_PROGRAM = (
+    "author", "calling", "changes", "clock", "encoders", "extensions", "last_rowid", "progress",
+    "tokenizers", "total_changes",
+)  # fmt: skip
+_OF_THE_STORE = ("busy_handler", "journal_size_limit", "secure_delete", "wal_autocheckpoint")
+
+
+def _carry_over(old: Database, fresh: Database) -> None:
+    """What the program has given the connection goes with it to the new database, as sqlite3's."""
+    for name in OF_THE_PROGRAM:
+        setattr(fresh, name, getattr(old, name))
+    for name in _OF_THE_STORE:
+        setattr(fresh.store, name, getattr(old.store, name))
+    if old.audit.interval:
+        fresh.audit.set(old.audit.interval)
+    if old.budget is not None:
+        from m2mdb.index.residence import Budget
+
+        fresh.budget = Budget(fresh, old.budget.limit)

@@ -25,8 +25,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from m2mdb.cursor import Cursor, RowFactory
+from m2mdb.declarations import declarations_of
 from m2mdb.encoder_registry import Registry, as_named
 from m2mdb.hooks import Hooks
+from m2mdb.isolation import DEFERRED, checked_level
 from m2mdb.pager import errors
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class Connection(Hooks):
         self.lock = threading.RLock()
         self.row_factory: RowFactory | None = None
         self._total_changes = 0
+        self._level = DEFERRED
         self.encoders = as_named(encoders)
         self.registry = Registry(self.encoders)
         database.encoders = self.registry
@@ -397,16 +400,18 @@ class Connection(Hooks):
 
     @property
     def isolation_level(self) -> str | None:
-        """sqlite3's older name of autocommit: None with it, else "DEFERRED"."""
-        return None if self.autocommit else "DEFERRED"
+        """sqlite3's older name of autocommit: None with it, else the level that was set.
+
+        The first statement that writes takes the writer's lock at once, so that all levels are
+        what IMMEDIATE is in sqlite3.
+        """
+        return None if self.autocommit else self._level
 
     @isolation_level.setter
     def isolation_level(self, value: str | None) -> None:
-        if value is not None and str(value).upper() not in ("", "DEFERRED"):
-            raise errors.NotSupportedError(
-                f"isolation_level {value!r}: expected None or DEFERRED; say BEGIN {value}"
-            )
-        self.autocommit = value is None
+        level = checked_level(value)
+        self.autocommit = level is None
+        self._level = DEFERRED if level is None else level
 
     def __enter__(self) -> Connection:
         self.engine()
@@ -487,6 +492,7 @@ class Connection(Hooks):
     def deserialize(self, data: bytes | bytearray | memoryview, /, *, name: str = "main") -> None:
         """Leave the database, and go on with one in memory that holds these bytes.
 
+        What the program has given the connection stays: hooks, functions, encoders, PRAGMAs.
         Raises CorruptDatabaseError where they are no database; then nothing has changed.
         """
         from m2mdb import backup
@@ -539,34 +545,6 @@ class Connection(Hooks):
         is not the one wanted.
         """
         return self.registry.named(name, dimensions)
-
-
-def declarations_of(name: str, schema: object) -> list[tuple[str, str]]:
-    """The columns of `create_collection` with their declarations.
-
-    Raises InterfaceError where they are no dict and no pairs, ProgrammingError where there are
-    none.
-    """
-    pairs = list(schema.items() if isinstance(schema, Mapping) else _items(name, schema))
-    for pair in pairs:
-        is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
-        if not is_pair or not all(isinstance(part, str) for part in pair):
-            raise errors.InterfaceError(
-                f"schema of {name}: {pair!r} is no column with its declaration; wanted is such as "
-                '{"id": "TEXT PRIMARY KEY", "body": "TEXT FULLTEXT"}'
-            )
-    if not pairs:
-        raise errors.ProgrammingError(f"schema of {name}: a collection needs a column")
-    return pairs
-
-
-def _items(name: str, schema: object) -> Iterable[Any]:
-    if not isinstance(schema, Iterable):
-        raise errors.InterfaceError(
-            f"schema of {name} is {type(schema).__name__}; wanted is a dict of column names and "
-            "declarations"
-        )
-    return schema
 
 
 def _outside() -> int:

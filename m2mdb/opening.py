@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from m2mdb.clock import seconds_of
 from m2mdb.connection import Connection
+from m2mdb.isolation import checked_level
 from m2mdb.pager.errors import (
     CorruptDatabaseError,
     InterfaceError,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from m2mdb.wal.store import StoreOptions
 
 MODES = ("ro", "rw", "rwc", "memory")
-LEVELS = ("", "DEFERRED", "IMMEDIATE", "EXCLUSIVE")
 SYNCHRONOUS = ("full", "normal", "off")
 PAGE_SIZES = (4096, 8192, 16384, 32768, 65536)
 
@@ -59,7 +59,8 @@ def connect(
     timeout            seconds to wait for another connection's lock
     autocommit         True: each statement commits itself unless BEGIN is open
     check_same_thread  True: only this thread may use the connection
-    isolation_level    sqlite3's name of it: None for autocommit=True, a text for False
+    isolation_level    sqlite3's name of it: None for autocommit=True; "", "DEFERRED", "IMMEDIATE"
+                       or "EXCLUSIVE" for False
     cached_statements  as sqlite3 takes it, and without effect
     read_only          open for reading only, as `mode=ro` in a URI
     uri                names that start with `file:` are URIs
@@ -98,10 +99,12 @@ def connect(
     if options.untrusted:
         admit(database)
     thread = threading.get_ident() if check_same_thread else None
-    return told(
-        Connection(database, wanted.path, encoders=encoders, thread=thread,
-                   detect_types=detect_types)
-    )  # fmt: skip
+    connection = Connection(
+        database, wanted.path, encoders=encoders, thread=thread, detect_types=detect_types
+    )
+    if isinstance(isolation_level, str):
+        connection.isolation_level = isolation_level
+    return told(connection)
 
 
 def _store_options(
@@ -167,10 +170,7 @@ def autocommit_of(
         raise InterfaceError(f"cached_statements is {cached_statements!r}, not an int")
     if isolation_level is ... or isolation_level is None:
         return bool(autocommit) or isolation_level is None
-    if not isinstance(isolation_level, str) or isolation_level.upper() not in LEVELS:
-        raise InterfaceError(
-            f"isolation_level is {isolation_level!r}, not None, '', DEFERRED, IMMEDIATE, EXCLUSIVE"
-        )
+    checked_level(isolation_level)
     if autocommit:
         raise InterfaceError(f"autocommit=True and isolation_level={isolation_level!r} differ")
     return False
