@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from m2mdb.index.catalog import CollectionEntry
+from m2mdb.index.column_parts import key_hash
 from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.effort import EXACT, Effort
 from m2mdb.index.schema import CollectionSchema, Column
-from m2mdb.index.segment import SCALAR_PARTS, Segment, key_hash
+from m2mdb.index.segment import SCALAR_PARTS, Segment
 from m2mdb.index.slices import mapped, picked
 from m2mdb.index.values import timestamp_value
 from m2mdb.index.zones import Zones, zones_of

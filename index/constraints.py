@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.column_parts import key_hashes
 from m2mdb.index.schema import IndexInfo
 from m2mdb.index.secondary import compared, compared_values, equal_rowids, values_at
-from m2mdb.index.segment import key_hashes
 from m2mdb.index.values import StoredColumn, VectorData, shown
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError

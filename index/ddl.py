@@ -221,7 +221,7 @@ def add_text_lists(
     for segment in view.segments:
         parts: list[NamedPart] = maintenance.text_parts(
             entry.schema.columns[entry.schema.column(column.name)],
-            segment.values(column),
+            segment.values(column, check),
             write.database.tokenizers,
             check=check,
         )

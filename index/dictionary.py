@@ -16,7 +16,7 @@ import numpy as np
 
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.parts import check_offsets
-from m2mdb.index.slices import SLICE_NUMBERS, distinct_numbers, slices
+from m2mdb.index.slices import SLICE_NUMBERS, distinct_numbers, joined, slices
 from m2mdb.index.zones import Window
 from m2mdb.pager.errors import CorruptDatabaseError
 
@@ -79,19 +79,23 @@ def _made_of_bytes(
     if longest > LONGEST:
         return UNSUITED
     most = _most(segment.rows)
-    padded = np.concatenate([blob, np.zeros(2 * WORD, np.uint8)])
+    check()
+    padded = joined([blob, np.zeros(2 * WORD, np.uint8)], check)
     words = np.ndarray(len(padded) - WORD + 1, "<u8", padded, 0, (1,))  # one from each byte on
-    codes = lengths
+    codes = lengths.copy()
+    found = np.empty(segment.rows, np.uint64)
     for at in range(0, longest, WORD):
-        check()
-        left = np.clip(lengths - at, 0, WORD)
-        found = words[np.where(left > 0, starts + at, 0)]
-        shift = (8 * (WORD - left)).astype(np.uint64) % np.uint64(64)
-        found = np.where(left > 0, (found << shift) >> shift, np.uint64(0))
+        for some in slices(segment.rows, SLICE_NUMBERS, check):
+            left = np.clip(lengths[some] - at, 0, WORD)
+            own = words[np.where(left > 0, starts[some] + at, 0)]
+            shift = (8 * (WORD - left)).astype(np.uint64) % np.uint64(64)
+            found[some] = np.where(left > 0, (own << shift) >> shift, np.uint64(0))
         distinct, inverse = distinct_numbers(found, check)
         if len(distinct) > most:
             return None
-        codes = codes * len(distinct) + inverse
+        codes *= len(distinct)
+        codes += inverse
+        check()
         if at:
             codes = distinct_numbers(codes, check)[1].astype(np.int64)
     nulls = segment.array("nulls", column_id) if segment.has("nulls", column_id) else None

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.column_parts import key_hashes
 from m2mdb.index.schema import VECTOR_DTYPES, CollectionSchema, Column
-from m2mdb.index.segment import key_hashes
 from m2mdb.index.values import StoredColumn, VectorData, store_vectors
 from m2mdb.pager.errors import DataError, OperationalError, ProgrammingError
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from m2mdb.index import maintenance, rules, zones
 from m2mdb.index.collection import CHUNK_ROWS, CollectionView, decode_deletions, open_past
+from m2mdb.index.column_parts import hash_parts
 from m2mdb.index.description import (
     ABOUT,
     DESCRIPTION_KEY,
@@ -32,7 +33,7 @@ from m2mdb.index.retention import load_ends
 from m2mdb.index.salvage_rows import DeltaEntry
 from m2mdb.index.schema import Column, IndexInfo
 from m2mdb.index.secondary import values_at
-from m2mdb.index.segment import TEXT_PREFIX, Segment, SegmentRecord, hash_parts
+from m2mdb.index.segment import TEXT_PREFIX, Segment, SegmentRecord
 from m2mdb.index.text.options import parse_options
 from m2mdb.index.values import norms_of
 from m2mdb.pager.btree import BTree

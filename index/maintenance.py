@@ -31,20 +31,19 @@ from m2mdb.index.collection import (
     deletion_key,
     encode_deletions,
 )
+from m2mdb.index.column_parts import column_parts, hash_parts
 from m2mdb.index.delta import FLUSH_BYTES, FLUSH_ROWS, DeltaMirror, indexable_text
 from m2mdb.index.description import describe_segment
-from m2mdb.index.schema import VECTOR_DTYPES, Column
+from m2mdb.index.merged import merged_column, merged_text, ordinal_maps
+from m2mdb.index.schema import Column
 from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import (
     TEXT_PREFIX,
     NamedPart,
-    Segment,
     SegmentRecord,
-    column_parts,
-    hash_parts,
     lay_out,
 )
-from m2mdb.index.slices import Check, pieces, unchecked, watched
+from m2mdb.index.slices import Check, number_order, pieces, unchecked, watched
 from m2mdb.index.values import StoredColumn, VectorData
 from m2mdb.pager.btree import BTree
 
@@ -83,7 +82,9 @@ def text_parts(
     from m2mdb.index.text import postings
     from m2mdb.index.text.options import parse_options
 
-    texts = [indexable_text(column.type, value) for value in values]
+    texts = values
+    if column.type == "JSON":
+        texts = [indexable_text(column.type, value) for value in watched(values, check)]
     options = parse_options(column.fulltext)
     has_positions = options.positions if like is None else like.has_positions
     version = postings.VERSION if like is None else like.version
@@ -132,13 +133,13 @@ def write_segment(
     for index, column in enumerate(entry.schema.columns):
         check()
         values = stored[index]
-        written = list(column_parts(column, values))
+        written = list(column_parts(column, values, check))
         parts.extend(written)
         zone_maps += zones.zone_parts(column, written, len(rowids))
         check()
         if index in entry.schema.hashed_columns:
             assert isinstance(values, list)
-            parts.extend(hash_parts(column, values))
+            parts.extend(hash_parts(column, values, check))
         if column.fulltext is not None:
             assert isinstance(values, list)
             own = write.database.tokenizers
@@ -406,7 +407,7 @@ def drop_segment(write: WriteView, entry: CollectionEntry, segment: int) -> None
     if record.deleted:
         tree = BTree(write.transaction, entry.deletes_root)
         keys = [k for k, _ in tree.scan(deletion_key(segment, 0), deletion_key(segment + 1, 0))]
-        for key in keys:
+        for key in watched(keys, write.database.check_interrupted):
             tree.delete(key)
     entry.segments.pop(segment, None)
     entry.dead.pop(segment, None)
@@ -471,6 +472,7 @@ def merge(
     lists  columns that get lists whether one of the segments had them or not
     anew   whether lists are trained by the rows that are left, or absorb them where they can
     """
+    check = write.database.check_interrupted
     chosen = [segment for segment in view.segments if segment.id in set(ids)]
     masks = [view.dead(segment.id) for segment in chosen]
     keep = [
@@ -478,14 +480,14 @@ def merge(
         for segment, mask in zip(chosen, masks, strict=True)
     ]
     rowids = np.concatenate([s.rowids[k] for s, k in zip(chosen, keep, strict=True)])
-    order = np.argsort(rowids, kind="stable")
+    order = number_order(rowids, check)
     entry = view.entry.copy()
     written, absorbed = [], {}
     if len(order):
-        maps = ordinal_maps(chosen, keep, order)
+        maps = ordinal_maps(chosen, keep, order, check)
 
         def texts(column: Column) -> list[NamedPart]:
-            return merged_text(column, chosen, maps)
+            return merged_text(column, chosen, maps, check)
 
         scratch = Scratch(write.database)
         stored = [
@@ -517,83 +519,3 @@ def merge(
         retention.tidy(write, entry)
     drift.settle(write, entry, absorbed=absorbed)
     write.replace_entry(view, entry, written)
-
-
-def ordinal_maps(
-    chosen: Sequence[Segment], keep: Sequence[np.ndarray], order: np.ndarray
-) -> list[np.ndarray]:
-    """For each source segment: new ordinal of each old one, -1 where the row is gone."""
-    position = np.empty(len(order), np.int64)
-    position[order] = np.arange(len(order))
-    maps, start = [], 0
-    for segment, kept in zip(chosen, keep, strict=True):
-        mapping = np.full(segment.rows, -1, np.int64)
-        mapping[kept] = position[start : start + len(kept)]
-        maps.append(mapping)
-        start += len(kept)
-    return maps
-
-
-def merged_column(
-    column: Column,
-    chosen: Sequence[Segment],
-    keep: Sequence[np.ndarray],
-    order: np.ndarray,
-    scratch: Scratch | None = None,
-) -> StoredColumn:
-    """One column's values of the rows in `keep` of each segment, put in order.
-
-    scratch  where vectors stand that are too many for memory
-    """
-    if not column.is_vector:
-        values: list[Any] = []
-        for segment, kept in zip(chosen, keep, strict=True):
-            found = segment.values(column)
-            values.extend(found if len(kept) == len(found) else [found[i] for i in kept.tolist()])
-        return [values[i] for i in order.tolist()]
-    matrix = _merged_matrix(column, chosen, keep, order, scratch or Scratch())
-    norms = np.concatenate(
-        [s.per_row("norms", column.id)[k] for s, k in zip(chosen, keep, strict=True)]
-    )
-    nulls = [s.nulls(column) for s in chosen]
-    present = None
-    if any(n is not None for n in nulls):
-        masks = [
-            np.ones(len(k), bool) if n is None else n[k] == 0
-            for n, k in zip(nulls, keep, strict=True)
-        ]
-        present = np.concatenate(masks)[order]
-    return VectorData(matrix, norms[order], present)
-
-
-def _merged_matrix(
-    column: Column,
-    chosen: Sequence[Segment],
-    keep: Sequence[np.ndarray],
-    order: np.ndarray,
-    scratch: Scratch,
-) -> np.ndarray:
-    """The vectors of the rows in `keep`, put in order chunk by chunk."""
-    position = np.empty(len(order), np.int64)
-    position[order] = np.arange(len(order))
-    matrix = scratch.array((len(order), column.dimension), VECTOR_DTYPES[column.dtype])
-    start = 0
-    for segment, kept in zip(chosen, keep, strict=True):
-        source = segment.matrix(column)
-        for some in scratch.chunks(len(kept), source[:1].nbytes):
-            matrix[position[start + some.start : start + some.stop]] = source[kept[some]]
-        start += len(kept)
-    return matrix
-
-
-def merged_text(
-    column: Column,
-    chosen: Sequence[Segment],
-    maps: Sequence[np.ndarray],
-) -> list[NamedPart]:
-    """The inverted lists of the rows that `maps` give a new ordinal."""
-    from m2mdb.index.text import postings
-
-    size = sum(int(np.count_nonzero(mapping >= 0)) for mapping in maps)
-    merged = postings.merge([segment.text(column) for segment in chosen], list(maps), size)
-    return [(TEXT_PREFIX + name, column.id, _as_array(part)) for name, part in merged.items()]

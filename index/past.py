@@ -31,8 +31,9 @@ from m2mdb.index.collection import (
     check_ordinal,
     open_past,
 )
+from m2mdb.index.column_parts import key_hash
 from m2mdb.index.retention import ALIVE, load_ends
-from m2mdb.index.segment import Segment, key_hash
+from m2mdb.index.segment import Segment
 from m2mdb.index.text.visible import VisibleSource
 from m2mdb.pager.errors import OperationalError, ProgrammingError
 from m2mdb.wal.transaction import Transaction

@@ -39,6 +39,8 @@ from m2mdb.index.collection import (
     encode_deletions,
     open_past,
 )
+from m2mdb.index.merged import merged_column, merged_text, ordinal_maps
+from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import NamedPart, Segment, SegmentRecord
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError
@@ -214,13 +216,14 @@ def keep_from_segments(write: WriteView, entry: CollectionEntry, chosen: Sequenc
         return
     all_commits = np.concatenate(commits)
     order = np.lexsort((all_commits, rowids))
-    maps = maintenance.ordinal_maps(chosen, wanted, order)
+    scratch = Scratch(write.database)
+    maps = ordinal_maps(chosen, wanted, order, scratch.tick)
 
     def texts(column: Column) -> list[NamedPart]:
-        return maintenance.merged_text(column, chosen, maps)
+        return merged_text(column, chosen, maps, scratch.tick)
 
     stored = [
-        maintenance.merged_column(column, chosen, wanted, order) for column in entry.schema.columns
+        merged_column(column, chosen, wanted, order, scratch) for column in entry.schema.columns
     ]
     _write_kept(
         write, entry, (rowids[order], stored), all_commits[order],

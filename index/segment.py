@@ -34,12 +34,11 @@ from __future__ import annotations
 import itertools
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from xxhash import xxh3_64_intdigest
 
 from m2mdb.index.description import ABOUT, about_part, about_size
 from m2mdb.index.masks import KeptMasks
@@ -47,7 +46,6 @@ from m2mdb.index.parts import check_directory, check_offsets, check_part, check_
 from m2mdb.index.schema import VECTOR_DTYPES, Column
 from m2mdb.index.segment_record import SegmentRecord as SegmentRecord
 from m2mdb.index.slices import listed, unchecked
-from m2mdb.index.values import VectorData
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.pager.extent import Extent
 
@@ -74,75 +72,12 @@ NamedPart = tuple[str, int, np.ndarray]
 # ------------------------------------------------------------------------- building
 
 
-def key_hash(value: Any) -> int:
-    """The hash of a stored key value: an integer is its own."""
-    if type(value) is str:
-        return int(xxh3_64_intdigest(value.encode()))
-    if isinstance(value, int):
-        return value & 0xFFFFFFFFFFFFFFFF
-    if isinstance(value, float):
-        return int(xxh3_64_intdigest(struct.pack("<d", value + 0.0)))
-    return int(xxh3_64_intdigest(bytes(value)))
-
-
-def key_hashes(values: Iterable[Any], count: int) -> np.ndarray:
-    """u64 hashes of values that are not NULL."""
-    return np.fromiter(map(key_hash, values), np.uint64, count)
-
-
-def column_parts(column: Column, values: list[Any] | VectorData) -> Iterator[NamedPart]:
-    """The parts of one column's values, without its indexes."""
-    if isinstance(values, VectorData):
-        if values.present is not None:
-            yield "nulls", column.id, (~values.present).astype(np.uint8)
-        yield "norms", column.id, values.norms
-        yield "vectors", column.id, values.matrix.reshape(-1)
-        return
-    nulls = None
-    if None in values:
-        nulls = np.fromiter((value is None for value in values), np.uint8, len(values))
-        yield "nulls", column.id, nulls
-    if column.type in ("TEXT", "BLOB", "JSON"):
-        yield from _bytes_parts(column, values)
-        return
-    name, dtype = SCALAR_PARTS[column.type]
-    filled = values if nulls is None else [0 if value is None else value for value in values]
-    yield name, column.id, np.array(filled, dtype)
-
-
 SCALAR_PARTS = {
     "INTEGER": ("ints", "<i8"),
     "TIMESTAMP": ("ints", "<i8"),
     "REAL": ("reals", "<f8"),
     "BOOLEAN": ("bools", "|u1"),
 }
-
-
-def _bytes_parts(column: Column, values: list[Any]) -> Iterator[NamedPart]:
-    if column.type == "BLOB":
-        raws = [value or b"" for value in values]
-        joined, lengths = b"".join(raws), map(len, raws)
-    else:
-        texts = [value or "" for value in values]
-        whole = "".join(texts)
-        if whole.isascii():
-            joined, lengths = whole.encode(), map(len, texts)
-        else:
-            raws = [text.encode() for text in texts]
-            joined, lengths = b"".join(raws), map(len, raws)
-    offsets = np.zeros(len(values) + 1, "<u4" if len(joined) < 1 << 32 else "<u8")
-    np.cumsum(np.fromiter(lengths, np.int64, len(values)), out=offsets[1:], dtype=offsets.dtype)
-    yield "offsets", column.id, offsets
-    yield "blob", column.id, np.frombuffer(joined, np.uint8)
-
-
-def hash_parts(column: Column, values: list[Any]) -> Iterator[NamedPart]:
-    """The sorted key hashes of a PRIMARY KEY or UNIQUE column."""
-    rows = np.fromiter((i for i, v in enumerate(values) if v is not None), np.uint32)
-    hashes = key_hashes((v for v in values if v is not None), len(rows))
-    order = np.argsort(hashes, kind="stable")
-    yield "hashes", column.id, hashes[order]
-    yield "hash_rows", column.id, rows[order]
 
 
 def _booleans(flags: memoryview) -> Callable[[int], bool]:

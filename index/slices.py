@@ -99,6 +99,39 @@ def number_order(values: np.ndarray, check: Check) -> np.ndarray:
     return found
 
 
+def label_order(labels: np.ndarray, counts: np.ndarray, check: Check) -> np.ndarray:
+    """`np.argsort(labels, kind="stable")` of unsigned numbers; `counts[i]` of them are i."""
+    found = np.empty(len(labels), np.int64)
+    free = np.cumsum(counts) - counts  # where the next place of each label stands
+    within = np.arange(SORTED_NUMBERS, dtype=np.uint64)
+    bits = np.uint64((SORTED_NUMBERS - 1).bit_length())
+    for some in slices(len(labels), SORTED_NUMBERS, check):
+        keys = labels[some].astype(np.uint64) << bits
+        keys |= within[: len(keys)]
+        keys.sort()  # many times quicker than to sort stably by the labels alone
+        own = keys >> bits
+        places = (keys & np.uint64((1 << int(bits)) - 1)).astype(np.int64)
+        starts = np.flatnonzero(own[1:] != own[:-1]) + 1
+        starts = np.concatenate(([0], starts))
+        sizes = np.diff(starts, append=len(keys))
+        distinct = own[starts].astype(np.int64)
+        to = np.arange(len(keys)) + np.repeat(free[distinct] - starts, sizes)
+        found[to] = places + some.start
+        free[distinct] += sizes
+    return found
+
+
+def joined(arrays: Sequence[np.ndarray], check: Check) -> np.ndarray:
+    """`np.concatenate(arrays)` of (n,), one at least; all of one type."""
+    found = np.empty(sum(map(len, arrays)), arrays[0].dtype)
+    at = 0
+    for array in arrays:
+        for some in slices(len(array), SLICE_NUMBERS, check):
+            found[at + some.start : at + some.stop] = array[some]
+        at += len(array)
+    return found
+
+
 def _bucketed(values: np.ndarray, bounds: np.ndarray, check: Check) -> Iterator[np.ndarray]:
     """The places of the values in each bucket between the bounds, ascending."""
     pieces: list[tuple[np.ndarray, np.ndarray]] = []
@@ -146,6 +179,21 @@ def distinct_numbers(values: np.ndarray, check: Check) -> tuple[np.ndarray, np.n
     for some in slices(len(values), SLICE_NUMBERS, check):
         inverse[order[some]] = ranks[some]
     return ordered[begins], inverse
+
+
+def counted_numbers(values: np.ndarray, check: Check) -> tuple[np.ndarray, np.ndarray]:
+    """`np.unique(values, return_counts=True)` of numbers (n,), none of them NaN."""
+    if len(values) <= SORTED_NUMBERS:
+        check()
+        found, counts = np.unique(values, return_counts=True)
+        return found, counts
+    ordered = taken(values, number_order(values, check), check)
+    begins = [np.zeros(1, np.int64)]
+    for some in slices(len(values) - 1, SLICE_NUMBERS, check):
+        after = ordered[some.start + 1 : some.stop + 1]
+        begins.append(np.flatnonzero(after != ordered[some]) + (some.start + 1))
+    starts = joined([*begins, np.array([len(values)])], check)
+    return taken(ordered, starts[:-1], check), np.diff(starts)
 
 
 # ------------------------------------------------------------------------- Python values

@@ -18,10 +18,22 @@ import json
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from heapq import nlargest
+from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from m2mdb.index.slices import (
+    SLICE_NUMBERS,
+    SLICE_VALUES,
+    WATCHED_VALUES,
+    Check,
+    counted_numbers,
+    joined,
+    slices,
+)
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
@@ -31,11 +43,13 @@ if TYPE_CHECKING:
     from m2mdb.pager.btree import BTree
 
 KIND = b"T"
+Common = list[tuple[Any, int]]
 MOST_COMMON = 16
 TEXT_CHARACTERS = 80
 _KEY = struct.Struct(">II")
 _FIELDS = ("rows", "nulls", "distinct", "low", "high", "common")
 _PLAIN = (type(None), bool, int, float, str)
+_count = itemgetter(1)
 _THIRD = 1 / 3  # of the rows, where nothing better is known of a range
 
 
@@ -180,22 +194,31 @@ def _counted(view: CollectionView, index: int) -> ColumnStatistics:
         return ColumnStatistics(rows, rows - present, present, None, None, ())
     if column.type in ("INTEGER", "REAL", "BOOLEAN", "TIMESTAMP"):
         return _of_numbers(view, index, rows)
-    counts: Counter[Any] = Counter()
+    counts: dict[Any, int] = {}
     for part in view.parts():
-        counts.update(_value_counts(part, index, is_text=column.type != "BLOB"))
+        _count_values(counts, part, index, is_text=column.type != "BLOB", check=view.check)
     nulls = counts.pop(None, 0)
-    low = high = None
-    if counts and column.type != "BLOB":
-        low, high = min(counts)[:TEXT_CHARACTERS], max(counts)
-        high = high if len(high) <= TEXT_CHARACTERS else high[:TEXT_CHARACTERS] + "\U0010ffff"
-    common: list[tuple[Any, int]] = []
-    if column.type != "BLOB":
-        common = [
-            (value, count)
-            for value, count in counts.most_common(MOST_COMMON)
-            if count > 1 and len(value) <= TEXT_CHARACTERS
-        ]
-    return ColumnStatistics(rows, nulls, len(counts), low, high, tuple(common))
+    if column.type == "BLOB" or not counts:
+        return ColumnStatistics(rows, nulls, len(counts), None, None, ())
+    low, high, common = _ends_and_common(counts, view.check)
+    high = high if len(high) <= TEXT_CHARACTERS else high[:TEXT_CHARACTERS] + "\U0010ffff"
+    return ColumnStatistics(
+        rows, nulls, len(counts), low[:TEXT_CHARACTERS], high,
+        tuple([each for each in common if len(each[0]) <= TEXT_CHARACTERS]),
+    )  # fmt: skip
+
+
+def _ends_and_common(counts: dict[Any, int], check: Check) -> tuple[Any, Any, Common]:
+    """The least and the greatest value, and the most frequent ones that stand several times."""
+    frequent: Common = []
+    low = high = next(iter(counts))
+    waiting = iter(counts.items())
+    while some := list(islice(waiting, SLICE_VALUES)):
+        check()
+        low = min(low, min(some)[0])
+        high = max(high, max(some)[0])
+        frequent += nlargest(MOST_COMMON, [each for each in some if each[1] > 1], key=_count)
+    return low, high, nlargest(MOST_COMMON, frequent, key=_count)
 
 
 def _vectors(part: Part, index: int) -> int:
@@ -211,25 +234,53 @@ def _live(part: Part) -> np.ndarray:
     return np.arange(part.size) if live is None else np.flatnonzero(live)
 
 
-def _value_counts(part: Part, index: int, *, is_text: bool) -> dict[Any, int]:
-    """How often each value stands in the live rows of a part; bytes have no dictionary."""
+def _count_values(
+    counts: dict[Any, int], part: Part, index: int, *, is_text: bool, check: Check
+) -> None:
+    """Add how often each value stands in the live rows of a part; bytes have no dictionary."""
     from m2mdb.index.dictionary import dictionary_of
 
     live = _live(part)
     found = dictionary_of(part, index) if is_text else None
-    if found is None:
-        return Counter(part.stored(index, ordinal) for ordinal in live.tolist())
-    counts = np.bincount(found[0][live] + 1, minlength=len(found[1]) + 1).tolist()
-    shown = zip([None, *found[1]], counts, strict=True)
-    return {value: count for value, count in shown if count}
+    if found is not None:
+        times = np.zeros(len(found[1]) + 1, np.int64)
+        for some in slices(len(live), SLICE_NUMBERS, check):
+            times += np.bincount(found[0][live[some]] + 1, minlength=len(times))
+        for value, count in zip([None, *found[1]], times.tolist(), strict=True):
+            if count:
+                counts[value] = counts.get(value, 0) + count
+        return
+    for values in (
+        _sliced(part, index, live, check) if is_text else _blobs(part, index, live, check)
+    ):
+        for value, count in Counter(values).items():
+            counts[value] = counts.get(value, 0) + count
+
+
+def _sliced(part: Part, index: int, live: np.ndarray, check: Check) -> Iterator[list[Any]]:
+    """The values of some rows of a part, slice by slice."""
+    values = part.values(index, None if len(live) == part.size else live)
+    for some in slices(len(values), SLICE_VALUES, check):
+        yield values[some]
+
+
+def _blobs(part: Part, index: int, live: np.ndarray, check: Check) -> Iterator[list[Any]]:
+    """As `_sliced`, without all values of a part at a time."""
+    for some in slices(len(live), WATCHED_VALUES, check):
+        yield part.few_values(index, live[some].tolist())
 
 
 def _of_numbers(view: CollectionView, index: int, rows: int) -> ColumnStatistics:
-    values = np.concatenate(list(_numbers(view, index)))
-    distinct, counts = np.unique(values, return_counts=True)
+    values = joined([each for part in view.parts() for each in _numbers(part, index)], view.check)
     if not len(values):
         return ColumnStatistics(rows, rows, 0, None, None, ())
-    order = np.argsort(-counts, kind="stable")[:MOST_COMMON]
+    distinct, counts = counted_numbers(values, view.check)
+    candidates = []
+    for some in slices(len(counts), SLICE_NUMBERS, view.check):
+        order = np.argsort(-counts[some], kind="stable")[:MOST_COMMON]
+        candidates.append(order + some.start)
+    places = np.concatenate(candidates)
+    order = places[np.argsort(-counts[places], kind="stable")[:MOST_COMMON]]
     is_boolean = view.schema.columns[index].type == "BOOLEAN"
     common = [
         (bool(value) if is_boolean else value, count)
@@ -242,11 +293,12 @@ def _of_numbers(view: CollectionView, index: int, rows: int) -> ColumnStatistics
     return ColumnStatistics(rows, rows - len(values), len(distinct), low, high, tuple(common))
 
 
-def _numbers(view: CollectionView, index: int) -> Iterator[np.ndarray]:
-    """The values of a column that are not NULL, part by part."""
-    for part in view.parts():
-        found = part.numbers(index)
-        assert found is not None, "the column is of numbers"
-        values, nulls = found
-        live = _live(part)
-        yield values[live] if nulls is None else values[live][~nulls[live]]
+def _numbers(part: Part, index: int) -> Iterator[np.ndarray]:
+    """The values of a column of a part that are not NULL."""
+    found = part.numbers(index)
+    assert found is not None, "the column is of numbers"
+    values, nulls = found
+    live = part.live
+    if nulls is not None:
+        live = ~nulls if live is None else live & ~nulls
+    yield values if live is None else values[live]

@@ -21,6 +21,7 @@ from m2mdb.compute.backend import choose
 from m2mdb.compute.loader import LOADER
 from m2mdb.index import hrm2
 from m2mdb.index.catalog import CollectionEntry
+from m2mdb.index.column_parts import column_parts, hash_parts
 from m2mdb.index.description import describe_segment
 from m2mdb.index.effort import Effort
 from m2mdb.index.hrm2 import searched_query
@@ -31,8 +32,6 @@ from m2mdb.index.segment import (
     NamedPart,
     Segment,
     SegmentRecord,
-    column_parts,
-    hash_parts,
     lay_out,
 )
 from m2mdb.index.text.match_query import parse_match

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.slices import Check, unchecked
 from m2mdb.index.text.packed import Postings
 from m2mdb.pager.errors import CorruptDatabaseError
 
@@ -85,10 +86,16 @@ class FlatLists:
             raise CorruptDatabaseError(f"{self._where}: a list is longer than there are texts")
         return counts
 
-    def postings(self, first: int, last: int, *, positions: bool = False) -> Postings:
+    def postings(
+        self, first: int, last: int, *, positions: bool = False, check: Check = unchecked
+    ) -> Postings:
         """The lists of the terms first..last; there are no positions."""
         docs, frequencies = self.some(first, last)
-        counts = self.counts()[first:last]
+        check()
+        starts = self.starts[first : last + 1].astype(np.int64)
+        counts = starts[1:] - starts[:-1]
+        if len(counts) and not 0 <= counts.min() <= counts.max() <= self._documents:
+            raise CorruptDatabaseError(f"{self._where}: a list of {counts.max()} postings")
         return Postings(counts, docs.astype(np.int64), frequencies.astype(np.int64), None)
 
     def _frequencies(self, start: int, stop: int) -> Frequencies:

@@ -19,14 +19,17 @@ Invariants
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from m2mdb.compute.text_backend import loaded
+from m2mdb.index.slices import SORTED_NUMBERS, Check, joined, slices, unchecked
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -72,8 +75,24 @@ def gaps(values: Ints, counts: Ints) -> Ints:
     return found
 
 
-def ungapped(found: Ints, counts: Ints) -> Ints:
-    """The values that `gaps` was given."""
+def ungapped(found: Ints, counts: Ints, check: Check = unchecked) -> Ints:
+    """The values that `gaps` was given; `check` is called between slices of many."""
+    if len(counts) == 1:
+        sums: Ints = np.cumsum(found + 1)
+        sums -= 1
+        return sums
+    if len(found) <= 4 * SORTED_NUMBERS or len(counts) <= SORTED_NUMBERS:
+        return _ungapped(found, counts)
+    pieces: list[Ints] = []
+    at = 0
+    for some in slices(len(counts), SORTED_NUMBERS, check):
+        end = at + int(counts[some].sum())
+        pieces.append(_ungapped(found[at:end], counts[some]))
+        at = end
+    return joined(pieces, check)
+
+
+def _ungapped(found: Ints, counts: Ints) -> Ints:
     sums = np.cumsum(found + 1)
     ends = np.cumsum(counts)
     before = np.where(ends > counts, sums[np.maximum(ends - counts, 1) - 1], 0) if len(sums) else 0
@@ -81,8 +100,70 @@ def ungapped(found: Ints, counts: Ints) -> Ints:
     return found_values
 
 
-def pack(postings: Postings) -> tuple[Bytes, Ints]:
-    """The bytes of the lists, and where each begins, with the end behind it."""
+def _within(numbers: Ints, starts: Ints, counts: Ints) -> Ints:
+    """The numbers of some runs, one behind the other."""
+    if len(starts) == 1:
+        return numbers[int(starts[0]) : int(starts[0] + counts[0])]
+    found: Ints = numbers[ranges(starts, counts)]
+    return found
+
+
+def runs_of(sizes: Ints, most: int) -> list[tuple[int, int]]:
+    """Neighbouring things in runs of about `most` together: the first of each, and behind it."""
+    ends = np.cumsum(sizes)
+    if not len(ends):
+        return []
+    bounds = np.searchsorted(ends, np.arange(most, int(ends[-1]), most), "right")
+    cuts = np.unique(np.concatenate(([0], bounds, bounds + 1, [len(ends)])))
+    cuts = cuts[cuts <= len(ends)].tolist()
+    return list(pairwise(cuts))
+
+
+def pack(postings: Postings, check: Check = unchecked) -> tuple[Bytes, Ints]:
+    """The bytes of the lists, and where each begins, with the end behind it.
+
+    check  called between slices of the work; it may raise
+    """
+    counts, docs, frequencies, positions = postings
+    if len(docs) <= SORTED_NUMBERS and (positions is None or len(positions) <= SORTED_NUMBERS):
+        check()
+        return _packed_run(postings)
+    rows = np.concatenate(([0], np.cumsum(counts)))
+    tokens = np.zeros_like(rows) if positions is None else _ends(frequencies, rows, check)
+    packed: list[Bytes] = []
+    starts: list[Ints] = []
+    size = 0
+    for first, last in runs_of(counts + np.diff(tokens), SORTED_NUMBERS):
+        check()
+        some = slice(int(rows[first]), int(rows[last]))
+        places = None if positions is None else positions[int(tokens[first]) : int(tokens[last])]
+        run = Postings(counts[first:last], docs[some], frequencies[some], places)
+        if last - first == 1 and tokens[last] + rows[last] - rows[first] > SORTED_NUMBERS:
+            found = joined(list(_packed_list(run, check)), check)
+            begins = np.array([0, len(found)])
+        else:
+            found, begins = _packed_run(run)
+        packed.append(found)
+        starts.append(begins[:-1] + size)
+        size += len(found)
+    return joined(packed, check), np.append(joined(starts, check), size)
+
+
+def _ends(frequencies: Ints, rows: Ints, check: Check) -> Ints:
+    """How many tokens stand before each of some postings."""
+    found, total = np.empty(len(rows), np.int64), 0
+    for some in slices(len(frequencies), 2 * SORTED_NUMBERS, check):
+        sums = np.cumsum(frequencies[some])
+        first, last = np.searchsorted(rows, (some.start, some.stop))
+        before = rows[first:last] - some.start
+        found[first:last] = total + np.where(before > 0, sums[before - 1], 0)
+        total += int(sums[-1])
+    found[rows == len(frequencies)] = total
+    return found
+
+
+def _packed_run(postings: Postings) -> tuple[Bytes, Ints]:
+    """`pack`, of lists that are not many."""
     counts, docs, frequencies, positions = postings
     more = frequencies > 1
     repeated = _sums(more, counts)
@@ -98,6 +179,27 @@ def pack(postings: Postings) -> tuple[Bytes, Ints]:
         numbers[places] = gaps(positions, frequencies)
     packed, begins = pack_numbers(numbers)
     return packed, np.append(begins[first], len(packed))
+
+
+def _packed_list(postings: Postings, check: Check) -> Iterator[Bytes]:
+    """`pack`, of one long list, piece by piece."""
+    counts, docs, frequencies, positions = postings
+    yield pack_numbers(counts.astype(np.uint64))[0]
+    for some in slices(len(docs), SORTED_NUMBERS, check):
+        before = docs[some.start - 1] if some.start else -1
+        heads = np.diff(docs[some], prepend=before) - 1 << 1 | (frequencies[some] > 1)
+        yield pack_numbers(heads.astype(np.uint64))[0]
+    for some in slices(len(docs), SORTED_NUMBERS, check):
+        own = frequencies[some]
+        yield pack_numbers((own[own > 1] - 2).astype(np.uint64))[0]
+    if positions is None:
+        return
+    at = 0
+    for some in slices(len(docs), SORTED_NUMBERS, check):
+        own = frequencies[some]
+        end = at + int(own.sum())
+        yield pack_numbers(gaps(positions[at:end], own).astype(np.uint64))[0]
+        at = end
 
 
 def _sums(values: NDArray[Any], counts: Ints) -> Ints:
@@ -126,8 +228,28 @@ def pack_numbers(numbers: Words) -> tuple[Bytes, Ints]:
     return found, begins
 
 
-def unpack_numbers(packed: Bytes, where: str) -> tuple[Ints, Ints]:
-    """The numbers in some bytes, and where each begins; CorruptDatabaseError if they are cut."""
+def unpack_numbers(packed: Bytes, where: str, check: Check = unchecked) -> tuple[Ints, Ints]:
+    """The numbers in some bytes, and where each begins; CorruptDatabaseError if they are cut.
+
+    check  called between slices of many bytes; it may raise
+    """
+    if len(packed) <= 4 * SORTED_NUMBERS:
+        return _unpacked(packed, where)
+    numbers: list[Ints] = []
+    begins: list[Ints] = []
+    start = 0
+    while start < len(packed):
+        check()
+        stop = min(start + 2 * SORTED_NUMBERS, len(packed))
+        stop += _first_size(packed[stop - 1 :]) - 1  # to the end of a number
+        found, starts = _unpacked(packed[start:stop], where)
+        numbers.append(found)
+        begins.append(starts + start)
+        start = stop
+    return joined(numbers, check), joined(begins, check)
+
+
+def _unpacked(packed: Bytes, where: str) -> tuple[Ints, Ints]:
     kernels = loaded()
     if kernels is not None:
         numbers = np.empty(np.count_nonzero(packed < 128), np.int64)
@@ -233,25 +355,32 @@ class PackedLists:
         """What does not hold beside the lists."""
         return []
 
-    def postings(self, first: int, last: int, *, positions: bool = False) -> Postings:
-        """The lists of the terms first..last, checked (T4, T6); positions where they are wanted."""
+    def postings(
+        self, first: int, last: int, *, positions: bool = False, check: Check = unchecked
+    ) -> Postings:
+        """The lists of the terms first..last, checked (T4, T6); positions where they are wanted.
+
+        check  called between steps over all of these lists; it may raise
+        """
         if first >= last:
             none = np.empty(0, np.int64)
             return Postings(none, none, none, none if positions else None)
         packed, starts = self._bytes(first, last)
-        numbers, begins = unpack_numbers(packed, self._where)
+        numbers, begins = unpack_numbers(packed, self._where, check)
         at = np.searchsorted(begins, starts[:-1])
         if (begins[at] != starts[:-1]).any():
             self._fail("begins within a number")
         behind = np.append(at[1:], len(numbers))
         counts = numbers[at]
         self._check_counts(counts)
+        check()
         at += 1
         if (at + counts > behind).any():
             self._fail("ends before its rows do")
-        heads = numbers[ranges(at, counts)]
+        heads = _within(numbers, at, counts)
         at += counts
-        docs = ungapped(heads >> 1, counts)
+        check()
+        docs = ungapped(heads >> 1, counts, check)
         if docs[np.cumsum(counts) - 1].max() >= self._rows:
             self._fail(f"has an ordinal that is not below {self._rows}")
         more = (heads & 1).astype(bool)
@@ -259,14 +388,15 @@ class PackedLists:
         if (at + repeated > behind).any():
             self._fail("ends before its frequencies do")
         frequencies = np.ones(len(docs), np.int64)
-        frequencies[more] = numbers[ranges(at, repeated)] + 2
+        frequencies[more] = _within(numbers, at, repeated) + 2
+        check()
         at += repeated
         tokens = _sums(frequencies, counts) if self.has_positions else 0
         if frequencies.max() > LARGEST or (at + tokens != behind).any():
             self._fail("does not end where it should")
         if not positions or not self.has_positions:
             return Postings(counts, docs, frequencies, None)
-        places = ungapped(numbers[ranges(at, behind - at)], frequencies)
+        places = ungapped(_within(numbers, at, behind - at), frequencies, check)
         if len(places) and places.max() > LARGEST:
             self._fail("has a position that no text has")
         return Postings(counts, docs, frequencies, places)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.slices import SLICE_VALUES, Check, slices, unchecked, watched
 from m2mdb.index.text.flat import FlatLists
 from m2mdb.index.text.fuzzy import close_terms
 from m2mdb.index.text.packed import PackedLists, Postings
@@ -208,13 +209,17 @@ class TextSegment:
             term,
         )
 
-    def vocabulary(self) -> list[bytes]:
-        """All terms, ascending."""
+    def vocabulary(self, check: Check = unchecked) -> list[bytes]:
+        """All terms, ascending; `check` is called between slices of them, and may raise."""
         blob = bytes(self._terms)
-        offsets = self._term_offsets.tolist()
-        if offsets != sorted(offsets) or offsets[-1] > len(blob):
+        array = np.frombuffer(self._term_offsets, np.uint32)
+        if (array[1:] < array[:-1]).any() or array[-1] > len(blob):
             raise CorruptDatabaseError(f"{self.where}: the offsets of terms do not ascend")
-        return [blob[start:stop] for start, stop in pairwise(offsets)]
+        found: list[bytes] = []
+        for some in slices(self.term_count, 4 * SLICE_VALUES, check):
+            offsets = array[some.start : some.stop + 1].tolist()
+            found += [blob[start:stop] for start, stop in pairwise(offsets)]
+        return found
 
     def _first_at_least(self, term: bytes) -> int:
         """The id of the first term that is not below `term`."""
@@ -285,6 +290,18 @@ class TextSegment:
     def every_posting(self, *, positions: bool = False) -> Postings:
         """The lists of all terms; positions where they are wanted and known."""
         return self._lists.postings(0, self.term_count, positions=positions)
+
+    def term_postings(
+        self, first: int, last: int, *, positions: bool, check: Check = unchecked
+    ) -> Postings:
+        """The lists of the terms first..last; `check` as in `PackedLists.postings`."""
+        return self._lists.postings(first, last, positions=positions, check=check)
+
+    def list_sizes(self) -> NDArray[np.int64]:
+        """About how much each term's list is: bytes, or postings."""
+        starts = self._lists.starts.astype(np.int64)
+        sizes: NDArray[np.int64] = starts[1:] - starts[:-1]
+        return sizes
 
     def document_frequencies(self) -> NDArray[np.int64]:
         """How many rows have each term, in the order of `vocabulary`."""
@@ -366,13 +383,16 @@ class TextSegment:
 
     # Integrity
 
-    def faults(self) -> Iterator[str]:
-        """Every invariant that does not hold, as text; reads everything."""
-        terms = self.vocabulary()
-        if terms != sorted(set(terms)):
+    def faults(self, check: Check = unchecked) -> Iterator[str]:
+        """Every invariant that does not hold, as text; reads everything.
+
+        check  called between slices of the work; it may raise
+        """
+        terms = self.vocabulary(check)
+        if any(one >= other for one, other in pairwise(watched(terms, check))):
             yield f"{self.where}: terms do not ascend"
         lengths = np.zeros(self.size, np.int64)
-        for number, term in enumerate(terms):
+        for number, term in enumerate(watched(terms, check)):
             try:
                 docs, frequencies = self._lists.one(number)
             except CorruptDatabaseError as error:

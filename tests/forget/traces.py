@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from m2mdb.index.column_parts import key_hash
 from m2mdb.index.keys import encode_value
-from m2mdb.index.segment import key_hash
 from m2mdb.pager.freespace import decode_run
 from m2mdb.pager.sim_vfs import SimVfs
 

@@ -11,11 +11,12 @@ import pytest
 import m2mdb
 from fuzz.targets.segments import made_extent
 from m2mdb.index.catalog import CollectionEntry
+from m2mdb.index.column_parts import column_parts
 from m2mdb.index.description import describe_segment
 from m2mdb.index.hrm2 import lists_parts
 from m2mdb.index.integrity_lists import list_faults
 from m2mdb.index.schema import CollectionSchema, Column
-from m2mdb.index.segment import NamedPart, Segment, SegmentRecord, column_parts, lay_out
+from m2mdb.index.segment import NamedPart, Segment, SegmentRecord, lay_out
 from m2mdb.index.values import VectorData
 from m2mdb.pager.errors import CorruptDatabaseError
 from tests.hrm2.conftest import clustered, filled
