@@ -2,6 +2,7 @@
 
 A B-tree at `header.catalog_root`. Numbers inside keys are big-endian u32:
 
+    "!"                          what a reader has to know: `index.needs`
     "N"                          next collection id, u32
     "C" collection               JSON: name, columns, indexes, roots of the delta and the deletions
     "H" collection               HEAD: base sequence, next rowid, next segment, next column id
@@ -37,6 +38,8 @@ from m2mdb.index.drift import Drift, column_of_key
 from m2mdb.index.drift import remove_all as remove_drift
 from m2mdb.index.moments import AFTER as AFTER_MOMENTS
 from m2mdb.index.moments import KIND as MOMENTS
+from m2mdb.index.needs import KEY as NEEDS
+from m2mdb.index.needs import check_needs, newer
 from m2mdb.index.quiet import (
     QUIET_KEY,
     Ranges,
@@ -159,7 +162,7 @@ class CollectionEntry:
 
         try:
             fields = json.loads(raw)
-            check_fields(fields["columns"])
+            check_fields(fields["columns"], f"{where}: collection {id}")
             is_checked = fields["columns"][0].pop(CHECKED, False)
             columns = tuple(Column.decode(column) for column in fields["columns"])
             indexes = tuple(IndexInfo.decode(index) for index in fields["indexes"])
@@ -254,6 +257,8 @@ def load_catalog(
     catalog = Catalog(*numbers)
     # between F and G: `index.receipts`; from W on: `index.moments`
     items = [*tree.scan(None, b"F"), *tree.scan(b"G", MOMENTS), *tree.scan(AFTER_MOMENTS)]
+    if items and items[0][0] == NEEDS:
+        check_needs(items.pop(0)[1], where)
     for key, raw in items:
         if key[:1] == b"C":
             entry = _load_entry(_key_number(key, 1, where), raw, where, known)
@@ -268,8 +273,10 @@ def load_catalog(
         kind = key[:1]
         if kind == b"C" or key in (b"N", b"K", QUIET_KEY):
             continue
+        if kind not in _OF_COLLECTIONS:
+            raise newer(where, f"the catalog's key {key[:32]!r}")
         owner = catalog.by_id.get(_key_number(key, 1, where))
-        if owner is None or kind not in _OF_COLLECTIONS:
+        if owner is None:
             raise CorruptDatabaseError(f"{where}: catalog key {key!r} belongs to no collection")
         if kind == b"H":
             _load_head(owner, raw, where)

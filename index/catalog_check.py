@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.needs import newer
 from m2mdb.index.schema import (
     MAX_COLUMNS,
     MAX_KEY_COLUMNS,
@@ -59,13 +60,19 @@ _INDEX_TYPES: dict[str, type] = {"name": str, "kind": str, "unique": bool, "orig
 _ORIGINS = ("", "primary", "unique")
 
 
-def check_fields(fields: Iterable[Any]) -> None:
-    """Raise TypeError where the JSON of columns has a value of another type than its field."""
+def check_fields(fields: Iterable[Any], where: str) -> None:
+    """Raise TypeError where the JSON of columns has a value of another type than its field.
+
+    Raises NotSupportedError: a field that this build does not know.
+    """
     for column in fields:
+        unknown = column.keys() - _COLUMN_TYPES.keys()
+        if unknown:
+            raise newer(where, f"the field {min(unknown)!r} of a column")
         for name, value in column.items():
             if name == "default" and type(value) is dict:
                 continue  # bytes, in hex
-            if type(value) not in _COLUMN_TYPES.get(name, (type(value),)):
+            if type(value) not in _COLUMN_TYPES[name]:
                 raise TypeError(f"{name} of a column is {type(value).__name__}")
         of = column.get("generated")
         if of is not None and (

@@ -48,6 +48,7 @@ from m2mdb.compute.hrm2.spilling import sparing
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.loader import LOADER
 from m2mdb.index.costs import Size, budgeted
+from m2mdb.index.needs import newer
 from m2mdb.index.query_log import query_parts
 from m2mdb.index.schema import VECTOR_DTYPES
 from m2mdb.index.scratch import Scratch
@@ -385,6 +386,9 @@ class _Reader:
         head = self._array("head", 8).astype(np.int64).tolist()
         version, self.seed, self.width, self.count, self.blocks, self.rows = head[:6]
         self._points = (head[6], head[7])
+        if version > VERSION:
+            where = f"segment {segment.id}, column {column.name}"
+            raise newer(where, f"lists of version {version}, it reads {VERSION}")
         self._expect("head", version == VERSION, f"lists of version {version}")
         width = padded(column.dimension)
         self._expect("head", self.width == width, f"a width of {self.width}, expected {width}")

@@ -37,11 +37,13 @@ from m2mdb.index.extent_remains import (
     found_extent,
     known_extent,
 )
+from m2mdb.index.needs import KEY as NEEDS
+from m2mdb.index.needs import check_needs
 from m2mdb.index.salvage_names import Nameless, named
 from m2mdb.index.salvage_rows import CollectionRemains, DeltaEntry, SegmentRows
 from m2mdb.index.segment import SegmentRecord
 from m2mdb.pager.btree_remains import TreeRemains, leaf_items, orphan_leaves
-from m2mdb.pager.errors import CorruptDatabaseError
+from m2mdb.pager.errors import CorruptDatabaseError, NotSupportedError
 from m2mdb.pager.extent import BLOCK_SIZE, extent_page_count
 from m2mdb.pager.freespace import decode_run
 from m2mdb.wal.remains import Remains
@@ -136,6 +138,10 @@ class Salvage:
         self._take_catalog(tree.items)
 
     def _read_settings(self, items: dict[bytes, bytes]) -> None:
+        try:
+            check_needs(items.get(NEEDS), self.remains.path)
+        except CorruptDatabaseError as error:
+            self.damage.append(str(error))
         kept = items.get(b"K", b"")
         if len(kept) == KEPT.size:
             self.keep_commits = KEPT.unpack(kept)[0]
@@ -162,7 +168,7 @@ class Salvage:
             return self._found[id]
         try:
             found = _Found(CollectionEntry.decode(id, raw, self.remains.path))
-        except CorruptDatabaseError as error:
+        except (CorruptDatabaseError, NotSupportedError) as error:
             self.damage.append(str(error))
             return None
         self._found[id] = found
@@ -411,7 +417,7 @@ class Salvage:
 def _is_catalog(items: dict[bytes, bytes]) -> bool:
     kinds = {b"C": 5, b"H": 5, b"S": 9, b"P": 9, b"A": 5, b"D": 9, b"T": 9, b"W": 9}
     return all(
-        key in (b"N", b"K", b"Q") or key[:1] == b"F" or len(key) == kinds.get(key[:1])
+        key in (b"N", b"K", b"Q", NEEDS) or key[:1] == b"F" or len(key) == kinds.get(key[:1])
         for key in items
     )
 
