@@ -7,8 +7,10 @@ m2m_tiers     collection, part, content, tier, bytes: what of a part is warm, wh
 
     content   routing (centroids and 1-bit codes), codes (8-bit codes), vectors, text (inverted
               lists), columns (all else of the rows), delta
+              prepared (tables of searches), pages (decoded ones, of all collections)
     tier      cold: in the file alone. warm: in blocks that this connection has read and verified,
-              which stay in memory as long as the system and `PRAGMA memory_budget` let them
+              which stay in memory as long as the system and `PRAGMA memory_budget` let them.
+              hot: in this process's own memory, as searches want it: `index.footprint`
 """
 
 from __future__ import annotations
@@ -103,6 +105,32 @@ def tier_rows(view: View, collection: CollectionView) -> Iterator[tuple[Any, ...
             for tier, size in (("warm", warm), ("cold", cold)):
                 if size:
                     yield name, f"segment {segment.id}", content, tier, size
+    for (part, content), size in _hot(view, collection).items():
+        if size:
+            yield name, part, content, "hot", size
+
+
+def _hot(view: View, collection: CollectionView) -> dict[tuple[str, str], int]:
+    """Bytes of this process's own memory by part and content."""
+    from m2mdb.index.footprint import Counter, collection_bytes, segment_bytes
+
+    counter = Counter(view.database.check_interrupted)
+    found: dict[tuple[str, str], int] = {}
+    for segment in collection.segments:
+        for content, size in segment_bytes(segment, counter, _content):
+            key = f"segment {segment.id}", content
+            found[key] = found.get(key, 0) + size
+    for part, content, size in collection_bytes(collection, counter):
+        found[part, content] = found.get((part, content), 0) + size
+    return found
+
+
+def page_tier(view: View) -> tuple[Any, ...]:
+    """The row of m2m_tiers that is of no collection: decoded pages of trees, which are hot."""
+    from m2mdb.index.footprint import Counter, page_bytes
+
+    size = page_bytes(view.database.store, Counter(view.database.check_interrupted))
+    return None, "all", "pages", "hot", size
 
 
 def _tiers_of(segment: Segment) -> dict[str, list[int]]:

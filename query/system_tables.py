@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.query.functions import FUNCTIONS
-from m2mdb.query.history import HISTORY, TIERS, history_rows, tier_rows
+from m2mdb.query.history import HISTORY, TIERS, history_rows, page_tier, tier_rows
 from m2mdb.query.limits import LIMITS, limits_rows
 from m2mdb.query.list_figures import DRIFT, LISTS, dead_lists, drift_rows, list_rows
 from m2mdb.query.lists import ListSchema, ListView
@@ -214,4 +214,6 @@ def system_view(view: View, name: str) -> ListView:
         return ListView(LIMITS, limits_rows(view))
     schema, rows_of = _TABLES[name.lower()]
     rows = [row for each in view.names() for row in rows_of(view, view.collection(each))]
+    if schema is TIERS:
+        rows.append(page_tier(view))
     return ListView(schema, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import m2mdb
+from m2mdb.index.footprint import Counter
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_tiers_say_what_was_read(path: Path) -> None:
         con.collection("v").add({"body": [f"word{n % 9}" for n in range(4000)], "e": vectors})
     con.close()
     with m2mdb.connect(path, autocommit=True) as con:
-        sums = "SELECT content, tier, sum(bytes) FROM m2m_tiers GROUP BY 1, 2"
+        sums = "SELECT content, tier, sum(bytes) FROM m2m_tiers WHERE tier <> 'hot' GROUP BY 1, 2"
         before = {row[:2]: row[2] for row in con.execute(sums).fetchall()}
         assert before["vectors", "cold"] == 4000 * 64 * 4 + 4000 * 4
         assert ("vectors", "warm") not in before
@@ -94,5 +96,53 @@ def test_tiers_say_what_was_read(path: Path) -> None:
         assert sum(after.values()) == sum(before.values())
         con.execute("INSERT INTO v (body) VALUES ('new')")
         rows = con.execute("SELECT part, tier FROM m2m_tiers WHERE content = 'delta'").fetchall()
-        assert rows == [("delta", "warm")]
+        assert rows == [("delta", "warm"), ("delta", "hot")]
     con.close()
+
+
+def hot(con: m2mdb.Connection) -> dict[tuple[str, str], int]:
+    rows = con.execute("SELECT part, content, bytes FROM m2m_tiers WHERE tier = 'hot'").fetchall()
+    return {row[:2]: row[2] for row in rows}
+
+
+def test_hot_is_what_the_process_has_made_of_it(path: Path) -> None:
+    bodies = [f"the {n}th text, of some length" for n in range(3000)]
+    with m2mdb.connect(path, autocommit=True) as con:
+        con.execute("CREATE TABLE v (body TEXT, e VECTOR(16))")
+        vectors = np.random.default_rng(1).standard_normal((3000, 16)).astype(np.float32)
+        con.collection("v").add({"body": bodies, "e": vectors})
+    con.close()
+    with m2mdb.connect(path, autocommit=True) as con:
+        before = hot(con)
+        assert before.get(("segment 1", "columns"), 0) < 100
+        assert before["all", "pages"] > 0
+
+        assert con.execute("SELECT count(*) FROM v WHERE length(body) > 3").fetchall() == [(3000,)]
+        for _ in range(3):
+            con.collection("v").search(near=vectors[0], k=3)
+
+        after = hot(con)
+        wanted = sum(map(sys.getsizeof, bodies))
+        assert wanted <= after["segment 1", "columns"] <= 2 * wanted
+        assert after["segment 1", "vectors"] < 1000  # they are read where they are, in the map
+        con.execute("INSERT INTO v VALUES (?, NULL)", ("x" * 5000,))
+        assert hot(con)["delta", "delta"] > 5000
+    con.close()
+    with m2mdb.connect(path, untrusted=True) as con:  # without a map: every block is read
+        con.collection("v").search(near=vectors[0], k=3)
+        assert hot(con)["segment 1", "vectors"] >= vectors.nbytes
+    con.close()
+
+
+def test_bytes_are_counted_once_and_a_map_not_at_all(tmp_path: Path) -> None:
+    counter = Counter(lambda: None)
+    numbers = np.arange(1000)
+    assert counter.own_bytes({"a": numbers[3:], "b": numbers}) - numbers.nbytes in range(100, 700)
+    assert counter.own_bytes(numbers) == 0
+    raw = bytes(5000)
+    assert counter.own_bytes([np.frombuffer(raw, np.uint8), memoryview(raw)]) in range(5000, 5300)
+    (tmp_path / "x").write_bytes(raw)
+    mapped = np.memmap(tmp_path / "x", np.uint8, "r")
+    assert counter.own_bytes(np.asarray(mapped)) == 0
+    held = np.ones(700)
+    assert counter.own_bytes(lambda: held) >= held.nbytes
