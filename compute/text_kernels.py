@@ -66,6 +66,7 @@ from m2mdb.compute.text_lists import (
     first_at_least,
     frequency_at,
     impact_of,
+    is_even,
     kernel,
     place_in,
 )  # fmt: skip
@@ -233,14 +234,15 @@ def _add_in_order(
         if upper + rest < threshold:
             continue
         start = np.int64(0) if run == 0 else runs[at - RUN + RUN_STOP]
+        even = is_even(row[KIND], runs[at + RUN_FREQUENCY], runs[at + RUN_LENGTH])
         for place in range(start, runs[at + RUN_STOP]):
             i = np.int64(order[place])
-            ordinal = docs[i]
+            ordinal = i if even else np.int64(docs[i])
             if mask != 0 and allowed[ordinal] == 0:
                 continue
-            within = np.int64(ordinal) - first
+            within = ordinal - first
             if sums[within] == 0.0:
-                sums[within] = weight * _impact_at(row, i, np.int64(ordinal))
+                sums[within] = upper if even else weight * _impact_at(row, i, ordinal)
                 touched[count] = within
                 count += 1
         if count >= k and count >= known + (known >> 2):

@@ -9,7 +9,8 @@ A *list* is one row of LIST items; a *slot* is one term of one column, with a li
                         length, see `order_list`, and its runs: how many rows a window has, how many
                         windows and runs there are (int64), the first run of each window and the
                         end, and of each run RUN numbers: its largest frequency, its shortest
-                        length, and where it ends in BY_IMPACT
+                        length, and where it ends in BY_IMPACT. Of a run that `is_even`, BY_IMPACT
+                        has the ordinals, of another the places in DOCS
     BITMAP              address, 0 for lists that few rows have: see `map_list`
 
     plan      TABLE     int64[slots, parts, LIST]
@@ -239,6 +240,12 @@ def _run_class(frequency: float, length: int) -> int:
     return rank * LENGTH_CLASSES + place
 
 
+@kernel(types.boolean, INT, INT, INT)
+def is_even(kind: int, frequency: int, length: int) -> bool:
+    """Whether all postings of a run have the frequency and the length that stand for it."""
+    return kind != HALVES and frequency < FREQUENCY_CLASSES and length < FINE_LENGTHS
+
+
 @kernel(INT, INTS, INT, INT, INTS, types.uint32[::1], INTS)
 def order_list(
     checked: Ints, lengths: int, window: int, counts: Ints, order: Any, runs: Ints
@@ -284,6 +291,9 @@ def order_list(
             for at in range(begin, runs[place + RUN_STOP]):
                 most = max(most, frequency_at(checked[FREQUENCIES], checked[KIND], order[at]))
             runs[place + RUN_FREQUENCY] = np.int64(np.ceil(most))
+            if is_even(checked[KIND], runs[place + RUN_FREQUENCY], runs[place + RUN_LENGTH]):
+                for at in range(begin, runs[place + RUN_STOP]):
+                    order[at] = docs[order[at]]
         for at in range(start, stop):
             frequency = frequency_at(checked[FREQUENCIES], checked[KIND], at)
             counts[_run_class(frequency, np.int64(sizes[docs[at]]))] = 0
