@@ -189,6 +189,7 @@ class RankPlan:
             plan += [_address(panels), codes[1], *(_address(each) for each in factors)]
         else:
             plan += [0] * 5
+        plan.append(0)
         for part in parts:
             arrays = (part.rows, part.rowids, part.verified)
             plan += [part.first, *map(_address, arrays), part.offset]
@@ -204,6 +205,18 @@ class RankPlan:
             bare._kernels, bare._room_size, bare._rooms = self._kernels, self._room_size, []
             bare._kept, bare._plan, bare._bare = self._kept, readable(plan), bare
         return self._bare
+
+    def listed(self, listed: tuple[Ints, tuple[Any, ...]]) -> RankPlan:
+        """The plan of a search of lists, after which part 0 is scanned by a `Listing`.
+
+        listed  what its `plan` gave, for the rows that have codes
+        """
+        found = RankPlan.__new__(RankPlan)
+        plan = self._plan.copy()
+        plan[self._kernels.LISTED] = _address(listed[0])
+        found._kernels, found._room_size, found._rooms = self._kernels, self._room_size, []
+        found._kept, found._plan, found._bare = [self._kept, listed], readable(plan), None
+        return found
 
     def parts_of_call(self) -> tuple[Ints, Doubles]:
         """The plan as the kernels read it, and new scratch, for who calls them himself (RA1)."""

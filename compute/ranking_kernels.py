@@ -12,6 +12,7 @@ one (`ranking.RankPlan`) keeps the arrays alive. It begins with what all parts s
     DIMENSION, DTYPE       of a row: ROW_FLOATS, ROW_HALVES or ROW_BYTES
     WIDTH, PANELS, CODED   bytes of a row's code, the codes, and how many rows of part 0 have one
     SCALES                 float64 of each code, ERRORS and LENGTHS
+    LISTED                 a plan of `delta_kernels` of the same rows, 0: there is none
 
 and then has for each part
 
@@ -46,6 +47,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import carray, njit, types
 
+from m2mdb.compute import delta_kernels
+from m2mdb.compute.delta_kernels import reaching, terms_for
 from m2mdb.compute.hrm2 import kernels as list_kernels
 from m2mdb.compute.hrm2 import simd as simd_module
 from m2mdb.compute.hrm2.steps import GROUP, PANEL, products_of
@@ -86,10 +89,15 @@ prefetch = simd.prefetch
 BEST, COUNTS, FOUND, ORDINALS = (
     list_kernels.BEST, list_kernels.COUNTS, list_kernels.FOUND, list_kernels.ORDINALS,
 )  # fmt: skip
+LIST_PLAN_SIZE = list_kernels.PLAN_SIZE
+
+LISTED_SIZE, COUNT = delta_kernels.PLAN_SIZE, delta_kernels.COUNT
+BLOCK, CHUNK = delta_kernels.BLOCK, delta_kernels.CHUNK
+LISTED_ROOM = BLOCK * CHUNK // 2  # items of the scratch that hold rows of LISTED
 
 # items of a plan
 KIND, DIMENSION, DTYPE, WIDTH, PANELS, CODED, SCALES, ERRORS, LENGTHS = 0, 1, 2, 3, 4, 5, 6, 7, 8
-HEAD_SIZE = 9
+LISTED, HEAD_SIZE = 9, 10
 FIRST, ROWS, ROWIDS, VERIFIED, OFFSET, PART_SIZE = 0, 1, 2, 3, 4, 5
 ROW_FLOATS, ROW_HALVES, ROW_BYTES = 0, 1, 2  # DTYPE
 NUMBERS, IDS = 0, 1  # rows of `ints`
@@ -120,8 +128,8 @@ def step(function: Any) -> Any:
 
 
 def room_size(dimension: int, width: int) -> int:
-    """float64 items of the scratch that `answer` takes: bounds, products, query, one row."""
-    return GROUP + GROUP // 2 + -(-width // 8) + -(-dimension // 2)
+    """float64 items of the scratch that `answer` takes: bounds, products, query, one row, rows."""
+    return GROUP + GROUP // 2 + -(-width // 8) + -(-dimension // 2) + LISTED_ROOM
 
 
 @step
@@ -375,6 +383,37 @@ def scan_codes(
     return count
 
 
+@step
+def scan_listed(
+    plan: Any, how: Any, query: Any, length: float, room: Any, count: int, best: Any
+) -> int:
+    """`scan_codes` for a search of lists that has just ended: LISTED says which rows may reach.
+
+    how   the plan of that search, whose scratch knows the query; and the mask
+    """
+    lists, mask = how
+    kind, wide, reals = plan[KIND], widened(plan, room), best[1]
+    coded = carray(longs_at(plan[LISTED]), (LISTED_SIZE,))
+    rowids = longs_at(plan[HEAD_SIZE + ROWIDS])
+    found = ints_at(room.ctypes.data + 8 * (room.shape[0] - LISTED_ROOM))
+    terms = terms_for(coded, lists)
+    for first in range(0, (coded[COUNT] + BLOCK - 1) // BLOCK, CHUNK):
+        worst = farthest(kind, least(kind, count, reals))
+        for i in range(reaching(coded, lists, terms, first, (worst, mask), found)):
+            number = np.int64(found[i])
+            near = similarity(kind, row_at(plan, 0, number, wide), query, length)
+            count = place(kind, near, number, rowids[number], count, best)
+    return count
+
+
+@step
+def farthest(kind: int, limit: float) -> Any:
+    """A similarity as the distance that lists have it for."""
+    if kind == L2:
+        return np.float32(-limit)
+    return np.float32(2.0 * (1.0 - limit) if kind == COSINE else -2.0 * limit)
+
+
 @kernel(
     INT, READ_INTS, READ_INTS, READ_INTS, READ_MASK, READ_VECTOR, FLOATS, INT_MATRIX,
     fastmath=False,
@@ -421,7 +460,11 @@ def answer(
     for i in range(numbers.shape[0]):
         count = compare(plan, numbers[i], query, length, wide, count, best)
     if plan[CODED] > 0:
-        count = scan_codes(plan, mask, query, length, room, count, best)
+        if plan[LISTED] != 0 and sources.shape[0] > 0:
+            lists = carray(longs_at(sources[sources.shape[0] - 1]), (LIST_PLAN_SIZE,))
+            count = scan_listed(plan, (lists, mask), query, length, room, count, best)
+        else:
+            count = scan_codes(plan, mask, query, length, room, count, best)
     return count
 
 

@@ -65,6 +65,7 @@ from m2mdb.compute.ranking_kernels import (
     FIRST,
     HEAD_SIZE,
     KIND,
+    LISTED,
     PART_SIZE,
     ROWIDS,
     ask_for,
@@ -72,6 +73,7 @@ from m2mdb.compute.ranking_kernels import (
     is_verified,
     part_of,
     scan_codes,
+    scan_listed,
     step,
     widened,
 )
@@ -209,7 +211,13 @@ def search_whole(call: Ints, query: Vector, ids: Ints, scores: Floats) -> int:
         count = compare(ranked, numbers[i], query, length, wide, count, (ints, reals))
     if ranked[CODED] > 0:
         mask = carray(bytes_at(call[MASK]), (call[MASK_SIZE],))
-        count = scan_codes(ranked, mask, query, length, room, count, (ints, reals))
+        if ranked[LISTED] != 0 and call[PROBES] > 0:
+            at = CALL_SIZE + PROBE_SIZE * (call[PROBES] - 1)
+            lists = carray(longs_at(call[at + LISTS]), (LIST_PLAN_SIZE,))
+            best = (ints, reals)
+            count = scan_listed(ranked, (lists, mask), query, length, room, count, best)
+        else:
+            count = scan_codes(ranked, mask, query, length, room, count, (ints, reals))
     for i in range(count):
         ids[i], scores[i] = ints[1, i], reals[0, i]
     fence()

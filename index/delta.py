@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
+    from m2mdb.compute.hrm2.lists import Lists
+    from m2mdb.compute.listing import Listing
     from m2mdb.compute.ranking import Codes
     from m2mdb.index.text.analysis import Analyzer, Tokenizer
     from m2mdb.index.text.delta_postings import DeltaPostings
@@ -110,6 +112,7 @@ class DeltaMirror:
         "_ended",
         "_keys",
         "_latest",
+        "_listings",
         "_postings",
         "_previous",
         "_rowids",
@@ -160,6 +163,7 @@ class DeltaMirror:
             self.vectors[i] = GrowingVectors(column.dimension, VECTOR_DTYPES[column.dtype])
         self._types = RowTypes(schema.columns)
         self._codes: dict[int, Codes] = {}
+        self._listings: dict[int, Listing] = {}
         self._rowids = array("q")
         self._ended = array("q")
         self._previous: list[int] = []
@@ -340,6 +344,23 @@ class DeltaMirror:
             found = self._codes[column] = Codes(metric, dimension, kernels)
         found.extend(self.vectors[column].matrix, count)
         return found
+
+    def listing(self, column: int, count: int, like: tuple[int, Lists]) -> Listing | None:
+        """Codes of a VECTOR column beside lists, those of the first `count` versions among them.
+
+        like  seed and lists; the first ones that are given say what the codes are made around
+
+        None: they are of no use, or were made for another seed.
+        """
+        found = self._listings.get(column)
+        if found is None:
+            from m2mdb.compute.listing import Listing, center_of
+
+            metric, dimension = self.schema.columns[column].metric, self.vectors[column].dimension
+            found = Listing(metric, dimension, like[0], center_of(like[1]))
+            self._listings[column] = found
+        found.extend(self.vectors[column].matrix, count)
+        return found if found.fits and found.seed == like[0] else None
 
     def killed(self, segment: int, end: int) -> list[int]:
         """Ordinals of a segment that entries before `end` have ended."""

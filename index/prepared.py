@@ -11,7 +11,7 @@ commit, and within a transaction with the next statement.
 Invariants
     PR1 Nothing here is changed by a search, but for what is kept for the next one of its kind.
     PR2 The rows of the delta are found by bounds that surely hold, so that they are found as a scan
-        would find them.
+        would find them. Beside lists one bound of two holds within four standard errors.
     PR3 What is read of an extent is verified before (S18): the kernel names rows that are not, and
         is called again.
 """
@@ -86,8 +86,8 @@ class Prepared:
     """A column of a snapshot, ready to be searched by compiled kernels."""
 
     __slots__ = (
-        "_audit", "_column", "_compiled", "_held", "_index", "_kernels", "_parts", "_plan",
-        "_starts", "_steps", "_view",
+        "_audit", "_column", "_compiled", "_held", "_index", "_kernels", "_listed", "_parts",
+        "_plan", "_starts", "_steps", "_view",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +109,7 @@ class Prepared:
         if delta.size:
             codes = (view.mirror.codes(column_index, delta.size, kernels), delta.size)
         dtype = np.dtype(VECTOR_DTYPES[self._column.dtype])
+        self._listed: RankPlan | None = None
         self._plan = RankPlan(metric, self._column.dimension, dtype, parts, codes, kernels)
 
     def nearest(
@@ -129,7 +130,7 @@ class Prepared:
         if scans:
             numbers = self._scanned(query, k, masks, (scans, backend))
         delta = steps.delta
-        plan = self._plan if delta is not None else self._plan.without_codes()
+        plan = self._plan_for(steps)
         mask = NO_MASK if delta is None else delta
         answer = plan.answer(query, k, sources, numbers, mask)
         while isinstance(answer, Unverified):
@@ -163,7 +164,7 @@ class Prepared:
     def _searched_at_once(self, steps: Steps) -> Searched:
         """What a search that scans no segment is made of, with scratch of its own."""
         delta = steps.delta
-        plan = self._plan if delta is not None else self._plan.without_codes()
+        plan = self._plan_for(steps)
         probes = [(probe, probe.lists.scratch(probe.stop)) for probe in steps.probes]
         return Searched(probes, plan, NO_MASK if delta is None else delta)
 
@@ -252,6 +253,22 @@ class Prepared:
             budget = stop.most if stop.most > stop.least else NEVER
             probes.append(Probe(number, chosen.lists, stop, mask, least, budget))
         return Steps(probes, scans, self._delta_mask(masks))
+
+    def _plan_for(self, steps: Steps) -> RankPlan:
+        """How the delta's rows are found (PR2): beside lists by codes that are like theirs."""
+        if steps.delta is None:
+            return self._plan.without_codes()
+        size = self._parts[0].size
+        if not steps.probes or not size:
+            return self._plan
+        if self._listed is None:
+            lists = steps.probes[0].lists
+            listing = None
+            if all(probe.lists.seed == lists.seed for probe in steps.probes):
+                like = lists.seed, lists.lists
+                listing = self._view.mirror.listing(self._index, size, like)
+            self._listed = self._plan if listing is None else self._plan.listed(listing.plan(size))
+        return self._listed
 
     def _probing(self, k: int, effort: Effort) -> Probing | None:
         """How lists are searched; None where there are none, or none may be searched."""
