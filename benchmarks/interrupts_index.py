@@ -158,7 +158,7 @@ CASES: dict[str, tuple[str, Work, Work | None]] = {
     "COPY TO csv": ("texts", _sql("COPY t TO 'FOLDER/t.csv'"), None),
     "COPY TO jsonl": ("texts", _sql("COPY t TO 'FOLDER/t.jsonl'"), None),
     "COPY TO parquet": ("texts", _sql("COPY t TO 'FOLDER/t.parquet'"), None),
-    "COPY TO npy": ("vectors", _sql("COPY v (e) TO 'FOLDER/v.npy'"), None),
+    "COPY TO npy": ("vectors", _sql("COPY v TO 'FOLDER/v.npy'"), None),
     "COPY FROM csv": ("texts", _sql("COPY u FROM 'FOLDER/given.csv'"), _exported("csv")),
     "COPY FROM jsonl": ("texts", _sql("COPY u FROM 'FOLDER/given.jsonl'"), _exported("jsonl")),
     "COPY FROM parquet": ("texts", _sql("COPY u FROM 'FOLDER/given.parquet'"),

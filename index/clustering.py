@@ -167,7 +167,7 @@ def recalibrate(
         audit = write.database.audit
         queries = known_queries(audit, entry.id, column, view.segments)
         values = stored_vectors(segment, column)
-        parts = hrm2.recalibrated_parts(column, values, segment, queries)
+        parts = hrm2.recalibrated_parts(column, values, segment, queries, Scratch(write.database))
         record = changed.get(segment.id) or entry.records[segment.id].copy()
         record.extents = tuple(each for each in record.extents if each != old)
         _add_extent(write, entry, record, parts)

@@ -18,7 +18,7 @@ from m2mdb.index.schema import (
     check_name,
 )
 from m2mdb.index.segment import NamedPart, SegmentRecord, lay_out
-from m2mdb.index.slices import SLICE_VALUES, pieces, slices
+from m2mdb.index.slices import SLICE_VALUES, Check, distinct_values, mapped, pieces, slices
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError, ProgrammingError
 
@@ -64,15 +64,15 @@ def check_text_options(write: WriteView, options: dict[str, Any]) -> None:
 def drop_collection(write: WriteView, name: str) -> None:
     """Free everything that a collection holds."""
     view = write.collection(name)
-    entry = view.entry
+    entry, check = view.entry, write.database.check_interrupted
     for record in (*entry.records.values(), *entry.past.values()):
         for descriptor in record.extents:
             write.transaction.free_extent(descriptor)
     for root in (entry.delta_root, entry.deletes_root):
-        BTree(write.transaction, root).destroy()
+        BTree(write.transaction, root).destroy(check)
     for info in entry.schema.indexes:
         if info.kind == "btree":
-            BTree(write.transaction, info.root).destroy()
+            BTree(write.transaction, info.root).destroy(check)
     remove_entry(write.catalog_tree(), entry)
     write.set_catalog(write.catalog.replaced(None, removed=entry.id, schema_changed=True))
     write.forget_views()
@@ -170,22 +170,28 @@ def _add_btree(
             places = [(number, ordinal) for ordinal in chosen[some].tolist()]
             values.extend(secondary.values_at(view.schema, info, parts, places))
         rowids.extend(part.rowids[chosen].tolist())
-    if info.unique:
-        present = [value for value in values if secondary.compared(value) is not None]
-        if len(set(present)) != len(present):
-            names = ", ".join(f"{view.schema.name}.{column.name}" for column in columns)
-            verb = "has" if len(columns) == 1 else "have"
-            raise IntegrityError(
-                f"UNIQUE constraint failed: {names} {verb} equal values, "
-                f"so the unique index {info.name} cannot be created"
-            )
+    if info.unique and _has_equal(values, view.check):
+        names = ", ".join(f"{view.schema.name}.{column.name}" for column in columns)
+        verb = "has" if len(columns) == 1 else "have"
+        raise IntegrityError(
+            f"UNIQUE constraint failed: {names} {verb} equal values, "
+            f"so the unique index {info.name} cannot be created"
+        )
     info.root = BTree.create(write.transaction)
     pairs = zip(values, rowids, strict=True)
+    del values, rowids  # the fewer there are, the less the garbage collector looks at
     check = write.database.check_interrupted
     secondary.add_entries(write.transaction, info, pairs, empty=True, check=check)
     entry = _with_index(view, (*view.schema.indexes, info))
     write.replace_entry(view, entry, schema_changed=True)
     write.forget_views()
+
+
+def _has_equal(values: list[Any], check: Check) -> bool:
+    """Whether some values are equal as UNIQUE compares them."""
+    compared = mapped(values, secondary.compared, check)
+    differing = distinct_values(compared, check)
+    return len(differing) + max(0, compared.count(None) - 1) != len(compared)
 
 
 def _add_text_index(
@@ -275,7 +281,7 @@ def drop_index(write: WriteView, name: str, *, whatever: bool = False) -> None:
     left = tuple(index for index in view.schema.indexes if index is not info)
     records: list[SegmentRecord] = []
     if info.kind == "btree":
-        BTree(write.transaction, info.root).destroy()
+        BTree(write.transaction, info.root).destroy(write.database.check_interrupted)
         entry = _with_index(view, left)
     elif info.kind == clustering.KIND:
         entry = _with_index(view, left)

@@ -55,7 +55,7 @@ from m2mdb.index.scratch import Scratch
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from m2mdb.compute.hrm2.searcher import Found, FoundBatch, Searcher
     from m2mdb.compute.hrm2.searcher import Scratch as ListScratch
@@ -79,6 +79,7 @@ LEAST_MEASURED = 8192  # rows for which it pays to measure how long to probe; fe
 LIST_ROWS = 50  # of a list, up to CROWD rows; then it grows by GROWTH
 CROWD = 100_000
 GROWTH = 0.4
+TICK_SECONDS = 0.02  # of waiting for kernels between two looks for an interrupt
 WAIT_SECONDS = 120.0  # that a build waits for the kernels that measure its table
 KEPT_STOPS = 256  # of one set of lists; all go when there are more
 STEPS, MOST_STEPS = 4, 80  # to half of the rows that pass; what is planned is planned for a step
@@ -155,15 +156,19 @@ def is_searchable(column: Column, values: VectorData, chosen: np.ndarray) -> boo
 
 
 def recalibrated_parts(
-    column: Column, values: VectorData, segment: Segment, queries: np.ndarray | None
+    column: Column,
+    values: VectorData,
+    segment: Segment,
+    queries: np.ndarray | None,
+    scratch: Scratch,
 ) -> list[NamedPart]:
     """The lists that a segment has of a column, with a table measured anew.
 
     queries  real ones, to measure by and to store; None where none are known
+    scratch  where large arrays stand meanwhile
     """
     found = segment.lists(column)
     assert found is not None, "the segment has lists"
-    scratch = Scratch()
     chosen = np.sort(found.lists.ordinals).astype(np.int64)
     rows = _rows_in(scratch, column, values.matrix, chosen)
     numbers = np.searchsorted(chosen, found.lists.ordinals).astype(np.int32)
@@ -234,12 +239,23 @@ def _table(
     how  where large arrays stand, and real queries
     """
     scratch, queries = how
-    if measured and len(rows) >= LEAST_MEASURED and LOADER.wait(WAIT_SECONDS):
+    if measured and len(rows) >= LEAST_MEASURED and _has_kernels(scratch.tick):
         from m2mdb.compute.hrm2.searcher import Searcher
 
         searcher = Searcher(lists, metric, SEED)
         return calibration.calibrate(searcher, rows, SEED, queries, tick=scratch.tick)
     return cautious_table(len(lists.center_scales))
+
+
+def _has_kernels(tick: Callable[[], None]) -> bool:
+    """Wait for the compiled kernels; whether there are any."""
+    for _ in range(round(WAIT_SECONDS / TICK_SECONDS)):
+        tick()
+        if LOADER.wait(TICK_SECONDS):
+            return True
+        if LOADER.error is not None:
+            break
+    return False
 
 
 def cautious_table(lists: int) -> patience.Table:

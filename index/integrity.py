@@ -24,8 +24,9 @@ import numpy as np
 
 from m2mdb.index.integrity_rows import check_collection
 from m2mdb.index.moments import moment_faults
+from m2mdb.index.slices import Check, unchecked
 from m2mdb.pager.btree import BTree
-from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError
+from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError, StatementInterruptedError
 from m2mdb.pager.freespace import decode_run
 from m2mdb.wal.file_check import check_file
 from m2mdb.wal.transaction import Transaction
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 MAX_FAULTS = 100  # as many lines as SQLite gives before it stops
 KEPT_NODES = 4096
+LOOKED_PAGES = 16  # one of so many is read behind a look for an interrupt
 MAX_RUNS = 10  # of pages that nothing uses
 Report = Callable[[str], None]
 
@@ -63,8 +65,10 @@ class _Faults(list[str]):
 class FreshPages:
     """The pages of a snapshot or transaction, read from the disk."""
 
-    def __init__(self, pages: Snapshot | Transaction) -> None:
+    def __init__(self, pages: Snapshot | Transaction, look: Check = unchecked) -> None:
+        """`look` is called between the pages, and may raise."""
         self._pages = pages
+        self._look = look
         self._nodes: dict[int, Node] = {}  # trees are walked twice
         self.page_size = pages.page_size
         self.page_count = pages.page_count
@@ -73,6 +77,8 @@ class FreshPages:
         """As `pager.pages.Pages`."""
         node = self._nodes.get(page_number)
         if node is None:
+            if not page_number % LOOKED_PAGES:
+                self._look()
             node = self._pages.get_fresh(page_number)
             if len(self._nodes) >= KEPT_NODES:
                 self._nodes.clear()
@@ -104,13 +110,15 @@ def check(view: View, *, quick: bool = False) -> list[str]:
     """The faults of the database at the view's snapshot; an empty list where all is well."""
     faults = _Faults()
     try:
-        check_file(view.pages.store, faults)
-        pages = FreshPages(view.pages)
+        check_file(view.pages.store, faults, view.database.check_interrupted)
+        pages = FreshPages(view.pages, view.database.check_interrupted)
         _Pages(view, pages, faults).check()
         for name in view.names():
             check_collection(view, pages, name, faults, quick=quick)
     except _Full:
         pass
+    except StatementInterruptedError:
+        raise
     except DatabaseError as problem:  # IC2: a damaged page on the way to the rest
         if not any(str(problem) in fault for fault in faults):
             faults.append(str(problem))
@@ -168,6 +176,8 @@ class _Pages:
         try:
             for number in tree.pages_used():
                 self._claim(number, 1, what)
+        except StatementInterruptedError:
+            raise
         except DatabaseError:
             self.is_whole = False  # `check` has said why
 

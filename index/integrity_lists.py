@@ -21,6 +21,7 @@ from m2mdb.compute.hrm2.lists import BLOCK, SLOTS, Lists
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.index.hrm2 import SegmentLists, searched_rows
 from m2mdb.index.routing import stored_error
+from m2mdb.index.slices import Check, slices, unchecked
 
 if TYPE_CHECKING:
     from m2mdb.index.schema import Column
@@ -32,8 +33,12 @@ ERROR = 0.1  # relative: the shorter residual is not always that of the first li
 LOOSE = 1e-3  # relative, for sums of many numbers
 
 
-def list_faults(segment: Segment, column: Column, *, quick: bool = False) -> Iterator[str]:
+def list_faults(
+    segment: Segment, column: Column, check: Check = unchecked, *, quick: bool = False
+) -> Iterator[str]:
     """What is wrong with the lists of a column, if it has any.
+
+    check  called between slices of the work; it may raise
 
     Raises CorruptDatabaseError where the parts cannot be lists at all.
     """
@@ -42,8 +47,9 @@ def list_faults(segment: Segment, column: Column, *, quick: bool = False) -> Ite
         return
     yield from _place_faults(segment, column, found)
     yield from _error_faults(segment, column, found)
-    yield from _row_faults(segment, column, found)
-    yield from _code_faults(found)
+    check()
+    yield from _row_faults(segment, column, found, check)
+    yield from _code_faults(found, check)
 
 
 def _place_faults(segment: Segment, column: Column, found: SegmentLists) -> Iterator[str]:
@@ -84,13 +90,15 @@ def _owners(lists: Lists) -> np.ndarray:
     return np.repeat(np.arange(len(lists.starts) - 1), np.diff(lists.starts))
 
 
-def _row_faults(segment: Segment, column: Column, found: SegmentLists) -> Iterator[str]:
+def _row_faults(
+    segment: Segment, column: Column, found: SegmentLists, check: Check
+) -> Iterator[str]:
     lists, matrix = found.lists, segment.matrix(column)
     width = lists.width
-    for start in range(0, len(lists.ordinals), CHUNK):
-        some = slice(start, start + CHUNK)
+    for some in slices(len(lists.ordinals), CHUNK, check):
         ordinals = lists.ordinals[some]
-        decoded, steps = _decoded(lists.bytes8, lists.scales, np.arange(len(ordinals)) + start)
+        numbers = np.arange(some.start, some.stop)
+        decoded, steps = _decoded(lists.bytes8, lists.scales, numbers)
         with np.errstate(all="ignore"):  # what is not finite is said of the vectors
             rows = rotate(searched_rows(column, matrix, ordinals), width, found.seed)
             squares = np.einsum("ij,ij->i", rows, rows)
@@ -111,12 +119,12 @@ def _decoded(
     return codes * steps[:, None], steps
 
 
-def _code_faults(found: SegmentLists) -> Iterator[str]:
+def _code_faults(found: SegmentLists, check: Check) -> Iterator[str]:
     lists = found.lists
     owners = _owners(lists)
     blocks = max(1, CHUNK // BLOCK)
-    for start in range(0, len(lists.positions), blocks):
-        some = slice(start, start + blocks)
+    for some in slices(len(lists.positions), blocks, check):
+        start = some.start
         there = lists.positions[some] >= 0
         block, slot = np.nonzero(there)
         rows, row_steps = _decoded(lists.bytes8, lists.scales, lists.positions[some][there])

@@ -11,10 +11,11 @@ Only the last line is left out by `quick_check`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
 from m2mdb.index import maintenance, rules, zones
 from m2mdb.index.collection import CHUNK_ROWS, CollectionView, decode_deletions, open_past
@@ -34,10 +35,21 @@ from m2mdb.index.salvage_rows import DeltaEntry
 from m2mdb.index.schema import Column, IndexInfo
 from m2mdb.index.secondary import values_at
 from m2mdb.index.segment import TEXT_PREFIX, Segment, SegmentRecord
+from m2mdb.index.slices import (
+    SLICE_BYTES,
+    SLICE_VALUES,
+    Check,
+    counted_numbers,
+    joined,
+    number_order,
+    slices,
+    taken,
+    watched,
+)
 from m2mdb.index.text.options import parse_options
 from m2mdb.index.values import norms_of
 from m2mdb.pager.btree import BTree
-from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError
+from m2mdb.pager.errors import CorruptDatabaseError, DatabaseError, StatementInterruptedError
 from m2mdb.pager.extent import Extent
 
 if TYPE_CHECKING:
@@ -46,6 +58,7 @@ if TYPE_CHECKING:
     from m2mdb.pager.pages import Pages
 
 Report = Callable[[str], None]
+VALUED = b"\xff"  # before the key of an entry that has a value, which none should: no key begins so
 SHOWN = 3  # rows or entries that a fault names
 VECTOR_ROWS = 8192  # that are compared at a time
 
@@ -85,6 +98,8 @@ def _each(where: str, report: Report, action: Callable[..., None], *arguments: A
     """Run one check; what it cannot read is a fault, and the others go on."""
     try:
         action(*arguments)
+    except StatementInterruptedError:
+        raise
     except (DatabaseError, ValueError) as problem:
         report(f"{where}: {problem}")
 
@@ -174,7 +189,13 @@ def _check_blocks(view: View, record: SegmentRecord, where: str, report: Report)
     for extent in record.extents:
         try:
             page_size = view.pages.page_size
-            Extent(store.file, extent, page_size, store.path, mapped=False).verify_all()
+            opened = Extent(store.file, extent, page_size, store.path, mapped=False)
+            for start in range(0, extent.size, SLICE_BYTES):
+                view.database.check_interrupted()
+                opened.verify(start, min(SLICE_BYTES, extent.size - start))
+            opened.verify_all()
+        except StatementInterruptedError:
+            raise
         except DatabaseError as problem:
             report(f"{where}, segment {record.id}: {problem}")
             is_whole = False
@@ -198,6 +219,8 @@ def _check_past(
                 report(f"{where}: ended by {ends.max()}, the record says {record.newest_end}")
             if (segment.commits() > ends).any():
                 report(f"{where}: a row ended before it was written")
+        except StatementInterruptedError:
+            raise
         except DatabaseError as problem:
             report(f"{where}: {problem}")
 
@@ -221,6 +244,7 @@ def _check_rows(
     *,
     quick: bool,
 ) -> None:
+    check = collection.check
     rowids = segment.rowids
     if (np.diff(rowids) < 0).any():
         report(f"{where}: rowids do not ascend")
@@ -232,27 +256,29 @@ def _check_rows(
                f"{record.commit}")  # fmt: skip
     _check_about(collection, segment, where, report)
     for index, column in enumerate(collection.schema.columns):
+        check()
         _check_values(segment, column)
         if column.is_vector:
-            for fault in list_faults(segment, column, quick=quick):
+            for fault in list_faults(segment, column, check, quick=quick):
                 report(f"{where}: lists of {column.name}: {fault}")
         if not zones.is_true(segment, column):
             report(f"{where}: the zone map of {column.name} differs from its values")
         if quick:
             continue
         if column.is_vector:
-            _check_norms(segment, column, where, report)
+            _check_norms(segment, column, where, report, check)
             continue
-        values = segment.values(column)
+        values = segment.values(column, check)
         expected: list[Any] = []
         is_hashed = index in collection.schema.hashed_columns and segment.has("hashes", column.id)
         if is_hashed or index in collection.schema.key_columns:
-            expected += hash_parts(column, values)
+            expected += hash_parts(column, values, check)
         if column.fulltext is not None:
             if parse_options(column.fulltext).is_lasting:
-                expected += maintenance.text_parts(column, values, like=segment.text(column))
+                text = segment.text(column)
+                expected += maintenance.text_parts(column, values, like=text, check=check)
             else:  # another version of the library, or of the program, may cut texts otherwise
-                for fault in segment.text(column).faults():
+                for fault in segment.text(column).faults(check):
                     report(f"{where}: text index of {column.name}: {fault}")
         for part, id_, array in expected:
             if not segment.has(part, id_) or not np.array_equal(segment.array(part, id_), array):
@@ -288,11 +314,12 @@ def _check_values(segment: Segment, column: Column) -> None:
         segment.numbers(column)
 
 
-def _check_norms(segment: Segment, column: Column, where: str, report: Report) -> None:
+def _check_norms(
+    segment: Segment, column: Column, where: str, report: Report, check: Check
+) -> None:
     matrix, norms = segment.matrix(column), segment.per_row("norms", column.id)
     nulls = segment.nulls(column)
-    for start in range(0, segment.rows, VECTOR_ROWS):
-        some = slice(start, start + VECTOR_ROWS)
+    for some in slices(segment.rows, VECTOR_ROWS, check):
         if not np.array_equal(norms_of(matrix[some]), norms[some]):
             report(f"{where}: norms of {column.name} differ from the vectors")
             return
@@ -309,10 +336,10 @@ def _check_norms(segment: Segment, column: Column, where: str, report: Report) -
 
 def _check_rowids(collection: CollectionView, report: Report) -> None:
     """A rowid is live in at most one part (L2), and was given out."""
-    joined = np.concatenate(list(collection.live_rowids()))
+    every = joined(list(collection.live_rowids()), collection.check)
     where = f"collection {collection.schema.name}"
-    unique, counts = np.unique(joined, return_counts=True)
-    if len(unique) != len(joined):
+    unique, counts = counted_numbers(every, collection.check)
+    if len(unique) != len(every):
         report(f"{where}: a rowid is live twice: {_shown(unique[counts > 1].tolist())}")
     following = max(collection.mirror.next_rowid, collection.entry.next_rowid)
     if len(unique) and unique[-1] >= following and following < 2**63 - 1:
@@ -324,22 +351,33 @@ def _shown(values: list[Any]) -> str:
     return ", ".join(map(str, values[:SHOWN])) + more
 
 
+def _add_values(differing: set[Any], values: list[Any], check: Check) -> int:
+    """Add values that are not None to a set; how many there were."""
+    present = 0
+    for some in slices(len(values), SLICE_VALUES, check):
+        own = values[some]
+        present += len(own) - own.count(None)
+        differing.update(own)
+    differing.discard(None)
+    return present
+
+
 def _check_keys(collection: CollectionView, report: Report) -> None:
     for index in collection.schema.key_columns:
-        values: list[Any] = []
+        present = 0
+        differing: set[Any] = set()
         for part in collection.parts():
-            live = part.live
-            found = part.values(index)
-            values += found if live is None else [found[i] for i in np.flatnonzero(live)]
-        present = [value for value in values if value is not None]
-        if len(set(present)) != len(present):
+            found = part.values(index, None if part.live is None else np.flatnonzero(part.live))
+            present += _add_values(differing, found, collection.check)
+        if len(differing) != present:
             name = collection.schema.columns[index].name
             report(f"collection {collection.schema.name}: equal keys in {name}")
     for index, column in enumerate(collection.schema.columns):
         if not column.not_null:
             continue
         for part in collection.parts():
-            nulls = [i for i, value in enumerate(part.values(index)) if value is None]
+            values = watched(part.values(index), collection.check)
+            nulls = [i for i, value in enumerate(values) if value is None]
             if nulls and any(part.live is None or part.live[i] for i in nulls):
                 report(f"collection {collection.schema.name}: NULL in {column.name}, {part.name}")
 
@@ -349,38 +387,64 @@ def _check_rules(collection: CollectionView, report: Report) -> None:
     if not collection.schema.checks or not rules.has_language():
         return
     try:
-        rules.check_parts(collection, lambda: None)
+        rules.check_parts(collection, collection.check)
+    except StatementInterruptedError:
+        raise
     except DatabaseError as problem:
         report(f"collection {collection.schema.name}: {problem}")
 
 
 def _check_indexes(view: View, collection: CollectionView, report: Report) -> None:
     """B1: the entries of each B-tree index are those of the live rows."""
+    check = collection.check
     for info in collection.schema.indexes:
         if info.kind != "btree":
             continue
-        expected = set()
-        parts = collection.parts()
-        for number, part in enumerate(parts):
-            live = part.live
-            chosen = np.arange(part.size) if live is None else np.flatnonzero(live)
-            rowids = part.rowids[chosen].tolist()
-            places = [(number, ordinal) for ordinal in chosen.tolist()]
-            stored = values_at(collection.schema, info, parts, places)
-            expected |= {index_key(v, r) for v, r in zip(stored, rowids, strict=True)}
-        items = list(BTree(view.pages, info.root).scan())
-        found = {key for key, _ in items}
-        if found != expected:
-            extra, missing = found - expected, expected - found
-            which = _shown([_rowid(key) for key in sorted(extra | missing)])
-            report(
-                f"index {info.name}: {len(extra)} entries without a row, "
-                f"{len(missing)} rows without an entry (rowid {which})"
-            )
-        if any(value for _, value in items):
-            report(f"index {info.name}: an entry has a value")
+        items = BTree(view.pages, info.root)
+        found = (VALUED + key if value else key for key, value in items.scan())
+        if not _are_same(_expected_keys(collection, info), found, check):
+            _tell_difference(info, items, set(_expected_keys(collection, info)), report, check)
         if info.unique:
             _check_unique(collection, info, report)
+
+
+def _expected_keys(collection: CollectionView, info: IndexInfo) -> Iterator[bytes]:
+    """The keys that an index should have, in no order."""
+    parts = collection.parts()
+    for number, part in enumerate(parts):
+        live = part.live
+        chosen = np.arange(part.size) if live is None else np.flatnonzero(live)
+        for some in slices(len(chosen), SLICE_VALUES, collection.check):
+            rowids = part.rowids[chosen[some]].tolist()
+            places = [(number, ordinal) for ordinal in chosen[some].tolist()]
+            stored = values_at(collection.schema, info, parts, places)
+            yield from map(index_key, stored, rowids)
+
+
+def _tell_difference(
+    info: IndexInfo, items: BTree, expected: set[bytes], report: Report, check: Check
+) -> None:
+    """Report what an index has and should not have, and the other way round."""
+    found = {key for key, _ in watched(items.scan(), check)}
+    extra, missing = found - expected, expected - found
+    if extra or missing:
+        which = _shown([_rowid(key) for key in sorted(extra | missing)])
+        report(
+            f"index {info.name}: {len(extra)} entries without a row, "
+            f"{len(missing)} rows without an entry (rowid {which})"
+        )
+    if any(value for _, value in watched(items.scan(), check)):
+        report(f"index {info.name}: an entry has a value")
+
+
+def _are_same(some: Iterator[bytes], others: Iterator[bytes], check: Check) -> bool:
+    """Whether two sets of keys are the same, by 64 bits of each."""
+    hashes = [
+        np.fromiter(map(xxh3_64_intdigest, watched(keys, check)), np.uint64)
+        for keys in (some, others)
+    ]
+    one, other = [taken(each, number_order(each, check), check) for each in hashes]
+    return np.array_equal(one, other)
 
 
 def _rowid(key: bytes) -> str:
@@ -389,12 +453,15 @@ def _rowid(key: bytes) -> str:
 
 def _check_unique(collection: CollectionView, info: IndexInfo, report: Report) -> None:
     """No two live rows have an equal value under a UNIQUE index."""
-    values: list[Any] = []
+    present, check = 0, collection.check
+    differing: set[Any] = set()
     for part in collection.parts():
         live = itertools.repeat(True) if part.live is None else part.live.tolist()
         columns = [part.values(index) for index in collection.schema.positions(info)]
-        rows = zip(*columns, strict=True)
-        values += [row for row, there in zip(rows, live, strict=False) if there]
-    present = [row for row in values if None not in row]
-    if len(set(present)) != len(present):
+        rows = watched(zip(*columns, strict=True), check)
+        keys = [
+            None if None in row else row for row, there in zip(rows, live, strict=False) if there
+        ]
+        present += _add_values(differing, keys, check)
+    if len(differing) != present:
         report(f"index {info.name}: it is UNIQUE, and rows have equal values")

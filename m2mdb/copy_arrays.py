@@ -26,6 +26,7 @@ from m2mdb.pager.errors import DataError, ProgrammingError
 
 if TYPE_CHECKING:
     from m2mdb.index.schema import CollectionSchema, Column
+    from m2mdb.index.slices import Check
     from m2mdb.query.columnar import Column as Values
 
 EXACT_MAX = 2.0**53  # float64 tells integers up to this from their neighbours
@@ -78,7 +79,7 @@ class NpyReader:
         self.lines: list[int] = []
         self.total: int | None = len(self._array)
 
-    def batches(self, rows: int) -> Iterator[Batch]:
+    def batches(self, rows: int, check: Check) -> Iterator[Batch]:
         """See `query.copying.FileReader`."""
         for start in range(0, len(self._array), rows):
             some = np.array(self._array[start : start + rows])
@@ -106,7 +107,7 @@ class NpyWriter:
         }
         np.lib.format.write_array_header_1_0(self._file, header)
 
-    def write(self, columns: list[Values]) -> None:
+    def write(self, columns: list[Values], check: Check) -> None:
         """Add a batch."""
         self._file.write(np.ascontiguousarray(matrix_of(columns[0], self._column)).tobytes())
 
@@ -178,7 +179,7 @@ class VecsReader:
         self.lines: list[int] = []
         self.total: int | None = size // self._row.itemsize
 
-    def batches(self, rows: int) -> Iterator[Batch]:
+    def batches(self, rows: int, check: Check) -> Iterator[Batch]:
         """See `query.copying.FileReader`."""
         dimension, first = self._column.dimension, 0
         while raw := self._file.read(rows * self._row.itemsize):
@@ -221,7 +222,7 @@ class VecsWriter:
         self._written = 0
         self._file = binary(path, "wb")
 
-    def write(self, columns: list[Values]) -> None:
+    def write(self, columns: list[Values], check: Check) -> None:
         """Add a batch."""
         matrix = matrix_of(columns[0], self._column)
         if self._number.kind != "f":

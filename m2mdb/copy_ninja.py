@@ -37,6 +37,7 @@ from m2mdb.pager.errors import DataError, ProgrammingError
 if TYPE_CHECKING:
     from m2mdb.copy_arrays import Batch
     from m2mdb.index.schema import CollectionSchema
+    from m2mdb.index.slices import Check
     from m2mdb.query.columnar import Column as Values
 
 AXIS = struct.Struct("<Q")
@@ -167,7 +168,7 @@ class NinjaReader:
                 )
         return Bounds(starts, ends)
 
-    def batches(self, rows: int) -> Iterator[Batch]:
+    def batches(self, rows: int, check: Check) -> Iterator[Batch]:
         """See `query.copying.FileReader`."""
         for start in range(0, self.total or 0, rows):
             some = slice(start, start + rows)
@@ -276,7 +277,7 @@ class NinjaWriter:
             self._bounds = {name: NinjaMap(folder / name, integer) for name in BOUNDS}
             self._bounds["shapes"] = NinjaMap(folder / "shapes", integer, (1,))
 
-    def write(self, columns: list[Values]) -> None:
+    def write(self, columns: list[Values], check: Check) -> None:
         """Add a batch."""
         if not self._is_ragged:
             self._numbers.write(matrix_of(columns[0], self._column))

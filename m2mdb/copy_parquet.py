@@ -20,6 +20,7 @@ from m2mdb.query.columnar import Column, Values, Vectors
 if TYPE_CHECKING:
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.schema import Column as Definition
+    from m2mdb.index.slices import Check
 
 WHAT = "COPY of a Parquet file"
 
@@ -40,7 +41,7 @@ class ParquetReader:
         self.lines: list[int] = []
         self.total: int | None = self._file.metadata.num_rows
 
-    def batches(self, rows: int) -> Iterator[tuple[Mapping[str, Any], int]]:
+    def batches(self, rows: int, check: Check) -> Iterator[tuple[Mapping[str, Any], int]]:
         """See `query.copying.FileReader`."""
         try:
             for batch in self._file.iter_batches(rows):
@@ -67,7 +68,7 @@ class ParquetWriter:
         self._path = path
         self._writer: Any = None
 
-    def write(self, columns: list[Column]) -> None:
+    def write(self, columns: list[Column], check: Check) -> None:
         """Add a batch."""
         pairs = zip(columns, self._definitions, strict=True)
         found = table(self.columns, [typed_column(each, definition) for each, definition in pairs])

@@ -30,10 +30,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.documents import open_text, read_jsonl, spelled
+from m2mdb.index.slices import watched
 from m2mdb.pager.errors import DataError, ProgrammingError
 
 if TYPE_CHECKING:
     from m2mdb.index.schema import CollectionSchema, Column
+    from m2mdb.index.slices import Check
     from m2mdb.query.columnar import Column as Values
 
 Batch = tuple[Mapping[str, Any], int]
@@ -123,9 +125,14 @@ class TextReader:
         self.file: IO[str] = open_text(path)
 
     def batches_of(
-        self, rows: Iterator[tuple[int, Mapping[str, Any]]], count: int, take: Callable[..., Any]
+        self,
+        rows: Iterator[tuple[int, Mapping[str, Any]]],
+        count: int,
+        take: Callable[..., Any],
+        check: Check,
     ) -> Iterator[Batch]:
         """Rows with their lines as columns; a name that a row lacks is NULL in it."""
+        rows = watched(rows, check)
         while some := list(islice(rows, count)):
             self.lines = [line for line, _ in some]
             names = dict.fromkeys(name for _, row in some for name in row)
@@ -133,7 +140,10 @@ class TextReader:
                 if self.schema.position(name) is None:
                     self.check_name(name, next(line for line, row in some if name in row))
             yield (
-                {name: [take(row.get(name), name, line) for line, row in some] for name in names},
+                {
+                    name: [take(row.get(name), name, line) for line, row in watched(some, check)]
+                    for name in names
+                },
                 len(some),
             )
 
@@ -170,13 +180,15 @@ class TextWriter:
         self.types = [column.type for column in shown]
         self.file = new_text(path)
 
-    def rows(self, columns: list[Values], shape: Callable[[Any, str], Any]) -> Iterator[Any]:
+    def rows(
+        self, columns: list[Values], shape: Callable[[Any, str], Any], check: Check
+    ) -> Iterator[Any]:
         """A batch by rows, each value as the format has it."""
         shaped = [
-            [shape(value, type) for value in column.values()]
+            [shape(value, type) for value in watched(column.values(), check)]
             for column, type in zip(columns, self.types, strict=True)
         ]
-        return zip(*shaped, strict=True)
+        return watched(zip(*shaped, strict=True), check)
 
     def close(self) -> None:
         """Close the file."""
@@ -189,12 +201,12 @@ class TextWriter:
 class JsonlReader(TextReader):
     """An object a line; empty lines are passed over."""
 
-    def batches(self, rows: int) -> Iterator[Batch]:
+    def batches(self, rows: int, check: Check) -> Iterator[Batch]:
         """See `query.copying.FileReader`."""
         if any(column.type == "JSON" for column in self.schema.columns):
             lines = read_jsonl(self.file, self.path, spelled)
-            return self.batches_of(iter(lines), rows, self.take_spelled)
-        return self.batches_of(iter(read_jsonl(self.file, self.path)), rows, self.take)
+            return self.batches_of(iter(lines), rows, self.take_spelled, check)
+        return self.batches_of(iter(read_jsonl(self.file, self.path)), rows, self.take, check)
 
     def take_spelled(self, member: tuple[Any, str] | None, name: str, line: int) -> Any:
         """A JSON column takes any value as it is spelled, a string too; `null` is NULL.
@@ -220,10 +232,10 @@ def _refuse_constants(text: str, place: str) -> None:
 class JsonlWriter(TextWriter):
     """An object a line, with every column."""
 
-    def write(self, columns: list[Values]) -> None:
+    def write(self, columns: list[Values], check: Check) -> None:
         """Add a batch."""
         names = [json.dumps(name, ensure_ascii=False) for name in self.columns]
-        for row in self.rows(columns, member_text):
+        for row in self.rows(columns, member_text, check):
             members = [f"{name}: {text}" for name, text in zip(names, row, strict=True)]
             self.file.write("{" + ", ".join(members) + "}\n")
 
@@ -247,7 +259,7 @@ class CsvReader(TextReader):
         self.field = re.compile(rf'(?:"((?:[^"]|"")*+)"|([^"\r\n{mark}]++)?)({mark}|\Z)')
         super().__init__(path, schema, options)
 
-    def batches(self, rows: int) -> Iterator[Batch]:
+    def batches(self, rows: int, check: Check) -> Iterator[Batch]:
         """See `query.copying.FileReader`."""
         records = self.records()
         _, names = next(records, (1, []))
@@ -255,7 +267,7 @@ class CsvReader(TextReader):
             raise DataError(f"{self.path}, line 1: expected the names of columns, each once")
         for name in names:  # without rows nobody else would ask for them
             self.check_name(str(name), 1)
-        return self.batches_of(self._named(records, names), rows, self.take)
+        return self.batches_of(self._named(records, names), rows, self.take, check)
 
     def _named(
         self, records: Iterator[tuple[int, list[str | None]]], names: list[Any]
@@ -315,7 +327,7 @@ class CsvWriter(TextWriter):
             return text
         return '"' + text.replace('"', '""') + '"'
 
-    def write(self, columns: list[Values]) -> None:
+    def write(self, columns: list[Values], check: Check) -> None:
         """Add a batch."""
-        for row in self.rows(columns, text_value):
+        for row in self.rows(columns, text_value, check):
             self.file.write(self.delimiter.join(map(self.field, row)) + "\r\n")

@@ -45,6 +45,7 @@ from m2mdb.pager.page import CELL_SIZE, PAGE_HEADER_SIZE, Branch, Leaf, Overflow
 if TYPE_CHECKING:
     from m2mdb.pager.pages import MutablePages, Pages
 
+LOOKED_PAGES = 256  # freed between two looks for an interrupt
 _LEVELS = range(MAX_DEPTH)
 Item = tuple[bytes, bytes]
 Run = tuple[list[bytes], list[bytes]]
@@ -288,10 +289,17 @@ class BTree:
                 self._pages.free(number)
         self._pages.put(self.root, Leaf([], [], 0))
 
-    def destroy(self) -> None:
-        """Free all pages, the root too."""
-        for number in list(self.pages_used()):
+    def destroy(self, look: Callable[[], None] | None = None) -> None:
+        """Free all pages, the root too; `look` is called between some of them, and may raise."""
+        numbers: list[int] = []
+        for number in self.pages_used():
+            numbers.append(number)
+            if look is not None and not len(numbers) % LOOKED_PAGES:
+                look()
+        for done, number in enumerate(numbers, 1):
             self._pages.free(number)
+            if look is not None and not done % LOOKED_PAGES:
+                look()
 
     # -------------------------------------------------------------------------- inspecting
 
@@ -306,5 +314,6 @@ class BTree:
         """Report every fault of the tree; returns the number of items found.
 
         `seen` collects page numbers over several trees: a page in it is reported as used twice.
+        What reading a page raises goes through, but for CorruptDatabaseError.
         """
         return check_tree(self._pages, self.root, report, set() if seen is None else seen)

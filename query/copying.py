@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from m2mdb.index.slices import Check
 from m2mdb.pager.errors import Error, OperationalError, ProgrammingError
 from m2mdb.query.access import everything
 from m2mdb.query.authorization import SQLITE_INSERT, SQLITE_READ, authorize_file
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 32 << 20  # of the vectors of a batch
+WRITTEN_BYTES = 8 << 20  # of one that is written
 MODES = ("error", "ignore", "replace")
 Options = Mapping[str, Any]
 Progress = Callable[[int, int | None], object]  # rows done, rows in all where that is known
@@ -48,8 +50,11 @@ class FileReader(Protocol):
     total: int | None
     lines: list[int]  # of the last batch's rows; none where the format has no lines
 
-    def batches(self, rows: int) -> Iterator[tuple[Mapping[str, Any], int]]:
-        """Columns of up to `rows` rows, and how many there are."""
+    def batches(self, rows: int, check: Check) -> Iterator[tuple[Mapping[str, Any], int]]:
+        """Columns of up to `rows` rows, and how many there are.
+
+        check  called amid a batch that takes long to read; it may raise
+        """
         ...
 
 
@@ -58,8 +63,8 @@ class FileWriter(Protocol):
 
     columns: list[str]  # those that it takes
 
-    def write(self, columns: list[Column]) -> None:
-        """Add a batch."""
+    def write(self, columns: list[Column], check: Check) -> None:
+        """Add a batch; `check` is called amid one that takes long, and may raise."""
         ...
 
 
@@ -158,18 +163,19 @@ def copy_to(
         done = 0
         with FILES[0].open_writer(path, options, schema, (total, database.path)) as writer:
             sources = [schema.column(name) for name in writer.columns]
-            for batch in batches(found, batch_rows(schema), database.check_interrupted):
-                writer.write([column_of(batch, source) for source in sources])
+            check = database.check_interrupted
+            for batch in batches(found, batch_rows(schema, WRITTEN_BYTES), check):
+                writer.write([column_of(batch, source) for source in sources], check)
                 done += len(batch)
                 if progress is not None:
                     progress(done, total)
         return done
 
 
-def batch_rows(schema: CollectionSchema) -> int:
-    """Rows of a batch: fewer where vectors are long."""
+def batch_rows(schema: CollectionSchema, most: int = BATCH_BYTES) -> int:
+    """Rows of a batch: fewer where vectors are long, which have `most` bytes together."""
     numbers = sum(schema.columns[at].dimension for at in schema.vector_columns)
-    return max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * numbers) if numbers else BATCH_ROWS))
+    return max(1, min(BATCH_ROWS, most // (4 * numbers) if numbers else BATCH_ROWS))
 
 
 def batches(found: CollectionView, rows: int, check: Callable[[], None]) -> Iterator[Selection]:
@@ -221,9 +227,10 @@ def copy_from(
         schema = write.collection(collection).schema
         authorize_file(database, path, [(SQLITE_INSERT, schema.name, None)])
         added = read = 0
+        check = database.check_interrupted
         with FILES[0].open_reader(path, options, schema) as reader:
-            for columns, count in reader.batches(batch_rows(schema)):
-                database.check_interrupted()
+            for columns, count in reader.batches(batch_rows(schema), check):
+                check()
                 for name in columns:
                     schema.column(name)
                 given = dict(columns) if database.give_generated else _without_made(schema, columns)

@@ -33,8 +33,11 @@ _READINGS = 5  # of what others may be changing
 Report = Callable[[str], None]
 
 
-def check_file(store: Attachment, report: Report) -> None:
-    """Report what is wrong with page 1, the flag and the log."""
+def check_file(store: Attachment, report: Report, look: Callable[[], None] = lambda: None) -> None:
+    """Report what is wrong with page 1, the flag and the log.
+
+    look  called between frames of the log; it may raise
+    """
     faults: list[str] = []
     for _ in range(_READINGS):
         faults = []
@@ -42,7 +45,7 @@ def check_file(store: Attachment, report: Report) -> None:
         _check_first_page(store, faults)
         if end.generation and store.log is not None:
             if not _reset_was_stopped(store, end):
-                _check_log(store.log, end, faults)
+                _check_log(store.log, end, faults, look)
             _check_behind(store, end, faults)
         if not faults:
             return
@@ -122,7 +125,7 @@ def _reset_was_stopped(store: Attachment, end: LogEnd) -> bool:
     return copied and (header[0], header[1], header[3], header[4]) == wanted
 
 
-def _check_log(log: Log, end: LogEnd, faults: list[str]) -> None:
+def _check_log(log: Log, end: LogEnd, faults: list[str], look: Callable[[], None]) -> None:
     try:
         raw = log.file.read_at(0, LOG_HEADER_SIZE)
         header = LogHeader.decode(raw, log.file.path)
@@ -139,6 +142,7 @@ def _check_log(log: Log, end: LogEnd, faults: list[str]) -> None:
     for frame in valid_frames(log.file, header):
         if frame.offset >= end.offset:
             break
+        look()
         reached = frame.offset + log.frame_size
         commit = frame.commit
         _check_frame(log, frame.offset, frame.page_number, faults)

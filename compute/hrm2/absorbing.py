@@ -128,7 +128,7 @@ def absorb(
     renewed = _renewed(of_first[stays], first, len(centers), mean)
     if renewed.any():
         made = [
-            _split(new.rows[first == each], fetch(called[stays & (of_first == each)]), mean)
+            _split(new.rows[first == each], fetch(called[stays & (of_first == each)]), mean, tick)
             for each in np.flatnonzero(renewed).tolist()
         ]
         moves = np.zeros(len(called), np.bool_)
@@ -158,12 +158,14 @@ def _renewed(of_first: NDArray[np.int64], first: Ints, lists: int, mean: float) 
     return out
 
 
-def _split(new: Floats, stay: Floats, mean: float) -> Floats:
+def _split(new: Floats, stay: Floats, mean: float, tick: Callable[[], None]) -> Floats:
     """Centroids in the place of one; none where so few rows are left that others take them."""
+    tick()
     rows = np.concatenate((new, stay))
     if len(rows) <= mean:
         return rows[:0]
-    return k_means(rows, round(len(rows) / mean), SPLIT_ROUNDS, np.random.default_rng(len(rows)))[0]
+    rng = np.random.default_rng(len(rows))
+    return k_means(rows, round(len(rows) / mean), SPLIT_ROUNDS, rng, tick)[0]
 
 
 def _with_centers(old: Lists, centers: Floats) -> Lists:
@@ -272,7 +274,7 @@ def _assigned(
         flat = Router(mean, centers, np.array([0, len(centers)], np.int32), np.zeros((1, 1), int))
         first, second = assign(flat, rows, spill=spill, tick=tick)
     else:
-        router, names = grouped(centers)
+        router, names = grouped(centers, tick=tick)
         first, second = assign(router, rows, spill=spill, neighbours=NEIGHBOURS, tick=tick)
         first = names[first]
         if second is not None:

@@ -52,9 +52,9 @@ def balanced(
     is_long = (sizes > LONG * mean) & (sizes >= 2)
     if np.count_nonzero(is_long | (sizes == 0)) <= FEW * len(sizes):
         return router
-    router = _changed(router, rows, first, (sizes, is_long, mean), rng)
+    router = _changed(router, rows, first, (sizes, is_long, mean), rng, tick)
     first = assign(router, rows, neighbours=SPLIT_NEIGHBOURS, tick=tick)[0]
-    return router._replace(centers=means_of(rows, first, router.centers))
+    return router._replace(centers=means_of(rows, first, router.centers, tick))
 
 
 def _changed(
@@ -63,6 +63,7 @@ def _changed(
     first: Ints,
     found: tuple[NDArray[np.int64], NDArray[np.bool_], float],
     rng: np.random.Generator,
+    tick: Callable[[], None],
 ) -> Router:
     sizes, is_long, mean = found
     order = np.argsort(first, kind="stable")
@@ -77,19 +78,22 @@ def _changed(
             part = router.centers[each : each + 1]
             if is_long[each]:
                 members = rows[order[starts[each] : starts[each] + sizes[each]]]
-                part = _split(members, round(sizes[each] / mean), rng)
+                part = _split(members, round(sizes[each] / mean), rng, tick)
             parts.append(part)
             count += len(part)
         owned[super_ + 1] = owned[super_] + count
     return router._replace(centers=np.concatenate(parts), owned=owned)
 
 
-def _split(members: Floats, pieces: int, rng: np.random.Generator) -> Floats:
+def _split(
+    members: Floats, pieces: int, rng: np.random.Generator, tick: Callable[[], None]
+) -> Floats:
     """Centroids of a list's parts; one where its rows are alike."""
     from m2mdb.compute.hrm2.training import k_means
 
+    tick()
     if not np.ptp(members, axis=0).any():
         return members[:1].copy()
-    centers = k_means(members, max(2, pieces), SPLIT_ROUNDS, rng)[0]
+    centers = k_means(members, max(2, pieces), SPLIT_ROUNDS, rng, tick)[0]
     out: Floats = np.unique(centers, axis=0)
     return out

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int32]
+    Tick = Callable[[], None]
 
 SAMPLE_OF_LIST = 32  # rows that a centroid is trained on
 LEAST_SAMPLE = 4096
@@ -79,10 +80,10 @@ def train(rows: Floats, lists: int, seed: int = 0, tick: Callable[[], None] = ne
     wanted = max(LEAST_SAMPLE, lists * SAMPLE_OF_LIST)
     wanted = min(wanted, max(lists, SAMPLE_BYTES // (4 * rows.shape[1])))
     if len(rows) > wanted:
-        rows = rows[np.sort(rng.choice(len(rows), wanted, replace=False))]
+        rows = taken(rows, np.sort(rng.choice(len(rows), wanted, replace=False)), tick)
     lists = max(1, min(lists, len(rows)))
     count = max(1, round(lists**0.5))
-    supers, labels = k_means(rows, count, SUPER_ROUNDS, rng)
+    supers, labels = k_means(rows, count, SUPER_ROUNDS, rng, tick)
     sizes = np.bincount(labels, minlength=len(supers))
     shares = _shares(sizes, lists)
     parts = []
@@ -90,13 +91,14 @@ def train(rows: Floats, lists: int, seed: int = 0, tick: Callable[[], None] = ne
         tick()
         members = rows[labels == i]
         if share and len(members):
-            parts.append(k_means(members, share, LIST_ROUNDS, rng)[0])
+            parts.append(k_means(members, share, LIST_ROUNDS, rng, tick)[0])
         else:
             parts.append(np.empty((0, rows.shape[1]), np.float32))
+    tick()
     router = _router(supers, parts)
     for _ in range(FINAL_ROUNDS):
         first = assign(router, rows, neighbours=TRAINED_NEIGHBOURS, tick=tick)[0]
-        centers = means_of(rows, first, router.centers)
+        centers = means_of(rows, first, router.centers, tick)
         router = Router(router.supers, centers, router.owned, router.near)
     return balanced(router, rows, first, rng, tick)
 
@@ -123,10 +125,21 @@ def _router(supers: Floats, parts: list[Floats]) -> Router:
     return Router(supers, np.concatenate(parts), owned, near)
 
 
-def grouped(centers: Floats, seed: int = 0) -> tuple[Router, Ints]:
+def taken(rows: Floats, chosen: NDArray[np.int64], tick: Tick) -> Floats:
+    """`rows[chosen]`."""
+    out = np.empty((len(chosen), rows.shape[1]), rows.dtype)
+    for start in range(0, len(chosen), CHUNK_ROWS):
+        tick()
+        some = slice(start, start + CHUNK_ROWS)
+        out[some] = rows[chosen[some]]
+    return out
+
+
+def grouped(centers: Floats, seed: int = 0, tick: Tick = never) -> tuple[Router, Ints]:
     """Centroids that are there, as a router; and which of them each of the router's is."""
     rng = np.random.default_rng(seed)
-    supers, labels = k_means(centers, max(1, round(len(centers) ** 0.5)), SUPER_ROUNDS, rng)
+    count = max(1, round(len(centers) ** 0.5))
+    supers, labels = k_means(centers, count, SUPER_ROUNDS, rng, tick)
     members = [np.flatnonzero(labels == i) for i in range(len(supers))]
     router = _router(supers, [centers[chosen] for chosen in members])
     return router, np.concatenate(members).astype(np.int32)
@@ -137,17 +150,18 @@ def _squares(rows: Floats) -> Floats:
     return out
 
 
-def nearest(rows: Floats, centers: Floats) -> Ints:
+def nearest(rows: Floats, centers: Floats, tick: Tick = never) -> Ints:
     """The nearest center of each row."""
     squares = _squares(centers)
     out = np.empty(len(rows), np.int32)
     for start in range(0, len(rows), CHUNK_ROWS):
+        tick()
         some = slice(start, start + CHUNK_ROWS)
         out[some] = _firsts(rows[some] @ centers.T, squares)
     return out
 
 
-def means_of(rows: Floats, labels: Ints, before: Floats) -> Floats:
+def means_of(rows: Floats, labels: Ints, before: Floats, tick: Tick = never) -> Floats:
     """The mean of each label's rows; the old center where it has none."""
     sizes = np.bincount(labels, minlength=len(before))
     used = np.flatnonzero(sizes)
@@ -155,6 +169,7 @@ def means_of(rows: Floats, labels: Ints, before: Floats) -> Floats:
     if len(before) <= FEW_CENTERS:
         sums = np.zeros_like(before)
         for start in range(0, len(rows), CHUNK_ROWS):
+            tick()
             some = labels[start : start + CHUNK_ROWS]
             marks = np.zeros((len(some), len(before)), np.float32)
             marks[np.arange(len(some)), some] = 1
@@ -163,22 +178,27 @@ def means_of(rows: Floats, labels: Ints, before: Floats) -> Floats:
     elif len(used):
         order = np.argsort(labels, kind="stable")
         starts = (np.cumsum(sizes) - sizes)[used].tolist()
-        for each, start, size in zip(used.tolist(), starts, sizes[used].tolist(), strict=True):
+        places = zip(used.tolist(), starts, sizes[used].tolist(), strict=True)
+        for number, (each, start, size) in enumerate(places):
+            if not number % FEW_CENTERS:
+                tick()
             centers[each] = rows[order[start : start + size]].mean(axis=0)
     return centers
 
 
-def k_means(rows: Floats, count: int, rounds: int, rng: np.random.Generator) -> tuple[Floats, Ints]:
+def k_means(
+    rows: Floats, count: int, rounds: int, rng: np.random.Generator, tick: Tick = never
+) -> tuple[Floats, Ints]:
     """Lloyd's algorithm from random rows; empty clusters take rows of the largest ones."""
     count = min(count, len(rows))
     centers = rows[np.sort(rng.choice(len(rows), count, replace=False))].copy()
     labels = np.zeros(len(rows), np.int32)
     for turn in range(rounds):
-        labels = nearest(rows, centers)
+        labels = nearest(rows, centers, tick)
         if turn == rounds - 1:
             break
         sizes = np.bincount(labels, minlength=count)
-        centers = means_of(rows, labels, centers)
+        centers = means_of(rows, labels, centers, tick)
         empty = np.flatnonzero(sizes == 0)
         if len(empty):
             crowded = np.argsort(-sizes[labels], kind="stable")[: len(empty) * 4]
@@ -199,7 +219,7 @@ def assign(
     """First list of each row, and with `spill` the second one (-1 where there is no other)."""
     first = np.empty(len(rows), np.int32)
     second = np.empty(len(rows), np.int32) if spill else None
-    labels = nearest(rows, router.supers)
+    labels = nearest(rows, router.supers, tick)
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], np.arange(len(router.supers) + 1))
     for i in range(len(router.supers)):
