@@ -19,6 +19,7 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     Mask = NDArray[np.uint8] | NDArray[np.bool_]
 
 NAMES = ("auto", "numpy", "numba", "cupy", "vulkan")
+
+
+Tick = Callable[[], None]
+
+
+def untold() -> None:
+    """For who has nothing to do meanwhile."""
 
 
 class Candidates(NamedTuple):
@@ -109,8 +117,12 @@ class Backend(Protocol):
         k: int,
         metric: str,
         mask: Mask | None = None,
+        tick: Tick = untold,
     ) -> list[Candidates]:
-        """`top_k` for each row of `queries` (float32 [m, d]), sharing the reading of rows."""
+        """`top_k` for each row of `queries` (float32 [m, d]), sharing the reading of rows.
+
+        tick  called every few milliseconds or so; what it raises ends the scan
+        """
         ...
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.compute.backend import Candidates
+from m2mdb.compute.backend import Candidates, Tick, untold
 from m2mdb.compute.bound import Query
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.ranking import ranking_kernels
@@ -44,6 +44,7 @@ LARGEST_EXPANDED = 1e17  # a longer query's l2 is computed from differences
 FEW_QUERIES = 48  # BLAS is as fast from here on
 BLOCK_ROWS = 1024  # rows scored before a selection: one query reads them once
 WIDENED_VALUES = 1 << 16  # of float16 or int8 rows at a time: 256 KiB stay in the L2 cache
+SCANNED_VALUES = 1 << 25  # products of one call for several queries: some milliseconds
 BLOCK_VALUES = 3 << 15  # the same for several queries, in values: 384 KiB stay in the L2 cache
 MOST_SPARED = 1024  # k up to which the arrays of a collector are kept for the next one
 SPARE_STATES = 4
@@ -176,9 +177,15 @@ class NumbaCollector:
 
 
 def _scan_few(
-    queries: list[Query], rows: Vector, norms: Vector, mask: Mask, k: int, kernels: ModuleType
+    queries: list[Query],
+    rows: Vector,
+    beside: tuple[Vector, Mask],
+    k: int,
+    kernels: ModuleType,
+    tick: Tick,
 ) -> list[Candidates]:
     """Candidates of a few queries, which share the reading of rows."""
+    norms, mask = beside
     count = len(queries)
     size = max(16, BLOCK_VALUES // max(1, rows.shape[1]))
     capacity = 4 * k + 2 * size
@@ -198,14 +205,19 @@ def _scan_few(
         np.empty((count, k), np.float32),
     )
     bounds = np.array(limits)
-    start = 0
-    while True:
-        states = (*fixed, ordinals, uppers, counts, bounds)
-        start = kernels.scan_many(kind, rows, norms, mask, vectors, (start, 0), states)
-        if start == rows.shape[0]:
-            break
-        ordinals = np.concatenate((ordinals, np.empty_like(ordinals)), axis=1)
-        uppers = np.concatenate((uppers, np.empty_like(uppers)), axis=1)
+    step = max(size, SCANNED_VALUES // (count * max(1, rows.shape[1])))
+    start, states = 0, (*fixed, ordinals, uppers, counts, bounds)
+    while start < rows.shape[0]:
+        tick()
+        stop = min(rows.shape[0], start + step)  # of all rows, so that numbers are theirs
+        while start < stop:
+            start = kernels.scan_many(
+                kind, rows[:stop], norms[:stop], mask[:stop], vectors, (start, 0), states
+            )
+            if start < stop:
+                ordinals = np.concatenate((ordinals, np.empty_like(ordinals)), axis=1)
+                uppers = np.concatenate((uppers, np.empty_like(uppers)), axis=1)
+                states = (*fixed, ordinals, uppers, counts, bounds)
     found = []
     for q, query in enumerate(queries):
         kernels.prune(kernels.single(q, states))
@@ -281,6 +293,7 @@ class NumbaBackend(NumpyBackend):
         k: int,
         metric: str,
         mask: Mask | None = None,
+        tick: Tick = untold,
     ) -> list[Candidates]:
         """See `backend.Backend.top_k_many`: kernels for a few queries, BLAS for many."""
         kernels = LOADER.module
@@ -293,8 +306,8 @@ class NumbaBackend(NumpyBackend):
             check_rows(rows, prepared[0])
             lengths = NO_NORMS if norms is None else norms
             live = NO_MASK if mask is None else mask.view(np.uint8)
-            return _scan_few(prepared, rows, lengths, live, max(1, k), kernels)
-        return super().top_k_many(rows, norms, queries, k, metric, mask)
+            return _scan_few(prepared, rows, (lengths, live), max(1, k), kernels, tick)
+        return super().top_k_many(rows, norms, queries, k, metric, mask, tick)
 
 
 _AUTOMATIC = NumbaBackend(is_eager=False)

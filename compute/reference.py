@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2mdb.compute.backend import Candidates
+from m2mdb.compute.backend import Candidates, Tick, untold
 from m2mdb.compute.bound import Query, row_norms
 from m2mdb.compute.topk import floor_of_groups
 from m2mdb.pager.errors import ProgrammingError
@@ -42,6 +42,8 @@ SMALLEST_NORM = np.float32(1e-37)  # divides in place of 0, so that a zero vecto
 LARGEST_EXPANDED = 1e17  # lengths beyond this might overflow |x|^2 - 2qx + |q|^2
 MANY_QUERIES = 64  # queries multiplied at a time
 MANY_ROWS = 1 << 14  # rows scored for them before a selection: 4 MiB of scores
+TICK_QUERIES = 8  # whose rows are chosen between two ticks
+PRODUCTS_TOLD = 4  # matrix products between two ticks
 PRODUCT_ROWS = 512  # rows of one matrix product: half a MiB at d = 256
 
 
@@ -61,11 +63,13 @@ def dots(rows: Rows, vector: Vector) -> Vector:
     return out
 
 
-def products(rows: Rows, vectors: Vector) -> Vector:
+def products(rows: Rows, vectors: Vector, tick: Tick = untold) -> Vector:
     """out[q, i] = rows[i] . vectors[q] in float32, for float32, float16 or int8 rows."""
     count = rows.shape[0]
     out = np.empty((vectors.shape[0], count), np.float32)
     for start in range(0, count, PRODUCT_ROWS):
+        if not start % (PRODUCTS_TOLD * PRODUCT_ROWS):
+            tick()
         part = rows[start : start + PRODUCT_ROWS].astype(np.float32, copy=False)
         np.matmul(vectors, part.T, out=out[:, start : start + PRODUCT_ROWS])
     return out
@@ -272,13 +276,14 @@ class NumpyBackend:
         k: int,
         metric: str,
         mask: Mask | None = None,
+        tick: Tick = untold,
     ) -> list[Candidates]:
         """See `backend.Backend.top_k_many`."""
         prepared = [Query(query, metric) for query in queries]
         for query in prepared:
             check_rows(rows, query)
         batches = (
-            _Batch(prepared[start : start + MANY_QUERIES], k).scan(rows, norms, mask)
+            _Batch(prepared[start : start + MANY_QUERIES], k).scan(rows, norms, mask, tick)
             for start in range(0, len(prepared), MANY_QUERIES)
         )
         return [found for batch in batches for found in batch]
@@ -294,7 +299,9 @@ class _Batch:
         self._collectors = [NumpyCollector(query, k) for query in queries]
         self._vectors = np.stack([query.vector for query in queries])
 
-    def scan(self, rows: Rows, norms: Vector | None, mask: Mask | None) -> list[Candidates]:
+    def scan(
+        self, rows: Rows, norms: Vector | None, mask: Mask | None, tick: Tick
+    ) -> list[Candidates]:
         """Each query's candidates among all rows."""
         live = None if mask is None else mask.view(np.bool_)
         chosen = None
@@ -307,7 +314,7 @@ class _Batch:
             block = rows[part] if places is None else rows[places]
             lengths = None if norms is None else norms[part if places is None else places]
             first = start if places is None else 0
-            self._admit(block, lengths, None if live is None else live[part], first, places)
+            self._admit(block, lengths, None if live is None else live[part], (first, places), tick)
         return [collector.result() for collector in self._collectors]
 
     def _admit(
@@ -315,18 +322,22 @@ class _Batch:
         rows: Rows,
         norms: Vector | None,
         live: NDArray[np.bool_] | None,
-        first: int,
-        places: NDArray[np.intp] | None,
+        numbers: tuple[int, NDArray[np.intp] | None],
+        tick: Tick,
     ) -> None:
         """Score a block of rows for all queries, and let each collector choose."""
+        first, places = numbers
         lengths = row_norms(rows) if norms is None else norms
         if self._metric == "l2" and not all(_is_expandable(lengths, q) for q in self._queries):
             for collector in self._collectors:
+                tick()
                 lower, upper = bounds(rows, None, collector.query)
                 collector.admit(lower, upper, live, first, places)
             return
-        scores = products(rows, self._vectors)
-        for collector, row in zip(self._collectors, scores, strict=True):
+        scores = products(rows, self._vectors, tick)
+        for number, (collector, row) in enumerate(zip(self._collectors, scores, strict=True)):
+            if not number % TICK_QUERIES:
+                tick()
             lower, upper = _bounds_of(row, lengths, collector.query)
             collector.admit(lower, upper, live, first, places)
 

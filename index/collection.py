@@ -11,6 +11,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -21,8 +22,9 @@ from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.effort import EXACT, Effort
 from m2mdb.index.schema import CollectionSchema, Column
 from m2mdb.index.segment import SCALAR_PARTS, Segment
-from m2mdb.index.slices import mapped, picked
+from m2mdb.index.slices import WATCHED_VALUES, Check, mapped, picked, pieced, slices, watched
 from m2mdb.index.values import timestamp_value
+from m2mdb.index.verifying import verify_vectors
 from m2mdb.index.zones import Zones, zones_of
 from m2mdb.pager.errors import CorruptDatabaseError
 
@@ -135,7 +137,8 @@ class SegmentPart:
         if ordinals is not None and len(ordinals) * 16 < self.size:
             return [self.value(column_index, int(ordinal)) for ordinal in ordinals]
         if column.is_vector:
-            return _vector_values(self, column_index, ordinals)
+            verify_vectors(self.segment, column, self._view.check)
+            return _vector_values(self, column_index, ordinals, self._view.check)
         check = self._view.check
         found = self.segment.values(column, check)
         if ordinals is not None:
@@ -240,7 +243,7 @@ class DeltaPart:
     def values(self, column_index: int, ordinals: np.ndarray | None = None) -> list[Any]:
         """Python values of some or all versions."""
         if column_index in self._view.mirror.vectors:
-            return _vector_values(self, column_index, ordinals)
+            return _vector_values(self, column_index, ordinals, self._view.check)
         found = self._view.mirror.columns[column_index]
         picked = found[: self.size] if ordinals is None else [found[o] for o in ordinals.tolist()]
         if self._view.schema.columns[column_index].type == "TIMESTAMP":
@@ -303,14 +306,19 @@ def _given(column: Column, value: Any) -> Any:
     return value
 
 
-def _vector_values(part: Part, column_index: int, ordinals: np.ndarray | None) -> list[Any]:
+def _vector_values(
+    part: Part, column_index: int, ordinals: np.ndarray | None, check: Check
+) -> list[Any]:
     chosen = np.arange(part.size) if ordinals is None else np.asarray(ordinals)
-    matrix = part.vectors(column_index, chosen)
-    matrix.flags.writeable = False
     present = part.present(column_index)
-    if present is None:
-        return list(matrix)
-    return [row if there else None for row, there in zip(matrix, present[chosen], strict=True)]
+    found: list[Any] = []
+    for some in slices(len(chosen), WATCHED_VALUES, check):
+        matrix = part.vectors(column_index, chosen[some])
+        matrix.flags.writeable = False
+        found.extend(matrix)
+    for row in [] if present is None else np.flatnonzero(~present[chosen]).tolist():
+        found[row] = None
+    return found
 
 
 class HasPages(Protocol):
@@ -439,8 +447,10 @@ class CollectionView:
         parts = self.parts()
         if len({index for index, _ in places}) == 1:
             ordinals = [ordinal for _, ordinal in places]
-            return parts[places[0][0]].few_values(column_index, ordinals)
-        return [parts[index].value(column_index, ordinal) for index, ordinal in places]
+            read = partial(parts[places[0][0]].few_values, column_index)
+            return pieced(ordinals, read, self.check)
+        where = watched(places, self.check)
+        return [parts[index].value(column_index, ordinal) for index, ordinal in where]
 
     def stored_row(self, place: Place) -> list[Any]:
         """All values of a row in stored form; vectors as arrays."""

@@ -14,6 +14,7 @@ import numpy as np
 from m2mdb.index.column_parts import key_hashes
 from m2mdb.index.schema import IndexInfo
 from m2mdb.index.secondary import compared, compared_values, equal_rowids, values_at
+from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, Check, slices, watched
 from m2mdb.index.values import StoredColumn, VectorData, shown
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError
@@ -90,7 +91,7 @@ def find_conflicts(
             values = compared_values(view.schema, info, stored)
             found = _existing_entries(view, info, values)
             _judge(view, info.columns, values, found, (mode, spared), conflicts)
-    _drop_in_turn(conflicts)
+    _drop_in_turn(conflicts, view.check)
     return conflicts
 
 
@@ -104,8 +105,11 @@ def _judge(
 ) -> None:
     """Apply the conflict mode to one key: `existing` maps batch rows to rowids."""
     mode, spared = rule
-    existing = {row: rowid for row, rowid in existing.items() if rowid not in spared}
-    doubles = _doubles(values, keep_last=mode == "replace")
+    check = view.check
+    existing = {
+        row: rowid for row, rowid in watched(existing.items(), check) if rowid not in spared
+    }
+    doubles = _doubles(values, mode == "replace", check)
     if mode == "error" and (existing or doubles):
         row = min([*existing, *doubles])
         names = ", ".join(f"{view.schema.name}.{name}" for name in columns)
@@ -120,12 +124,12 @@ def _judge(
     conflicts.replaced.update(existing.values())
 
 
-def _drop_in_turn(conflicts: Conflicts) -> None:
+def _drop_in_turn(conflicts: Conflicts, check: Check) -> None:
     """Drop what "ignore" ignores: a row that was itself dropped is nobody's double."""
     if not any(conflicting for _, _, conflicting in conflicts.ignoring):
         return
     keys = [(values, existing, set[Any]()) for values, existing, _ in conflicts.ignoring]
-    for row in range(len(keys[0][0])):
+    for row in watched(range(len(keys[0][0])), check):
         if any(row in existing or values[row] in seen for values, existing, seen in keys):
             conflicts.dropped.add(row)
             continue
@@ -134,17 +138,23 @@ def _drop_in_turn(conflicts: Conflicts) -> None:
                 seen.add(values[row])
 
 
-def _doubles(values: Sequence[Any], *, keep_last: bool) -> list[int]:
+def _doubles(values: Sequence[Any], keep_last: bool, check: Check) -> list[int]:
     """Batch rows whose value stands in the batch again; one of each survives."""
     if len(values) < 2:
         return []
-    present = [v for v in values if v is not None]
-    if len(set(present)) == len(present):
+    present = 0
+    differing: set[Any] = set()
+    for some in slices(len(values), 4 * SLICE_VALUES, check):
+        own = values[some]
+        present += len(own) - own.count(None)
+        differing.update(own)
+    differing.discard(None)
+    if len(differing) == present:
         return []
     seen: set[Any] = set()
     doubled: list[int] = []
     rows = range(len(values) - 1, -1, -1) if keep_last else range(len(values))
-    for row in rows:
+    for row in watched(rows, check):
         if values[row] is not None:
             if values[row] in seen:
                 doubled.append(row)
@@ -159,12 +169,21 @@ def _existing_rowids(view: CollectionView, given: Sequence[int | None]) -> dict[
             for row, rowid in enumerate(given)
             if rowid is not None and view.place(rowid) is not None
         }
-    wanted = np.array([0 if rowid is None else rowid for rowid in given], np.int64)
-    known = np.array([rowid is not None for rowid in given])
+    check = view.check
+    wanted = np.empty(len(given), np.int64)
+    known = np.empty(len(given), bool)
+    for some in slices(len(given), SLICE_VALUES, check):
+        wanted[some] = [0 if rowid is None else rowid for rowid in given[some]]
+        known[some] = [rowid is not None for rowid in given[some]]
     found: dict[int, int] = {}
-    for rowids in view.live_rowids():
-        if len(rowids):
-            for row in np.flatnonzero(known & np.isin(wanted, rowids)).tolist():
+    for own in view.live_rowids():
+        if not len(own):
+            continue
+        rowids = own if np.all(own[1:] > own[:-1]) else np.sort(own)  # as the delta's
+        for some in slices(len(given), SLICE_NUMBERS >> 2, check):
+            at = np.minimum(np.searchsorted(rowids, wanted[some]), len(rowids) - 1)
+            there = known[some] & (rowids[at] == wanted[some])
+            for row in (np.flatnonzero(there) + some.start).tolist():
                 found[row] = int(wanted[row])
     return found
 
@@ -184,18 +203,22 @@ def _probe_in_bulk(view: CollectionView, index: int, values: list[Any]) -> dict[
     """One sorted look-up a segment for all keys; only equal hashes are compared by value."""
     suspects: set[int] = set()
     column = view.schema.columns[index]
-    rows = np.fromiter((i for i, v in enumerate(values) if v is not None), np.int64)
+    present = (i for i, v in enumerate(watched(values, view.check)) if v is not None)
+    rows = np.fromiter(present, np.int64)
     if view.segments:
-        hashes = key_hashes((v for v in values if v is not None), len(rows))
+        given = (v for v in watched(values, view.check) if v is not None)
+        hashes = key_hashes(given, len(rows))
         for segment in view.segments:
             stored = segment.array("hashes", column.id)
             if len(stored):
-                at = np.minimum(np.searchsorted(stored, hashes), len(stored) - 1)
-                suspects.update(rows[stored[at] == hashes].tolist())
+                for some in slices(len(rows), SLICE_NUMBERS >> 2, view.check):
+                    own = hashes[some]
+                    at = np.minimum(np.searchsorted(stored, own), len(stored) - 1)
+                    suspects.update(rows[some][stored[at] == own].tolist())
     if len(view.mirror):
         suspects.update(rows.tolist())
     found = {}
-    for row in suspects:
+    for row in watched(suspects, view.check):
         rowid = view.find(index, values[row])
         if rowid is not None:
             found[row] = rowid
@@ -207,7 +230,7 @@ def _existing_entries(view: CollectionView, info: IndexInfo, values: list[Any]) 
     found: dict[int, int] = {}
     if BTree(view.view.pages, info.root).first() is None:
         return found
-    for row, value in enumerate(values):
+    for row, value in enumerate(watched(values, view.check)):
         rowid = None if value is None else entry_of(view, info, value)
         if rowid is not None:
             found[row] = rowid

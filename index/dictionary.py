@@ -16,7 +16,7 @@ import numpy as np
 
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.parts import check_offsets
-from m2mdb.index.slices import SLICE_NUMBERS, distinct_numbers, joined, slices
+from m2mdb.index.slices import SLICE_NUMBERS, distinct_numbers, joined, mapped, slices
 from m2mdb.index.zones import Window
 from m2mdb.pager.errors import CorruptDatabaseError
 
@@ -155,6 +155,6 @@ def tested(
         return None
     codes, values = found
     holds = np.zeros(len(values) + 1, bool)  # the last one, −1, is NULL
-    holds[: len(values)] = [test(value) for value in values]
+    holds[: len(values)] = mapped(values, test, part.check)
     passed: np.ndarray = holds[codes if rows is None else codes[rows]]
     return passed

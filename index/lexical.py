@@ -34,7 +34,9 @@ def text_columns(view: CollectionView, columns: Sequence[int]) -> list[TextColum
         sources = [view.text_source(part, source) for part, source in enumerate(sources)]
         options = parse_options(column.fulltext)
         analyzer = view.mirror.analyzer(index)
-        found.append(TextColumn(column.name, sources, options.variant, options.weight, analyzer))
+        made = TextColumn(column.name, sources, options.variant, options.weight, analyzer)
+        made.check = view.check
+        found.append(made)
     return found
 
 

@@ -43,7 +43,7 @@ from m2mdb.index.segment import (
     SegmentRecord,
     lay_out,
 )
-from m2mdb.index.slices import Check, number_order, pieces, unchecked, watched
+from m2mdb.index.slices import Check, number_order, pieces, slices, unchecked, watched
 from m2mdb.index.values import StoredColumn, VectorData
 from m2mdb.pager.btree import BTree
 
@@ -407,8 +407,9 @@ def drop_segment(write: WriteView, entry: CollectionEntry, segment: int) -> None
     if record.deleted:
         tree = BTree(write.transaction, entry.deletes_root)
         keys = [k for k, _ in tree.scan(deletion_key(segment, 0), deletion_key(segment + 1, 0))]
-        for key in watched(keys, write.database.check_interrupted):
-            tree.delete(key)
+        for some in slices(len(keys), CHUNKS_CHECKED, write.database.check_interrupted):
+            for key in keys[some]:
+                tree.delete(key)
     entry.segments.pop(segment, None)
     entry.dead.pop(segment, None)
     entry.opened = None

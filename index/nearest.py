@@ -150,7 +150,9 @@ def nearest_many(
             mask = candidates_mask(part, column_index, masks[number] if masks else None)
             if mask is None or mask.any():
                 matrix, norms = part_arrays(view, part, column_index)
-                found = backend.top_k_many(matrix, norms, queries, k, column.metric, mask)
+                found = backend.top_k_many(
+                    matrix, norms, queries, k, column.metric, mask, view.check
+                )
                 for kept, candidates in zip(gathered, found, strict=True):
                     kept.append((first, candidates))
         first += part.size

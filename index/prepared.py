@@ -357,7 +357,8 @@ class Prepared:
             if mask is not None and not mask.any():
                 continue
             rows, norms = part_arrays(self._view, part, self._index)
-            found = backend.top_k_many(rows, norms, queries, k, self._column.metric, mask)
+            check = self._view.check
+            found = backend.top_k_many(rows, norms, queries, k, self._column.metric, mask, check)
             ordinals = [each.ordinals for each in found]
             sizes = np.array(list(map(len, ordinals)))
             for each in np.flatnonzero(sizes > MOST_CANDIDATES).tolist():

@@ -12,13 +12,14 @@ import numpy as np
 
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.slices import slices
+from m2mdb.index.verifying import verify_vectors
 
 if TYPE_CHECKING:
     from m2mdb.compute.backend import Collector
     from m2mdb.index.collection import CollectionView, Part
     from m2mdb.index.schema import Column
 
-SCANNED_BYTES = 1 << 26  # of vectors between two checks for an interrupt: about ten milliseconds
+SCANNED_BYTES = 1 << 24  # of vectors between two checks for an interrupt: some milliseconds
 SPARSE = 16  # a mask with fewer rows than one in SPARSE is gathered, not scanned
 
 
@@ -36,6 +37,7 @@ def part_arrays(
     """Verified vectors and norms of a part."""
     column = view.schema.columns[column_index]
     if isinstance(part, SegmentPart):
+        verify_vectors(part.segment, column, view.check)
         return part.segment.matrix(column), part.segment.per_row("norms", column.id)
     growing = view.mirror.vectors[column_index]
     return growing.matrix[: part.size], growing.norms(part.size)

@@ -259,6 +259,18 @@ def mapped(values: Sequence[Any], call: Callable[[Any], Any], check: Check) -> l
     return found
 
 
+def pieced(
+    values: Sequence[Any], call: Callable[[Sequence[Any]], list[Any]], check: Check
+) -> list[Any]:
+    """What a call that takes some microseconds a value gives for all of them."""
+    if len(values) <= WATCHED_VALUES:
+        return call(values)
+    found: list[Any] = []
+    for some in slices(len(values), WATCHED_VALUES, check):
+        found += call(values[some])
+    return found
+
+
 def listed(array: np.ndarray, check: Check) -> list[Any]:
     """`array.tolist()` of (n,)."""
     if len(array) <= SLICE_NUMBERS:
@@ -307,6 +319,19 @@ def rows_of(columns: Sequence[Iterable[Any]], check: Check) -> list[tuple[Any, .
     while some := list(islice(waiting, 4 * SLICE_VALUES)):
         check()
         found += some
+    return found
+
+
+def columns_of(rows: Sequence[Sequence[Any]], width: int, check: Check) -> list[list[Any]]:
+    """`list(zip(*rows))`, as lists, of rows of `width` values.
+
+    A zip over so many rows makes an iterator for each, at all of which the garbage collector looks.
+    """
+    found: list[list[Any]] = [[] for _ in range(width)]
+    for some in slices(len(rows), SLICE_VALUES, check):
+        own = rows[some]
+        for at, column in enumerate(found):
+            column += [row[at] for row in own]
     return found
 
 

@@ -24,7 +24,15 @@ from m2mdb.index.constraints import check_not_null, find_conflicts
 from m2mdb.index.limits import check_values
 from m2mdb.index.record import encode_removal, encode_row, sequence_key
 from m2mdb.index.schema import Column
-from m2mdb.index.slices import watched
+from m2mdb.index.slices import (
+    Check,
+    array_of,
+    distinct_values,
+    mapped,
+    number_order,
+    picked,
+    watched,
+)
 from m2mdb.index.values import (
     INT64_MAX,
     StoredColumn,
@@ -83,8 +91,10 @@ class CollectionWriter:
         if conflicts.replaced:
             self._end(sorted(conflicts.replaced))
         if conflicts.dropped:
-            keep = np.array([i for i in range(count) if i not in conflicts.dropped], np.int64)
-            self._store_rows(rowids[keep], take_rows(stored, keep), next_rowid)
+            check = self._write.database.check_interrupted
+            kept = [i for i in watched(range(count), check) if i not in conflicts.dropped]
+            keep = np.array(kept, np.int64)
+            self._store_rows(rowids[keep], take_rows(stored, keep, check), next_rowid)
             rowids[sorted(conflicts.dropped)] = -1
         else:
             self._store_rows(rowids, stored, next_rowid)
@@ -156,7 +166,8 @@ class CollectionWriter:
         given = stored[alias] if alias is not None else named
         assert isinstance(given, list)
         rowids: list[int] = []
-        for rowid in given:
+        check = self._write.database.check_interrupted
+        for rowid in watched(given, check):
             if rowid is None:
                 self._check_rowids_left(first)
                 rowids.append(first)
@@ -166,7 +177,7 @@ class CollectionWriter:
                 first = max(first, min(rowid + 1, INT64_MAX))
         if alias is not None:
             stored[alias] = rowids
-        return np.array(rowids, np.int64), given, first
+        return array_of(rowids, np.int64, check), given, first
 
     def _check_rowids_left(self, last: int) -> None:
         if last >= INT64_MAX:
@@ -182,9 +193,10 @@ class CollectionWriter:
             return
         unlisted = False
         if len(rowids) >= SEGMENT_ROWS:
-            order = np.argsort(rowids, kind="stable")
-            if not np.array_equal(order, np.arange(len(rowids))):
-                rowids, stored = rowids[order], take_rows(stored, order)
+            if not np.all(rowids[1:] > rowids[:-1]):
+                check = self._write.database.check_interrupted
+                order = number_order(rowids, check)
+                rowids, stored = rowids[order], take_rows(stored, order, check)
             unlisted = maintenance.add_segments(self._write, self.view, rowids, stored, next_rowid)
         else:
             self._append(rowids, stored, [NOWHERE] * len(rowids), next_rowid)
@@ -235,15 +247,16 @@ class CollectionWriter:
 
     def _end(self, rowids: Sequence[int]) -> int:
         """As `delete`; maintenance is left to the caller, whose statement goes on."""
-        wanted = dict.fromkeys(rowids)
-        places = self._places(wanted)
-        found = [(rowid, place) for rowid, place in zip(wanted, places, strict=True) if place]
+        check = self._write.database.check_interrupted
+        wanted = distinct_values(rowids, check)
+        pairs = watched(zip(wanted, self._places(wanted), strict=True), check)
+        found = [(rowid, place) for rowid, place in pairs if place]
         if not found:
             return 0
         self._remove_index_entries(found)
         logged = found
         if len(found) >= SEGMENT_ROWS:
-            logged = [(rowid, place) for rowid, place in found if place[0] == 0]
+            logged = [(rowid, place) for rowid, place in watched(found, check) if place[0] == 0]
             maintenance.end_in_bulk(self._write, self.view, found)
         self._append_removals(logged)
         return len(found)
@@ -301,13 +314,14 @@ class CollectionWriter:
         The rowid stays, unless the INTEGER PRIMARY KEY itself is changed.
         """
         schema = self.view.schema
+        check = self._write.database.check_interrupted
         places = self._places(rowids)
-        live = [i for i, place in enumerate(places) if place is not None]
+        live = [i for i, place in enumerate(watched(places, check)) if place is not None]
         if not live:
             return 0
         changed = {schema.column(name): values for name, values in changes.items()}
-        kept_rowids = [rowids[i] for i in live]
-        kept_places = [place for place in places if place is not None]
+        kept_rowids = mapped(live, rowids.__getitem__, check)
+        kept_places = mapped(live, places.__getitem__, check)
         stored = self._updated_columns(kept_places, changed, live)
         check_values(schema, stored, self._write.database.store.options.limits)
         check_not_null(self.view, stored)
@@ -315,9 +329,7 @@ class CollectionWriter:
         moved = alias is not None and alias in changed
         given = stored[alias] if alias is not None and moved else ()
         assert isinstance(given, list | tuple)
-        rules.check_rows(
-            self.view, stored, np.array(kept_rowids), self._write.database.check_interrupted
-        )
+        rules.check_rows(self.view, stored, array_of(kept_rowids, np.int64, check), check)
         find_conflicts(self.view, stored, given, "error", frozenset(kept_rowids))
         if moved:
             return self._move_rows(kept_rowids, stored)
@@ -337,8 +349,9 @@ class CollectionWriter:
             self._write.database.check_interrupted()
             if index in changed:
                 values = changed[index]
-                picked = values if len(live) == len(values) else [values[i] for i in live]
                 check = self._write.database.check_interrupted
+                whole = len(live) == len(values)
+                picked = values if whole else mapped(live, values.__getitem__, check)
                 stored.append(store_column(column, picked, len(live), self.name, check))
             else:
                 check = self._write.database.check_interrupted
@@ -376,27 +389,30 @@ class CollectionWriter:
             secondary.remove_entries(transaction, info, zip(old, rowids, strict=True), check)
             new = secondary.indexed_values(self.view.schema, info, stored)
             secondary.add_entries(transaction, info, zip(new, rowids, strict=True), check=check)
-        array = np.array(rowids, np.int64)
+        check = self._write.database.check_interrupted
+        array = array_of(rowids, np.int64, check)
         if len(rowids) < SEGMENT_ROWS:
             ended = [self.log_place(place) for place in places]
             self._append(array, stored, ended, self.next_rowid())
             maintenance.after_write(self._write, self.view)
             return
-        found = list(zip(rowids, places, strict=True))
-        self._append_removals([pair for pair in found if pair[1][0] == 0])
+        found = list(watched(zip(rowids, places, strict=True), check))
+        self._append_removals([pair for pair in watched(found, check) if pair[1][0] == 0])
         maintenance.end_in_bulk(self._write, self.view, found)
-        order = np.argsort(array, kind="stable")
+        order = number_order(array, check)
         unlisted = maintenance.add_segments(
-            self._write, self.view, array[order], take_rows(stored, order), self.next_rowid()
+            self._write, self.view, array[order], take_rows(stored, order, check), self.next_rowid()
         )
         maintenance.after_write(self._write, self.view, unlisted=unlisted)
 
 
-def take_rows(stored: Sequence[StoredColumn], rows: np.ndarray) -> list[StoredColumn]:
-    """Some rows of all columns, in the given order."""
-    picked = rows.tolist()
+def take_rows(stored: Sequence[StoredColumn], rows: np.ndarray, check: Check) -> list[StoredColumn]:
+    """Some rows of all columns, in the given order.
+
+    check  called between slices of the work; it may raise
+    """
     return [
-        values.take(rows) if isinstance(values, VectorData) else [values[i] for i in picked]
+        values.take(rows) if isinstance(values, VectorData) else picked(values, rows, check)
         for values in stored
     ]
 

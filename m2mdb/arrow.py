@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.slices import Check, array_of, unchecked, watched
+from m2mdb.index.slices import columns_of as transposed
 from m2mdb.index.values import EPOCH, MICROSECOND
 from m2mdb.pager.errors import CorruptDatabaseError, DataError, NotSupportedError
 from m2mdb.query.affinity import type_name
@@ -38,26 +40,29 @@ def extra(module: str, name: str, what: str) -> Any:
         raise NotSupportedError(f"{what} needs {module} (pip install 'm2mdb[{name}]')") from error
 
 
-def columns_of(result: Result, start: int) -> list[Column]:
-    """The columns of a result, from row `start` on."""
+def columns_of(result: Result, start: int, check: Check = unchecked) -> list[Column]:
+    """The columns of a result, from row `start` on.
+
+    check  called between slices of the work; it may raise
+    """
     data: Sequence[Column] | None = result.data
     if data is not None:
         if not start:
             return list(data)
-        return [column.taken(np.arange(start, len(column))) for column in data]
+        return [column.taken(np.arange(start, len(column)), check) for column in data]
     assert result.columns is not None
     types = result.types or [None] * len(result.columns)
     rows = result.rows[start:] if start else result.rows
     if not rows:
         return [typed([], type) for type in types]
-    pairs = zip(zip(*rows, strict=True), types, strict=True)
-    return [typed(list(values), type) for values, type in pairs]
+    pairs = zip(transposed(rows, len(types), check), types, strict=True)
+    return [typed(values, type, check) for values, type in pairs]
 
 
-def typed(values: list[Any], type: str | None) -> Column:
+def typed(values: list[Any], type: str | None, check: Check = unchecked) -> Column:
     """A list as an array where all its values are of one kind that has one."""
-    there = [value for value in values if value is not None]
-    kinds: set[Any] = {each.__class__ for each in there}
+    there = [value for value in watched(values, check) if value is not None]
+    kinds: set[Any] = {each.__class__ for each in watched(there, check)}
     if len(kinds) == 1:
         kind = kinds.pop()
         wanted = next((name for name, each in _NUMBERS.items() if each is kind), None)
@@ -66,21 +71,23 @@ def typed(values: list[Any], type: str | None) -> Column:
             if len(there) < len(values):
                 nulls = np.fromiter((value is None for value in values), bool, len(values))
                 values = [0 if value is None else value for value in values]
-            return Numbers(np.array(values, _DTYPES[wanted]), nulls, wanted)
+            return Numbers(array_of(values, _DTYPES[wanted], check), nulls, wanted)
         if kind is datetime.datetime and type == "TIMESTAMP":
             nulls = np.fromiter((value is None for value in values), bool, len(values))
-            moments = [0 if v is None else (v - EPOCH) // MICROSECOND for v in values]
+            moments = [
+                0 if v is None else (v - EPOCH) // MICROSECOND for v in watched(values, check)
+            ]
             return Numbers(np.array(moments, np.int64), nulls if nulls.any() else None, type)
         if kind is np.ndarray and len({(each.shape, each.dtype) for each in there}) == 1:
-            return stacked(values, there[0])
+            return stacked(values, there[0], check)
     return Values(values, type)
 
 
-def stacked(values: Sequence[Any], pattern: np.ndarray) -> Vectors:
+def stacked(values: Sequence[Any], pattern: np.ndarray, check: Check = unchecked) -> Vectors:
     """Vectors of one shape as a matrix."""
     matrix = np.zeros((len(values), *pattern.shape), pattern.dtype)
     present = np.fromiter((value is not None for value in values), bool, len(values))
-    for row, value in enumerate(values):
+    for row, value in enumerate(watched(values, check)):
         if value is not None:
             matrix[row] = value
     return Vectors(matrix, None if present.all() else present)
@@ -89,18 +96,24 @@ def stacked(values: Sequence[Any], pattern: np.ndarray) -> Vectors:
 # Arrow
 
 
-def table(names: list[str], columns: list[Column]) -> Any:
-    """A pyarrow.Table of the columns."""
+def table(names: list[str], columns: list[Column], check: Check = unchecked) -> Any:
+    """A pyarrow.Table of the columns.
+
+    check  called between the columns; it may raise
+    """
     pyarrow = extra("pyarrow", "arrow", "an Arrow table")
-    found = [
-        arrow_array(pyarrow, column, name) for name, column in zip(names, columns, strict=True)
-    ]
+    found = []
+    for column, name in zip(columns, names, strict=True):
+        check()
+        found.append(arrow_array(pyarrow, column, name))
     return pyarrow.Table.from_arrays(found, names)
 
 
-def stream(names: list[str], columns: list[Column], requested_schema: object = None) -> object:
+def stream(
+    names: list[str], columns: list[Column], check: Check, requested_schema: object = None
+) -> object:
     """The columns as an Arrow C stream."""
-    return table(names, columns).__arrow_c_stream__(requested_schema)
+    return table(names, columns, check).__arrow_c_stream__(requested_schema)
 
 
 def arrow_array(pyarrow: Any, column: Column, name: str) -> Any:
@@ -179,13 +192,19 @@ def _arrow_values(pyarrow: Any, column: Values, name: str) -> Any:
 # NumPy, pandas, Polars
 
 
-def arrays(names: list[str], columns: list[Column]) -> dict[str, np.ndarray]:
-    """The columns as arrays, masked where there are NULLs."""
-    return {name: numpy_array(column) for name, column in zip(names, columns, strict=True)}
+def arrays(
+    names: list[str], columns: list[Column], check: Check = unchecked
+) -> dict[str, np.ndarray]:
+    """The columns as arrays, masked where there are NULLs.
+
+    check  called between slices of the work; it may raise
+    """
+    return {name: numpy_array(column, check) for name, column in zip(names, columns, strict=True)}
 
 
-def numpy_array(column: Column) -> np.ndarray:
+def numpy_array(column: Column, check: Check = unchecked) -> np.ndarray:
     """One column as an array."""
+    check()
     if isinstance(column, Numbers):
         array = column.array
         if column.type in ("BOOLEAN", "TIMESTAMP"):
@@ -196,24 +215,27 @@ def numpy_array(column: Column) -> np.ndarray:
             return column.matrix
         mask = np.repeat(~column.present[:, None], column.matrix.shape[1], axis=1)
         return np.ma.MaskedArray(column.matrix, mask)
-    values = column.values()
-    array = np.empty(len(values), object)
-    array[:] = values
+    values = column.values(check)
+    array = array_of(values, object, check)
     if None in values:
-        return np.ma.MaskedArray(array, [value is None for value in values])
+        return np.ma.MaskedArray(array, [value is None for value in watched(values, check)])
     return array
 
 
-def frame(names: list[str], columns: list[Column]) -> Any:
-    """A pandas.DataFrame of the columns; two may have one name."""
+def frame(names: list[str], columns: list[Column], check: Check = unchecked) -> Any:
+    """A pandas.DataFrame of the columns; two may have one name.
+
+    check  called between slices of the work; it may raise
+    """
     pandas = extra("pandas", "pandas", "a data frame")
-    found = pandas.DataFrame({at: series(pandas, each) for at, each in enumerate(columns)})
+    found = pandas.DataFrame({at: series(pandas, each, check) for at, each in enumerate(columns)})
     found.columns = names
     return found
 
 
-def series(pandas: Any, column: Column) -> Any:
+def series(pandas: Any, column: Column, check: Check = unchecked) -> Any:
     """One column as pandas takes it: NULL is NaN, NaT or None."""
+    check()
     if isinstance(column, Numbers):
         array, nulls = column.array, column.nulls
         if column.type == "TIMESTAMP":
@@ -224,10 +246,10 @@ def series(pandas: Any, column: Column) -> Any:
             return array.view(bool) if column.type == "BOOLEAN" else array
         if column.type != "BOOLEAN":
             return np.where(nulls, np.nan, array)
-    return column.values()
+    return column.values(check)
 
 
-def polars_frame(names: list[str], columns: list[Column]) -> Any:
+def polars_frame(names: list[str], columns: list[Column], check: Check = unchecked) -> Any:
     """A polars.DataFrame of the columns."""
     polars = extra("polars", "polars", "a Polars data frame")
-    return polars.from_arrow(table(names, columns))
+    return polars.from_arrow(table(names, columns, check))

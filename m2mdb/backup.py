@@ -179,7 +179,8 @@ def serialize(source: Connection) -> bytes:
     with source.lock:
         database = source.engine()
         with _opened(database) as copied:
-            write_file(copied, vfs, _IN_MEMORY, lambda pages: None, compact=False)
+            steps = Steps(database, copied.pages, -1, None)
+            write_file(copied, vfs, _IN_MEMORY, steps.tick, compact=False)
     file = vfs.open(_IN_MEMORY)
     return file.read_at(0, file.size())
 

@@ -11,7 +11,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
 from m2mdb.row import Names
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     import pyarrow
 
     from m2mdb.connection import Connection
+    from m2mdb.index.slices import Check
     from m2mdb.query.binding import Parameters
     from m2mdb.query.columnar import Column
     from m2mdb.query.result import Result
 
+T = TypeVar("T")
 RowFactory = Callable[["Cursor", tuple[Any, ...]], Any]
 Description = tuple[tuple[str, str | None, None, None, None, None, None], ...]
 
@@ -178,13 +180,13 @@ class Cursor:
         """
         from m2mdb.arrow import table
 
-        return table(*self._take_columns())
+        return self._made_of_columns(table)
 
     def df(self) -> pandas.DataFrame:
         """All rows that are left, as a pandas data frame; errors as `arrow` raises them."""
         from m2mdb.arrow import frame
 
-        found: pandas.DataFrame = frame(*self._take_columns())
+        found: pandas.DataFrame = self._made_of_columns(frame)
         return found
 
     def pl(self) -> polars.DataFrame:
@@ -195,7 +197,7 @@ class Cursor:
         from m2mdb.arrow import polars_frame
 
         self._check_names("pl")
-        found: polars.DataFrame = polars_frame(*self._take_columns())
+        found: polars.DataFrame = self._made_of_columns(polars_frame)
         return found
 
     def fetchnumpy(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -207,15 +209,16 @@ class Cursor:
         from m2mdb.arrow import arrays
 
         self._check_names("fetchnumpy")
-        return arrays(*self._take_columns())
+        found: dict[str, np.ndarray[Any, Any]] = self._made_of_columns(arrays)
+        return found
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The rows that are left as an Arrow stream, which leaves the cursor where it is."""
         from m2mdb.arrow import stream
 
-        return stream(*self._columns(), requested_schema)
+        return self._watched(lambda check: stream(*self._columns(check), check, requested_schema))
 
-    def _columns(self) -> tuple[list[str], list[Column]]:
+    def _columns(self, check: Check) -> tuple[list[str], list[Column]]:
         """The names of the columns, and the values of the rows that are left."""
         self._opened()
         if not self._has_rows():
@@ -224,7 +227,18 @@ class Cursor:
 
         result = self._result
         assert result is not None and result.columns is not None
-        return list(result.columns), columns_of(result, self._next)
+        return list(result.columns), columns_of(result, self._next, check)
+
+    def _made_of_columns(self, make: Callable[[list[str], list[Column], Check], Any]) -> Any:
+        """What is made of the rows that are left, which are taken then."""
+
+        def made(check: Check) -> Any:
+            names, columns = self._columns(check)
+            found = make(names, columns, check)
+            self._next += len(columns[0]) if columns else 0
+            return found
+
+        return self._watched(made)
 
     def _check_names(self, method: str) -> None:
         """Raise DataError where two columns have one name: one of them would be lost."""
@@ -234,11 +248,6 @@ class Cursor:
                 raise DataError(
                     f"{method}(): several columns are named {name!r}; name them apart with AS"
                 )
-
-    def _take_columns(self) -> tuple[list[str], list[Column]]:
-        names, columns = self._columns()
-        self._next += len(columns[0]) if columns else 0
-        return names, columns
 
     def setinputsizes(self, sizes: Sequence[Any], /) -> None:
         """PEP 249 asks for it; sizes need not be announced here."""
@@ -305,8 +314,22 @@ class Cursor:
                 result = self._result
                 if result is None or result.columns is None:
                     raise InterfaceError(NO_RESULTS)
-                rows = self._rows = result.rows  # made of the columns only now
+                rows = self._rows = self._watched(result.made)  # of the columns, only now
         return rows
+
+    def _watched(self, make: Callable[[Check], T]) -> T:
+        """What `make` gives, which may be interrupted, unless the connection runs a statement."""
+        from m2mdb.index.slices import unchecked
+
+        connection = self._opened()
+        if not connection.lock.acquire(blocking=False):
+            return make(unchecked)
+        try:
+            database = connection.engine()
+            database.forget_interrupt()
+            return make(database.check_interrupted)
+        finally:
+            connection.lock.release()
 
     def _has_rows(self) -> bool:
         return self._result is not None and self._result.columns is not None

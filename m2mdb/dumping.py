@@ -302,6 +302,7 @@ def _rows(collection: CollectionView) -> Iterator[str]:
         sources = [source for source in sources if not source.is_done]
         if not sources:
             return
+        collection.check()
         limit = min(source.limit() for source in sources)
         window: list[tuple[int, str]] = []
         for source in sources:
@@ -388,6 +389,7 @@ def iterate(connection: Connection, filter: str | None = None) -> Generator[str,
     if filter is not None and not isinstance(filter, str):
         raise InterfaceError(f"filter is {type(filter).__name__}, not a LIKE pattern")
     with connection.lock:
+        connection.engine().forget_interrupt()
         view, snapshot = connection.engine().lasting_view()
         changes = connection.total_changes
     names = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from m2mdb.index.slices import SLICE_NUMBERS, Check, kinds_of, slices, watched
 from m2mdb.pager.errors import DataError, PlacedFault
 from m2mdb.query import extensions
 from m2mdb.query.affinity import INT64_MAX, INT64_MIN, Value, apply_numeric, to_number, to_text
@@ -38,7 +39,10 @@ def _sum(values: list[Value]) -> Value:
     numbers = _numbers(values)
     if float in set(map(type, numbers)):
         return _real(numbers)
-    total = sum(numbers)
+    return _whole(sum(numbers))
+
+
+def _whole(total: int | float) -> Value:
     if not INT64_MIN <= total <= INT64_MAX:
         raise DataError(f"integer overflow: sum() is {total}; total() gives it as a real")
     return total
@@ -95,6 +99,31 @@ AGGREGATES: dict[str, Callable[..., Value]] = {
     "sum": _sum,
     "total": _total,
 }
+
+
+def reduced(name: str, values: list[Value], check: Check) -> Value:
+    """`AGGREGATES[name](values)`; `check` is called between slices of many values."""
+    if len(values) <= SLICE_NUMBERS:
+        return AGGREGATES[name](values)
+    some = slices(len(values), SLICE_NUMBERS >> 2, check)
+    if name in ("min", "max"):
+        return AGGREGATES[name]([AGGREGATES[name](values[each]) for each in some])
+    if name not in ("sum", "total", "avg"):
+        check()
+        return AGGREGATES[name](values)
+    numbers: list[int | float] = []
+    for each in some:
+        numbers += _numbers(values[each])
+    if name == "sum" and float not in kinds_of(numbers, check):
+        return _whole(
+            sum([sum(numbers[each]) for each in slices(len(numbers), SLICE_NUMBERS, check)])
+        )
+    total = 0.0
+    for number in watched(numbers, check):  # one by one, as `_real` adds them
+        total += number
+    if total != total:
+        return None
+    return total / len(values) if name == "avg" else total
 
 
 def joined(texts: list[Value], separators: list[Value]) -> Value:

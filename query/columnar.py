@@ -29,8 +29,10 @@ from m2mdb.index.slices import (
     Check,
     listed,
     mapped,
+    picked,
     rows_of,
     slices,
+    taken,
     unchecked,
 )
 from m2mdb.index.values import timestamp_value
@@ -42,9 +44,10 @@ from m2mdb.query.scope import ROWID
 if TYPE_CHECKING:
     from m2mdb.query.selection import Selection
 
+COPIED_BYTES = 1 << 23  # that one step copies: some milliseconds
 COLUMNAR_ROWS = 4096  # results of fewer rows are rows at once
 WHOLE_SHARE = 4  # the bytes of a column are copied where a quarter of its rows are wanted
-GATHERED_BYTES = 1 << 24  # of texts that one step puts in another order
+GATHERED_BYTES = 1 << 19  # of texts that one step puts in another order: some milliseconds
 _BYTES = ("TEXT", "JSON", "BLOB")
 
 
@@ -61,10 +64,10 @@ class Numbers:
     def __len__(self) -> int:
         return len(self.array)
 
-    def taken(self, order: np.ndarray) -> Numbers:
+    def taken(self, order: np.ndarray, check: Check = unchecked) -> Numbers:
         """Some of the values, in an order."""
-        nulls = None if self.nulls is None else self.nulls[order]
-        return Numbers(self.array[order], nulls, self.type)
+        nulls = None if self.nulls is None else taken(self.nulls, order, check)
+        return Numbers(taken(self.array, order, check), nulls, self.type)
 
     def values(self, check: Check = unchecked) -> list[Value]:
         """Python values."""
@@ -95,21 +98,23 @@ class Texts:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def taken(self, order: np.ndarray) -> Texts:
+    def taken(self, order: np.ndarray, check: Check = unchecked) -> Texts:
         """Some of the values, in an order."""
-        starts, lengths = self.offsets[order], np.diff(self.offsets)[order]
+        starts = taken(self.offsets, order, check)
+        lengths = taken(np.diff(self.offsets), order, check)
         offsets = np.zeros(len(order) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         blob = np.empty(int(offsets[-1]), np.uint8)
         first = 0
         while first < len(order):
+            check()
             limit = int(offsets[first]) + GATHERED_BYTES
             last = max(int(np.searchsorted(offsets, limit, "right")) - 1, first + 1)
             at, end = int(offsets[first]), int(offsets[last])
             shifts = np.repeat(starts[first:last] - offsets[first:last], lengths[first:last])
             blob[at:end] = self.blob[np.arange(at, end) + shifts]
             first = last
-        nulls = None if self.nulls is None else self.nulls[order]
+        nulls = None if self.nulls is None else taken(self.nulls, order, check)
         return Texts(offsets, blob, nulls, self.type)
 
     def values(self, check: Check = unchecked) -> list[Value]:
@@ -119,8 +124,8 @@ class Texts:
         found: list[Value] = []
         is_text = self.type != "BLOB"
         whole: Any = raw.decode() if is_text and raw.isascii() else raw
-        for _ in slices(len(self), SLICE_VALUES << 2, check):
-            some = itertools.islice(pairs, SLICE_VALUES << 2)
+        for _ in slices(len(self), SLICE_VALUES, check):
+            some = itertools.islice(pairs, SLICE_VALUES)
             if is_text and whole is raw:
                 found += [raw[start:stop].decode() for start, stop in some]
             else:
@@ -142,16 +147,20 @@ class Vectors:
     def __len__(self) -> int:
         return len(self.matrix)
 
-    def taken(self, order: np.ndarray) -> Vectors:
+    def taken(self, order: np.ndarray, check: Check = unchecked) -> Vectors:
         """Some of the vectors, in an order."""
-        return Vectors(self.matrix[order], None if self.present is None else self.present[order])
+        matrix = np.empty((len(order), *self.matrix.shape[1:]), self.matrix.dtype)
+        for some in slices(len(order), max(1, COPIED_BYTES // max(1, matrix[:1].nbytes)), check):
+            matrix[some] = self.matrix[order[some]]
+        return Vectors(matrix, None if self.present is None else self.present[order])
 
     def values(self, check: Check = unchecked) -> list[Value]:
         """Read-only arrays."""
-        rows = list(self.matrix)
-        if self.present is None:
-            return rows
-        return [row if there else None for row, there in zip(rows, self.present, strict=True)]
+        rows: list[Value] = []
+        for some in slices(len(self), SLICE_VALUES, check):
+            rows.extend(self.matrix[some])
+        absent = None if self.present is None else ~self.present
+        return _with_nulls(rows, absent)
 
 
 class Values:
@@ -166,9 +175,9 @@ class Values:
     def __len__(self) -> int:
         return len(self._list)
 
-    def taken(self, order: np.ndarray) -> Values:
+    def taken(self, order: np.ndarray, check: Check = unchecked) -> Values:
         """Some of the values, in an order."""
-        return Values([self._list[place] for place in order.tolist()], self.type)
+        return Values(picked(self._list, order, check), self.type)
 
     def values(self, check: Check = unchecked) -> list[Value]:
         """The list itself."""
@@ -207,13 +216,16 @@ class ColumnPart:
         return (column.array, column.nulls) if isinstance(column, Numbers) else None
 
 
-def input_of(column: Column) -> Any:
-    """A column as it is inserted: an array or a matrix where there is no NULL, else a list."""
+def input_of(column: Column, check: Check) -> Any:
+    """A column as it is inserted: an array or a matrix where there is no NULL, else a list.
+
+    check  called between slices of the work; it may raise
+    """
     if isinstance(column, Numbers) and column.nulls is None and column.type in ("INTEGER", "REAL"):
         return column.array
     if isinstance(column, Vectors) and column.present is None:
         return column.matrix
-    return column.values()
+    return column.values(check)
 
 
 class ColumnarResult(Result):
@@ -265,26 +277,29 @@ def column_of(selection: Selection, source: int) -> Column:
         return Numbers(selection.rowids.copy(), None, "INTEGER")
     view, chosen, order = selection.origin()
     definition = view.schema.columns[source]
+    check: Check = view.check
     pieces: list[Column] = [
-        _piece(part, (source, definition), rows)
+        _piece(part, (source, definition), rows, check)
         for part, rows in zip(view.parts(), chosen, strict=True)
         if len(rows)
     ]
-    column = pieces[0] if len(pieces) == 1 else _joined(pieces, definition.type)
-    return column if order is None else column.taken(order)
+    column = pieces[0] if len(pieces) == 1 else _joined(pieces, definition.type, check)
+    return column if order is None else column.taken(order, check)
 
 
-def _piece(part: Any, wanted: tuple[int, Any], rows: np.ndarray) -> Column:
+def _piece(part: Any, wanted: tuple[int, Any], rows: np.ndarray, check: Check) -> Column:
     """The values of some rows of one part."""
     source, definition = wanted
     type: str | None = definition.type
     is_whole = len(rows) == part.size
     if isinstance(part, ColumnPart):
         column = part.column(source)
-        return column if is_whole else column.taken(rows)
+        return column if is_whole else column.taken(rows, check)
     if type == "VECTOR" and hasattr(part, "vectors"):
         present = part.present(source)
-        return Vectors(part.vectors(source, rows), None if present is None else present[rows])
+        some = [part.vectors(source, rows[each]) for each in slices(len(rows), SLICE_VALUES, check)]
+        matrix = some[0] if len(some) == 1 else np.concatenate(some)
+        return Vectors(matrix, None if present is None else present[rows])
     numbers = part.numbers(source) if type in SCALAR_PARTS else None
     if numbers is not None:
         assert type is not None
@@ -295,7 +310,7 @@ def _piece(part: Any, wanted: tuple[int, Any], rows: np.ndarray) -> Column:
     if type in _BYTES and isinstance(part, SegmentPart) and len(rows) * WHOLE_SHARE >= part.size:
         assert type is not None
         texts = _stored_texts(part, definition)
-        return texts if is_whole else texts.taken(rows)
+        return texts if is_whole else texts.taken(rows, check)
     return Values(part.values(source, None if is_whole else rows), type)
 
 
@@ -313,14 +328,15 @@ def _stored_texts(part: SegmentPart, definition: Any) -> Texts:
     return Texts(offsets.astype(np.int64), blob.copy(), mask, definition.type)
 
 
-def _joined(pieces: Sequence[Column], type: str | None) -> Column:
+def _joined(pieces: Sequence[Column], type: str | None, check: Check) -> Column:
     """The pieces of one column as one; of a kind where they are all of it, or can be."""
     if not pieces:
         return Values([], type)
     if type in _BYTES and any(isinstance(each, Texts) for each in pieces):
         assert type is not None
         pieces = [
-            each if isinstance(each, Texts) else texts_of(each.values(), type) for each in pieces
+            each if isinstance(each, Texts) else texts_of(each.values(check), type)
+            for each in pieces
         ]
     if all(isinstance(each, Numbers) for each in pieces):
         arrays = [each.array for each in pieces if isinstance(each, Numbers)]
@@ -341,7 +357,7 @@ def _joined(pieces: Sequence[Column], type: str | None) -> Column:
         mask = _joined_masks([each.nulls for each in texts], pieces)
         assert type is not None
         return Texts(np.concatenate([np.zeros(1, np.int64), *offsets]), blob, mask, type)
-    return Values([value for each in pieces for value in each.values()], type)
+    return Values([value for each in pieces for value in each.values(check)], type)
 
 
 def _joined_masks(

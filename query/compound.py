@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.index.slices import SLICE_VALUES, distinct_values, picked, slices
+from m2mdb.index.slices import SLICE_VALUES, distinct_values, picked, slices, watched
 from m2mdb.pager.errors import PlacedFault
 from m2mdb.query.ast import Compound, Query, Values
 from m2mdb.query.comparison import fold_of, rank
@@ -149,13 +149,13 @@ def _combined(
             for rows in (left, right):  # of equal rows the last one stays
                 for some in slices(len(rows), SLICE_VALUES, check):
                     found.update(zip(rows[some], rows[some], strict=True))
-            return _sorted(list(found.values()), check)
+            return _sorted(list(watched(found.values(), check)), check)
         others = distinct_values(right, check)
         wanted = operator == "INTERSECT"
         kept: list[Row] = []
         for some in slices(len(left), SLICE_VALUES, check):
             kept += [row for row in left[some] if (row in others) == wanted]
-        return _sorted(list(distinct_values(kept, check)), check)
+        return _sorted(list(watched(distinct_values(kept, check), check)), check)
     except TypeError:
         for row in (*left, *right):
             for value in row:

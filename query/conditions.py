@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
+from m2mdb.index.slices import Check, watched
 from m2mdb.pager.errors import DataError, ProgrammingError
 from m2mdb.query.affinity import AFFINITIES, APPLY, NONE, Value, cast_type, shown, truth
 from m2mdb.query.binding import adapted
@@ -347,14 +348,14 @@ def gatherer(node: In, scope: Scope, compile: Compile) -> Callable[[Bindings], l
         index = scope.subquery(values, "list")
         return lambda bindings: list(bindings[index])
     assert isinstance(values, Parameter), values
-    assert isinstance(values, Parameter), values
     index = values.index
-    return lambda bindings: sequence_of(bindings[index], index)
+    return lambda bindings: sequence_of(bindings[index], index, bindings.check)
 
 
-def sequence_of(value: Any, index: int) -> list[Value]:
+def sequence_of(value: Any, index: int, check: Check) -> list[Value]:
     """The values of a parameter that stands for a list.
 
+    check  called between slices of them; it may raise
     Raises ProgrammingError: it is bound to no sequence. DataError: an item is no scalar.
     """
     if hasattr(value, "tolist") and getattr(value, "ndim", 1) == 1:
@@ -365,7 +366,7 @@ def sequence_of(value: Any, index: int) -> list[Value]:
             f"{type(value).__name__} {shown(value)}; expected a list, tuple, set or array"
         )
     listed = list(value)
-    for at, item in enumerate(listed):
+    for at, item in enumerate(watched(listed, check)):
         if isinstance(item, list | tuple | dict):
             raise DataError(f"parameter {index + 1}: {shown(item)} in the list is no scalar")
         if type(item) not in _SCALARS:

@@ -17,6 +17,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.index.generated import may_encode_ahead
+from m2mdb.index.slices import SLICE_NUMBERS, Check, kinds_of, slices, watched
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, PlacedFault, ProgrammingError
 from m2mdb.query import ddl
 from m2mdb.query.ast import (
@@ -242,7 +243,7 @@ def execute_many(
     if not isinstance(parameters, Iterable):
         raise InterfaceError(f"executemany() takes rows of parameters, not {parameters!r}")
     try:
-        given = list(parameters)
+        given = list(watched(parameters, database.check_interrupted))
         if isinstance(inner, Insert) and not prepared.has_tables:
             _encode_many(database, prepared, given)
         with database.writing() as write:
@@ -250,7 +251,7 @@ def execute_many(
                 return _run_each(database, None, tree, (write, given))
             plan = prepared.plan(write)
             if isinstance(plan, InsertPlan) and given:
-                rows = _positional(tree, given)
+                rows = _positional(tree, given, database.check_interrupted)
                 result = None if rows is None else plan.run_many(write, rows)
                 if result is not None:
                     _note(database, tree, result)
@@ -266,19 +267,22 @@ def _encode_many(database: Database, prepared: Prepared, given: list[Parameters]
     """The texts of all runs, before the first (GE5)."""
     assert isinstance(prepared.inner, Insert)
     if may_encode_ahead(database, prepared.inner.collection):
-        rows = _positional(prepared.statement, given)
+        rows = _positional(prepared.statement, given, database.check_interrupted)
         if rows is None:
             rows = [bind(prepared.statement, each) for each in given]
         encode_ahead(database, prepared.inner, prepared.plan, rows)
 
 
-def _positional(statement: Statement, given: list[Parameters]) -> list[Any] | None:
+def _positional(statement: Statement, given: list[Parameters], check: Check) -> list[Any] | None:
     """The parameters where all are tuples or lists of the right length; None for others."""
     count = statement.parameter_count
     if statement.parameter_names or not count:
         return None
-    if not set(map(type, given)) <= {tuple, list} or set(map(len, given)) != {count}:
+    if not kinds_of(given, check) <= {tuple, list}:
         return None
+    for some in slices(len(given), SLICE_NUMBERS >> 1, check):
+        if set(map(len, given[some])) != {count}:
+            return None
     return given
 
 

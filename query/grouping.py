@@ -13,10 +13,17 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from m2mdb.index.slices import SLICE_VALUES, mapped, picked, slices
+from m2mdb.index.slices import (
+    SLICE_VALUES,
+    columns_of,
+    mapped,
+    picked,
+    slices,
+    watched,
+)
 from m2mdb.query import extensions, vectorised
 from m2mdb.query.affinity import Value, to_text
-from m2mdb.query.aggregates import AGGREGATES, is_aggregate, joined
+from m2mdb.query.aggregates import AGGREGATES, is_aggregate, joined, reduced
 from m2mdb.query.calls import compile_piece
 from m2mdb.query.comparison import rank, sort_key
 from m2mdb.query.conditions import collation_of
@@ -76,7 +83,7 @@ class AggregateCall:
             return joined(picked[0], picked[1])
         present = picked[0]
         if None in present:
-            present = [value for value in present if value is not None]
+            present = [value for value in watched(present, check) if value is not None]
         fold = self._fold
         if self.distinct:
             present = distinct_values(present, fold, check)
@@ -85,7 +92,7 @@ class AggregateCall:
             return choose(present, key=lambda value: sort_key(fold(value)))
         if len(present) > SLICE_VALUES and self.name in ("group_concat", "string_agg"):
             return ",".join(mapped(present, to_text, check))
-        return AGGREGATES[self.name](present)
+        return reduced(self.name, present, check)
 
 
 def _picked(column: list[Value], places: Sequence[int], check: Callable[[], None]) -> list[Value]:
@@ -260,12 +267,7 @@ def _groups(
             for value in column:
                 rank(value)
         raise
-    columns: list[list[Value]] = [[] for _ in keys]
-    waiting_keys = iter(found)
-    for _ in slices(len(found), SLICE_VALUES, check):
-        some = zip(*islice(waiting_keys, SLICE_VALUES), strict=True)
-        for column, values in zip(columns, some, strict=True):
-            column.extend(values)
+    columns = columns_of(list(found), len(keys), check)
     sort_keys = [SortKey(column, False, None) for column in columns]
     order = sorted_order(sort_keys, len(found), check)
     return picked(list(found.values()), order, check)

@@ -14,6 +14,7 @@ import numpy as np
 from m2mdb.index.constraints import entry_of
 from m2mdb.index.generated import source_of
 from m2mdb.index.rules import compiled
+from m2mdb.index.slices import Check, columns_of, kinds_of, mapped
 from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import (
     CheckFailedError,
@@ -99,7 +100,7 @@ class InsertPlan(WritePlan):
         bindings = self.bind_inner(view, bindings)
         if self._query is not None:
             found = self._query.run(view, bindings.program_values(self.parameter_count))
-            columns, count = _columns_of(found)
+            columns, count = _columns_of(found, bindings.check)
         else:
             count = len(self._rows)
             columns = [[row[at]((), bindings) for row in self._rows]
@@ -195,11 +196,12 @@ class InsertPlan(WritePlan):
         """All rows of parameters by one insertion; None where the statement is not so plain."""
         if self._slots is None or self._upsert is not None or self.returning is not None:
             return None
-        given = list(zip(*rows, strict=True))
+        check = write.database.check_interrupted
+        given = columns_of(rows, len(rows[0]), check)
         columns: list[list[Any]] = []
         for slot in self._slots:
             if isinstance(slot, Parameter):
-                columns.append(_adapted_column(given[slot.index], slot.index))
+                columns.append(_adapted_column(given[slot.index], slot.index, check))
             else:
                 columns.append([literal_value(slot)] * len(rows))
         return self._write(write, columns, len(rows), self.bind_inner(write, Bindings()))
@@ -242,18 +244,19 @@ def _slots(statement: Insert) -> list[Parameter | Literal] | None:
     return found if len(found) == len(statement.rows[0]) else None
 
 
-def _columns_of(found: Result) -> tuple[list[Any], int]:
+def _columns_of(found: Result, check: Check) -> tuple[list[Any], int]:
     """The columns of a query's rows, as arrays where they stand so, and how many rows there are."""
     if found.data is not None:
-        return [input_of(column) for column in found.data], len(found.data[0])
-    return [list(column) for column in zip(*found.rows, strict=True)], len(found.rows)
+        return [input_of(column, check) for column in found.data], len(found.data[0])
+    rows = found.rows
+    return columns_of(rows, len(rows[0]) if rows else 0, check), len(rows)
 
 
-def _adapted_column(values: Sequence[Any], index: int) -> list[Any]:
+def _adapted_column(values: list[Any], index: int, check: Check) -> list[Any]:
     """One parameter's values of all rows, as `binding.adapted` gives each."""
-    if set(map(type, values)) <= _PLAIN:
-        return list(values)  # the column itself refuses integers beyond 64 bits and NaN
-    return [adapted(value, index) for value in values]
+    if kinds_of(values, check) <= _PLAIN:
+        return values  # the column itself refuses integers beyond 64 bits and NaN
+    return mapped(values, lambda value: adapted(value, index), check)
 
 
 def _rows_of(given: dict[str, list[Any]], kept: list[int]) -> dict[str, list[Any]]:

@@ -21,6 +21,7 @@ from m2mdb.index.slices import (
     SLICE_NUMBERS,
     SLICE_VALUES,
     Check,
+    joined,
     number_order,
     picked,
     slices,
@@ -111,7 +112,9 @@ class JoinedRows:
         values = self._tables[table].column(own)
         if places is None:
             return values
-        return picked([*values, None], places, self._check)
+        if len(places) and int(places.min()) < 0:
+            values = [*values, None]
+        return picked(values, places, self._check)
 
     def numbers(self, source: int) -> Numbers | None:
         """The values of a numeric column and its NULLs; None for the other types."""
@@ -250,10 +253,11 @@ def _hashed(
                 check()
                 pieces.append((np.array(mine, np.int64), np.array(theirs, np.int64)))
                 mine, theirs = [], []
+    check()
     pieces.append((np.array(mine, np.int64), np.array(theirs, np.int64)))
     if len(pieces) == 1:
         return pieces[0]
-    return np.concatenate([a for a, _ in pieces]), np.concatenate([b for _, b in pieces])
+    return joined([a for a, _ in pieces], check), joined([b for _, b in pieces], check)
 
 
 def _keys(columns: Sequence[list[Any]]) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from m2mdb.index.schema import closest
-from m2mdb.index.slices import SLICE_NUMBERS, slices
+from m2mdb.index.slices import columns_of
 from m2mdb.pager.errors import ProgrammingError
 
 
@@ -96,11 +96,8 @@ class ListView:
         """`check` is called between slices of long work; it may raise."""
         self.schema = schema
         self.check = check
-        columns: list[list[Any]] = [[] for _ in (rows[0] if rows else schema.columns)]
-        for some in slices(len(rows), SLICE_NUMBERS >> 4, check):
-            for column, values in zip(columns, zip(*rows[some], strict=True), strict=True):
-                column.extend(values)
-        self._part = ListPart(columns, len(rows))
+        width = len(rows[0]) if rows else len(schema.columns)
+        self._part = ListPart(columns_of(rows, width, check), len(rows))
 
     def parts(self) -> tuple[ListPart, ...]:
         """The one part."""

@@ -30,6 +30,7 @@ from m2mdb.index.slices import (
     SLICE_NUMBERS,
     SLICE_VALUES,
     distinct_values,
+    joined,
     kinds_of,
     mapped,
     number_order,
@@ -125,7 +126,7 @@ class PairCheck:
         found = []
         for some in slices(len(pairs[0]), BLOCK_PAIRS, bindings.check):
             found.append(sides.passed((pairs[0][some], pairs[1][some])))
-        return _joined(found)
+        return _joined(found, bindings.check)
 
     def every(self, rows: JoinedRows, table: Rows, bindings: Bindings) -> Pairs:
         """All pairs for which all terms hold, by the left row, then by the right one.
@@ -144,7 +145,7 @@ class PairCheck:
             found.append(block)
             total += len(block[0])
             _check_count(total)
-        mine, theirs = _joined(found)
+        mine, theirs = _joined(found, bindings.check)
         if ranges is None:
             return mine, theirs
         order = number_order(mine * len(table) + theirs, bindings.check)
@@ -171,12 +172,12 @@ def _check_count(pairs: int) -> None:
         )
 
 
-def _joined(found: Sequence[Pairs]) -> Pairs:
+def _joined(found: Sequence[Pairs], check: Callable[[], None]) -> Pairs:
     if len(found) == 1:
         return found[0]
     if not found:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+    return joined([a for a, _ in found], check), joined([b for _, b in found], check)
 
 
 class _Asked:

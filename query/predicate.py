@@ -60,6 +60,7 @@ from m2mdb.query.sparing import (
     blocks_of_any,
     blocks_of_members,
     is_number,
+    numbers_among,
     spared,
     sparing_said,
     windows,
@@ -529,7 +530,12 @@ class Member:
         """Those whose bounds a value lies within."""
         is_column = self._column == ROWID or self._type in ("INTEGER", "REAL", "BOOLEAN")
         zones = zones_at(part, self._column) if self._wanted and is_column else None
-        return None if zones is None else blocks_of_members(zones, self._members(bindings)[0])
+        if zones is None:
+            return None
+        members, key = self._members(bindings)[0], (self, "numbers")
+        return blocks_of_members(
+            zones, bindings.once(key, lambda: numbers_among(members, bindings.check))
+        )
 
 
 class Match:

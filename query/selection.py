@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index.dictionary import dictionary_of
-from m2mdb.index.slices import number_order, picked, rows_of, taken
+from m2mdb.index.slices import listed, number_order, picked, rows_of, taken
 from m2mdb.query.scope import ROWID
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Selection:
     def column(self, source: int) -> list[Any]:
         """The values of a column, or of ROWID, of all rows in order."""
         if source == ROWID:
-            return self.rowids.tolist()  # type: ignore[no-any-return]
+            return listed(self.rowids, self._view.check)
         total = sum(map(len, self._chosen))
         if self._order is None or len(self._order) * 2 >= total:
             return self._whole_column(source)

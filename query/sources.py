@@ -215,7 +215,8 @@ def _call(source: TableCall, context: Context, before: JoinScope | None) -> Leaf
     given = [compile_expression(each, constant) for each in arguments]
 
     def open_rows(view: View, bindings: Bindings) -> ListView:
-        return ListView(schema, function.call(*[each((), bindings) for each in given]))
+        values = [each((), bindings) for each in given]
+        return ListView(schema, function.call(bindings.check, *values), bindings.check)
 
     return Leaf(open_rows, schema, source.alias, title)
 

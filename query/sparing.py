@@ -19,6 +19,7 @@ import numpy as np
 
 from m2mdb.index import parts
 from m2mdb.index.collection import SegmentPart
+from m2mdb.index.slices import SLICE_VALUES, Check, slices, watched
 from m2mdb.index.zones import Window, Zones, zones_of_rowids
 from m2mdb.pager.errors import (
     CorruptDatabaseError,
@@ -87,12 +88,26 @@ def blocks_of_any(found: Iterable[Blocks | None]) -> Blocks | None:
     return any_
 
 
-def blocks_of_members(zones: Zones, members: Iterable[Any]) -> Blocks:
-    """The blocks in which one of some values may stand."""
-    numbers = [value for value in members if is_number(value)]
-    if len(numbers) > MOST_MEMBERS:
-        found = may_hold(zones, ">=", min(numbers))
-        found &= may_hold(zones, "<=", max(numbers))
+Members = list[int | float] | tuple[int | float, int | float]
+
+
+def numbers_among(members: Iterable[Any], check: Check) -> Members:
+    """The numbers among some values; of more than MOST_MEMBERS the least and the greatest.
+
+    check  called between slices of many values; it may raise
+    """
+    numbers = [value for value in watched(members, check) if is_number(value)]
+    if len(numbers) <= MOST_MEMBERS:
+        return numbers
+    least = min([min(numbers[some]) for some in slices(len(numbers), SLICE_VALUES, check)])
+    return least, max([max(numbers[some]) for some in slices(len(numbers), SLICE_VALUES, check)])
+
+
+def blocks_of_members(zones: Zones, numbers: Members) -> Blocks:
+    """The blocks in which one of some values may stand, which `numbers_among` gave."""
+    if isinstance(numbers, tuple):
+        found = may_hold(zones, ">=", numbers[0])
+        found &= may_hold(zones, "<=", numbers[1])
         return found
     found = np.zeros(len(zones.rows), bool)
     for number in numbers:

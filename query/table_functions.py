@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from m2mdb.index.schema import closest
+from m2mdb.index.slices import SLICE_VALUES, Check, slices, watched
 from m2mdb.pager.errors import DataError, PlacedFault
 from m2mdb.query.affinity import Value, to_integer, to_text
 from m2mdb.query.functions import SLICE, Bindings
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from m2mdb.query.selection import Selection
     from m2mdb.query.sources import TableSource
 
+LATERAL_SLICE = 256  # calls of one between two checks for an interrupt
 MOST_ROWS = 10_000_000  # of one call; a table function's rows are held in memory
 _JSON = (
     ("key", None), ("value", None), ("type", "TEXT"), ("atom", None), ("id", "INTEGER"),
@@ -43,7 +45,10 @@ Rows = list[tuple[Value, ...]]
 
 
 class TableFunction(NamedTuple):
-    """A function that gives rows: its columns, the number of its arguments, and itself."""
+    """A function that gives rows: its columns, the number of its arguments, and itself.
+
+    It is called with a check for an interrupt, then with its arguments.
+    """
 
     columns: Sequence[tuple[str, str | None]]
     least: int
@@ -147,17 +152,17 @@ def _root(text: Value, path: Value) -> _Element | None:
     return element
 
 
-def json_each(text: Value, path: Value = "$") -> Rows:
+def json_each(check: Check, text: Value, path: Value = "$") -> Rows:
     """The elements of an array or object; what is neither stands for itself."""
     root = _root(text, path)
     if root is None:
         return []
     if not isinstance(root.document, dict | list):
         return [root._replace(key=None, path=root.fullkey).row()]
-    return [each._replace(parent=None).row() for each in _children(root)]
+    return [each._replace(parent=None).row() for each in watched(_children(root), check)]
 
 
-def json_tree(text: Value, path: Value = "$") -> Rows:
+def json_tree(check: Check, text: Value, path: Value = "$") -> Rows:
     """The element and all below it, each before what is inside it."""
     root = _root(text, path)
     found: Rows = []
@@ -165,11 +170,13 @@ def json_tree(text: Value, path: Value = "$") -> Rows:
     while waiting:
         element = waiting.pop()
         found.append(element.row())
-        waiting.extend(reversed(list(_children(element))))
+        waiting.extend(reversed(list(watched(_children(element), check))))
+        if not len(found) % SLICE:
+            check()
     return found
 
 
-def generate_series(start: Value, stop: Value = 2**32 - 1, step: Value = 1) -> Rows:
+def generate_series(check: Check, start: Value, stop: Value = 2**32 - 1, step: Value = 1) -> Rows:
     """The integers from start to stop; DataError where they are more than MOST_ROWS."""
     if start is None or stop is None or step is None:
         return []
@@ -177,7 +184,10 @@ def generate_series(start: Value, stop: Value = 2**32 - 1, step: Value = 1) -> R
     found = range(first, last + (1 if by > 0 else -1), by)
     if len(found) > MOST_ROWS:
         raise DataError(f"generate_series() would give {len(found):,} rows; {MOST_ROWS:,} at most")
-    return [(value,) for value in found]
+    rows: Rows = []
+    for some in slices(len(found), SLICE_VALUES, check):
+        rows += [(value,) for value in found[some]]
+    return rows
 
 
 FUNCTIONS = {
@@ -211,7 +221,7 @@ class Lateral:
         Raises DataError where they are more than MOST_ROWS.
         """
         rows, owners = self._rows(before, bindings)
-        view: Any = ListView(table.leaf.schema, rows)
+        view: Any = ListView(table.leaf.schema, rows, bindings.check)
         found = table.access.select(view, bindings, bindings.check)
         return found, (owners[found.rowids - 1], np.arange(len(found)))
 
@@ -220,13 +230,13 @@ class Lateral:
         sources = [int(source) for source in self._scope.sources]  # of tables alone, so numbers all
         columns = [before.column(source) for source in sources]
         values = zip(*columns, strict=True) if columns else iter([()] * len(before))
-        call = self._function.call
+        call, check = self._function.call, bindings.check
         found: Rows = []
         counts: list[int] = []
         for place, row in enumerate(values):
-            if place % SLICE == 0:
-                bindings.check()
-            made = call(*[evaluate(row, bindings) for evaluate in self._arguments])
+            if place % LATERAL_SLICE == 0:
+                check()
+            made = call(check, *[evaluate(row, bindings) for evaluate in self._arguments])
             found += made
             counts.append(len(made))
             if len(found) > MOST_ROWS:

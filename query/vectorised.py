@@ -473,11 +473,12 @@ class _Bins:
     def _counted(self, codes: np.ndarray | None, count: int | None = None) -> list[int]:
         if codes is None:
             return [self._count if count is None else count]
-        found: list[int] = np.bincount(codes, minlength=self._size)[self._chosen].tolist()
-        return found
+        self._check()
+        return listed(np.bincount(codes, minlength=self._size)[self._chosen], self._check)
 
     def _real_sums(self, values: np.ndarray, codes: np.ndarray | None) -> list[Any]:
         """Sums as reals, one value after the other (VG1); what is no number is NULL."""
+        self._check()
         with np.errstate(all="ignore"):
             sums: np.ndarray = np.zeros(1)
             if codes is None and len(values):
@@ -498,11 +499,11 @@ class _Bins:
             return [int(values.sum())]
         if most < EXACT:
             exact = np.bincount(codes, weights=values, minlength=self._size)[self._chosen]
-            return list(exact.astype(np.int64).tolist())
+            return listed(exact.astype(np.int64), self._check)
         whole = np.zeros(self._size, np.int64)
         for some in slices(len(values), SLICE_NUMBERS, self._check):
             np.add.at(whole, codes[some], values[some])
-        return list(whole[self._chosen].tolist())
+        return listed(whole[self._chosen], self._check)
 
     def _extremes(self, values: np.ndarray, codes: np.ndarray | None, least: bool) -> list[Any]:
         """The least or the greatest value of each group; any value where it has none."""
@@ -519,4 +520,4 @@ class _Bins:
         choose = np.minimum if least else np.maximum
         for some in slices(len(values), SLICE_NUMBERS, self._check):
             choose.at(found, codes[some], values[some])
-        return list(found[self._chosen].tolist())
+        return listed(found[self._chosen], self._check)

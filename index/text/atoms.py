@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.slices import SLICE_NUMBERS, Check, slices, watched
 from m2mdb.index.text.match_query import FUZZY, PHRASE, PREFIX, TERM
 from m2mdb.pager.errors import CorruptDatabaseError, ProgrammingError
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m2mdb.index.text.analysis import Analyzer
     from m2mdb.index.text.match_query import Clause, TextQuery
     from m2mdb.index.text.source import Docs, Frequencies, Source, TextColumn
 
@@ -69,6 +69,7 @@ def atoms_of(
     groups: dict[int, list[Atom]] = {}
     for number, column in enumerate(columns):
         for clause in query.clauses_for(column.analyzer):
+            column.check()
             if clause.field is not None and clause.field.lower() != column.name.lower():
                 continue
             atom = (
@@ -97,10 +98,13 @@ def _atom(clause: Clause, number: int, column: TextColumn) -> Atom:
     if clause.kind == TERM:
         lists: list[Postings] = [source.postings(term) for source in column.sources]
     elif clause.kind == PREFIX:
-        lists = [_combined(*source.prefix_postings(term), source.size) for source in column.sources]
+        lists = [
+            _combined(*source.prefix_postings(term, column.check), source.size, column.check)
+            for source in column.sources
+        ]
     else:
         assert clause.kind == FUZZY, clause.kind
-        lists = [_fuzzy(source, term) for source in column.sources]
+        lists = [_fuzzy(source, term, column.check) for source in column.sources]
     weight = weight_of_term(column, sum([len(docs) for docs, _ in lists]))
     return Atom(clause, number, lists, weight * clause.boost * column.weight)
 
@@ -121,7 +125,7 @@ def _phrase_atom(
     if all(frequencies.values()):
         for part, source in enumerate(column.sources):
             mask = masks[part] if masks else None
-            known = _by_positions(source, clause.terms, mask)
+            known = _by_positions(source, clause.terms, mask, column.check)
             if known is not None:
                 lists[part] = known
                 continue
@@ -129,7 +133,7 @@ def _phrase_atom(
             if len(docs):
                 assert texts_of is not None, "a phrase needs the texts"
                 texts = texts_of(number, part, docs.astype(np.int64))
-                lists[part] = _having_phrase(docs, texts, clause.terms, column.analyzer)
+                lists[part] = _having_phrase(docs, texts, clause.terms, column)
     weight = sum([weight_of_term(column, frequencies[term]) for term in clause.terms])
     return Atom(clause, number, lists, weight * clause.boost * column.weight)
 
@@ -155,12 +159,15 @@ def _having_all(source: Source, terms: tuple[bytes, ...], mask: Mask) -> Docs:
     return docs if mask is None else docs[mask[docs]]
 
 
-def _by_positions(source: Source, phrase: tuple[bytes, ...], mask: Mask) -> Postings | None:
+def _by_positions(
+    source: Source, phrase: tuple[bytes, ...], mask: Mask, check: Check
+) -> Postings | None:
     """The rows that have a phrase, and how often, from positions; None where there are none."""
     found: NDArray[np.uint64] | None = None
     order = sorted(range(len(phrase)), key=lambda i: source.document_frequency(phrase[i]))
     known: dict[bytes, NDArray[np.uint64]] = {}
     for place in order:
+        check()
         term = phrase[place]
         keys = known.get(term)
         if keys is None:
@@ -169,12 +176,16 @@ def _by_positions(source: Source, phrase: tuple[bytes, ...], mask: Mask) -> Post
                 return None
             known[term] = keys
         # Where the phrase would begin; a term that stands too early to belong to one begins none.
+        check()
         begins = keys[(keys & np.uint64(0xFFFFFFFF)) >= place] - np.uint64(place)
         if found is None:
             found = begins
         elif len(begins):
-            at = np.minimum(np.searchsorted(begins, found), len(begins) - 1)
-            found = found[begins[at] == found]
+            there = np.empty(len(found), bool)
+            for some in slices(len(found), SLICE_NUMBERS, check):
+                at = np.minimum(np.searchsorted(begins, found[some]), len(begins) - 1)
+                there[some] = begins[at] == found[some]
+            found = found[there]
         if not len(begins) or not len(found):
             return _NO_POSTINGS
     assert found is not None, "a phrase has terms"
@@ -185,10 +196,13 @@ def _by_positions(source: Source, phrase: tuple[bytes, ...], mask: Mask) -> Post
 
 
 def _having_phrase(
-    docs: Docs, texts: Sequence[str | None], phrase: tuple[bytes, ...], analyzer: Analyzer
+    docs: Docs, texts: Sequence[str | None], phrase: tuple[bytes, ...], column: TextColumn
 ) -> Postings:
     """Those ordinals whose texts have the phrase, and how often."""
-    counts = [phrase_count(analyzer.terms(text), phrase) if text else 0 for text in texts]
+    terms = column.analyzer.terms
+    counts = [
+        phrase_count(terms(text), phrase) if text else 0 for text in watched(texts, column.check)
+    ]
     frequencies = np.array(counts, np.uint32)
     return docs[frequencies > 0], frequencies[frequencies > 0]
 
@@ -199,26 +213,29 @@ def weighted_counts(places: NDArray[Any], weights: NDArray[Any], size: int) -> N
     return sums
 
 
-def _combined(docs: Docs, frequencies: Frequencies, size: int) -> Postings:
+def _combined(docs: Docs, frequencies: Frequencies, size: int, check: Check) -> Postings:
     """One list of several: each ordinal once, with the sum of its frequencies."""
     if len(docs) * _SPARSE < size:
         ordinals, places = np.unique(docs, return_inverse=True)
         return ordinals, weighted_counts(places, frequencies, len(ordinals))
-    sums = weighted_counts(docs, frequencies, size)
+    sums = np.zeros(size)
+    for some in slices(len(docs), SLICE_NUMBERS << 1, check):  # X9: whatever the order
+        sums += weighted_counts(docs[some], frequencies[some], size)
     ordinals = np.flatnonzero(sums).astype(np.uint32)
     return ordinals, sums[ordinals]
 
 
-def _fuzzy(source: Source, term: bytes) -> Postings:
+def _fuzzy(source: Source, term: bytes, check: Check) -> Postings:
     """The rows with a term within one edit; other terms than the word itself count half."""
     docs, frequencies = [], []
     for other in source.fuzzy(term):
+        check()
         found, counts = source.postings(other)
         docs.append(found)
         frequencies.append(counts * (1.0 if other == term else 0.5))
     if not docs:
         return _NO_POSTINGS
-    return _combined(np.concatenate(docs), np.concatenate(frequencies), source.size)
+    return _combined(np.concatenate(docs), np.concatenate(frequencies), source.size, check)
 
 
 def phrase_count(terms: list[bytes], phrase: tuple[bytes, ...]) -> int:

@@ -258,6 +258,7 @@ class TextPlan:
                 term = clause.terms[0]
                 slot = known.get(term)
                 if slot is None:
+                    column.check()
                     slot = self._slot_of(number, term)
                     weights = self._weights_by_slot
                 if slot >= 0:

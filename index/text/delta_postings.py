@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.slices import Check, unchecked, watched
 from m2mdb.index.text.analysis import PLAIN, Analyzer
 from m2mdb.index.text.fuzzy import CHARACTER_BYTES, is_close
 from m2mdb.index.text.postings import NULL_LENGTH
@@ -130,10 +131,10 @@ class DeltaView:
         packed = np.frombuffer(postings[: bisect_left(postings, self.size << 32)], np.uint64)
         return (packed >> np.uint64(32)).astype(np.uint32), packed.astype(np.uint32)
 
-    def prefix_postings(self, prefix: bytes) -> tuple[Docs, Frequencies]:
+    def prefix_postings(self, prefix: bytes, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The lists of all terms with the prefix, one behind the other: entries may repeat."""
         terms = sorted(term for term in self._terms() if term.startswith(prefix))
-        lists = [self.postings(term) for term in terms]
+        lists = [self.postings(term) for term in watched(terms, check)]
         if not lists:
             return _NO_DOCS, _NO_DOCS
         return np.concatenate([docs for docs, _ in lists]), np.concatenate([f for _, f in lists])

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2mdb.index.text.atoms import atoms_of, weighted_counts
+from m2mdb.index.slices import SLICE_NUMBERS, Check, number_order, slices
+from m2mdb.index.text.atoms import atoms_of
 from m2mdb.index.text.match_query import MUST, MUST_NOT
 from m2mdb.pager.errors import ProgrammingError
 
@@ -85,15 +86,17 @@ def search_text(
     if not columns:
         raise ProgrammingError("MATCH: the collection has no FULLTEXT column")
     search = Search(query, columns, masks, texts_of)
+    check = columns[0].check
     found: list[tuple[int, NDArray[np.int64], NDArray[np.float32]]] = []
     matches: list[Matches] = []
     for source in range(len(rowids)):
+        check()
         if want_matches:
             matches.append(search.matches(source))
             found.append((source, *matches[-1]))
         else:
             found.append((source, *search.candidates(source, k)))
-    return _best(found, rowids, k, matches if want_matches else None)
+    return _best(found, rowids, k, matches if want_matches else None, check)
 
 
 class Search:
@@ -230,20 +233,20 @@ def _accumulate(
     source = column.sources[part]
     base, slope = column.variant.norm(column.statistics)
     norms = source.norms(base, slope) if ordinals is None else None
-    lists = [atom.lists[part] for atom in atoms]
-    docs = np.concatenate([docs for docs, _ in lists])
-    frequencies = np.concatenate([frequencies for _, frequencies in lists]).astype(np.float64)
-    if norms is None:
-        of_docs = source.lengths[docs].astype(np.float64) * slope + base
-    else:
-        of_docs = norms[docs]
-    impacts = column.variant.impact(frequencies, of_docs)
-    impacts *= np.repeat(
-        np.array([atom.weight for atom in atoms]), [len(docs) for docs, _ in lists]
-    )
-    if ordinals is None:
-        return weighted_counts(docs, impacts, source.size)
-    return weighted_counts(np.searchsorted(ordinals, docs), impacts, len(ordinals))
+    sums = np.zeros(source.size if ordinals is None else len(ordinals))
+    for atom in atoms:
+        all_docs, all_frequencies = atom.lists[part]
+        for some in slices(len(all_docs), SLICE_NUMBERS, column.check):
+            docs, frequencies = all_docs[some], all_frequencies[some].astype(np.float64)
+            if norms is None:
+                of_docs = source.lengths[docs].astype(np.float64) * slope + base
+            else:
+                of_docs = norms[docs]
+            impacts = column.variant.impact(frequencies, of_docs)
+            impacts *= atom.weight
+            # X9: an ordinal stands in a list once, so that this adds to each of them
+            sums[docs if ordinals is None else np.searchsorted(ordinals, docs)] += impacts
+    return sums
 
 
 def _distinct(docs: Docs) -> Docs:
@@ -279,8 +282,10 @@ def _best(
     rowids: Sequence[NDArray[np.int64]],
     k: int,
     matches: list[Matches] | None,
+    check: Check,
 ) -> TextHits:
     """The best k of the candidates of all sources (X7)."""
+    check()
     sources = np.repeat(
         np.array([source for source, _, _ in found], np.int64),
         [len(ordinals) for _, ordinals, _ in found],
@@ -295,5 +300,7 @@ def _best(
         bound = np.partition(scores, len(scores) - k)[len(scores) - k]
         kept = np.flatnonzero(scores >= bound)
         sources, ordinals, scores, ids = sources[kept], ordinals[kept], scores[kept], ids[kept]
-    order = np.lexsort((ids, -scores))[:k]
+    order = number_order(ids, check)
+    order = order[number_order(-scores[order], check)][:k]
+    check()
     return TextHits(sources[order], ordinals[order], ids[order], scores[order], matches)

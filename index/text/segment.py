@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Keys = NDArray[np.uint64]
     Frequencies = NDArray[np.uint8] | NDArray[np.uint32]
 
+TERMS_AT_ONCE = 256  # lists of a prefix that one step unpacks: some milliseconds
 _REMEMBERED_TERMS = 1 << 14  # lists that are kept once found, unpacked and checked ...
 REMEMBERED_BYTES = 64 << 20  # ... and how much they may be
 LEAST_ORDERED = 1 << 10  # postings of a list whose runs are worth knowing
@@ -280,12 +281,22 @@ class TextSegment:
         """`postings` by the term's id."""
         return self.postings(self.term(term_id))
 
-    def prefix_postings(self, prefix: bytes) -> tuple[Docs, Frequencies]:
-        """The lists of all terms with the prefix, one behind the other: ordinals may repeat."""
+    def prefix_postings(self, prefix: bytes, check: Check = unchecked) -> tuple[Docs, Frequencies]:
+        """The lists of all terms with the prefix, one behind the other: ordinals may repeat.
+
+        check  called between slices of them; it may raise
+        """
         terms = self.prefix(prefix)
         if not terms:
             return _NO_DOCS, _NO_FREQUENCIES
-        return self._lists.some(terms.start, terms.stop)
+        docs: list[Docs] = []
+        frequencies: list[Frequencies] = []
+        for some in slices(len(terms), TERMS_AT_ONCE, check):
+            found = self._lists.some(terms[some].start, terms[some].stop)
+            docs.append(found[0])
+            frequencies.append(found[1])
+        joined: Any = np.concatenate(frequencies)
+        return np.concatenate(docs), joined
 
     def every_posting(self, *, positions: bool = False) -> Postings:
         """The lists of all terms; positions where they are wanted and known."""

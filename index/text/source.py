@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from m2mdb.index.slices import Check, unchecked
 from m2mdb.index.text.analysis import PLAIN, Analyzer
 from m2mdb.index.text.bm25 import Lucene, Statistics, Variant
 
@@ -38,7 +39,7 @@ class Source(Protocol):
         """The ordinals that have the term, ascending, and how often each has it."""
         ...
 
-    def prefix_postings(self, prefix: bytes) -> tuple[Docs, Frequencies]:
+    def prefix_postings(self, prefix: bytes, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The lists of all terms with the prefix, one behind the other."""
         ...
 
@@ -66,7 +67,7 @@ class Source(Protocol):
 class TextColumn:
     """A FULLTEXT column at a snapshot: its sources, one per part, and how it is ranked."""
 
-    __slots__ = ("analyzer", "name", "sources", "statistics", "variant", "weight")
+    __slots__ = ("analyzer", "check", "name", "sources", "statistics", "variant", "weight")
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class TextColumn:
     ) -> None:
         """Sum up the statistics of the sources, in the order of the collection's parts."""
         self.analyzer = analyzer
+        self.check: Check = unchecked  # called between slices of a search; it may raise
         self.name = name
         self.sources = sources
         self.variant: Variant = variant or Lucene()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.slices import Check, unchecked
 from m2mdb.index.text.postings import NULL_LENGTH
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ class VisibleSource:
         """The visible ordinals that have the term, ascending, and how often each has it."""
         return self._cut(*self._source.postings(term))
 
-    def prefix_postings(self, prefix: bytes) -> tuple[Docs, Frequencies]:
+    def prefix_postings(self, prefix: bytes, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The lists of all terms with the prefix, one behind the other."""
-        return self._cut(*self._source.prefix_postings(prefix))
+        return self._cut(*self._source.prefix_postings(prefix, check))
 
     def positions(self, term: bytes) -> NDArray[np.uint64] | None:
         """Where visible rows have the term: ordinal << 32 | position, ascending, if it is known."""
