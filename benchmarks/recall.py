@@ -2,10 +2,12 @@
 
     python benchmarks/recall.py --data FOLDER [--sets wordnet,clustered,...] [--ks 1,10,100]
 
-Each set is built into lists, its table is calibrated, and queries of two kinds are searched at
-each recall: "like" come from where the rows come from, "off" do not (wordnet's are sentences that
-search short definitions). None of them is known to the calibration; with --known N, N others of
-each kind are, as a log of real queries would be. A row that ties with the k-th best counts.
+Each set is built into lists, its table is calibrated, and queries of each kind are searched at each
+recall: "like" come from where the rows come from, others do not. Wordnet's "off" are sentences that
+search short definitions; those of made sets are means of two rows, rows with as much noise again,
+and noise that spreads as all rows do. None of them is known to the calibration; with --known N,
+N others of each kind are, as a log of real queries would be. A row that ties with the k-th best
+counts.
 
     set         rows
     wordnet     100,000 definitions (cosine)
@@ -65,23 +67,21 @@ def _clusters(count: int, rng: np.random.Generator, *, spread: float = 0.4) -> A
     return rows + 0.2 * rng.standard_normal((count, WIDTH))
 
 
-def _off(rows: Array, count: int, rng: np.random.Generator) -> Array:
-    """A third each: means of two rows, rows with as much noise again, and noise like all rows."""
-    third = -(-count // 3)
-    a, b, c = (rows[rng.integers(0, len(rows), third)] for _ in range(3))
-    noise = rng.standard_normal((2, third, rows.shape[1]))
+def _off(rows: Array, count: int, rng: np.random.Generator) -> dict[str, Array]:
+    """Means of two rows, rows with as much noise again, and noise like all rows."""
+    a, b, c = (rows[rng.integers(0, len(rows), count)] for _ in range(3))
+    noise = rng.standard_normal((2, count, rows.shape[1]))
     spread = rows.std(axis=0)
     free = rows.mean(axis=0) + noise[1] * spread
-    out: Array = np.concatenate(((a + b) / 2, c + noise[0] * spread, free))
-    return rng.permutation(out)[:count]
+    return {"means": (a + b) / 2, "noisy": c + noise[0] * spread, "noise": free}
 
 
 def _made(metric: str, draw: Callable[[int, np.random.Generator], Array], size: int,
           queries: int) -> Set:  # fmt: skip
     rows = draw(size, np.random.default_rng(1)).astype(np.float32)
     like = draw(queries, np.random.default_rng(2)).astype(np.float32)
-    off = _off(rows.astype(np.float64), queries, np.random.default_rng(3)).astype(np.float32)
-    return Set(metric, rows, {"like": like, "off": off})
+    off = _off(rows.astype(np.float64), queries, np.random.default_rng(3))
+    return Set(metric, rows, {"like": like, **{k: v.astype(np.float32) for k, v in off.items()}})
 
 
 def _duplicates(count: int, rng: np.random.Generator) -> Array:
@@ -207,7 +207,7 @@ def searched(
         return 1.0, 0.0
     recall = calibration.measure(searcher, rows, queries, edges, stop)
     wanted = stop.k + patience.spare(stop.k)
-    found = searcher.search_batch(queries, stop, wanted=wanted, epsilon=patience.EPSILON)
+    found = searcher.search_batch(queries, stop, wanted=wanted, epsilon=stop.epsilon)
     return recall, float(found.counts[:, 2].mean())
 
 

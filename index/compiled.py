@@ -177,12 +177,11 @@ class CompiledSearch(_Call):
 
 def _probe_items(probe: Probe, scratch: Scratch) -> tuple[Array, Array]:
     """What a call says of a probe, and the numbers that it points to."""
-    from m2mdb.compute.hrm2.patience import EPSILON
     from m2mdb.compute.hrm2.searcher import tell_hardness
 
     stop = probe.stop
     tell_hardness(scratch, stop)
-    reals = np.array((stop.factor, EPSILON), np.float32)
+    reals = np.array((stop.factor, stop.epsilon), np.float32)
     mask = probe.mask
     items = np.array(
         (

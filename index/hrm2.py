@@ -17,8 +17,9 @@ go without the rows.
     h.patience        f32: the points of k, those of recall, then the patience of the hardest
                       queries, k by k; for readers that know no h.effort
     h.effort          f32: how many shares, points of k, points of recall and ranges of hardness;
-                      the first three of these; then the arrays of `patience.Table`; absent in
-                      older files
+                      the first three of these; then the first three arrays of `patience.Table`;
+                      absent in older files
+    h.epsilon         f32: the fourth array of it; absent in older files
     h.queries, h.query_scales   real queries, see `index.query_log`; absent where there are none
     h.error           f32[1]: mean squared distance of the rows from their first lists' centroids
                       when these were trained, the baseline of `index.drift`; absent in older files
@@ -83,6 +84,7 @@ TICK_SECONDS = 0.02  # of waiting for kernels between two looks for an interrupt
 WAIT_SECONDS = 120.0  # that a build waits for the kernels that measure its table
 KEPT_STOPS = 256  # of one set of lists; all go when there are more
 STEPS, MOST_STEPS = 4, 80  # to half of the rows that pass; what is planned is planned for a step
+MOST_EPSILON = 100.0  # of a table: beyond it no bound leaves any row out
 CAUTIOUS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # shares of the lists, where nothing was measured
 _LARGEST_SQUARE = 1e26
 _LARGEST_FACTOR = 1e17
@@ -281,7 +283,8 @@ def parts_of(
     hardest = table.patience[0, :, :, -1]
     flat = np.concatenate([*points, hardest.ravel()]).astype(np.float32)
     arrays: dict[str, Any] = {**lists._asdict(), "patience": flat}
-    arrays["effort"] = np.concatenate([_EFFORT_HEAD, *(each.ravel() for each in table)])
+    arrays["effort"] = np.concatenate([_EFFORT_HEAD, *(each.ravel() for each in table[:3])])
+    arrays["epsilon"] = table.epsilon.ravel()
     arrays["factors"] = lists.factors.ravel()
     arrays["positions"] = lists.positions.ravel().view(np.uint32)
     arrays["ordinals"] = lists.ordinals.view(np.uint32)
@@ -361,14 +364,12 @@ class SegmentLists:
     def search(self, query: np.ndarray, stop: Stop, mask: np.ndarray | None) -> Found:
         """Candidates of a `searched_query`; the kernels are loaded."""
         wanted = stop.k + patience.spare(stop.k)
-        epsilon = patience.EPSILON
-        return self._ready().search(query, stop, wanted=wanted, epsilon=epsilon, mask=mask)
+        return self._ready().search(query, stop, wanted=wanted, epsilon=stop.epsilon, mask=mask)
 
     def run(self, query: np.ndarray, stop: Stop, mask: np.ndarray | None) -> ListScratch:
         """As `search`; what was found stays in scratch, which has to be given back."""
         wanted = stop.k + patience.spare(stop.k)
-        epsilon = patience.EPSILON
-        return self._ready().run(query, stop, wanted=wanted, epsilon=epsilon, mask=mask)
+        return self._ready().run(query, stop, wanted=wanted, epsilon=stop.epsilon, mask=mask)
 
     def scratch(self, stop: Stop) -> ListScratch:
         """What `run` searches in, for one caller alone."""
@@ -377,8 +378,9 @@ class SegmentLists:
     def run_many(self, queries: np.ndarray, stop: Stop, mask: np.ndarray | None) -> FoundBatch:
         """Candidates of each of the `searched_query`s, float32 (m, dimension)."""
         wanted = stop.k + patience.spare(stop.k)
-        epsilon = patience.EPSILON
-        return self._ready().search_batch(queries, stop, wanted=wanted, epsilon=epsilon, mask=mask)
+        return self._ready().search_batch(
+            queries, stop, wanted=wanted, epsilon=stop.epsilon, mask=mask
+        )
 
     def give_back(self, scratch: ListScratch) -> None:
         """What `run` gave is not needed any more."""
@@ -523,12 +525,21 @@ class _Reader:
         array = self._segment.array(PREFIX + "effort", self._column.id)
         if not np.array_equal(array[:size], _EFFORT_HEAD):
             return None
-        counts = [math.prod(shape) for shape in patience.TABLE_SHAPES]
+        shapes, last = patience.TABLE_SHAPES[:3], patience.TABLE_SHAPES[3]
+        counts = [math.prod(shape) for shape in shapes]
         array = self._floats("effort", size + sum(counts), -1e31, 1e31)
         parts = np.split(array[size:], np.cumsum(counts)[:-1])
-        shaped = zip(parts, patience.TABLE_SHAPES, strict=True)
-        table = patience.Table(*(np.array(part.reshape(shape)) for part, shape in shaped))
+        shaped = zip(parts, shapes, strict=True)
+        arrays = [np.array(part.reshape(shape)) for part, shape in shaped]
+        table = patience.Table(arrays[0], arrays[1], arrays[2], self._epsilon(last))
         for name, values in (("patience", table.patience), ("work", table.work)):
             low, high = float(values.min()), float(values.max())
             self._expect("effort", low >= 1 and high <= 1e9, f"{name} from {low} to {high}")
         return table
+
+    def _epsilon(self, shape: tuple[int, ...]) -> np.ndarray:
+        """What bounds take off by recall; files of older versions have one for all."""
+        if not self._segment.has(PREFIX + "epsilon", self._column.id):
+            return np.full(shape, patience.EPSILONS[0], np.float32)
+        found = self._floats("epsilon", math.prod(shape), 0, MOST_EPSILON)
+        return np.array(found.reshape(shape))

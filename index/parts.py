@@ -68,6 +68,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "h.ordinals": ("<u4",),
     "h.patience": ("<f4",),
     "h.effort": ("<f4",),
+    "h.epsilon": ("<f4",),
     "h.queries": ("|u1",),
     "h.query_scales": ("<f4",),
     "h.error": ("<f4",),

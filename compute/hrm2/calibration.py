@@ -16,7 +16,7 @@ The table is measured when lists are built, on queries of several kinds:
     swapped  the centroid of a list with the residual of a row of another
     moved    a row with most of the difference of two others
     mixed    the mean of three rows of a list with more than half of such a difference
-    halved   the mean of two rows
+    halved   a point about half way between two rows, which are never equally near to it
     noisy    a row and noise that spreads as all rows do
     free     that noise alone, around the mean of the rows, of several lengths
     known    queries that were asked of the collection; where there are enough of them, they take
@@ -24,8 +24,12 @@ The table is measured when lists are built, on queries of several kinds:
 
 A range of hardness gets the smallest patience that reaches the recall in the mean of its queries;
 then ranges get as much more as it takes for the mean of each group of queries, first the one that
-the group loses most in. Where nothing reaches it (rows that their codes cannot tell apart), the
-table says so, and a search compares every row.
+the group loses most in (`fitting`). Where a group has too few queries to tell, further ones come.
+
+How much a bound takes off its estimate, epsilon, is chosen for each recall: with that of lower ones
+bounds leave out more than a high recall may lose where very many rows are nearly as near as the
+nearest, in large sets above all. Where nothing reaches a recall (rows that their codes cannot tell
+apart), the table says so, and a search compares every row.
 
 A search is a prefix of every longer one (K5), so one long search of a query tells when any other
 would have stopped, and with what (`tracing`).
@@ -38,14 +42,22 @@ Invariants
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from m2mdb.compute.hrm2.fitting import (
+    LEVELS,
+    Traced,
+    finds_more,
+    fitted,
+    hardness_edges,
+    in_doubt,
+    is_cut,
+)
 from m2mdb.compute.hrm2.lists import never
 from m2mdb.compute.hrm2.patience import (
-    EPSILON,
+    EPSILONS,
     FACTORS,
     FARTHEST,
     KS,
@@ -61,11 +73,10 @@ from m2mdb.compute.hrm2.patience import (
     spare,
     stop_for,
 )
-from m2mdb.compute.hrm2.reference import HARD
 from m2mdb.compute.ranking import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -77,29 +88,23 @@ if TYPE_CHECKING:
     Wide = NDArray[np.float64]
     Tick = Callable[[], None]
 
-LEVELS = np.unique(np.rint(1.1 ** np.arange(96)).astype(np.int64))  # of patience: 1 to 8,550
 STORED_QUERIES = 144
-GROUPS = STORED, BETWEEN, BEYOND, FREE, KNOWN = range(5)  # of queries
-TURNS = (BETWEEN, BETWEEN, BETWEEN, BEYOND, BEYOND)  # swapped, moved, mixed, halved, noisy
+GROUPS = STORED, BETWEEN, HALVED, NOISY, FREE, KNOWN = range(6)  # of queries
+TURNS = (BETWEEN, BETWEEN, BETWEEN, HALVED, NOISY)  # swapped, moved, mixed, halved, noisy
 MADE_QUERIES = 60 * len(TURNS)  # of these together
-FREE_QUERIES = 84
-LENGTHS = 0.7, 1.1  # of the noise of free queries, to the rows' spread: hard ones of each hardness
+FREE_QUERIES = 96
+PARTS = 0.4, 0.6  # of one row of a halved query
+LENGTHS = 0.8, 1.2  # of the noise of free queries, to the rows' spread: hard ones of each hardness
 FILTERED_QUERIES = 150  # of each group, for shares below 1
 WORK_QUERIES = 8  # of each group
 LEAST_QUERIES = 96  # of each group, for the largest of KS: each has many neighbours
 ENOUGH = 64  # known queries, to do without made-up ones
-MARGIN = 0.003  # that a measured recall has to be above the one that is promised,
-ERRORS = 0.7  # and standard errors of its mean
-DOUBT = 2.0  # standard errors that it may be below it where no patience reaches it
-HIGHEST = 0.993  # asked of measurements: few queries tell no more, and bounds lose some rows
 MEMBERS = 64  # of a list, for its centroid
+HELPINGS = 5  # of queries, where those before are too few to tell the highest recall
 TICK_QUERIES = 32  # that are measured between two looks for an interrupt
 CHUNK_ROWS = 8192
 MIDDLE_ROWS = 4096
 ROUNDING = np.float32(1e-6)  # of a sum of products, by the lengths of what is multiplied
-
-
-Fitted = tuple["Floats", "Floats"]  # of one share and k: edges and patience
 
 
 # ------------------------------------------------------------------------- queries
@@ -110,12 +115,18 @@ class Queries(NamedTuple):
 
     vectors  float32[n, d]
     own      int64[n]: the row that a query is, and that it must not find; -1: none
-    groups   int64[n]: STORED, BETWEEN (swapped, moved, mixed), BEYOND (halved, noisy), FREE, KNOWN
+    groups   int64[n]: STORED, BETWEEN (swapped, moved, mixed), HALVED, NOISY, FREE, KNOWN
     """
 
     vectors: Floats
     own: NDArray[np.int64]
     groups: NDArray[np.int64]
+
+    def and_also(self, other: Queries) -> Queries:
+        """Both together."""
+        vectors = np.concatenate((self.vectors, other.vectors))
+        own = np.concatenate((self.own, other.own))
+        return Queries(vectors, own, np.concatenate((self.groups, other.groups)))
 
     def first(self, each: int) -> Queries:
         """The first ones of every group, so many of each."""
@@ -173,7 +184,8 @@ def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> 
         [np.mean([members.one(of, rng) for _ in range(3)], axis=0) for of in owners[2].tolist()]
     )
     mixed += np.float32(0.6) * (some() - some())
-    halved = (some() + some()) / 2
+    part = rng.uniform(*PARTS, (count, 1)).astype(np.float32)
+    halved = part * some() + (1 - part) * some()
     sample = rows[rng.integers(0, len(rows), min(len(rows), CHUNK_ROWS))]
     spread, middle = sample.std(axis=0), sample.mean(axis=0)
     noisy = some() + rng.standard_normal((count, rows.shape[1])) * spread
@@ -273,18 +285,23 @@ def calibrate(
     """
     every = queries_for(searcher, rows, seed, queries)
     passing = np.random.default_rng(seed).random(len(rows)) < SHARES[1]
-    found = []
-    for mask, count in ((None, len(every.own)), (passing, FILTERED_QUERIES)):
+    table = _unmeasured()
+    more = _More(searcher, rows, seed, bool((every.groups == KNOWN).sum() >= ENOUGH))
+    for share, (mask, count) in enumerate(((None, len(every.own)), (passing, FILTERED_QUERIES))):
         asked = every.first(count)
         best = _best(searcher, rows, asked, mask, tick)
-        for k in KS:
+        for row, k in enumerate(KS):
             tick()
             places = asked.places(LEAST_QUERIES if k == KS[-1] else len(asked.own))
-            measuring = _Measuring(searcher, rows, mask, k)
-            found.append(_measured(measuring, asked.at(places), best, places, tick))
-    table = _table_of(found)
+            if k in best:
+                measuring = _Measuring(searcher, rows, mask, k)
+                sample = _Sample(asked.at(places), best[k][places])
+                _fill(table, (share, row), measuring, sample, more if mask is None else None, tick)
+            elif share:
+                _follow(table, share, row)
     fewer = passing & (np.random.default_rng(seed + 1).random(len(rows)) < SHARES[1])
-    merged = np.where(every.groups == FREE, BEYOND, every.groups)  # few searches are so hard
+    # few searches are so hard
+    merged = np.where(np.isin(every.groups, (HALVED, FREE)), NOISY, every.groups)
     order = np.random.default_rng(seed).permutation(len(merged))
     usual = Queries(every.vectors[order], every.own[order], merged[order])
     for share, mask in enumerate((None, passing, fewer)):
@@ -306,57 +323,134 @@ def _measure_work(
     chosen = np.empty(0, np.uint8) if mask is None else mask.astype(np.uint8)
     for row, k in enumerate(KS):
         stops = [stop_for(table, k, recall, WORK_SHARES[share]) for recall in RECALLS]
-        there = [(column, stop) for column, stop in enumerate(stops) if stop is not None]
-        if not there:
-            continue
-        hardness = np.array([stop.hardness for _, stop in there], np.float32)
-        out = np.zeros((len(there), 3))
-        scratch = searcher.tracing_scratch(k + spare(k))
-        tracing.trace_works(
-            scratch.plan, chosen, readable(queries), (k, LEAST), _between(k, FACTORS), EPSILON,
-            readable(hardness), out,
-        )  # fmt: skip
-        for (column, _), done in zip(there, out, strict=True):
-            table.work[share, row, column] = np.maximum(1, done / len(queries))
+        for epsilon in sorted({stop.epsilon for stop in stops if stop is not None}):
+            there = [(column, stop.hardness) for column, stop in enumerate(stops)
+                     if stop is not None and stop.epsilon == epsilon]  # fmt: skip
+            hardness = np.array([each for _, each in there], np.float32)
+            out = np.zeros((len(there), 3))
+            scratch = searcher.tracing_scratch(k + spare(k))
+            tracing.trace_works(
+                scratch.plan, chosen, readable(queries), (k, LEAST), _between(k, FACTORS), epsilon,
+                readable(hardness), out,
+            )  # fmt: skip
+            for (column, _), done in zip(there, out, strict=True):
+                table.work[share, row, column] = np.maximum(1, done / len(queries))
 
 
-def _table_of(found: list[Fitted | None]) -> Table:
-    """What was measured, and where nothing was, what follows from all rows; else UNREACHED."""
-    edges, patience, work = (
-        np.full(shape, filling, np.float32)
-        for shape, filling in zip(TABLE_SHAPES, (FARTHEST, UNREACHED, UNREACHED), strict=True)
-    )
-    for number, each in enumerate(found):
-        share, k = divmod(number, len(KS))
-        if each is not None:
-            edges[share, k], patience[share, k] = each
-        elif share:
-            thinned = patience[0, k] * np.float32(SHARES[share] ** -THINNING)
-            patience[share, k] = np.minimum(thinned, UNREACHED)
-    return Table(edges, patience, work)
+def _unmeasured() -> Table:
+    """A table that says of nothing how it can be reached."""
+    fillings = FARTHEST, UNREACHED, UNREACHED, np.float32(EPSILONS[0])
+    shapes = zip(TABLE_SHAPES, fillings, strict=True)
+    return Table(*(np.full(shape, filling, np.float32) for shape, filling in shapes))
+
+
+def _follow(table: Table, share: int, row: int) -> None:
+    """Fill in what follows from all rows, where too few pass to measure it."""
+    thinned = table.patience[0, row] * np.float32(SHARES[share] ** -THINNING)
+    table.patience[share, row] = np.minimum(thinned, UNREACHED)
+    table.epsilon[share, row] = table.epsilon[0, row]
+
+
+def _fill(
+    table: Table,
+    point: tuple[int, int],
+    measuring: _Measuring,
+    sample: _Sample,
+    more: _More | None,
+    tick: Tick,
+) -> None:
+    """Fill in what is measured at a point of share and k.
+
+    Queries come in helpings until they tell the highest recall; each recall takes the first of
+    EPSILONS whose bounds cost little of it, or after which no larger one finds more.
+    """
+    traced = measuring.traced(sample, tick)
+    for number in range(1, HELPINGS if more is not None else 1):
+        assert more is not None
+        asked = more.helping(number, measuring.k, in_doubt(traced), tick)
+        if asked is None:
+            break
+        sample = sample.and_also(asked)
+        traced = traced.and_also(measuring.traced(asked, tick))
+    edges = hardness_edges(traced.hardness)
+    table.edges[point] = edges
+    left = list(range(len(RECALLS)))
+    for epsilon in EPSILONS:
+        if epsilon != EPSILONS[0]:
+            measuring.epsilon = epsilon
+            before, traced = traced, measuring.traced(sample, tick)
+            if not finds_more(before, traced):
+                break
+        for column in left:
+            table.patience[point][column] = fitted(traced, edges, column)
+            table.epsilon[point][column] = epsilon
+        left = [column for column in left if is_cut(traced, column, measuring.k)]
+        if not left:
+            break
+    ascending = table.patience[point]
+    np.maximum.accumulate(ascending, axis=0, out=ascending)
 
 
 def _best(
-    searcher: Searcher, rows: Floats, asked: Queries, mask: NDArray[np.bool_] | None, tick: Tick
+    searcher: Searcher,
+    rows: Floats,
+    asked: Queries,
+    mask: NDArray[np.bool_] | None,
+    tick: Tick,
+    ks: Sequence[int] = KS,
 ) -> dict[int, Floats]:
-    """The k-th best key of each query for each of KS, among the rows that pass but its own.
+    """The k-th best key of each query for each k, among the rows that pass but its own.
 
     Without those k for which there are too few rows.
+
+    ks   some of KS, ascending
     """
     metric = searcher.metric
     among = rows if mask is None else rows[mask]
-    best = exact(among, asked.vectors, metric, KS[-1] + 1, tick)
+    best = exact(among, asked.vectors, metric, ks[-1] + 1, tick)
     owns = np.full(len(best), -np.inf, np.float32)
     for at, own in enumerate(asked.own.tolist()):
         if own >= 0 and (mask is None or mask[own]):
             owns[at] = _keys(rows[own : own + 1], asked.vectors[at], metric)[0]
     out = {}
-    for k in KS:
+    for k in ks:
         if k < best.shape[1]:
             edges = best[:, k - 1]
             found = owns >= edges - 1e-5 * np.abs(edges)
             out[k] = np.where(found, best[:, k], edges)
     return out
+
+
+class _Sample(NamedTuple):
+    """Queries, and the k-th best key of each for one k."""
+
+    queries: Queries
+    edges: Floats
+
+    def and_also(self, other: _Sample) -> _Sample:
+        """Both together."""
+        queries = self.queries.and_also(other.queries)
+        return _Sample(queries, np.concatenate((self.edges, other.edges)))
+
+
+class _More(NamedTuple):
+    """Where further queries of the groups come from."""
+
+    searcher: Searcher
+    rows: Floats
+    seed: int
+    is_known: bool  # real queries are, which take the place of made-up ones
+
+    def helping(self, number: int, k: int, groups: Sequence[int], tick: Tick) -> _Sample | None:
+        """As many queries as the first ones of some groups; None where there are no such."""
+        possible = {STORED} if self.is_known else {STORED, BETWEEN, HALVED, NOISY, FREE}
+        wanted = [group for group in groups if group in possible]
+        if not wanted:
+            return None
+        every = queries_for(self.searcher, self.rows, self.seed + number)
+        asked = every.at(np.flatnonzero(np.isin(every.groups, wanted)))
+        best = _best(self.searcher, self.rows, asked, None, tick, (k,))
+        return _Sample(asked, best[k])
 
 
 class _Measuring:
@@ -370,6 +464,12 @@ class _Measuring:
         self.mask = np.ones(len(rows), np.uint8) if mask is None else mask.astype(np.uint8)
         self.k = k
         self.factor = _between(k, FACTORS)
+        self.epsilon: float = EPSILONS[0]
+
+    def traced(self, sample: _Sample, tick: Tick) -> Traced:
+        """What searches for the queries of a sample found."""
+        asked = sample.queries
+        return Traced(*self.measured(asked.vectors, asked.own, sample.edges, tick), asked.groups)
 
     def measured(
         self, queries: Floats, own: NDArray[np.int64], edges: Floats, tick: Tick = never
@@ -391,88 +491,11 @@ class _Measuring:
             some = slice(start, start + TICK_QUERIES)
             tracing.trace_recalls(
                 scratch.plan, self.mask, self.rows, readable(queries[some]), readable(own[some]),
-                readable(edges[some]), (self.k, LEAST), self.factor, EPSILON, metric != "ip",
+                readable(edges[some]), (self.k, LEAST), self.factor, self.epsilon,
+                metric != "ip",
                 readable(LEVELS), marks, recalls[some], hardness[some],
             )  # fmt: skip
         return hardness, recalls
-
-
-def _measured(
-    measuring: _Measuring,
-    asked: Queries,
-    best: dict[int, Floats],
-    places: NDArray[np.intp],
-    tick: Tick,
-) -> Fitted | None:
-    """What the table has for this share and k; None where rows are too few.
-
-    best    k-th best keys, of which those at `places` are of the queries
-    """
-    if measuring.k not in best:
-        return None
-    edges = best[measuring.k][places]
-    return fitted(*measuring.measured(asked.vectors, asked.own, edges, tick), asked.groups)
-
-
-def fitted(hardness: Wide, recalls: Wide, groups: NDArray[np.int64]) -> Fitted:
-    """Edges that part queries evenly by hardness, and the patience for [RECALLS, HARD].
-
-    hardness  of n queries
-    recalls   [n, LEVELS]
-    groups    [n], see `Queries`
-    """
-    ordered = np.sort(hardness)
-    edges = ordered[np.arange(1, HARD) * len(ordered) // HARD]
-    ranges = np.searchsorted(edges, hardness)
-    patience = np.empty((len(RECALLS), HARD), np.float32)
-    for column, recall in enumerate(RECALLS):
-        wanted = min(recall + MARGIN, HIGHEST)
-        at = np.zeros(HARD, np.int64)
-        for each in range(HARD):
-            own = recalls[ranges == each]
-            if len(own):
-                curve = own.mean(axis=0)
-                at[each] = (curve >= min(wanted, curve.max())).argmax()
-        at = np.maximum.accumulate(at)
-        at = _raised(recalls, ranges, groups, at, wanted)
-        patience[column] = LEVELS[at]
-        reached = recalls[np.arange(len(recalls)), at[ranges]]
-        if _failing(reached, groups, recall, -DOUBT) is not None:
-            patience[column] = UNREACHED
-    np.maximum.accumulate(patience, axis=0, out=patience)
-    return np.minimum(edges, FARTHEST).astype(np.float32), patience
-
-
-def _raised(
-    recalls: Wide,
-    ranges: NDArray[np.intp],
-    groups: NDArray[np.int64],
-    at: NDArray[np.int64],
-    wanted: float,
-) -> NDArray[np.int64]:
-    """Levels by hardness, raised until each group reaches a recall, as far as that is any use."""
-    while True:
-        reached = recalls[np.arange(len(recalls)), at[ranges]]
-        group = _failing(reached, groups, wanted, ERRORS)
-        if group is None:
-            return at
-        own = groups == group
-        lost = np.bincount(ranges[own], (recalls[:, -1] - reached)[own], HARD)
-        worst = int(lost.argmax())
-        if lost[worst] <= 0:
-            return at
-        at = at.copy()
-        at[worst] += 1
-        at = np.maximum.accumulate(at)
-
-
-def _failing(reached: Wide, groups: NDArray[np.int64], wanted: float, errors: float) -> int | None:
-    """A group whose mean is not so many standard errors above a recall, or None."""
-    for group in np.unique(groups).tolist():
-        own = reached[groups == group]
-        if own.mean() < min(wanted + errors * own.std() / math.sqrt(len(own)), HIGHEST):
-            return int(group)
-    return None
 
 
 def _keys(rows: Floats, query: Floats, metric: str) -> Floats:
@@ -502,7 +525,7 @@ def measure(
     hits = 0
     wanted = stop.k + spare(stop.k)
     for query, edge in zip(queries, edges, strict=True):
-        found = searcher.search(query, stop, wanted=wanted, epsilon=EPSILON, mask=mask)
+        found = searcher.search(query, stop, wanted=wanted, epsilon=stop.epsilon, mask=mask)
         keys = _keys(rows[found.ordinals], query, searcher.metric)
         hits += min(stop.k, int((keys >= _tolerant(edge)).sum()))
     return hits / (stop.k * len(queries))

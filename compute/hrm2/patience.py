@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from m2mdb.compute.hrm2.reference import HARD, Stop
+from m2mdb.compute.hrm2.reference import EPSILON, HARD, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Wide = NDArray[np.float64]
 
-EPSILON = 1.3  # standard errors taken off a 1-bit estimate
+EPSILONS = (EPSILON, 1.7, 2.2, 3.0)  # from which `calibration` takes the first that loses little
 KS = (1, 10, 100)
 FACTORS = (1.5, 1.5, 1.0)  # of many rows one always comes late
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -42,11 +42,13 @@ class Table(NamedTuple):
     edges     float32[SHARES, KS, HARD - 1]: distances that part the ranges of hardness
     patience  float32[SHARES, KS, RECALLS, HARD]; UNREACHED where every row must be compared
     work      float32[WORK_SHARES, KS, RECALLS, 3]: what searches did for it in the mean, see `Work`
+    epsilon   float32[SHARES, KS, RECALLS]: of each search, see `Stop`
     """
 
     edges: Floats
     patience: Floats
     work: Floats
+    epsilon: Floats
 
 
 class Work(NamedTuple):
@@ -61,6 +63,7 @@ TABLE_SHAPES = (
     (len(SHARES), len(KS), HARD - 1),
     (len(SHARES), len(KS), len(RECALLS), HARD),
     (len(WORK_SHARES), len(KS), len(RECALLS), len(Work._fields)),
+    (len(SHARES), len(KS), len(RECALLS)),
 )
 
 
@@ -71,7 +74,9 @@ def plain_table(patience: Floats) -> Table:
     every = (thinned[:, None, None] * patience).astype(np.float32)
     work = np.stack([patience * np.float32(share**-THINNING) for share in WORK_SHARES])
     work = work[..., None] * np.array((1, 2 * USUAL_LIST, 1), np.float32)
-    return Table(edges, np.repeat(every[..., None], HARD, axis=3), np.clip(work, 1, UNREACHED))
+    epsilon = np.full(TABLE_SHAPES[3], EPSILON, np.float32)
+    ranges = np.repeat(every[..., None], HARD, axis=3)
+    return Table(edges, ranges, np.clip(work, 1, UNREACHED), epsilon)
 
 
 def spare(k: int) -> int:
@@ -98,7 +103,8 @@ def stop_for(table: Table, k: int, recall: float, share: float = 1.0) -> Stop | 
         return None
     patience = np.minimum(np.rint(patience + 0.49), UNREACHED)
     hardness = np.concatenate((_edges(table.edges, k, thin), patience)).astype(np.float32)
-    return Stop(k, LEAST, int(patience[-1]), 1 << 30, _between(k, FACTORS), hardness)
+    epsilon = float(_at(table.epsilon[:, :, column], k, thin))
+    return Stop(k, LEAST, int(patience[-1]), 1 << 30, _between(k, FACTORS), hardness, epsilon)
 
 
 def _edges(edges: Floats, k: int, thin: float) -> Wide:

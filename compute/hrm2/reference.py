@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 HARD = 6  # ranges of hardness
+EPSILON = 1.3  # standard errors taken off a 1-bit estimate, where no table says more
 MOST_ENTRY = 63  # of the fast scan's table: four of them fit in a byte
 # the order of lists
 BUCKETS = 256
@@ -40,6 +41,7 @@ class Stop(NamedTuple):
 
     hardness  float32[2 * HARD - 1]: HARD - 1 ascending distances, then a patience for each of the
               HARD ranges between them; None: `patience` for all
+    epsilon   standard errors that a 1-bit bound takes off its estimate
     """
 
     k: int
@@ -48,6 +50,7 @@ class Stop(NamedTuple):
     most: int
     factor: float
     hardness: NDArray[np.float32] | None = None
+    epsilon: float = EPSILON
 
 
 class Outcome(NamedTuple):

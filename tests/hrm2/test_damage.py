@@ -10,9 +10,11 @@ import pytest
 
 import m2mdb
 from fuzz.targets.segments import made_extent
+from m2mdb.compute.hrm2.reference import EPSILON
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.column_parts import column_parts
 from m2mdb.index.description import describe_segment
+from m2mdb.index.effort import Effort
 from m2mdb.index.hrm2 import lists_parts
 from m2mdb.index.integrity_lists import list_faults
 from m2mdb.index.schema import CollectionSchema, Column
@@ -129,6 +131,11 @@ REFUSED: dict[str, Change] = {
     "negative effort": put("effort", -1, -1),
     "effort cut short": cut("effort"),
     "effort of another type": retyped("effort", "<u2"),
+    "epsilon that is no number": put("epsilon", -1, np.nan),
+    "negative epsilon": put("epsilon", 0, -0.1),
+    "epsilon without end": put("epsilon", 0, np.inf),
+    "epsilon cut short": cut("epsilon"),
+    "epsilon of another type": retyped("epsilon", "<u2"),
     **{f"{name} not a number": put(name, 3, np.nan) for name in FLOATS},
     **{f"{name} infinite": put(name, 3, np.inf) for name in FLOATS},
     **{f"{name} that is no number": put("factors", 32 * i, np.nan)
@@ -178,6 +185,16 @@ def test_lists_of_older_files_have_one_patience_for_all_queries(parts: Parts) ->
         hardest = newer.table.patience[0, :, :, -1]
         assert (lists.table.patience[0] == hardest[:, :, None]).all()
         assert (lists.table.patience[1] >= lists.table.patience[0]).all()
+
+
+def test_lists_of_older_files_have_the_usual_bounds(parts: Parts) -> None:
+    del parts["h.epsilon"]
+    older = made(parts).lists(COLUMN)
+    assert older is not None
+    assert (older.table.epsilon == np.float32(EPSILON)).all()
+    stop = older.stop(10, COUNT // 2, Effort(0.99))
+    assert stop is not None
+    assert stop.epsilon == pytest.approx(EPSILON)
 
 
 def swap_rows(parts: Parts) -> None:
