@@ -15,6 +15,14 @@ alive what it points to:
     WEIGHTS      float64 [3], as `fuse_ranks` takes them
     ROOM         int64 [ROOM_SIZE], scratch, as `fuse_ranks` takes it
     ROWS         int64 [3, MOST], scratch; MOST is the length of the longest answer
+    PARTS        int64 [PART_COUNT, PART_WIDTH], as `text_kernels.best` takes them
+
+The *words* of a query are an int64 array as well, as a tuple of arrays takes three times as long to
+hand over:
+
+    PLAN                   of `text_lists`
+    COUNT, SLOTS, BOOSTS   int64 and float64 [COUNT]
+    SCRATCH, SCRATCH_SIZE  int64 [SCRATCH_SIZE], as `text_kernels.best` takes it
 
 Invariants
     K1  As in `numba_kernels`; this kernel calls those of `text_kernels` and `search_kernels`.
@@ -26,15 +34,14 @@ Invariants
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import carray, types
+from numba import carray
 
 from m2mdb.compute.numba_kernels import (
     FLOATS,
     INT,
-    INT_MATRIX,
     INTS,
     READ_INTS,
     READ_VECTOR,
@@ -42,7 +49,8 @@ from m2mdb.compute.numba_kernels import (
 )
 from m2mdb.compute.pointers import doubles_at, floats_at, longs_at
 from m2mdb.compute.search_kernels import search_whole
-from m2mdb.compute.text_kernels import QUERY, best, fuse_ranks
+from m2mdb.compute.text_kernels import best, fuse_ranks
+from m2mdb.compute.text_lists import PLAN as PLAN_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,32 +59,36 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-WORK = types.Tuple((INTS, INT_MATRIX))
-ANSWER = types.Tuple((INTS, FLOATS))
 DEPTH, NEAR_IDS, NEAR_SCORES, WORD_IDS, WORD_SCORES, PLACES = 0, 1, 2, 3, 4, 5
-WEIGHTS, ROOM, ROOM_SIZE, ROWS, CALL_SIZE = 6, 7, 8, 9, 10
+WEIGHTS, ROOM, ROOM_SIZE, ROWS, PARTS, PART_COUNT, PART_WIDTH, CALL_SIZE = range(6, 14)
+PLAN, COUNT, SLOTS, BOOSTS, SCRATCH, SCRATCH_SIZE = 0, 1, 2, 3, 4, 5
 
 
-@kernel(INT, READ_INTS, READ_INTS, READ_VECTOR, QUERY, WORK, ANSWER, fastmath=False)
+@kernel(INT, READ_INTS, READ_INTS, READ_VECTOR, INTS, INTS, FLOATS, fastmath=False)
 def search_both(
-    call: Ints, near: Ints, query: Vector, words: Any, work: Any, answer: tuple[Ints, Floats]
+    call: Ints, near: Ints, query: Vector, words: Ints, ids: Ints, scores: Floats
 ) -> int:
     """The best rows of both rankings fused by their ranks; how many there are.
 
     near     a call of `search_whole`, whose K is DEPTH
     query    float32 [dimension]
-    words    a query of `text_kernels.best`
-    work     scratch and parts as that takes them
-    answer   written: ids int64 [MOST], scores float64 [MOST]
+    words    of the query
+    ids      int64 [MOST], written; scores float64 [MOST], written
 
     Below 0: as `search_whole`, why the search is to be made by steps.
     """
     depth = call[DEPTH]
-    ids, scores = answer
     found_scores = carray(floats_at(call[WORD_SCORES]), (depth,))
     with_words = carray(longs_at(call[WORD_IDS]), (depth,))
     places = carray(longs_at(call[PLACES]), (2, depth))
-    found = best(words, work[0], work[1], 0.0, (found_scores, with_words, places))
+    asked = (
+        carray(longs_at(words[PLAN]), (PLAN_SIZE,)),
+        carray(longs_at(words[SLOTS]), (words[COUNT],)),
+        carray(doubles_at(words[BOOSTS]), (words[COUNT],)),
+    )
+    scratch = carray(longs_at(words[SCRATCH]), (words[SCRATCH_SIZE],))
+    parts = carray(longs_at(call[PARTS]), (call[PART_COUNT], call[PART_WIDTH]))
+    found = best(asked, scratch, parts, 0.0, (found_scores, with_words, places))
     nearest = carray(longs_at(call[NEAR_IDS]), (depth,))
     count = search_whole(near, query, nearest, carray(doubles_at(call[NEAR_SCORES]), (depth,)))
     if count < 0:

@@ -38,7 +38,7 @@ STRIDES = (4,)
 class CompiledHybrid:
     """A hybrid search of one depth and effort, for the newest commit."""
 
-    __slots__ = ("_call", "_kept", "_kernel", "_most", "_parts", "_words", "near")
+    __slots__ = ("_call", "_kept", "_kernel", "_most", "_words", "near")
 
     def __init__(
         self, near: CompiledSearch, words: TextSearcher, parts: Array, weights: Array, most: int
@@ -52,7 +52,7 @@ class CompiledHybrid:
         from m2mdb.compute import hybrid_kernels as kernels
 
         self._kernel = kernels.search_both
-        self.near, self._words, self._parts, self._most = ref(near), ref(words), parts, most
+        self.near, self._words, self._most = ref(near), ref(words), most
         depth, size = near.k, 1
         while size < 2 * depth:
             size *= 2
@@ -62,9 +62,9 @@ class CompiledHybrid:
             np.empty(3 * size, np.int64), np.empty((3, most), np.int64),
         ]  # fmt: skip
         *all_but_rows, rows = [array.ctypes.data for array in kept]
-        self._kept = kept
+        self._kept = [*kept, parts]
         call = np.zeros(kernels.CALL_SIZE, np.int64)
-        call[:] = (depth, *all_but_rows, 3 * size, rows)
+        call[:] = (depth, *all_but_rows, 3 * size, rows, parts.ctypes.data, *parts.shape)
         call.flags.writeable = False
         self._call = call
 
@@ -79,17 +79,13 @@ class CompiledHybrid:
         words = self._words()
         if words is None or words.plan is None or not is_plain(text):
             return None
-        ready = words.plan.ready(text, near.k)
-        if ready is None:
+        scratch = words.plan.ready(text, near.k)
+        if scratch is None:
             return None
-        query_of_words, scratch = ready
         near.forget_interrupt()
         ids, scores = np.empty(self._most, np.int64), np.empty(self._most)
         try:
-            count = self._kernel(
-                self._call, near.call, query, query_of_words, (scratch.numbers, self._parts),
-                (ids, scores),
-            )  # fmt: skip
+            count = self._kernel(self._call, near.call, query, scratch.words, ids, scores)
         except TypeError:  # of an address that is no multiple of four
             return None
         words.plan.give_back(scratch)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, Pro
 from m2mdb.query.search import SearchRequest, signals_of
 from m2mdb.row import Names, Row
 from m2mdb.searching import (
+    LastSearch,
     NearShape,
     batch,
     batch_of_vectors,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
     from m2mdb.query.copying import Progress
+    from m2mdb.searching_hybrid import HybridShape
 
     OnConflict = Literal["error", "replace", "ignore"]
     Array = np.ndarray[Any, Any]
@@ -68,27 +70,16 @@ ON_CONFLICT = ("error", "replace", "ignore")
 ONE_TYPES = (str, bytes, bytearray, memoryview, np.generic)  # iterable, and yet one id
 
 
-class LastSearch(NamedTuple):
-    """The clauses of a search by a vector that wanted no columns, and what came of them."""
-
-    shape: NearShape
-    k: int
-    offset: int
-    recall: float | None
-    probes: int | None
-    exact: bool
-    min_score: float | None
-
-
 class Collection(Memories):
     """A collection of a connection; made by `Connection.collection`."""
 
-    __slots__ = ("_last", "connection", "name")
+    __slots__ = ("_last", "_last_hybrid", "connection", "name")
 
     def __init__(self, connection: Connection, name: str) -> None:
         self.connection = connection
         self.name = name
-        self._last: LastSearch | None = None
+        self._last: LastSearch[NearShape] | None = None
+        self._last_hybrid: LastSearch[HybridShape] | None = None
 
     @property
     def schema(self) -> CollectionSchema:
@@ -389,6 +380,12 @@ class Collection(Memories):
         """
         if fusion is not None and fusion != "rrf":
             return None
+        last, tried = self._last_hybrid, None
+        if last is not None and last.is_again(clauses) and type(near) is np.ndarray:
+            tried = last.shape
+            hits = tried.hits_at_once(self.connection, near, match)
+            if hits is not None:
+                return hits
         near_column = match_column = None
         if type(near) is not np.ndarray:
             near_column, near = column_of("near", near)
@@ -402,8 +399,11 @@ class Collection(Memories):
             return None
         from m2mdb.searching_hybrid import hybrid_hits
 
-        columns = near_column, match_column
-        return hybrid_hits(self.connection, (self.name, *columns, *clauses), near, match)
+        key = (self.name, near_column, match_column, *clauses)
+        hits = hybrid_hits(self.connection, key, near, match, tried)
+        if hits is not None and near_column is None and match_column is None and clauses[-1] == ():
+            self._last_hybrid = LastSearch(self.connection.shapes[key], *clauses[:-1])
+        return hits
 
     def search_batch(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from weakref import ref
 
 import numpy as np
@@ -41,8 +41,30 @@ if TYPE_CHECKING:
     from m2mdb.query.search import Condition
 
 Array = np.ndarray[Any, Any]
+S = TypeVar("S")
 
 KEPT_SHAPES = 256  # all go when there are more
+
+
+class LastSearch(NamedTuple, Generic[S]):
+    """The clauses of a search that wanted no columns, and what came of them."""
+
+    shape: S
+    k: int
+    offset: int
+    recall: float | None
+    probes: int | None
+    exact: bool
+    min_score: float | None
+
+    def is_again(self, clauses: tuple[Any, ...]) -> bool:
+        """Whether `clauses` and `returning`, the last of them, are the very same."""
+        k, offset, recall, probes, exact, min_score, returning = clauses
+        return (
+            returning.__class__ is list and not returning
+            and k is self.k and offset is self.offset and recall is self.recall
+            and probes is self.probes and exact is self.exact and min_score is self.min_score
+        )  # fmt: skip
 
 
 def match_text(text: str) -> str:

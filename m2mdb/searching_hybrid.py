@@ -163,15 +163,18 @@ def parsed(text: Any) -> Any:
     return parse_match(text)
 
 
-def hybrid_hits(connection: Connection, key: Key, near: Any, text: Any) -> Hits | None:
+def hybrid_hits(
+    connection: Connection, key: Key, near: Any, text: Any, tried: HybridShape | None = None
+) -> Hits | None:
     """The hits of a search by a vector and a text; None where it is to go by steps.
 
-    key  collection, columns of near and match, k, offset, recall, probes, exact, min_score
-         and returning, each of the one type that can be looked up
+    key    collection, columns of near and match, k, offset, recall, probes, exact, min_score
+           and returning, each of the one type that can be looked up
+    tried  what could not search at once
     """
     shapes = connection.shapes
     shape: HybridShape | None = shapes.get(key)
-    if shape is not None:
+    if shape is not None and shape is not tried:
         hits = shape.hits_at_once(connection, near, text)
         if hits is not None:
             return hits

@@ -57,7 +57,7 @@ FIRST_SLOTS = 64
 class Scratch:
     """What one search at a time works in; `numbers` is `text_kernels`' scratch."""
 
-    __slots__ = ("_arrays", "boosts", "k", "lists", "numbers", "slots", "window")
+    __slots__ = ("_arrays", "boosts", "k", "lists", "numbers", "query", "slots", "window", "words")
 
     def __init__(self, window: int, lists: int, k: int) -> None:
         """Room for windows of `window` rows, `lists` lists and the k best."""
@@ -75,11 +75,20 @@ class Scratch:
             np.empty(TALLIES, np.int32),
             np.empty(2 * k, np.int64),
         ]
-        self.slots, self.boosts = np.empty(lists, np.int64), np.empty(lists)  # of a query
+        slots, boosts = np.empty(lists, np.int64), np.empty(lists)
+        self._arrays += [slots, boosts]
+        self.slots = slots.view(np.uint8).data.cast("q")  # of a query
+        self.boosts = boosts.view(np.uint8).data.cast("d")
         rows_room = np.zeros(32, np.int64)
         self.numbers = np.concatenate(
-            [np.array([*map(address, self._arrays), window], np.int64), rows_room]
+            [np.array([*map(address, self._arrays[:-2]), window], np.int64), rows_room]
         )
+        # in the order of hybrid_kernels: PLAN, COUNT, SLOTS, BOOSTS, SCRATCH, SCRATCH_SIZE
+        numbers = self.numbers
+        self.words = np.array(
+            (0, 0, address(slots), address(boosts), address(numbers), len(numbers)), np.int64
+        )
+        self.query = self.words.view(np.uint8).data.cast("q")
 
 
 _spare: list[Scratch] = []  # taken and put back by single steps: threads never share one
@@ -102,8 +111,9 @@ class TextPlan:
 
     __slots__ = (
         "_ceilings", "_column_of", "_count", "_held", "_held_bytes", "_impact_bytes", "_impacts",
-        "_kernels", "_lists", "_masked_parts", "_masks", "_norms", "_parts", "_plan", "_rowids",
-        "_slots", "_table", "_weights", "_weights_by_slot", "_window", "columns",
+        "_kernels", "_lists", "_masked_parts", "_masks", "_norms", "_parts", "_plan",
+        "_plan_address", "_rowids", "_slots", "_table", "_weights", "_weights_by_slot", "_window",
+        "columns",
     )  # fmt: skip
 
     def __init__(
@@ -171,6 +181,7 @@ class TextPlan:
         arrays = (table, ceilings, weights, column_of, self._norms)
         sizes = (parts, len(self.columns))
         self._plan = np.array([*map(address, arrays), *sizes, address(impacts)], np.int64)
+        self._plan_address = address(self._plan)
 
     # Slots
 
@@ -270,13 +281,11 @@ class TextPlan:
                 return self._search_atoms(query, k, masks, texts_of)
         return self._best(slots, boosts, 0.0, k, masks)
 
-    def ready(
-        self, text: str, k: int
-    ) -> tuple[tuple[Ints, Ints, NDArray[np.float64]], Scratch] | None:
-        """What the kernel takes for a text of words alone: (plan, slots, boosts), and scratch.
+    def ready(self, text: str, k: int) -> Scratch | None:
+        """Scratch whose `words` are what `hybrid_kernels` takes for a text of words alone.
 
         None where some word has no slot yet, or the kernel does not take it: `search` does then.
-        The scratch is to be given back.
+        It is to be given back.
         """
         slots: list[int] = []
         boosts: list[float] = []
@@ -295,10 +304,11 @@ class TextPlan:
                     slots.append(slot)
                     boosts.append(boost)
         scratch = _scratch(self._window, len(slots), k)
-        count = len(slots)
-        all_slots, all_boosts = scratch.slots[:count], scratch.boosts[:count]
-        all_slots[:], all_boosts[:] = slots, boosts
-        return (self._plan, all_slots, all_boosts), scratch
+        all_slots, all_boosts, query = scratch.slots, scratch.boosts, scratch.query
+        for at, slot in enumerate(slots):  # an item at a time: to assign a list takes longer
+            all_slots[at], all_boosts[at] = slot, boosts[at]
+        query[0], query[1] = self._plan_address, len(slots)
+        return scratch
 
     @staticmethod
     def give_back(scratch: Scratch) -> None:
