@@ -10,8 +10,11 @@ import pytest
 
 from m2mdb.index import slices as work
 from m2mdb.index.slices import (
+    counted_numbers,
     distinct_numbers,
     distinct_values,
+    joined,
+    label_order,
     listed,
     number_order,
     picked,
@@ -136,3 +139,34 @@ def test_work_stops_where_the_check_raises() -> None:
 
     with pytest.raises(InterruptedError):
         number_order(np.arange(COUNT), check)
+
+
+@pytest.mark.parametrize("name", [each for each in arrays() if not each.startswith("not")])
+def test_counted_numbers_are_those_of_one_call(name: str) -> None:
+    values, looks = arrays()[name], Looks()
+
+    found, counts = counted_numbers(values, looks)
+
+    expected, times = np.unique(values, return_counts=True)
+    assert np.array_equal(found, expected)
+    assert np.array_equal(counts, times)
+    assert looks.count > 20
+
+
+@pytest.mark.parametrize("labels", [1, 7, 300, COUNT])
+def test_labels_are_ordered_as_by_one_call(labels: int) -> None:
+    values = np.random.default_rng(labels).integers(0, labels, COUNT).astype(np.uint32)
+    looks = Looks()
+
+    order = label_order(values, np.bincount(values, minlength=labels), looks)
+
+    assert np.array_equal(order, np.argsort(values, kind="stable"))
+    assert looks.count > 20
+    none = label_order(values[:0], np.zeros(labels, np.int64), looks)
+    assert not len(none)
+
+
+def test_arrays_are_joined_as_by_one_call() -> None:
+    arrays = [np.arange(count) for count in (0, 3, 5000, 0, 1)]
+    assert np.array_equal(joined(arrays, Looks()), np.concatenate(arrays))
+    assert not len(joined(arrays[:1], Looks()))

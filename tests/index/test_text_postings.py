@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m2mdb.index import slices
+from m2mdb.index.text import packed, postings
 from m2mdb.index.text.delta_postings import DeltaPostings, DeltaView
 from m2mdb.index.text.fuzzy import is_close
 from m2mdb.index.text.packed import pack_numbers, unpack_numbers
@@ -276,3 +278,37 @@ def test_damaged_parts_never_crash_a_reader(parts: Parts, data: st.DataObject) -
         merge([segment], [np.arange(segment.size)], segment.size)
     except DatabaseError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_of_slices_have_the_bytes_of_those_built_whole(
+    kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(8)
+    texts = [
+        None if random.random() < 0.1
+        else " ".join(random.choices(WORDS, range(1, 14), k=random.randrange(30)))
+        for _ in range(500)
+    ]  # fmt: skip
+    halves = texts[:250], texts[250:]
+    maps = [
+        np.array([2 * row if row % 5 else -1 for row in range(250)]),
+        np.array([2 * row + 1 for row in range(250)]),
+    ]
+
+    def made() -> list[Parts]:
+        parts = [build(texts, **kind), *[build(half, **kind) for half in halves]]
+        return [*parts, merge([TextSegment(each) for each in parts[1:]], maps, 500)]
+
+    whole = made()
+    for module in (packed, postings, slices):
+        for name in ("SORTED_NUMBERS", "SLICE_NUMBERS", "SLICE_VALUES", "SLICE_TEXTS",
+                     "SLICE_CHARACTERS"):  # fmt: skip
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, 16)
+    for one, other in zip(whole, made(), strict=True):
+        assert one.keys() == other.keys()
+        for name, part in one.items():
+            assert part.dtype == other[name].dtype
+            assert np.array_equal(part, other[name]), name
+    assert_reads_as(TextSegment(whole[0]), texts)
