@@ -51,7 +51,7 @@ NARROW_KERNELS = "m2mdb.compute.narrow_kernels"
 SEARCH_KERNELS = "m2mdb.compute.search_kernels"
 HYBRID_KERNELS = "m2mdb.compute.hybrid_kernels"
 SOURCES = (  # that compiled code is made of
-    "numba_kernels.py", "lanes.py", "pointers.py",
+    "numba_kernels.py", "lanes.py", "pointers.py", "rounded.py",
     "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
     "hrm2/reference.py", "hrm2/tracing.py", "hrm2/choosing.py", "hrm2/batch.py",
     "narrow_kernels.py", "delta_kernels.py", "ranking_kernels.py", "search_kernels.py",

@@ -64,7 +64,6 @@ from m2mdb.compute.numba_kernels import (
     READ_VECTOR,
     kernel,
     pairwise,
-    similarity,
 )
 from m2mdb.compute.pointers import (
     bytes_at,
@@ -75,6 +74,7 @@ from m2mdb.compute.pointers import (
     longs_at,
     small_at,
 )
+from m2mdb.compute.rounded import sure_similarity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -241,7 +241,7 @@ def compare(
     part = part_of(plan, number)
     at = HEAD_SIZE + PART_SIZE * part
     ordinal = number - plan[at + FIRST]
-    near = similarity(plan[KIND], row_at(plan, part, ordinal, wide), query, length)
+    near = sure_similarity(plan[KIND], row_at(plan, part, ordinal, wide), query, length)
     return place(plan[KIND], near, number, longs_at(plan[at + ROWIDS])[ordinal], count, best)
 
 
@@ -377,7 +377,7 @@ def scan_codes(
             continue
         for i in range(some):
             if room[i] >= limit and (mask.shape[0] == 0 or mask[first + i]):
-                near = similarity(kind, row_at(plan, 0, first + i, wide), query, length)
+                near = sure_similarity(kind, row_at(plan, 0, first + i, wide), query, length)
                 count = place(kind, near, first + i, rowids[first + i], count, best)
                 limit = least(kind, count, reals)
     return count
@@ -401,7 +401,7 @@ def scan_listed(
         worst = farthest(kind, least(kind, count, reals))
         for i in range(reaching(coded, lists, terms, first, (worst, mask), found)):
             number = np.int64(found[i])
-            near = similarity(kind, row_at(plan, 0, number, wide), query, length)
+            near = sure_similarity(kind, row_at(plan, 0, number, wide), query, length)
             count = place(kind, near, number, rowids[number], count, best)
     return count
 
@@ -455,7 +455,7 @@ def answer(
                 prefetch(bytes_at(plan[HEAD_SIZE + PART_SIZE * part + ROWIDS]), 8 * ordinal)
                 asked += 1
             ordinal = np.int64(ordinals[found[i]])
-            near = similarity(kind, row_at(plan, part, ordinal, wide), query, length)
+            near = sure_similarity(kind, row_at(plan, part, ordinal, wide), query, length)
             count = place(kind, near, first + ordinal, rowids[ordinal], count, best)
     for i in range(numbers.shape[0]):
         count = compare(plan, numbers[i], query, length, wide, count, best)

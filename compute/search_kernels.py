@@ -68,10 +68,12 @@ from m2mdb.compute.ranking_kernels import (
     LISTED,
     PART_SIZE,
     ROWIDS,
+    ROWS,
     ask_for,
     compare,
     is_verified,
     part_of,
+    row_size,
     scan_codes,
     scan_listed,
     step,
@@ -158,13 +160,24 @@ def candidates(call: Any, ranked: Any, query: Any, length: float) -> int:
 
 
 @step
-def ask_for_row(ranked: Any, number: int) -> None:
-    """Have a row and its rowid on their way to the cache."""
+def ask_for_start(ranked: Any, number: int) -> None:
+    """Have the first bytes of a row, and its rowid, on their way to the cache.
+
+    Asked of all rows before the first is read, they have pages found and memory at work by then:
+    64 rows of 640 float32 at random places take 8 us that way, and 14 without.
+    """
     part = part_of(ranked, number)
     at = HEAD_SIZE + PART_SIZE * part
     ordinal = number - ranked[at + FIRST]
-    ask_for(ranked, part, ordinal)
+    prefetch(bytes_at(ranked[at + ROWS]), ordinal * row_size(ranked))
     prefetch(bytes_at(ranked[at + ROWIDS]), 8 * ordinal)
+
+
+@step
+def ask_for_row(ranked: Any, number: int) -> None:
+    """Have a row on its way to the cache."""
+    part = part_of(ranked, number)
+    ask_for(ranked, part, number - ranked[HEAD_SIZE + PART_SIZE * part + FIRST])
 
 
 @kernel(INT, READ_INTS, READ_VECTOR, INTS, FLOATS, fastmath=False)
@@ -203,6 +216,8 @@ def search_whole(call: Ints, query: Vector, ids: Ints, scores: Floats) -> int:
     reals = carray(doubles_at(call[OUT] + 16 * k), (2, k))
     wide = widened(ranked, room)
     count = 0
+    for i in range(size):
+        ask_for_start(ranked, numbers[i])
     for i in range(min(size, AHEAD)):
         ask_for_row(ranked, numbers[i])
     for i in range(size):

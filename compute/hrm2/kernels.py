@@ -23,7 +23,9 @@ lists.Lists and routes.Routes, and scratch of one thread:
     DISTANCES  float32[lists]      D of lists.py, once a list is in order
     BUCKET     int32[BUCKETS + 1]  for the order of lists
     ORDER      int32[lists]        lists, nearest first, wave by wave
-    BOUNDS     float32[32]         of a block
+    BOUNDS     float32[32]         of a block; then of rows that are compared together:
+               float32[TOGETHER]   their distances ...
+               int32[TOGETHER]     ... and positions
     PENDING    int32[longest list] positions of rows whose bound lets them in ...
     PENDING_BOUNDS  float32        ... and the bounds
     BEST       int32[WANTED]       positions, nearest first
@@ -55,7 +57,14 @@ import numpy as np
 from numba import njit, types
 
 from m2mdb.compute.hrm2 import simd as simd_module
-from m2mdb.compute.hrm2.reference import LEAST_OPEN, MANY, OPEN_SHARE, SPREAD_SHARE, WAVE
+from m2mdb.compute.hrm2.reference import (
+    LEAST_OPEN,
+    MANY,
+    OPEN_SHARE,
+    SPREAD_SHARE,
+    TOGETHER,
+    WAVE,
+)
 from m2mdb.compute.hrm2.steps import (
     FAST,
     NEAR,
@@ -328,6 +337,9 @@ def distance_of(plan: Any, position: int) -> Any:
 def compare(plan: Any, k: int, turn: int, which: Any, state: Any) -> Any:
     """Compare pending rows by their 8-bit codes; the new state.
 
+    Some rows together: whether one is among the best depends on what is read of it, and a wrong
+    guess of that would wait for it before anything else is done.
+
     turn   of the list, for the log
     which  how many there are; the bound from which on they are left out; whether they were asked
            for already
@@ -338,30 +350,38 @@ def compare(plan: Any, k: int, turn: int, which: Any, state: Any) -> Any:
     pending, bounds = ints_at(plan[PENDING]), floats_at(plan[PENDING_BOUNDS])
     best, nearness, log = ints_at(plan[BEST]), floats_at(plan[NEARNESS]), ints_at(plan[LOG])
     wanted, log_size = plan[WANTED], plan[LOG_SIZE]
+    distances, rows = floats_at(plan[BOUNDS] + 128), ints_at(plan[BOUNDS] + 128 + 4 * TOGETHER)
     if not asked:
         for i in range(count):
             if bounds[i] < limit and bounds[i] < worst:
                 ask_for(plan, pending[i])
-    for i in range(count):
-        if not (bounds[i] < limit and bounds[i] < worst):
-            continue
-        bounds[i] = np.float32(np.inf)
-        position = pending[i]
-        distance = distance_of(plan, position)
-        reranked += 1
-        if size == wanted and not distance < nearness[wanted - 1]:
-            continue
-        place = insert(position, distance, size, wanted, best, nearness)
-        if place < 0:
-            continue
-        size = min(size + 1, wanted)
-        if place < k:
-            last = turn
-        if logged < log_size:
-            log[3 * logged] = position
-            log[3 * logged + 1] = turn
-            log[3 * logged + 2] = place
-            logged += 1
+    at = 0
+    while at < count:
+        some = 0
+        while at < count and some < TOGETHER:
+            if bounds[at] < limit and bounds[at] < worst:
+                bounds[at] = np.float32(np.inf)
+                rows[some] = pending[at]
+                some += 1
+            at += 1
+        for i in range(some):
+            distances[i] = distance_of(plan, rows[i])
+        reranked += some
+        for i in range(some):
+            distance = distances[i]
+            if size == wanted and not distance < nearness[wanted - 1]:
+                continue
+            place = insert(rows[i], distance, size, wanted, best, nearness)
+            if place < 0:
+                continue
+            size = min(size + 1, wanted)
+            if place < k:
+                last = turn
+            if logged < log_size:
+                log[3 * logged] = rows[i]
+                log[3 * logged + 1] = turn
+                log[3 * logged + 2] = place
+                logged += 1
         if size >= k:
             worst = nearness[k - 1]
     return size, worst, last, reranked, logged

@@ -34,6 +34,7 @@ WAVE = 96  # lists that are brought in order before the first is probed
 SPREAD_SHARE = np.float32(0.5)  # of the mean |r|^2 of its rows, that is added to a list's distance:
 #                       all of it would tell how far its rows are in the mean, not the nearest ones
 MANY = 12  # rows of a list that may enter, of which a quarter is compared first
+TOGETHER = 8  # rows that are compared before it is looked which of them are among the best
 
 
 class Stop(NamedTuple):
@@ -240,15 +241,15 @@ def search(
                 position = int(lists.positions[block, slot])
                 if position >= 0 and (mask is None or mask[lists.ordinals[position]]):
                     pending.append((bounds[slot], position))
-        for bound, position in _in_turn(pending):
-            if not bound < _worst(best, stop.k):
-                continue
-            reranked += 1
-            distance = _distance(lists, prepared, position, metric)
-            if len(best) == wanted and not distance < best[-1][0]:
-                continue
-            if 0 <= _insert(best, distance, position, wanted) < stop.k:
-                last = done
+        for turn in _in_turn(pending):
+            while some := _together(turn, _worst(best, stop.k)):
+                reranked += len(some)
+                for position in some:
+                    distance = _distance(lists, prepared, position, metric)
+                    if len(best) == wanted and not distance < best[-1][0]:
+                        continue
+                    if 0 <= _insert(best, distance, position, wanted) < stop.k:
+                        last = done
         done += 1
     return Outcome(
         [position for _, position in best], [float(d) for d, _ in best], done, codes, reranked
@@ -266,15 +267,25 @@ def _distance(lists: Lists, query: Prepared, position: int, metric: str) -> np.f
     return np.float32(by_bytes((row, lists.scales[some], lists.squares[some]), query, metric)[0])
 
 
-def _in_turn(pending: list[tuple[np.float32, int]]) -> Iterator[tuple[np.float32, int]]:
+def _in_turn(pending: list[tuple[np.float32, int]]) -> Iterator[list[tuple[np.float32, int]]]:
     """A quarter of many, with the smallest bounds, and then the others; each in order."""
     limit = np.float32(-np.inf)
     if len(pending) > MANY:
         bounds = np.array([bound for bound, _ in pending], np.float32)
         wanted = max(MANY >> 1, len(pending) >> 2)
         limit = cut(bounds, wanted, bounds.min(), bounds.max())
-    yield from (each for each in pending if each[0] < limit)
-    yield from (each for each in pending if not each[0] < limit)
+    yield [each for each in pending if each[0] < limit]
+    yield [each for each in pending if not each[0] < limit]
+
+
+def _together(turn: list[tuple[np.float32, int]], worst: np.float32) -> list[int]:
+    """Take the rows that are compared together from a turn; none where no bound lets one in."""
+    taken: list[int] = []
+    while turn and len(taken) < TOGETHER:
+        bound, position = turn.pop(0)
+        if bound < worst:
+            taken.append(position)
+    return taken
 
 
 def _insert(

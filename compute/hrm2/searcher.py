@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from m2mdb.compute.hrm2 import batch, kernels
-from m2mdb.compute.hrm2.reference import BUCKETS
+from m2mdb.compute.hrm2.reference import BUCKETS, TOGETHER
 from m2mdb.compute.hrm2.rotation import ROUNDS, signs
 from m2mdb.compute.hrm2.routes import routes_of
 from m2mdb.compute.hrm2.steps import HARD, HARDNESS, NEAR, NUMBERS_SIZE, PRODUCT
@@ -248,7 +248,7 @@ class Searcher:
             np.zeros(count, np.float32),
             np.zeros(BUCKETS + 1, np.int32),
             np.zeros(count, np.int32),
-            np.zeros(32, np.float32),
+            np.zeros(32 + 2 * TOGETHER, np.float32),
             np.zeros(self._longest, np.int32),
             np.zeros(self._longest, np.float32),
             best,

@@ -375,9 +375,9 @@ def patience_for(numbers: Any, worst: Any) -> Any:
 @step
 def insert(position: int, distance: Any, size: int, wanted: int, best: Any, nearness: Any) -> int:
     """Add a row to the sorted best ones; its place, or -1 where it was among them already."""
-    at = size
-    while at > 0 and nearness[at - 1] > distance:
-        at -= 1
+    at = np.int64(0)
+    for i in range(size):  # no branch that depends on a distance
+        at += np.int64(nearness[i] <= distance)
     i = at - 1
     while i >= 0 and nearness[i] == distance:  # its other code has the same distance
         if best[i] == position:
@@ -385,6 +385,7 @@ def insert(position: int, distance: Any, size: int, wanted: int, best: Any, near
         i -= 1
     for j in range(min(size, wanted - 1), at, -1):
         best[j] = best[j - 1]
+    for j in range(min(size, wanted - 1), at, -1):
         nearness[j] = nearness[j - 1]
     best[at] = position
     nearness[at] = distance
