@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2mdb.pager.errors import NotSupportedError, ProgrammingError
+from m2mdb.pager.errors import IntegrityError, ProgrammingError
 from m2mdb.query.ast import Delete, Update
 from m2mdb.query.binder import Output, outputs_of
+from m2mdb.query.conflicts import IN_TURN, UpdateInTurn
 from m2mdb.query.correlation import Level
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import Expression, SelectItem
@@ -118,25 +119,31 @@ class WritePlan(Plan):
         return ([], []) if self.returning is None else self.returning.columns()
 
     def result(
-        self, rows: list[tuple[Any, ...]] | None, rowcount: int, lastrowid: int | None = None
+        self,
+        rows: list[tuple[Any, ...]] | None,
+        rowcount: int,
+        lastrowid: int | None = None,
+        failure: IntegrityError | None = None,
     ) -> Result:
-        """The outcome; `rows` are RETURNING's."""
+        """The outcome; `rows` are RETURNING's, `failure` is OR FAIL's (CF2)."""
         if self.returning is None:
-            return Result(rowcount=rowcount, lastrowid=lastrowid)
-        names, types = self.returning.columns()
-        return Result(names, rows or [], rowcount=rowcount, lastrowid=lastrowid, types=types)
+            found = Result(rowcount=rowcount, lastrowid=lastrowid)
+        else:
+            names, types = self.returning.columns()
+            found = Result(names, rows or [], rowcount=rowcount, lastrowid=lastrowid, types=types)
+        found.failure = failure
+        return found
 
 
 class UpdatePlan(WritePlan):
     """UPDATE: the new values are computed over the old rows, then written at once."""
 
-    __slots__ = ("_access", "_changed", "_projection")
+    __slots__ = ("_access", "_changed", "_or_action", "_projection")
 
     def __init__(self, statement: Update, view: View, count: int, planner: Planner) -> None:
         subqueries = Subqueries(count)
         super().__init__(statement.collection, statement.returning, (view, planner, subqueries))
-        if statement.or_action not in (None, "abort"):
-            raise NotSupportedError(f"UPDATE OR {statement.or_action.upper()} is not built yet")
+        self._or_action = statement.or_action
         self._access = plan_access(self.condition(statement.where), self.scope)
         assignments = {self.schema.column(each.column): each for each in statement.assignments}
         self._changed = list(assignments)
@@ -157,6 +164,8 @@ class UpdatePlan(WritePlan):
         if not rowids:
             return self.result(None, 0)
         columns = self._projection.columns(rows, bindings)
+        if self._or_action in IN_TURN:
+            return self._run_in_turn(write, rowids, columns, bindings)
         names = [self.schema.columns[index].name for index in self._changed]
         count = write.update(self.name, rowids, dict(zip(names, columns, strict=True)))
         if self.returning is None:
@@ -166,6 +175,20 @@ class UpdatePlan(WritePlan):
             rowids = [int(value) for value in columns[self._changed.index(alias)]]
         placed = PlacedRows(view.collection(self.name), rowids)
         return self.result(self.returning.rows(placed, bindings), count)
+
+    def _run_in_turn(
+        self, write: WriteView, rowids: list[int], columns: list[Any], bindings: Bindings
+    ) -> Result:
+        """OR IGNORE, OR REPLACE, OR FAIL: row by row."""
+        returned: list[tuple[Any, ...]] = []
+        count = 0
+        update = UpdateInTurn(self.schema, self._changed, self._or_action or "")
+        for rowid in update.run(write, rowids, columns):
+            count += 1
+            if self.returning is not None:
+                placed = PlacedRows(write.collection(self.name), [rowid])
+                returned += self.returning.rows(placed, bindings)
+        return self.result(returned, count, failure=update.failure)
 
     def explain(self, view: View) -> Explained:
         """How the rows are found."""

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from m2mdb.index.generated import may_encode_ahead
 from m2mdb.index.slices import SLICE_NUMBERS, Check, kinds_of, slices, watched
-from m2mdb.pager.errors import InterfaceError, NotSupportedError, PlacedFault, ProgrammingError
+from m2mdb.pager.errors import (
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    PlacedFault,
+    ProgrammingError,
+)
 from m2mdb.query import ddl
 from m2mdb.query.ast import (
     AlterCollection,
@@ -57,6 +63,7 @@ from m2mdb.query.authorization import authorize_other, authorized
 from m2mdb.query.binding import Parameters, bind
 from m2mdb.query.bound import bound
 from m2mdb.query.compound import CompoundPlan, ValuesPlan
+from m2mdb.query.conflicts import roll_back
 from m2mdb.query.copying import run_copy
 from m2mdb.query.dml import DeletePlan, UpdatePlan
 from m2mdb.query.encode_ahead import encode_ahead
@@ -191,9 +198,13 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
                     encode_ahead(database, prepared.inner, prepared.plan, [bindings])
                 with database.writing() as view:
                     result = prepared.plan(view).run(view, bindings)
+            except IntegrityError:
+                roll_back(database, prepared.inner)
+                raise
             finally:
                 database.ahead.clear()
             _note(database, prepared.statement, result)
+            _raise_failure(result)
             is_forget = isinstance(prepared.statement, Forget)
             return receipt_result(database, result) if is_forget else result
         if isinstance(prepared.statement, Copy):
@@ -218,11 +229,22 @@ def _run_unkept(database: Database, prepared: Prepared, parameters: Parameters) 
     with bound(statement, parameters) as others:
         bindings = bind(statement, others)
         bindings.check, bindings.clock = database.check_interrupted, database.now
-        with database.writing() if prepared.is_write else database.reading() as view:
-            result = planned(statement, view, statement.parameter_count).run(view, bindings)
+        try:
+            with database.writing() if prepared.is_write else database.reading() as view:
+                result = planned(statement, view, statement.parameter_count).run(view, bindings)
+        except IntegrityError:
+            roll_back(database, prepared.inner)
+            raise
         if prepared.is_write:
             _note(database, statement, result)
+            _raise_failure(result)
         return result
+
+
+def _raise_failure(result: Result) -> None:
+    """What ended an OR FAIL, now that the statement is done (CF2)."""
+    if result.failure is not None:
+        raise result.failure
 
 
 def execute_many(
@@ -247,20 +269,34 @@ def execute_many(
         if isinstance(inner, Insert) and not prepared.has_tables:
             _encode_many(database, prepared, given)
         with database.writing() as write:
-            if prepared.has_tables:
-                return _run_each(database, None, tree, (write, given))
-            plan = prepared.plan(write)
-            if isinstance(plan, InsertPlan) and given:
-                rows = _positional(tree, given, database.check_interrupted)
-                result = None if rows is None else plan.run_many(write, rows)
-                if result is not None:
-                    _note(database, tree, result)
-                    return result
-            return _run_each(database, plan, tree, (write, given))
+            result = _run_many(database, prepared, (write, given))
+        _raise_failure(result)
+        return result
+    except IntegrityError:
+        roll_back(database, inner)
+        raise
     except RecursionError:
         raise ProgrammingError(_TOO_DEEP) from None
     finally:
         database.ahead.clear()
+
+
+def _run_many(
+    database: Database, prepared: Prepared, work: tuple[WriteView, list[Parameters]]
+) -> Result:
+    """All runs, by one insertion where that can be."""
+    write, given = work
+    tree = prepared.statement
+    if prepared.has_tables:
+        return _run_each(database, None, tree, work)
+    plan = prepared.plan(write)
+    if isinstance(plan, InsertPlan) and given:
+        rows = _positional(tree, given, database.check_interrupted)
+        result = None if rows is None else plan.run_many(write, rows)
+        if result is not None:
+            _note(database, tree, result)
+            return result
+    return _run_each(database, plan, tree, work)
 
 
 def _encode_many(database: Database, prepared: Prepared, given: list[Parameters]) -> None:
@@ -297,7 +333,7 @@ def _run_each(
     Without a plan the statement reads bound tables, and is planned for those of each run.
     """
     write, given = work
-    total, last = 0, None
+    total, last, failure = 0, None, None
     for parameters in given:
         database.check_interrupted()
         with nullcontext(parameters) if plan else bound(statement, parameters) as others:
@@ -308,7 +344,12 @@ def _run_each(
             _note(database, statement, result)
         total += result.rowcount
         last = result.lastrowid if result.lastrowid is not None else last
-    return Result(rowcount=total, lastrowid=last)
+        failure = result.failure
+        if failure is not None:
+            break
+    whole = Result(rowcount=total, lastrowid=last)
+    whole.failure = failure
+    return whole
 
 
 def _prepared(database: Database, statement: str | Statement) -> Prepared:

@@ -19,7 +19,6 @@ from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import (
     CheckFailedError,
     IntegrityError,
-    NotSupportedError,
     ProgrammingError,
 )
 from m2mdb.query.affinity import truth
@@ -27,6 +26,7 @@ from m2mdb.query.ast import Insert
 from m2mdb.query.binding import adapted
 from m2mdb.query.columnar import input_of
 from m2mdb.query.conditions import Evaluator
+from m2mdb.query.conflicts import Key, insert_until, keys_of
 from m2mdb.query.correlation import Level
 from m2mdb.query.dml import PlacedRows, WritePlan
 from m2mdb.query.expression import compile_expression, literal_value
@@ -39,11 +39,11 @@ from m2mdb.query.scope import ROWID, RowScope, Slot, Subqueries
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
-    from m2mdb.index.schema import CollectionSchema, IndexInfo
+    from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View, WriteView
     from m2mdb.query.planning import Planner
 
-_MODES = {None: "error", "abort": "error", "replace": "replace", "ignore": "ignore"}
+_MODES = {"replace": "replace", "ignore": "ignore"}  # of whole batches; others: "error"
 _PLAIN = frozenset({str, bytes, bool, int, float, type(None)})
 
 
@@ -58,10 +58,7 @@ class InsertPlan(WritePlan):
     def __init__(self, statement: Insert, view: View, count: int, planner: Planner) -> None:
         subqueries = Subqueries(count)
         super().__init__(statement.collection, statement.returning, (view, planner, subqueries))
-        if statement.or_action not in _MODES:
-            action = (statement.or_action or "").upper()
-            raise NotSupportedError(f"INSERT OR {action} is not built yet")
-        self._mode = _MODES[statement.or_action]
+        self._mode = _MODES.get(statement.or_action or "", "error")
         self._or_action = statement.or_action
         self._names = _column_names(self.schema, statement.columns)
         computed = self.schema.computed_defaults
@@ -117,10 +114,14 @@ class InsertPlan(WritePlan):
             return self._write_in_turn(write, columns, bindings)
         given = dict(zip(self._all_names, columns, strict=True))
         given, count = self._without_nulls(given, count, write)
-        written = []
+        written: list[int] = []
+        failed: IntegrityError | None = None
         while count:
             try:
-                written = write.insert(self.name, given, count, self._mode).tolist()
+                if self._or_action == "fail":
+                    written, failed = insert_until(write, self.name, given, count)
+                else:
+                    written = write.insert(self.name, given, count, self._mode).tolist()
                 break
             except CheckFailedError as failure:  # nothing is written yet (X1)
                 if self._or_action != "ignore":
@@ -133,11 +134,11 @@ class InsertPlan(WritePlan):
         last = rowids[-1] if rowids else None
         changed = count if self._mode == "replace" else len(rowids)
         if self.returning is None:
-            return self.result(None, changed, last)
+            return self.result(None, changed, last, failed)
         collection = write.collection(self.name)
         kept = [row for row in rowids if collection.place(row) is not None]
         returned = self.returning.rows(PlacedRows(collection, kept), bindings)
-        return self.result(returned, changed, last)
+        return self.result(returned, changed, last, failed)
 
     def _computed(self, count: int, bindings: Bindings) -> list[list[Any]]:
         """The computed DEFAULTs of the columns that the statement does not name."""
@@ -184,13 +185,18 @@ class InsertPlan(WritePlan):
         """Insert or update row by row; RETURNING sees each as it was then."""
         assert self._upsert is not None
         returned: list[tuple[Any, ...]] = []
-        count, last = 0, None
-        for rowid, is_new in self._upsert.run(write, self._all_names, columns, bindings):
-            count, last = count + 1, rowid if is_new else last
-            if self.returning is not None:
-                placed = PlacedRows(write.collection(self.name), [rowid])
-                returned += self.returning.rows(placed, bindings)
-        return self.result(returned, count, last)
+        count, last, failed = 0, None, None
+        try:
+            for rowid, is_new in self._upsert.run(write, self._all_names, columns, bindings):
+                count, last = count + 1, rowid if is_new else last
+                if self.returning is not None:
+                    placed = PlacedRows(write.collection(self.name), [rowid])
+                    returned += self.returning.rows(placed, bindings)
+        except IntegrityError as failure:
+            if self._or_action != "fail":
+                raise
+            failed = failure  # each row was checked before it was written (CF1)
+        return self.result(returned, count, last, failed)
 
     def run_many(self, write: WriteView, rows: Sequence[Sequence[Any]]) -> Result | None:
         """All rows of parameters by one insertion; None where the statement is not so plain."""
@@ -262,21 +268,6 @@ def _adapted_column(values: list[Any], index: int, check: Check) -> list[Any]:
 def _rows_of(given: dict[str, list[Any]], kept: list[int]) -> dict[str, list[Any]]:
     """Some rows of all columns."""
     return {name: [values[at] for at in kept] for name, values in given.items()}
-
-
-Key = tuple[tuple[int, ...], "IndexInfo | None"]  # columns, and their UNIQUE index if it is one
-
-
-def keys_of(schema: CollectionSchema) -> list[Key]:
-    """What no two rows may share: a column's value, or those of several columns."""
-    found: list[Key] = [
-        ((index,), None) for index, column in enumerate(schema.columns) if column.is_key
-    ]
-    for info in schema.indexes:
-        columns = schema.positions(info)
-        if info.unique and columns not in (known for known, _ in found):
-            found.append((columns, info))
-    return found
 
 
 def _wanted_keys(schema: CollectionSchema, names: Sequence[str] | None) -> list[Key]:

@@ -15,10 +15,11 @@ class Result:
     rowcount   rows changed by INSERT, UPDATE, DELETE; -1 for all others
     lastrowid  the rowid of the last inserted row; None where nothing was inserted
     types      the declared type of each column, None where it is computed; or None
+    failure    the violation that ended an OR FAIL, to be raised when the statement has ended
     data       the columns as arrays, of a large result whose rows were not asked for yet; or None
     """
 
-    __slots__ = ("columns", "lastrowid", "rowcount", "rows", "types")
+    __slots__ = ("columns", "failure", "lastrowid", "rowcount", "rows", "types")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Result:
         self.rowcount = rowcount
         self.lastrowid = lastrowid
         self.types = types
+        self.failure: Exception | None = None
 
     @property
     def data(self) -> Any:

@@ -71,7 +71,7 @@ class Script:
         self.counts["differential_statements"] += 1
         if other.error:
             self.counts["differential_errors"] += 1
-        if not made.is_query and half_done(mine, other):
+        if not made.is_query and half_done(made, mine, other):
             self.stopped = True
         elif not same(made, mine, other):
             self._explain(made, values, mine, other)

@@ -122,7 +122,7 @@ DIFFERENCES = (
         "A value that its column refuses is DataError whatever becomes of the row; under OR IGNORE "
         "and ON CONFLICT SQLite may never look at it.",
         lambda made, mine, other: mine.error == "DataError" and "cannot store" in mine.message
-        and bool(re.search("OR IGNORE|DO NOTHING|DO UPDATE", made.sql)),
+        and bool(re.search("OR (IGNORE|FAIL|REPLACE)|DO NOTHING|DO UPDATE", made.sql)),
         stops=True,
     ),
     Difference(
@@ -147,13 +147,16 @@ DIFFERENCES = (
 )  # fmt: skip
 
 
-def half_done(mine: Outcome, other: Outcome) -> bool:
+def half_done(made: Made, mine: Outcome, other: Outcome) -> bool:
     """Whether SQLite may have kept changes of a statement that failed.
 
     A STRICT table's check of types stops a statement without undoing what it did to rows before;
-    here a failed statement undoes itself.
+    here a failed statement undoes itself, and OR FAIL keeps rows before a violation alone.
     """
-    return bool(mine.error) and "cannot store" in other.message
+    refused = "cannot store" in other.message or (
+        "OR FAIL" in made.sql and mine.error == "DataError" and bool(other.error)
+    )
+    return bool(mine.error) and refused
 
 
 def explanation(made: Made, mine: Outcome, other: Outcome) -> Difference | None:

@@ -26,6 +26,10 @@ FEATURES = {  # what may not be built yet, with a statement that shows it
 }
 
 
+UPDATES = ("UPDATE OR IGNORE", "UPDATE OR REPLACE", "UPDATE OR FAIL", "UPDATE OR ROLLBACK",
+           "UPDATE OR ABORT")  # fmt: skip
+
+
 @dataclass(slots=True)
 class Made:
     """A statement, and how its outcomes are compared.
@@ -418,7 +422,17 @@ class Statements:
         chosen = [each for each in table.columns if choose.random() < 0.85] or table.columns[:1]
         names = [each.name for each in chosen]
         verb = choose.choice(
-            ("INSERT", "INSERT", "INSERT OR REPLACE", "INSERT OR IGNORE", "REPLACE")
+            (
+                "INSERT",
+                "INSERT",
+                "INSERT",
+                "INSERT OR REPLACE",
+                "INSERT OR IGNORE",
+                "REPLACE",
+                "INSERT OR FAIL",
+                "INSERT OR ROLLBACK",
+                "INSERT OR ABORT",
+            )
         )
         if first and self.gives_ids:
             verb = "INSERT"
@@ -497,7 +511,8 @@ class Statements:
         self._begin(table)
         columns = choose.sample(table.columns, choose.randint(1, 2))
         sets = ", ".join(f"{each.name} = {self._fitting(each.flavour)}" for each in columns)
-        sql = f"UPDATE {table.name} SET {sets}{self.where(0.9)}{self._returning(table)}"
+        verb = choose.choice(("UPDATE",) * 4 + UPDATES)
+        sql = f"{verb} {table.name} SET {sets}{self.where(0.9)}{self._returning(table)}"
         return self._made(sql, is_query=False, loose=True)
 
     def delete(self) -> Made:

@@ -223,7 +223,6 @@ REFUSED: list[tuple[str, type[Exception], str]] = [
      "ON CONFLICT (n) does not match"),
     ("INSERT INTO notes (id) SELECT id, n FROM notes", ProgrammingError, "2 values for 1 columns"),
     ("INSERT INTO m2m_columns VALUES (1)", ProgrammingError, "is a system table"),
-    ("INSERT OR ROLLBACK INTO notes (id) VALUES ('c')", NotSupportedError, "INSERT OR ROLLBACK"),
     ("UPDATE notes SET nope = 1", ProgrammingError, "no such column: nope"),
     ("UPDATE notes SET id = 'z'", IntegrityError, "notes.id"),
     ("UPDATE notes SET n = 'x' WHERE id = 'a'", DataError, "'x'"),
