@@ -10,13 +10,16 @@ search are timed by the clock, turn by turn, with every number of threads:
     single   `Collection.search`, one query a call
     bare     the compiled search alone, of one query a call: what single searches could reach
 
-What is shown are medians of the turns, and how many times the rate of one thread is reached. Two
-threads need two cores to themselves: on a busy machine the figures tell of its load.
+What is shown are medians of the turns, and how many times the rate of one thread is reached. As
+many processes do the same: they share the machine's memory and caches and no interpreter's lock, so
+what processes reach and threads do not is the lock's, and what processes lack too is the memory's.
+Two threads need two cores to themselves: on a busy machine the figures tell of its load.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import threading
@@ -118,6 +121,34 @@ def rate(works: list[Work], seconds: float) -> float:
     return sum(done) / (time.perf_counter() - started)
 
 
+def _process(name: str, path: str, options: argparse.Namespace, begin: Any, done: Any) -> None:
+    """Search in turns, each begun together with the other processes; tells the rate of each."""
+    assert LOADER.wait()
+    work = ways(path, queries_of(options), options)[name]
+    for _ in range(options.rounds):
+        begin.wait()
+        done.put(rate([work], options.seconds))
+
+
+def processes_rate(name: str, count: int, path: str, options: argparse.Namespace) -> float:
+    """Queries a second of so many processes together, the median of the turns."""
+    context = multiprocessing.get_context("spawn")
+    begin, done = context.Barrier(count), context.Queue()
+    how = (name, path, options, begin, done)
+    children = [context.Process(target=_process, args=how) for _ in range(count)]
+    for child in children:
+        child.start()
+    turns = [sum(done.get() for _ in range(count)) for _ in range(options.rounds)]
+    for child in children:
+        child.join()
+    return statistics.median(turns)
+
+
+def queries_of(options: argparse.Namespace) -> Array:
+    """The queries of the data."""
+    return np.ascontiguousarray(common.Data(options.data, options.count).queries, np.float32)
+
+
 def main() -> int:
     """Time each way with each number of threads."""
     parser = common.parser(__doc__ or "", 100_000, 5)
@@ -135,7 +166,7 @@ def main() -> int:
         data = common.Data(options.data, options.count)
         if not os.path.exists(path):
             made(path, data.vectors)
-        queries = np.ascontiguousarray(data.queries, np.float32)
+        queries = queries_of(options)
         each_thread = [ways(path, queries, options) for _ in range(max(options.threads))]
         load = " ".join(f"{value:.1f}" for value in os.getloadavg())
         print(f"{data.name}, {options.count:,} rows, k = {options.k}, recall {options.recall}; "
@@ -152,6 +183,9 @@ def main() -> int:
                 f"({statistics.median(found) / one:.2f} x)"
                 for count, found in rates.items()
             ]
+            most = max(options.threads)
+            together = processes_rate(name, most, path, options)
+            cells.append(f"{most} processes {together:9,.0f}/s ({together / one:.2f} x)")
             print(f"  {name:8}" + "   ".join(cells), flush=True)
     return 0
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import m2mdb
+from m2mdb.compute.hrm2 import calibration
 from tests.hrm2.conftest import clustered, filled, found, like_stored, recall, unlike_stored
 
 COUNT, WIDTH = 20_000, 32
@@ -112,3 +113,29 @@ def test_a_build_depends_on_the_rows_alone(tmp_path: Path, small: None) -> None:
         con.close()
     assert len(answers[0]) == 16
     assert answers[0] == answers[1]
+
+
+def test_every_way_to_search_uses_the_bounds_of_the_table(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By steps, in one compiled call, in a batch and after reopening: the same answer."""
+    rows = clustered(4000)
+    queries = unlike_stored(rows, 24)
+    answers = {}
+    for epsilon in (0.0, 2.5):
+        monkeypatch.setattr(calibration, "EPSILONS", (epsilon,))
+        path = tmp_path / f"{epsilon}.m2m"
+        filled(path, rows).close()
+        con = m2mdb.connect(str(path))
+        with con.engine().reading() as view:
+            collection = view.collection("notes")
+            lists = collection.segments[0].lists(collection.schema.columns[2])
+            assert lists is not None
+            assert (lists.table.epsilon == np.float32(epsilon)).all()
+        turns = [[found(con, query, k=10, recall=0.8) for query in queries] for _ in range(4)]
+        together = con.collection("notes").search_batch(near=queries, k=10, recall=0.8)
+        turns.append(together[0].tolist())
+        assert all(turn == turns[0] for turn in turns)
+        answers[epsilon] = turns[0]
+        con.close()
+    assert answers[0.0] != answers[2.5], "bounds without slack lose rows"
