@@ -36,6 +36,7 @@ from m2mdb.index.receipts import (
     digest_of,
     load_state,
 )
+from m2mdb.index.slices import watched
 from m2mdb.pager.btree_separators import renew_separators
 
 if TYPE_CHECKING:
@@ -142,13 +143,14 @@ def forget(write: WriteView, name: str, rowids: Sequence[int]) -> int:
 
 def _rows(view: CollectionView, rowids: Sequence[int]) -> Forgotten:
     """Those of the rowids that are live, with the ids that users know the rows by."""
-    found = sorted(rowid for rowid in set(rowids) if view.place(rowid) is not None)
+    check = view.check
+    found = sorted(row for row in watched(set(rowids), check) if view.place(row) is not None)
     key = view.schema.primary_key
     if key is None or key == view.schema.rowid_alias:
         return Forgotten(np.array(found, np.int64), list(found))
     parts = view.parts()
-    places = [place for rowid in found if (place := view.place(rowid)) is not None]
-    ids = [parts[part].stored(key, ordinal) for part, ordinal in places]
+    places = [place for row in watched(found, check) if (place := view.place(row)) is not None]
+    ids = [parts[part].stored(key, ordinal) for part, ordinal in watched(places, check)]
     return Forgotten(np.array(found, np.int64), ids)
 
 

@@ -34,7 +34,7 @@ from m2mdb.index.collection import (
 from m2mdb.index.column_parts import column_parts, hash_parts
 from m2mdb.index.delta import FLUSH_BYTES, FLUSH_ROWS, DeltaMirror, indexable_text
 from m2mdb.index.description import describe_segment
-from m2mdb.index.merged import merged_column, merged_text, ordinal_maps
+from m2mdb.index.merged import MergedColumns, merged_text, ordinal_maps
 from m2mdb.index.schema import Column
 from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import (
@@ -491,9 +491,7 @@ def merge(
             return merged_text(column, chosen, maps, check)
 
         scratch = Scratch(write.database)
-        stored = [
-            merged_column(column, chosen, keep, order, scratch) for column in view.schema.columns
-        ]
+        stored = MergedColumns(view.schema.columns, chosen, keep, order, scratch)
         commits = np.concatenate([s.commits()[k] for s, k in zip(chosen, keep, strict=True)])
         bases = {} if anew else absorbing.bases_for(view.schema, chosen, maps, stored, MERGE_BYTES)
         written.append(

@@ -10,7 +10,7 @@ All is made slice by slice; `check` is called between slices, and may raise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -78,6 +78,41 @@ def merged_column(
         ]
         present = joined(masks, check)[order]
     return VectorData(matrix, taken(joined(norms, check), order, check), present)
+
+
+class MergedColumns(Sequence[StoredColumn]):
+    """All columns, each made when it is asked for; vectors are kept, other values are not."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        chosen: Sequence[Segment],
+        keep: Sequence[np.ndarray],
+        order: np.ndarray,
+        scratch: Scratch,
+    ) -> None:
+        """As `merged_column` takes them."""
+        self._columns = columns
+        self._rows = chosen, keep, order
+        self._scratch = scratch
+        self._vectors: dict[int, StoredColumn] = {}
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    @overload
+    def __getitem__(self, at: int) -> StoredColumn: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[StoredColumn]: ...
+    def __getitem__(self, at: int | slice) -> StoredColumn | list[StoredColumn]:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        found = self._vectors.get(at)
+        if found is None:
+            found = merged_column(self._columns[at], *self._rows, self._scratch)
+            if self._columns[at].is_vector:
+                self._vectors[at] = found
+        return found
 
 
 def _merged_matrix(

@@ -10,14 +10,14 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m2mdb.index.keys import KEY_SIZE, decode_rowid, encode_value, index_key, successor
-from m2mdb.index.slices import SLICE_VALUES, Check, unchecked, value_order, watched
+from m2mdb.index.slices import SLICE_VALUES, Check, slices, unchecked, value_order, watched
 from m2mdb.pager.btree import BTree
 
 if TYPE_CHECKING:
@@ -159,10 +159,18 @@ def remove_entries(
         tree.delete(key)
 
 
-def _sorted_keys(rows: Iterable[tuple[Any, int]], check: Check) -> list[bytes]:
+def _sorted_keys(rows: Iterable[tuple[Any, int]], check: Check) -> Iterator[bytes]:
+    """The keys in order; what was given is let go: the garbage collector would look at it."""
     keys = [index_key(value, rowid) for value, rowid in watched(rows, check)]
     if len(keys) <= SLICE_VALUES:
         keys.sort()
-        return keys
+        yield from keys
+        return
     order = value_order(list(range(len(keys))), keys, check)
-    return list(map(keys.__getitem__, watched(order, check)))
+    runs = [
+        list(map(keys.__getitem__, order[some])) for some in slices(len(order), SLICE_VALUES, check)
+    ]
+    del keys, order
+    runs.reverse()
+    while runs:
+        yield from runs.pop()

@@ -305,8 +305,7 @@ def calibrate(
     order = np.random.default_rng(seed).permutation(len(merged))
     usual = Queries(every.vectors[order], every.own[order], merged[order])
     for share, mask in enumerate((None, passing, fewer)):
-        tick()
-        _measure_work(searcher, table, usual.first(WORK_QUERIES).vectors, (share, mask))
+        _measure_work(searcher, table, usual.first(WORK_QUERIES).vectors, (share, mask), tick)
     return table
 
 
@@ -315,6 +314,7 @@ def _measure_work(
     table: Table,
     queries: Floats,
     passing: tuple[int, NDArray[np.bool_] | None],
+    tick: Tick = never,
 ) -> None:
     """Fill in what searches do for their recalls, where a `share` of rows passes a mask."""
     from m2mdb.compute.hrm2 import tracing
@@ -324,6 +324,7 @@ def _measure_work(
     for row, k in enumerate(KS):
         stops = [stop_for(table, k, recall, WORK_SHARES[share]) for recall in RECALLS]
         for epsilon in sorted({stop.epsilon for stop in stops if stop is not None}):
+            tick()
             there = [(column, stop.hardness) for column, stop in enumerate(stops)
                      if stop is not None and stop.epsilon == epsilon]  # fmt: skip
             hardness = np.array([each for _, each in there], np.float32)

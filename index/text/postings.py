@@ -110,7 +110,7 @@ def build(
             lengths[some][[text is None for text in texts[some]]] = NULL_LENGTH
     terms, ranks = _sort_terms(terms, check)
     counts = np.zeros(len(terms), np.int64)
-    for some in slices(len(token_terms), SLICE_NUMBERS, check):
+    for some in slices(len(token_terms), SORTED_NUMBERS, check):
         token_terms[some] = own = ranks[token_terms[some]]
         counts += np.bincount(own, minlength=len(terms))
     order = label_order(token_terms, counts, check)
