@@ -13,6 +13,7 @@ import common  # sets the number of threads before NumPy loads
 import numpy as np
 
 import m2mdb
+from m2mdb.compute.loader import LOADER
 
 TOPICS = 40
 STATEMENTS = {
@@ -140,8 +141,11 @@ def _vectors(count: int) -> np.ndarray:
 
 
 def prepare(con: Any) -> None:
-    """What the statements name besides tables."""
+    """What the statements name besides tables, and what is loaded once a process."""
     con.create_function("odd", 1, lambda value: value % 2)
+    con.execute("SELECT 1").arrow()
+    con.execute("SELECT 1").df()
+    assert LOADER.wait(), LOADER.error
 
 
 def kinds(count: int, vectors: int, folder: str) -> dict[str, Kind]:

@@ -96,7 +96,7 @@ def _atom(clause: Clause, number: int, column: TextColumn) -> Atom:
     """The atom of a clause of one term."""
     term = clause.terms[0]
     if clause.kind == TERM:
-        lists: list[Postings] = [source.postings(term) for source in column.sources]
+        lists: list[Postings] = [source.postings(term, column.check) for source in column.sources]
     elif clause.kind == PREFIX:
         lists = [
             _combined(*source.prefix_postings(term, column.check), source.size, column.check)
@@ -171,7 +171,7 @@ def _by_positions(
         term = phrase[place]
         keys = known.get(term)
         if keys is None:
-            keys = source.positions(term)
+            keys = source.positions(term, check)
             if keys is None:
                 return None
             known[term] = keys
@@ -230,7 +230,7 @@ def _fuzzy(source: Source, term: bytes, check: Check) -> Postings:
     docs, frequencies = [], []
     for other in source.fuzzy(term):
         check()
-        found, counts = source.postings(other)
+        found, counts = source.postings(other, check)
         docs.append(found)
         frequencies.append(counts * (1.0 if other == term else 0.5))
     if not docs:

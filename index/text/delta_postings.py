@@ -123,7 +123,7 @@ class DeltaView:
         postings = self._delta._lists.get(term)
         return bisect_left(postings, self.size << 32) if postings else 0
 
-    def postings(self, term: bytes) -> tuple[Docs, Frequencies]:
+    def postings(self, term: bytes, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The entries that have the term, ascending, and how often each has it."""
         postings = self._delta._lists.get(term)
         if not postings:
@@ -139,7 +139,7 @@ class DeltaView:
             return _NO_DOCS, _NO_DOCS
         return np.concatenate([docs for docs, _ in lists]), np.concatenate([f for _, f in lists])
 
-    def positions(self, term: bytes) -> None:
+    def positions(self, term: bytes, check: Check = unchecked) -> None:
         """None: the delta's texts are read for a phrase."""
         return
 

@@ -58,7 +58,7 @@ class FlatLists:
         """How many rows have a term."""
         return len(self.one(term_id)[0])
 
-    def one(self, term_id: int) -> tuple[Docs, Frequencies]:
+    def one(self, term_id: int, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The list of a term, checked."""
         start, stop = self._bounds(term_id, term_id + 1)
         docs = self.docs[start:stop]
@@ -69,7 +69,7 @@ class FlatLists:
             raise CorruptDatabaseError(f"{self._where}: a list cannot be")
         return docs, self._frequencies(start, stop)
 
-    def some(self, first: int, last: int) -> tuple[Docs, Frequencies]:
+    def some(self, first: int, last: int, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The lists of the terms first..last, one behind the other."""
         start, stop = self._bounds(first, last)
         docs = self.docs[start:stop]

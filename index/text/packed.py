@@ -340,13 +340,16 @@ class PackedLists:
                 f"{self._where}: a list of {counts.max()} rows, {self._documents} have a text"
             )
 
-    def one(self, term_id: int) -> tuple[NDArray[np.uint32], Frequencies]:
-        """The list of a term, checked."""
-        return self.some(term_id, term_id + 1)
+    def one(self, term_id: int, check: Check = unchecked) -> tuple[NDArray[np.uint32], Frequencies]:
+        """The list of a term, checked; `check` as `postings` has it."""
+        return self.some(term_id, term_id + 1, check)
 
-    def some(self, first: int, last: int) -> tuple[NDArray[np.uint32], Frequencies]:
-        """The lists of the terms first..last, one behind the other."""
-        found = self.postings(first, last)
+    def some(
+        self, first: int, last: int, check: Check = unchecked
+    ) -> tuple[NDArray[np.uint32], Frequencies]:
+        """The lists of the terms first..last, one behind the other; `check` as in `postings`."""
+        found = self.postings(first, last, check=check)
+        check()
         is_small = not len(found.frequencies) or found.frequencies.max() < 256
         kind: type[Any] = np.uint8 if is_small else np.uint32
         return found.docs.astype(np.uint32), found.frequencies.astype(kind)

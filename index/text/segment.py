@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2mdb.index.slices import SLICE_VALUES, Check, slices, unchecked, watched
+from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, Check, slices, unchecked, watched
 from m2mdb.index.text.flat import FlatLists
 from m2mdb.index.text.fuzzy import close_terms
 from m2mdb.index.text.packed import PackedLists, Postings
@@ -244,14 +244,14 @@ class TextSegment:
         term_id = self.term_id(term)
         return 0 if term_id < 0 else self._lists.count(term_id)
 
-    def postings(self, term: bytes) -> tuple[Docs, Frequencies]:
+    def postings(self, term: bytes, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The ordinals that have the term, ascending, and how often each has it."""
         found = self._known.get(term)
         if found is None:
             term_id = self.term_id(term)
             if term_id < 0:
                 return _NO_DOCS, _NO_FREQUENCIES
-            found = self._lists.one(term_id)
+            found = self._lists.one(term_id, check)
             self._note_bytes(_bytes_of(found))
             self._known[term] = found
         return found
@@ -265,17 +265,21 @@ class TextSegment:
             self._known_bytes = 0
         self._known_bytes += size
 
-    def positions(self, term: bytes) -> Keys | None:
+    def positions(self, term: bytes, check: Check = unchecked) -> Keys | None:
         """Where the term stands: ordinal << 32 | position, ascending; None if it is not known."""
         if not self.has_positions:
             return None
         term_id = self.term_id(term)
         if term_id < 0:
             return _NO_DOCS.astype(np.uint64)
-        found = self._lists.postings(term_id, term_id + 1, positions=True)
+        found = self._lists.postings(term_id, term_id + 1, positions=True, check=check)
         assert found.positions is not None
-        rows = np.repeat(found.docs, found.frequencies).astype(np.uint64)
-        return rows << np.uint64(32) | found.positions.astype(np.uint64)
+        check()
+        keys = np.repeat(found.docs, found.frequencies).astype(np.uint64)
+        for some in slices(len(keys), SLICE_NUMBERS, check):
+            keys[some] <<= np.uint64(32)
+            keys[some] |= found.positions[some].astype(np.uint64)
+        return keys
 
     def docs(self, term_id: int) -> tuple[Docs, Frequencies]:
         """`postings` by the term's id."""
@@ -292,7 +296,7 @@ class TextSegment:
         docs: list[Docs] = []
         frequencies: list[Frequencies] = []
         for some in slices(len(terms), TERMS_AT_ONCE, check):
-            found = self._lists.some(terms[some].start, terms[some].stop)
+            found = self._lists.some(terms[some].start, terms[some].stop, check)
             docs.append(found[0])
             frequencies.append(found[1])
         joined: Any = np.concatenate(frequencies)

@@ -35,7 +35,7 @@ class Source(Protocol):
         """How many rows have the term, dead ones included (S24)."""
         ...
 
-    def postings(self, term: bytes) -> tuple[Docs, Frequencies]:
+    def postings(self, term: bytes, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The ordinals that have the term, ascending, and how often each has it."""
         ...
 
@@ -43,7 +43,7 @@ class Source(Protocol):
         """The lists of all terms with the prefix, one behind the other."""
         ...
 
-    def positions(self, term: bytes) -> NDArray[np.uint64] | None:
+    def positions(self, term: bytes, check: Check = unchecked) -> NDArray[np.uint64] | None:
         """Where the term stands: ordinal << 32 | position, ascending; None if it is not known."""
         ...
 

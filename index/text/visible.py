@@ -45,17 +45,17 @@ class VisibleSource:
         """How many visible rows have the term."""
         return int(np.count_nonzero(self._visible[self._source.postings(term)[0]]))
 
-    def postings(self, term: bytes) -> tuple[Docs, Frequencies]:
+    def postings(self, term: bytes, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The visible ordinals that have the term, ascending, and how often each has it."""
-        return self._cut(*self._source.postings(term))
+        return self._cut(*self._source.postings(term, check))
 
     def prefix_postings(self, prefix: bytes, check: Check = unchecked) -> tuple[Docs, Frequencies]:
         """The lists of all terms with the prefix, one behind the other."""
         return self._cut(*self._source.prefix_postings(prefix, check))
 
-    def positions(self, term: bytes) -> NDArray[np.uint64] | None:
+    def positions(self, term: bytes, check: Check = unchecked) -> NDArray[np.uint64] | None:
         """Where visible rows have the term: ordinal << 32 | position, ascending, if it is known."""
-        found = self._source.positions(term)
+        found = self._source.positions(term, check)
         return None if found is None else found[self._visible[found >> np.uint64(32)]]
 
     def _cut(self, docs: Docs, frequencies: Frequencies) -> tuple[Docs, Frequencies]:
