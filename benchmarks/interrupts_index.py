@@ -250,11 +250,11 @@ class Watch:
 
 
 def _place(frame: FrameType | None, most: int = 3) -> str:
-    """File and line of the innermost frames of the project, but those of the slices."""
+    """File and line of the innermost frames of the project."""
     found: list[str] = []
     while frame is not None and len(found) < most:
         name = frame.f_code.co_filename
-        if not name.endswith(("slices.py", "interrupts_index.py", "threading.py")):
+        if not name.endswith(("interrupts_index.py", "threading.py")):
             found.append(f"{os.path.basename(name)}:{frame.f_lineno}")
         frame = frame.f_back
     return "<".join(found)

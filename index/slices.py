@@ -121,6 +121,8 @@ def number_order(values: np.ndarray, check: Check) -> np.ndarray:
 def label_order(labels: np.ndarray, counts: np.ndarray, check: Check) -> np.ndarray:
     """`np.argsort(labels, kind="stable")` of unsigned numbers; `counts[i]` of them are i."""
     found = np.empty(len(labels), np.int64)
+    for some in slices(len(labels), SLICE_NUMBERS, check):
+        found[some] = 0  # else the first run would wait for the memory of all of it
     free = np.cumsum(counts) - counts  # where the next place of each label stands
     within = np.arange(SORTED_NUMBERS, dtype=np.uint64)
     bits = np.uint64((SORTED_NUMBERS - 1).bit_length())
