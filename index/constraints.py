@@ -6,14 +6,20 @@ refused, ignored, or replaces the rows that it conflicts with, as SQLite's confl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m2mdb.index.column_parts import key_hashes
 from m2mdb.index.schema import IndexInfo
-from m2mdb.index.secondary import compared, compared_values, equal_rowids, values_at
+from m2mdb.index.secondary import (
+    compared,
+    compared_values,
+    equal_rowids,
+    suspects,
+    values_at,
+)
 from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, Check, slices, watched
 from m2mdb.index.values import StoredColumn, VectorData, shown
 from m2mdb.pager.btree import BTree
@@ -230,8 +236,11 @@ def _existing_entries(view: CollectionView, info: IndexInfo, values: list[Any]) 
     found: dict[int, int] = {}
     if BTree(view.view.pages, info.root).first() is None:
         return found
-    for row, value in enumerate(watched(values, view.check)):
-        rowid = None if value is None else entry_of(view, info, value)
+    rows: Iterable[int] = range(len(values))
+    if len(values) >= BULK:
+        rows = suspects(view.view.pages, info, values, view.check)
+    for row in watched(rows, view.check):
+        rowid = None if values[row] is None else entry_of(view, info, values[row])
         if rowid is not None:
             found[row] = rowid
     return found

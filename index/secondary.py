@@ -10,6 +10,7 @@ Invariants
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,35 @@ def equal_rowids(pages: Pages, info: IndexInfo, value: Any) -> list[int]:
     return [decode_rowid(key) for key, _ in tree.scan(encoded, successor(encoded))]
 
 
+def suspects(
+    pages: Pages, info: IndexInfo, values: Sequence[Any], check: Check = unchecked
+) -> list[int]:
+    """Which of many values, by their places, may equal an indexed one; None equals nothing.
+
+    Values and entries are walked side by side, so that a leaf is looked at once.
+    """
+    wanted = [
+        (encode_value(value), place)
+        for place, value in enumerate(watched(values, check))
+        if value is not None
+    ]
+    wanted.sort()
+    tree, found, at = BTree(pages, info.root), [], 0
+    while at < len(wanted):
+        check()
+        keys = next((keys for keys, _ in tree.runs(wanted[at][0]) if keys), None)
+        if keys is None:
+            break  # all entries are smaller
+        place = 0
+        while at < len(wanted) and wanted[at][0] <= keys[-1]:
+            encoded, row = wanted[at]
+            place = bisect_left(keys, encoded, place)
+            if keys[place].startswith(encoded):
+                found.append(row)
+            at += 1
+    return found
+
+
 def add_entries(
     pages: MutablePages,
     info: IndexInfo,
@@ -143,7 +173,7 @@ def add_entries(
     """
     tree = BTree(pages, info.root)
     keys = _sorted_keys(rows, check)
-    if empty:
+    if empty or tree.first() is None:
         tree.bulk_load((key, b"") for key in watched(keys, check))
         return
     for key in watched(keys, check):

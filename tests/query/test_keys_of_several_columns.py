@@ -336,3 +336,42 @@ def test_wrong_tuples_are_refused(con: m2mdb.Connection, key: Any) -> None:
 
     with pytest.raises(DataError):
         con.collection("t").get(key)
+
+
+def test_a_batch_is_looked_up_as_its_rows_one_by_one() -> None:
+    choose = random.Random(8)
+    long = "x" * 90
+
+    def row() -> tuple[Any, ...]:
+        text = choose.choice(["", "\0", "a", "é", long + "1", long + "2", "z" * 200])
+        return (
+            choose.choice([None, *range(-60, 60)]),
+            choose.choice([None, f"{text}{choose.randint(0, 9)}"]),
+            choose.choice([None, 0.0, -0.0, choose.random()]),
+        )
+
+    with m2mdb.connect(":memory:", autocommit=True) as con:
+        con.execute("CREATE TABLE t (a INTEGER, b TEXT, c REAL, UNIQUE (a, b), UNIQUE (c, a))")
+        seen: list[set[Any]] = [set(), set()]
+        count = 0
+        for size in (300, 64, 700, 100, 2000):
+            rows = [row() for _ in range(size)]
+            for a, b, c in rows:
+                keys = [
+                    None if None in key else key for key in ((a, b), (c if c is None else c + 0, a))
+                ]
+                if any(key in known for key, known in zip(keys, seen, strict=True) if key):
+                    continue
+                count += 1
+                for key, known in zip(keys, seen, strict=True):
+                    known.add(key)
+            con.executemany("INSERT OR IGNORE INTO t VALUES (?, ?, ?)", rows)
+            assert con.execute("SELECT count(*) FROM t").fetchone() == (count,)
+        assert is_sound(con)
+        taken = con.execute(
+            "SELECT a, b, c FROM t WHERE a IS NOT NULL AND b IS NOT NULL"
+        ).fetchall()
+        batch = [(1000 + n, "new", None) for n in range(200)]
+        batch[150] = (*taken[7][:2], None)
+        with pytest.raises(IntegrityError, match=r"UNIQUE constraint failed: t.a, t.b .*row 150"):
+            con.executemany("INSERT INTO t VALUES (?, ?, ?)", batch)
