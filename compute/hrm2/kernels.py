@@ -89,6 +89,7 @@ from m2mdb.compute.pointers import bytes_at, floats_at, ints_at, longs_at, small
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ROWS_AHEAD = 32  # pending rows that are asked for before they are compared
 simd: Any = simd_module
 prefetch, bits_below, lowest_bit = simd.prefetch, simd.bits_below, simd.lowest_bit
 
@@ -325,6 +326,30 @@ def ask_for(plan: Any, position: int) -> None:
 
 
 @step
+def ask_for_slots(plan: Any, start: int, stop: int) -> None:
+    """Have the rows of some slots of codes on their way to the cache."""
+    positions = ints_at(plan[POSITIONS])
+    for slot in range(start, stop):
+        position = positions[slot]
+        if position >= 0 and position < plan[ROWS]:  # K7
+            ask_for(plan, position)
+
+
+@step
+def slots_soon(plan: Any, k: int, each: int, later: int, count: int, asked: bool) -> Any:
+    """Slots of the next list, if most of its rows will be let in, as far as can be seen; or none.
+
+    count   rows of the list at hand that were let in; asked: by a k-th distance
+    """
+    starts = longs_at(plan[STARTS])
+    blocks = starts[each + 1] - starts[each]
+    is_likely = count >= 16 * blocks if asked else count < 4 * k
+    if later == each or not is_likely:
+        return np.int64(0), np.int64(0)
+    return 32 * starts[later], 32 * starts[later + 1]
+
+
+@step
 def distance_of(plan: Any, position: int) -> Any:
     """A row's distance by its 8-bit code."""
     return by_bytes(
@@ -342,28 +367,31 @@ def compare(plan: Any, k: int, turn: int, which: Any, state: Any) -> Any:
 
     turn   of the list, for the log
     which  how many there are; the bound from which on they are left out; whether they were asked
-           for already
+           for already; and slots of codes, from one to another, whose rows are asked for meanwhile
     state  size and k-th distance of the best rows, when they changed last, rows compared, logged
     """
     size, worst, last, reranked, logged = state
-    count, limit, asked = which
+    count, limit, asked, soon, end = which
     pending, bounds = ints_at(plan[PENDING]), floats_at(plan[PENDING_BOUNDS])
     best, nearness, log = ints_at(plan[BEST]), floats_at(plan[NEARNESS]), ints_at(plan[LOG])
     wanted, log_size = plan[WANTED], plan[LOG_SIZE]
     distances, rows = floats_at(plan[BOUNDS] + 128), ints_at(plan[BOUNDS] + 128 + 4 * TOGETHER)
-    if not asked:
-        for i in range(count):
-            if bounds[i] < limit and bounds[i] < worst:
-                ask_for(plan, pending[i])
-    at = 0
+    at, ahead = 0, np.int64(count) if asked else 0
     while at < count:
+        while ahead < min(count, at + ROWS_AHEAD):
+            if bounds[ahead] < limit and bounds[ahead] < worst:
+                ask_for(plan, pending[ahead])
+            ahead += 1
         some = 0
-        while at < count and some < TOGETHER:
-            if bounds[at] < limit and bounds[at] < worst:
-                bounds[at] = np.float32(np.inf)
-                rows[some] = pending[at]
-                some += 1
+        while at < count and some < TOGETHER:  # without a branch that depends on a bound
+            rows[some] = pending[at]
+            lets_in = (bounds[at] < limit) & (bounds[at] < worst)
+            bounds[at] = np.float32(np.inf) if lets_in else bounds[at]
+            some += np.int64(lets_in)
             at += 1
+        stop = min(end, soon + TOGETHER)
+        ask_for_slots(plan, soon, stop)
+        soon = stop
         for i in range(some):
             distances[i] = distance_of(plan, rows[i])
         reranked += some
@@ -413,12 +441,14 @@ def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
         asked = worst < np.float32(np.inf)  # by scan_list
         each, later = order[done], order[min(done + 1, ready - 1)]
         count = scan_list(plan, mask, each, later, epsilon, worst)
+        soon, end = slots_soon(plan, k, each, later, count, asked)
         if count > MANY:  # those with the smallest bounds first: they tell what to leave out
             low, high = finite_range(bounds, count)
             limit = cut(bounds, count, max(MANY >> 1, count >> 2), low, high)
-            state = compare(plan, k, done, (count, limit, asked), state)
+            state = compare(plan, k, done, (count, limit, asked, 0, 0), state)
         if count:
-            state = compare(plan, k, done, (count, np.float32(np.inf), asked), state)
+            which = (count, np.float32(np.inf), asked, soon, end)
+            state = compare(plan, k, done, which, state)
         scanned += starts[each + 1] - starts[each]
         done += 1
     counts[FOUND] = state[0]

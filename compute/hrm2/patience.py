@@ -81,7 +81,7 @@ def plain_table(patience: Floats) -> Table:
 
 def spare(k: int) -> int:
     """How many candidates beyond k are kept for the comparison in full precision."""
-    return max(8, k // 4)
+    return max(8, k // 8)
 
 
 def _between(k: int, values: Sequence[float]) -> float:

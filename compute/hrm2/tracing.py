@@ -70,9 +70,9 @@ def turn(plan: Any, mask: Any, k: int, done: int, ready: int, epsilon: Any, stat
     if count > MANY:
         low, high = finite_range(bounds, count)
         limit = cut(bounds, count, max(MANY >> 1, count >> 2), low, high)
-        state = compare(plan, k, done, (count, limit, asked), state)
+        state = compare(plan, k, done, (count, limit, asked, 0, 0), state)
     if count:
-        state = compare(plan, k, done, (count, np.float32(np.inf), asked), state)
+        state = compare(plan, k, done, (count, np.float32(np.inf), asked, 0, 0), state)
     return ready, starts[each + 1] - starts[each], state
 
 
