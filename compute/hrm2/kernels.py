@@ -376,7 +376,8 @@ def compare(plan: Any, k: int, turn: int, which: Any, state: Any) -> Any:
     best, nearness, log = ints_at(plan[BEST]), floats_at(plan[NEARNESS]), ints_at(plan[LOG])
     wanted, log_size = plan[WANTED], plan[LOG_SIZE]
     distances, rows = floats_at(plan[BOUNDS] + 128), ints_at(plan[BOUNDS] + 128 + 4 * TOGETHER)
-    at, ahead = 0, np.int64(count) if asked else 0
+    at = 0
+    ahead = count if asked else 0
     while at < count:
         while ahead < min(count, at + ROWS_AHEAD):
             if bounds[ahead] < limit and bounds[ahead] < worst:
