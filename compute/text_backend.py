@@ -21,9 +21,10 @@ _was_large = False
 
 
 class Kernels(NamedTuple):
-    """The two modules of compiled text kernels."""
+    """The modules of compiled text kernels."""
 
     lists: ModuleType
+    blocks: ModuleType
     search: ModuleType
 
 
@@ -47,8 +48,9 @@ def text_kernels(backend: Backend, rows: int) -> Kernels | None:
                     LOADER.start()
                 _was_large = True
             return None
+        from m2mdb.compute import text_blocks as blocks
         from m2mdb.compute import text_kernels as search
         from m2mdb.compute import text_lists as lists
 
-        _kernels = Kernels(lists, search)
+        _kernels = Kernels(lists, blocks, search)
     return _kernels

@@ -1,6 +1,7 @@
 """Compiled text search: the best rows for some posting lists, over all parts of a collection.
 
-Lists, slots and the plan that holds them are described in `text_lists.py`. All comes as addresses:
+Lists, slots and the plan that holds them are described in `text_lists.py`, lists that are unpacked
+as a search comes to them in `text_blocks.py`. All comes as addresses:
 
     parts     int64[parts, FIRST_LENGTHS + columns]: SIZE, MASK (address of u8, 0 = all), ROWIDS
               (int64), and the u32 lengths of each column
@@ -32,9 +33,11 @@ import numpy as np
 from numba import types
 
 from m2mdb.compute.pointers import bytes_at, doubles_at, ints_at, longs_at, words_at
+from m2mdb.compute.text_blocks import POSTINGS, add_blocks, find_place, look_up_blocks
 from m2mdb.compute.text_hits import HITS, INT_MATRIX, order_hits, push
 from m2mdb.compute.text_lists import (
     BITMAP,
+    BLOCKS,
     BY_IMPACT,
     CEILINGS,
     COLUMN_OF,
@@ -70,6 +73,30 @@ from m2mdb.compute.text_lists import (
     kernel,
     place_in,
 )  # fmt: skip
+from m2mdb.compute.text_scratch import (
+    FIRST,
+    IMPACTS_AT,
+    KEYS,
+    LENGTHS_AT,
+    LISTS,
+    MASK_AT,
+    NORMS_AT,
+    ORDER,
+    PART,
+    REST,
+    ROWS,
+    SCAN_COST,
+    SCRATCH,
+    STARTS,
+    STOPS,
+    SUMS,
+    TALLY,
+    TOUCHED,
+    UPPERS,
+    WINDOW,
+    WORK,
+    K,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,19 +108,12 @@ if TYPE_CHECKING:
 
 # a part
 SIZE, MASK, ROWIDS, FIRST_LENGTHS = 0, 1, 2, LENGTHS_FIRST
-# scratch
-SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, TALLY, KEYS, WINDOW, SCRATCH = range(11)
 TALLIES = 512  # sums are counted in so many steps of size
 TINIEST = 1e-300
 SLACK = 2.0**-20  # covers sums in another order, and rounding to float32
 ORDER_SLACK = 2.0**-40  # covers sums of positive numbers in another order
 HASH = 0x9E3779B97F4A7C15 - (1 << 64)  # spreads rowids over a table
-SCAN_COST = 24  # postings that are added in the time of one look-up
-
-# the list at hand, behind its row: where the window begins, addresses for its column, and the part
-(
-    FIRST, NORMS_AT, LENGTHS_AT, MASK_AT, PART, LISTS, K, ROWS, IMPACTS_AT, WORK,
-) = range(LIST, LIST + 10)  # fmt: skip
+CHUNK = 32 * POSTINGS  # postings of a list in blocks between two looks at the k-th best
 
 QUERY = types.Tuple((INTS, INTS, FLOATS))  # plan, slots, boosts
 READ_LONGS = types.Array(types.int64, 1, "C", readonly=True)
@@ -253,6 +273,26 @@ def _add_in_order(
     return count
 
 
+@kernel(INT, INTS, INTS, FLOAT, FLOAT, INT, INT, FLOAT, FLOAT)
+def _add_blocks(
+    row: Ints, scratch: Ints, weight: float, rest: float, at: int, count: int, threshold: float,
+    baseline: float,
+) -> int:  # fmt: skip
+    """`_add_in_order` of a list that is unpacked in blocks; `at` as `_add_list` has it."""
+    start, stop, k = longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at], row[K]
+    known = count
+    while start < stop:
+        end = min(stop, start + CHUNK - start % POSTINGS)
+        count = add_blocks(row, scratch, weight, start, end, count, threshold - rest)
+        start = end
+        if count >= k and count >= known + (known >> 2):
+            threshold = max(
+                threshold, _lowered(_kth_largest(scratch, count, k, threshold), baseline)
+            )
+            known = count
+    return count
+
+
 @kernel(FLOAT, QUERY, INT)
 def _weight(query: Query, i: int) -> float:
     """What the impacts of the i-th slot are multiplied by."""
@@ -297,7 +337,7 @@ def _exact(query: Query, parts: Ints, part: int, ordinal: int) -> float:
             subtotal = 0.0
             column_before = column
         docs = table[at + DOCS]
-        found = first_at_least(docs, 0, count, ordinal)
+        found = find_place(plan[TABLE] + 8 * at, 0, count, ordinal)
         if found < count and np.int64(words_at(docs)[found]) == ordinal:
             length = np.float64(words_at(parts[FIRST_LENGTHS + column])[ordinal])
             frequency = frequency_at(table[at + FREQUENCIES], table[at + KIND], found)
@@ -380,7 +420,14 @@ def _window(
         if is_open and rest[at] < threshold:
             is_open = False
         weight = _load_list(query, parts, order[at], row)
-        if is_open and _is_ordered(row, scratch):
+        if row[BLOCKS] != 0:
+            touched = _keep(scratch, touched, rest[at], threshold)
+            look_up_blocks(row, scratch, weight, rest[at + 1], at, touched, threshold)
+            if is_open:
+                touched = _add_blocks(
+                    row, scratch, weight, rest[at + 1], at, touched, threshold, baseline
+                )
+        elif is_open and _is_ordered(row, scratch):
             touched = _keep(scratch, touched, rest[at], threshold)
             touched = _look_up(row, scratch, weight, at, touched)
             touched = _add_in_order(
@@ -437,7 +484,7 @@ def best(query: Query, scratch: Ints, parts: Ints, baseline: float, hits: Hits) 
                 starts[i] = stops[i]
                 stops[i] = table[at + COUNT]
                 if end < parts[part, SIZE]:
-                    stops[i] = first_at_least(table[at + DOCS], starts[i], stops[i], end)
+                    stops[i] = find_place(plan[TABLE] + 8 * at, starts[i], stops[i], end)
             row[FIRST] = first
             count = _window(query, parts[part], scratch, row, threshold, baseline)
             for i in range(count):

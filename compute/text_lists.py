@@ -12,6 +12,8 @@ A *list* is one row of LIST items; a *slot* is one term of one column, with a li
                         length, and where it ends in BY_IMPACT. Of a run that `is_even`, BY_IMPACT
                         has the ordinals, of another the places in DOCS
     BITMAP              address, 0 for lists that few rows have: see `map_list`
+    BLOCKS              address, 0 for lists that are unpacked: the state of its blocks, see
+                        `text_blocks`
 
     plan      TABLE     int64[slots, parts, LIST]
               CEILINGS  float64[slots, parts], the largest impact in each list
@@ -59,7 +61,7 @@ simd: Any = simd_module
 bit_count = simd.bit_count
 
 # a list
-DOCS, FREQUENCIES, KIND, COUNT, BY_IMPACT, RUNS, BITMAP, LIST = 0, 1, 2, 3, 4, 5, 6, 7
+DOCS, FREQUENCIES, KIND, COUNT, BY_IMPACT, RUNS, BITMAP, BLOCKS, LIST = 0, 1, 2, 3, 4, 5, 6, 7, 8
 RUN_FREQUENCY, RUN_LENGTH, RUN_STOP, RUN = 0, 1, 2, 3
 RUN_WINDOW, RUN_WINDOWS, RUN_COUNT, RUN_HEAD = 0, 1, 2, 3
 BYTES, WORDS, HALVES = 0, 1, 2
@@ -321,7 +323,7 @@ def check_list(segment: Ints, term: Bytes, out: Ints) -> int:
         return DAMAGED
     out[DOCS] = segment[ALL_DOCS] + 4 * start
     out[FREQUENCIES] = segment[ALL_FREQUENCIES] + start
-    out[KIND], out[BY_IMPACT], out[RUNS], out[BITMAP] = BYTES, 0, 0, 0
+    out[KIND], out[BY_IMPACT], out[RUNS], out[BITMAP], out[BLOCKS] = BYTES, 0, 0, 0, 0
     out[COUNT] = stop - start
     docs, frequencies = words_at(out[DOCS]), bytes_at(out[FREQUENCIES])
     before = np.int64(-1)
@@ -339,7 +341,7 @@ def check_list(segment: Ints, term: Bytes, out: Ints) -> int:
 
 
 @kernel(PAIR, INT, INT, INT)
-def _number(packed: int, at: int, stop: int) -> tuple[int, int]:
+def number_at(packed: int, at: int, stop: int) -> tuple[int, int]:
     """The number that begins at a byte, and the byte behind it; (-1, ...) where it is cut."""
     raw = bytes_at(packed)
     value = np.int64(0)
@@ -382,7 +384,8 @@ def unpack_numbers(packed: Bytes, numbers: Ints, begins: Ints) -> bool:
 def find_packed(segment: Ints, term: Bytes, out: Ints) -> int:
     """Find the packed list of a term (`index.text.packed`).
 
-    out     int64[3]: how many rows have the term, and the bytes from the first of them to the end
+    out     int64[4]: how many rows have the term, the bytes from the first of them to the end, and
+            the term's number
     Returns FOUND, ABSENT or DAMAGED
     """
     found = _term_id(segment, term)
@@ -396,10 +399,10 @@ def find_packed(segment: Ints, term: Bytes, out: Ints) -> int:
         at, stop = np.int64(narrow[found]), np.int64(narrow[found + 1])
     if at < 0 or stop <= at or stop > segment[PACKED_BYTES]:
         return DAMAGED
-    count, at = _number(segment[PACKED], at, stop)
+    count, at = number_at(segment[PACKED], at, stop)
     if count < 1 or count > segment[DOCUMENTS] or count > stop - at:
         return DAMAGED
-    out[0], out[1], out[2] = count, at, stop
+    out[0], out[1], out[2], out[3] = count, at, stop, found
     return FOUND
 
 
@@ -414,7 +417,7 @@ def unpack_list(segment: Ints, place: Ints, out: Ints) -> int:
     docs, frequencies = words_at(out[DOCS]), bytes_at(out[FREQUENCIES])
     ordinal = np.int64(-1)
     for i in range(place[0]):
-        head, at = _number(packed, at, stop)
+        head, at = number_at(packed, at, stop)
         if head < 0:
             return DAMAGED
         ordinal += (head >> 1) + 1
@@ -424,7 +427,7 @@ def unpack_list(segment: Ints, place: Ints, out: Ints) -> int:
         frequencies[i] = 1 + (head & 1)
     for i in range(place[0]):
         if frequencies[i] > 1:
-            more, at = _number(packed, at, stop)
+            more, at = number_at(packed, at, stop)
             if more < 0:
                 return DAMAGED
             if more + 2 > 255:

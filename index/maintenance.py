@@ -88,11 +88,13 @@ def text_parts(
     options = parse_options(column.fulltext)
     has_positions = options.positions if like is None else like.has_positions
     version = postings.VERSION if like is None else like.version
+    has_blocks = like is None or like.has_blocks
     built = postings.build(
         texts,
         options.analyzer(tokenizers),
         positions=has_positions,
         version=version,
+        blocks=has_blocks,
         check=check,
     )
     return [(TEXT_PREFIX + name, column.id, _as_array(part)) for name, part in built.items()]

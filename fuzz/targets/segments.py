@@ -19,6 +19,7 @@ from fuzz.seeded import PATH, SeededVfs
 from fuzz.target import Target
 from m2mdb.compute.backend import choose
 from m2mdb.compute.loader import LOADER
+from m2mdb.compute.text_backend import text_kernels
 from m2mdb.index import hrm2
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.column_parts import column_parts, hash_parts
@@ -34,6 +35,8 @@ from m2mdb.index.segment import (
     SegmentRecord,
     lay_out,
 )
+from m2mdb.index.text.blocks import block_parts
+from m2mdb.index.text.compiled import TextPlan
 from m2mdb.index.text.match_query import parse_match
 from m2mdb.index.text.options import parse_options
 from m2mdb.index.text.postings import FLAT, PART_TYPES, VERSION, build, merge
@@ -51,6 +54,12 @@ _VARIANTS = ("lucene", "okapi", "l", "plus")
 TEXTS = ["red apple", None, "apple apple pear", "", "é plum fig", "a " * 300, "red red fig"]
 
 
+class _Segment(TextSegment):
+    """A text index whose shortest lists have blocks."""
+
+    least_blocked = 1
+
+
 def run_postings(data: bytes) -> None:
     """Search a made text index, list it, and merge it with itself."""
     rows, at, parts = data[0] if data else 0, 1, {}
@@ -60,7 +69,7 @@ def run_postings(data: bytes) -> None:
         size = _SIZE.unpack_from(data, at)[0] % 65536
         parts[name] = data[at + 4 : at + 4 + size]
         at += 4 + size
-    text = TextSegment(parts, "fuzz", rows)
+    text = _Segment(parts, "fuzz", rows)
     rowids = [np.arange(rows, dtype=np.int64)]
     variant = parse_options({"variant": _VARIANTS[rows % 4]}).variant
     for query in _QUERIES:
@@ -70,6 +79,13 @@ def run_postings(data: bytes) -> None:
         except Error:
             continue
         assert len(hits) <= 5 and (not len(hits) or int(hits.ordinals.max()) < rows)
+    kernels = text_kernels(choose(), rows) if LOADER.wait() else None
+    if kernels is not None:
+        for query in _QUERIES:
+            with contextlib.suppress(Error):
+                column = TextColumn("body", [_Segment(parts, "fuzz", rows)], variant)
+                found = TextPlan([column], rowids, kernels).search(query, 5, None, None)
+                assert found is None or not len(found) or int(found.ordinals.max()) < rows
     for call in (
         lambda: list(text.faults()),
         lambda: merge([text, text], [np.arange(rows), np.arange(rows) + rows], 2 * rows),
@@ -86,11 +102,14 @@ def packed(rows: int, parts: dict[str, bytes]) -> bytes:
 
 
 def postings_seeds() -> list[bytes]:
-    """Of no row, some, and one whose term stands in it 300 times."""
+    """Of no row, some, one whose term stands in it 300 times, and lists of several blocks."""
     found = []
-    for texts in ([], TEXTS[:1], TEXTS, [None, None]):
+    for texts in ([], TEXTS[:1], TEXTS, [None, None], ["red apple", "pear red red"] * 120):
         for version in (FLAT, VERSION):
             built = build(texts, version=version)
+            if version > FLAT:
+                made = _Segment(built)
+                built |= block_parts(made.every_posting(), made.lengths, made.least_blocked)
             parts = {name: part.tobytes() for name, part in built.items()}
             found.append(packed(len(texts), parts))
     return found

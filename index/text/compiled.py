@@ -4,7 +4,7 @@
                         |
                     TextPlan: one table of lists, weights and largest impacts a snapshot
 
-A term of a column gets a *slot* when it is first searched for at a snapshot: where its list lies
+A term of a column gets a *slot* when it is searched for at a snapshot: where its list lies
 in each part, its weight, and the largest impact in each list. Phrases, prefixes and fuzzy words get
 slots for one search, of lists that are made for it. So a search for known words is a dictionary
 look-up a word, and one call. A plan belongs to a CollectionView and goes with it.
@@ -29,6 +29,7 @@ from m2mdb.index.text.atoms import weight_of_term
 from m2mdb.index.text.postings import FLAT
 from m2mdb.index.text.search import TINY, Search, TextHits
 from m2mdb.index.text.segment import ORDER_WINDOW, TextSegment, address, list_of
+from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from m2mdb.index.text.source import Source, TextColumn
 
     Ints = NDArray[np.int64]
+    Opened = tuple[TextSegment, bytes, tuple[NDArray[Any], ...]]  # a list of a part, its arrays
     Slots = tuple[list[int], list[float]]  # slots in the order of the columns, and their boosts
 
 SLOTS_KEPT = 1 << 14
@@ -111,7 +113,7 @@ class TextPlan:
 
     __slots__ = (
         "_ceilings", "_column_of", "_count", "_held", "_held_bytes", "_impact_bytes", "_impacts",
-        "_kernels", "_lists", "_masked_parts", "_masks", "_norms", "_parts", "_plan",
+        "_kernels", "_lists", "_masked_parts", "_masks", "_norms", "_parts", "_passing", "_plan",
         "_plan_address", "_rowids", "_slots", "_table", "_weights", "_weights_by_slot", "_window",
         "columns",
     )  # fmt: skip
@@ -130,6 +132,7 @@ class TextPlan:
         self._rowids = [np.ascontiguousarray(ids, np.int64) for ids in rowids]
         self._held: list[Any] = []  # X11
         self._held_bytes = self._impact_bytes = 0
+        self._passing: list[tuple[int, list[Opened]]] = []  # slots of the search at hand
         self._masks: list[NDArray[np.bool_] | None] = []
         self._masked_parts: Ints | None = None
         self._slots: list[dict[bytes, int]] = [{} for _ in columns]
@@ -202,11 +205,24 @@ class TextPlan:
         return slot
 
     def _slot_of(self, number: int, term: bytes) -> int:
-        """The slot of a term of a column, -1 where no part has it."""
+        """The slot of a term of a column, -1 where no part has it.
+
+        Long lists that few searches have asked for are unpacked block by block: such a slot is for
+        the search at hand alone.
+        """
         column, kernels = self.columns[number], self._lists
         frequency, lists = 0, []
+        passing: list[Opened] = []
         for part, source in enumerate(column.sources):
             if not source.document_count:
+                continue
+            if (
+                isinstance(source, TextSegment)
+                and (opened := source.opened(term, self._kernels)) is not None
+            ):
+                frequency += int(opened[0][kernels.COUNT])
+                lists.append((part, opened[0]))
+                passing.append((source, term, opened[1]))
                 continue
             checked, held = checked_list(source, term, kernels)
             if checked is not None:
@@ -220,9 +236,24 @@ class TextPlan:
             slot = self._new_slot(number, weight_of_term(column, frequency))
             for part, checked in lists:
                 kernels.place_list(self._plan, checked, slot, part, number)
-                self._keep_impacts(slot, part, int(checked[kernels.COUNT]))
-        self._slots[number][term] = slot
+                if not passing:
+                    self._keep_impacts(slot, part, int(checked[kernels.COUNT]))
+        if passing:
+            self._passing.append((slot, passing))
+        else:
+            self._slots[number][term] = slot
         return slot
+
+    def _let_pass(self) -> bool:
+        """Give up the slots of the search at hand (X11); whether all blocks it read could be."""
+        blocks, can_be = self._kernels.blocks, True
+        for slot, lists in self._passing:
+            self._table[slot] = 0
+            for source, term, (state, docs, _) in lists:
+                source.note_opened(term, len(docs), int(state[blocks.UNPACKED]))
+                can_be = can_be and not state[blocks.SPOILT]
+        self._passing.clear()
+        return can_be
 
     def _keep_impacts(self, slot: int, part: int, count: int) -> None:
         """Have the impacts of a list ready for the searches that follow, if there is room."""
@@ -256,6 +287,7 @@ class TextPlan:
         texts_of: TextsOf | None,
     ) -> TextHits | None:
         """As `search_text`; None where that has to do it."""
+        self._let_pass()
         if self._count > SLOTS_KEPT or self._held_bytes > HELD_BYTES:
             self._slots = [{} for _ in self.columns]
             self._count = self._held_bytes = self._impact_bytes = 0
@@ -386,6 +418,11 @@ class TextPlan:
         hits = scores, rowids, places
         count = self._kernels.search.best(query, scratch.numbers, parts, baseline, hits)
         self.give_back(scratch)
+        if self._passing and not self._let_pass():
+            raise CorruptDatabaseError(
+                f"text of {', '.join([column.name for column in self.columns])}: a block of a list "
+                "is damaged"
+            )
         return TextHits(places[0, :count], places[1, :count], rowids[:count], scores[:count], None)
 
 

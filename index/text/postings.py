@@ -12,6 +12,8 @@ A column's lists are named byte arrays, *parts*, little-endian, stored in the se
     lists             u8[]             the lists, see `packed.py`
     lengths           u32[size]        terms of each document; NULL_LENGTH where the text is NULL
 
+and, where some list is long, those of its blocks (`blocks.py`): block_terms, block_starts, blocks.
+
 That is version 2. Version 1, which is read and merged, has no positions, and instead of `lists`:
 
     starts            u64[terms + 1]   where each term's list begins in `docs` and `freqs`
@@ -54,6 +56,7 @@ from m2mdb.index.slices import (
     watched,
 )
 from m2mdb.index.text.analysis import PLAIN, Analyzer
+from m2mdb.index.text.blocks import block_parts
 from m2mdb.index.text.packed import Postings, pack, ranges, runs_of
 from m2mdb.pager.errors import CorruptDatabaseError, DataError
 
@@ -83,6 +86,9 @@ PART_TYPES: dict[str, np.dtype[Any]] = {
     "overflow_at": np.dtype("<u8"),
     "overflow_freqs": np.dtype("<u4"),
     "lists": np.dtype("u1"),
+    "block_terms": np.dtype("<u4"),
+    "block_starts": np.dtype("<u4"),
+    "blocks": np.dtype("<u4"),
 }
 SLICE_TEXTS = 1 << 12  # analysed between two checks for an interrupt ...
 SLICE_CHARACTERS = 1 << 18  # ... and how long they are together
@@ -97,10 +103,12 @@ def build(
     *,
     positions: bool = True,
     version: int = VERSION,
+    blocks: bool = True,
     check: Check = unchecked,
 ) -> Parts:
     """The parts of a segment whose ordinal i has `texts[i]`; None is NULL.
 
+    blocks whether long lists have them (T8); those of version 1 never do
     check  called between slices of the work; it may raise
     """
     terms, token_terms, token_docs, lengths = _term_columns(texts, analyzer, check)
@@ -117,7 +125,10 @@ def build(
     has_positions = positions and version > FLAT
     found = _counted(token_terms, token_docs, order, firsts if has_positions else None, check)
     postings = found._replace(counts=_counts(found.counts, len(terms), check))
-    return _parts(terms, postings, lengths, version, check)
+    parts = _parts(terms, postings, lengths, version, check)
+    if blocks and version > FLAT:
+        parts |= block_parts(postings, lengths, check)
+    return parts
 
 
 def _counted(
@@ -245,7 +256,8 @@ def merge(
         used = zip(watched(every_term, check), counts.tolist(), strict=True)
         terms = [term for term, count in used if count]
     postings = Postings(counts[counts > 0], docs, frequencies, positions if has_positions else None)
-    return _parts(terms, postings, lengths, VERSION, check)
+    parts = _parts(terms, postings, lengths, VERSION, check)
+    return parts | block_parts(postings, lengths, check)
 
 
 def _moved(found: Postings, new_terms: Ints, new_ordinals: Ints, check: Check) -> Postings:

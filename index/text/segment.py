@@ -12,11 +12,12 @@ Invariants
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, Check, slices, unchecked, watched
+from m2mdb.index.text.blocks import LEAST_BLOCKED, PARTS, Blocks, block_parts
 from m2mdb.index.text.flat import FlatLists
 from m2mdb.index.text.fuzzy import close_terms
 from m2mdb.index.text.packed import PackedLists, Postings
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from m2mdb.compute.text_backend import Kernels
+
     Buffer = bytes | memoryview | NDArray[Any]
     Docs = NDArray[np.uint32]
     Keys = NDArray[np.uint64]
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 TERMS_AT_ONCE = 256  # lists of a prefix that one step unpacks: some milliseconds
 _REMEMBERED_TERMS = 1 << 14  # lists that are kept once found, unpacked and checked ...
 REMEMBERED_BYTES = 64 << 20  # ... and how much they may be
+FEW_SEARCHES = 16  # that ask for a long list before it is unpacked whole, at most
 LEAST_ORDERED = 1 << 10  # postings of a list whose runs are worth knowing
 MAPPED_SHARE = 64  # a list that one of so many rows has, or more, is worth a bitmap
 ORDER_WINDOW = (
@@ -66,7 +70,7 @@ def list_of(
     frequencies = np.ascontiguousarray(frequencies)
     kind = {1: lists.BYTES, 4: lists.WORDS, 8: lists.HALVES}[frequencies.dtype.itemsize]
     found = np.empty(lists.CHECKED, np.int64)
-    found[: lists.LIST] = address(docs), address(frequencies), kind, len(docs), 0, 0, 0
+    found[: lists.LIST] = address(docs), address(frequencies), kind, len(docs), 0, 0, 0, 0
     lists.note_lengths(found, address(lengths))
     return found, (docs, frequencies)
 
@@ -98,10 +102,11 @@ class TextSegment:
     """The lists of one column of one segment; immutable, shared by snapshots."""
 
     __slots__ = (
-        "_addresses", "_checked", "_known", "_known_bytes", "_lists", "_norms", "_term_offsets",
-        "_terms", "document_count", "has_positions", "lengths", "size", "stored_bytes",
-        "term_count", "total_length", "version", "where",
+        "_addresses", "_asked", "_blocks", "_checked", "_known", "_known_bytes", "_lists", "_norms",
+        "_term_offsets", "_terms", "document_count", "has_positions", "lengths", "size",
+        "stored_bytes", "term_count", "total_length", "version", "where",
     )  # fmt: skip
+    least_blocked: ClassVar[int] = LEAST_BLOCKED  # postings of a list that has blocks
 
     def __init__(
         self, parts: Mapping[str, Buffer], where: str = "text index", rows: int | None = None
@@ -127,6 +132,8 @@ class TextSegment:
         self.version = version
         self._lists = self._lists_of(parts, posting_count, has_positions=bool(stats[6]))
         self.has_positions: bool = self._lists.has_positions
+        self._blocks = self._blocks_of(parts)
+        self._asked: dict[bytes, int] = {}  # postings unpacked for one search, by term
         self._known: dict[bytes, tuple[Docs, Frequencies]] = {}
         self._known_bytes = 0
         self._checked: dict[bytes, tuple[NDArray[np.int64] | None, Any]] = {}
@@ -153,6 +160,18 @@ class TextSegment:
             "overflow_freqs": self._part(parts, "overflow_freqs", len(overflow_at)),
         }
         return FlatLists(arrays, self.size, self.document_count, self.where)
+
+    def _blocks_of(self, parts: Mapping[str, Buffer]) -> Blocks | None:
+        """The blocks of the long lists, None where they are not known (T8)."""
+        if self.version == FLAT or not len(np.frombuffer(parts.get("blocks", b""), np.uint8)):
+            return None
+        terms, starts, words = [self._part(parts, name) for name in PARTS]
+        return Blocks(terms, starts, words, self.where)
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the blocks of long lists are known."""
+        return self._blocks is not None
 
     def _check_statistics(self, rows: int | None) -> None:
         """T4, and that no ratio of the statistics is impossible."""
@@ -350,13 +369,13 @@ class TextSegment:
         out = np.empty(lists.CHECKED, np.int64)
         arrays: Any = None
         if self.version > FLAT:
-            place = np.empty(3, np.int64)
+            place = np.empty(4, np.int64)
             status = lists.find_packed(segment, spelled, place)
             if status == lists.FOUND:
                 count = int(place[0])
                 arrays = np.empty(count, np.uint32), np.empty(count, np.uint8)
                 kind = lists.BYTES
-                out[: lists.LIST] = address(arrays[0]), address(arrays[1]), kind, count, 0, 0, 0
+                out[: lists.LIST] = address(arrays[0]), address(arrays[1]), kind, count, 0, 0, 0, 0
                 status = lists.unpack_list(segment, place, out)
                 if status == lists.FOUND and count >= LEAST_ORDERED:
                     arrays += _ordered(out, self.lengths, lists)
@@ -372,6 +391,48 @@ class TextSegment:
         if status == lists.DAMAGED:  # which `postings` has said better, or else
             raise CorruptDatabaseError(f"{self.where}: the list of {term!r} is damaged")
         return list_of(docs, frequencies, self.lengths, lists)
+
+    def opened(
+        self, term: bytes, kernels: Kernels
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...]] | None:
+        """A long list that few searches have asked for, to be unpacked block by block.
+
+        As `checked` gives it, for one search; None where `checked` has to be asked: once searches
+        have unpacked as many postings as the list has, or FEW_SEARCHES have asked for it.
+        Raises CorruptDatabaseError: its blocks cannot be.
+        """
+        if self._blocks is None or term in self._checked:
+            return None
+        lists, blocks = kernels.lists, kernels.blocks
+        segment, spelled = self._segment_addresses(lists), np.frombuffer(term, np.uint8)
+        place = np.empty(4, np.int64)
+        if (
+            lists.find_packed(segment, spelled, place) != lists.FOUND
+            or place[0] < self.least_blocked
+        ):
+            return None
+        count, unpacked = int(place[0]), self._asked.get(term, 0)
+        if unpacked >= count:
+            return None
+        stored = self._blocks.of(int(place[3]), count)
+        if stored is None or self._blocks.has_large(stored):
+            return None
+        docs, frequencies = np.empty(count, np.uint32), np.empty(count, np.uint8)
+        state = np.empty(blocks.HEAD + blocks.BLOCK * (len(stored) // blocks.STORED + 1), np.int64)
+        out = np.empty(lists.CHECKED, np.int64)
+        out[: lists.LIST] = (
+            address(docs), address(frequencies), lists.BYTES, count, 0, 0, 0, address(state)
+        )  # fmt: skip
+        if blocks.open_blocks(segment, place, address(stored), out) != lists.FOUND:
+            raise CorruptDatabaseError(f"{self.where}: the blocks of {term!r} cannot be")
+        return out, (state, docs, frequencies)
+
+    def note_opened(self, term: bytes, count: int, unpacked: int) -> None:
+        """A search has unpacked so many of the `count` postings of a list from `opened`."""
+        if len(self._asked) > _REMEMBERED_TERMS:
+            self._asked.clear()
+        before = self._asked.get(term, 0)
+        self._asked[term] = before + max(unpacked, -(-count // FEW_SEARCHES))
 
     def _segment_addresses(self, lists: ModuleType) -> NDArray[np.int64]:
         """What `check_list` reads of the segment: addresses and counts."""
@@ -423,3 +484,12 @@ class TextSegment:
         if not np.array_equal(lengths[has_text], self.lengths[has_text]):
             yield f"{self.where}: the lists have other lengths of texts than the index says"
         yield from self._lists.faults()
+        if self._blocks is not None:
+            try:
+                found = self.term_postings(0, self.term_count, positions=False, check=check)
+                expected = block_parts(found, self.lengths, check, self.least_blocked)
+            except CorruptDatabaseError as error:
+                yield str(error)
+                return
+            if not self._blocks.is_made_of(expected):
+                yield f"{self.where}: the blocks of lists are not those of the lists"
