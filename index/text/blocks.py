@@ -80,7 +80,7 @@ def block_parts(
             own = words[starts[i] + some.start // POSTINGS : starts[i + 1]][: _SLICE // POSTINGS]
             before = int(docs[some.start - 1]) if some.start else -1
             _write_blocks(before, docs[some], frequencies[some], lengths, own)
-    parts = (terms, starts, words.reshape(-1))
+    parts: tuple[NDArray[Any], ...] = (terms, starts, words.reshape(-1))
     return {name: part.astype("<u4") for name, part in zip(PARTS, parts, strict=True)}
 
 
