@@ -12,5 +12,5 @@ SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, TALLY, KEYS, WINDOW, SCRATCH 
 SCAN_COST = 24  # postings that are added in the time of one look-up
 # the list at hand, behind its row
 (
-    FIRST, NORMS_AT, LENGTHS_AT, MASK_AT, PART, LISTS, K, ROWS, IMPACTS_AT, WORK,
-) = range(LIST, LIST + 10)  # fmt: skip
+    FIRST, NORMS_AT, LENGTHS_AT, MASK_AT, PART, LISTS, K, ROWS, IMPACTS_AT, AT, WORK,
+) = range(LIST, LIST + 11)  # fmt: skip
