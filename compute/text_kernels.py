@@ -74,6 +74,7 @@ from m2mdb.compute.text_lists import (
     place_in,
 )  # fmt: skip
 from m2mdb.compute.text_scratch import (
+    AT,
     FIRST,
     IMPACTS_AT,
     KEYS,
@@ -273,13 +274,14 @@ def _add_in_order(
     return count
 
 
-@kernel(INT, INTS, INTS, FLOAT, FLOAT, INT, INT, FLOAT, FLOAT)
+@kernel(INT, INTS, INTS, FLOAT, FLOAT, INT, FLOAT, FLOAT)
 def _add_blocks(
-    row: Ints, scratch: Ints, weight: float, rest: float, at: int, count: int, threshold: float,
+    row: Ints, scratch: Ints, weight: float, rest: float, count: int, threshold: float,
     baseline: float,
 ) -> int:  # fmt: skip
-    """`_add_in_order` of a list that is unpacked in blocks; `at` as `_add_list` has it."""
-    start, stop, k = longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at], row[K]
+    """`_add_in_order` of a list that is unpacked in blocks."""
+    at, k = row[AT], row[K]
+    start, stop = longs_at(scratch[STARTS])[at], longs_at(scratch[STOPS])[at]
     known = count
     while start < stop:
         end = min(stop, start + CHUNK - start % POSTINGS)
@@ -421,11 +423,12 @@ def _window(
             is_open = False
         weight = _load_list(query, parts, order[at], row)
         if row[BLOCKS] != 0:
+            row[AT] = at
             touched = _keep(scratch, touched, rest[at], threshold)
             look_up_blocks(row, scratch, weight, rest[at + 1], at, touched, threshold)
             if is_open:
                 touched = _add_blocks(
-                    row, scratch, weight, rest[at + 1], at, touched, threshold, baseline
+                    row, scratch, weight, rest[at + 1], touched, threshold, baseline
                 )
         elif is_open and _is_ordered(row, scratch):
             touched = _keep(scratch, touched, rest[at], threshold)

@@ -2,7 +2,7 @@
 
 scratch   addresses of what a search works in, and how much there is, see `compiled.Scratch`
 row       int64[WORK], the list at hand: its row (`text_lists`), then where the window begins,
-          addresses for its column, and the part
+          addresses for its column, the part, and which of the ordered lists it is
 """
 
 from m2mdb.compute.text_lists import LIST
