@@ -289,9 +289,10 @@ def encode_ahead(database: Database, name: str, texts: Mapping[str, Iterable[Any
                 continue
             wanted = dict.fromkeys(text for text in texts[source] if type(text) is str)
             known = stored_vectors(view, index, list(wanted)) if wanted else {}
-            missing = [text for text in wanted if text not in known]
-            if missing:
-                most = AHEAD_BYTES // (4 * column.dimension)
+            made = database.ahead.get(_space(column), {})
+            missing = [text for text in wanted if text not in known and text not in made]
+            most = AHEAD_BYTES // (4 * column.dimension) - len(made)
+            if missing and most > 0:
                 work.append((column, matching(database, view.schema, column), missing[:most]))
     for column, encoder, missing in work:
         vectors = database.ahead.setdefault(_space(column), {})

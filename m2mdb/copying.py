@@ -105,6 +105,10 @@ def format_of(path: str, options: Options) -> tuple[str, dict[str, Any]]:
 class OsFiles:
     """Files of the operating system; see `query.copying.Files`."""
 
+    def is_lasting(self, path: str) -> bool:
+        """Whether it may be read twice: a file or a folder."""
+        return os.path.isfile(path) or os.path.isdir(path)
+
     @contextlib.contextmanager
     def open_reader(
         self, path: str, options: Options, schema: CollectionSchema

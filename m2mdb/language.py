@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 class LateFiles:
     """COPY's files; their formats are loaded at the first COPY."""
 
+    def is_lasting(self, path: str) -> bool:
+        """See `query.copying.Files`."""
+        from m2mdb.copying import OsFiles
+
+        return OsFiles().is_lasting(path)
+
     def open_reader(self, *about: Any) -> Any:
         """See `query.copying.Files`."""
         from m2mdb.copying import OsFiles

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from m2mdb.index import generated
 from m2mdb.index.slices import Check
 from m2mdb.pager.errors import Error, OperationalError, ProgrammingError
 from m2mdb.query.access import everything
@@ -70,6 +71,10 @@ class FileWriter(Protocol):
 
 class Files(Protocol):
     """The formats; opening raises OperationalError, DataError for a file that is malformed."""
+
+    def is_lasting(self, path: str) -> bool:
+        """Whether it may be read twice: no pipe."""
+        ...
 
     def open_reader(
         self, path: str, options: Options, schema: CollectionSchema
@@ -205,8 +210,8 @@ def _without_made(schema: CollectionSchema, columns: Mapping[str, Any]) -> dict[
     """
     given = {schema.column(name): values for name, values in columns.items()}
     for index in schema.generated_columns:
-        generated = schema.columns[index].generated
-        if generated is not None and schema.column(generated["from"]) in given:
+        made = schema.columns[index].generated
+        if made is not None and schema.column(made["from"]) in given:
             given.pop(index, None)
     return {schema.columns[index].name: values for index, values in given.items()}
 
@@ -223,6 +228,44 @@ def copy_from(
     mode = str(options.get("on_conflict", "error")).lower()
     if mode not in MODES:
         raise ProgrammingError(f"COPY: on_conflict is {mode!r}, not one of {', '.join(MODES)}")
+    try:
+        _encode_ahead(database, collection, path, options)
+        return _copy_rows(database, collection, path, (options, mode), progress)
+    finally:
+        database.ahead.clear()
+
+
+def _encode_ahead(database: Database, collection: str, path: str, options: Options) -> None:
+    """Encode the texts of a file before the writer lock is taken (GE5); so it is read twice.
+
+    A pipe cannot be: its texts are encoded inside the statement, as is what is beyond
+    `generated.AHEAD_BYTES` of vectors.
+    """
+    if not generated.may_encode_ahead(database, collection) or not FILES[0].is_lasting(path):
+        return
+    with database.reading() as view:
+        schema = view.collection(collection).schema
+    authorize_file(database, path, [(SQLITE_INSERT, schema.name, None)])
+    sources = {generated.source_of(schema, index) for index in schema.generated_columns}
+    names = {schema.columns[index].name.lower() for index in sources}
+    check = database.check_interrupted
+    with FILES[0].open_reader(path, options, schema) as reader:
+        for columns, _ in reader.batches(batch_rows(schema), check):
+            check()
+            texts = {name.lower(): values for name, values in columns.items()}
+            texts = {name: values for name, values in texts.items() if name in names}
+            generated.encode_ahead(database, collection, texts)
+
+
+def _copy_rows(
+    database: Database,
+    collection: str,
+    path: str,
+    how: tuple[Options, str],
+    progress: Progress | None,
+) -> int:
+    """`copy_from` inside the statement; `how`: the options, and on_conflict."""
+    options, mode = how
     with database.writing() as write:
         schema = write.collection(collection).schema
         authorize_file(database, path, [(SQLITE_INSERT, schema.name, None)])

@@ -154,6 +154,21 @@ class UpdatePlan(WritePlan):
         self._projection = Projection(outputs, self.scope)
         self.prepare_inner(subqueries, view, planner)
 
+    def written_names(self) -> set[str]:
+        """The columns that get values, in lower case."""
+        return {self.schema.columns[index].name.lower() for index in self._changed}
+
+    def values_at(self, view: View, bindings: Bindings) -> dict[str, list[Any]]:
+        """What the columns would get at this snapshot, by their names in lower case."""
+        bindings = self.bind_inner(view, bindings.program_values(self.parameter_count))
+        collection, check = view.collection(self.name), view.database.check_interrupted
+        rows = self._access.select(collection, bindings, check)
+        if not rows.column(ROWID):
+            return {}
+        columns = self._projection.columns(rows, bindings)
+        names = [self.schema.columns[index].name.lower() for index in self._changed]
+        return {name: list(values) for name, values in zip(names, columns, strict=True)}
+
     def run(self, view: View, bindings: Bindings) -> Result:
         """Execute inside a writing statement."""
         write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()

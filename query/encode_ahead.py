@@ -1,10 +1,13 @@
-"""Encoding ahead: the texts of an INSERT are encoded before it takes the writer lock (GE5).
+"""Encoding ahead: the texts of a statement are encoded before it takes the writer lock (GE5).
 
     INSERT … VALUES, executemany --texts of the sources--> encoder --vectors--> the statement
+    INSERT … SELECT, UPDATE      --at a snapshot-----------^
 
-A server that answers slowly then keeps no other writer waiting. What can be read off the statement
-is taken: parameters and literals. Texts that a query or an expression gives, those of UPDATE and
-of COPY, are encoded inside the statement.
+A server that answers slowly then keeps no other writer waiting. Of VALUES, parameters and literals
+are taken. The query of an INSERT, and the rows and values of an UPDATE, are looked at in a snapshot
+first and once more under the lock, where the texts that another writer has changed meanwhile are
+encoded, as are those of expressions in VALUES and of statements that read bound tables. Nothing is
+looked at twice where no generated column is made of what the statement writes.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.index import generated
-from m2mdb.query.ast import Insert
+from m2mdb.query.ast import Insert, Update
+from m2mdb.query.dml import UpdatePlan
+from m2mdb.query.insert import InsertPlan
 from m2mdb.query.nodes import Literal, Parameter
 
 if TYPE_CHECKING:
@@ -21,23 +26,31 @@ if TYPE_CHECKING:
     from m2mdb.index.database import Database
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
+    from m2mdb.query.plan import Plan
 
 
 def encode_ahead(
     database: Database,
-    statement: Insert,
-    check: Callable[[View], object],
+    statement: Insert | Update,
+    check: Callable[[View], Plan],
     rows: Sequence[Sequence[Any]],
 ) -> None:
     """Encode what the statement will ask for, once for each of the rows of parameters.
 
-    check    raises what planning the statement raises, before a text leaves
+    rows     Bindings; for VALUES also sequences of parameters
+    check    gives the plan; raises what planning the statement raises, before a text leaves
     """
     if not generated.may_encode_ahead(database, statement.collection):
         return
     with database.reading() as view:
-        check(view)
-        texts = _texts(statement, view.collection(statement.collection).schema, rows)
+        plan = check(view)
+        schema = view.collection(statement.collection).schema
+        if isinstance(statement, Insert) and statement.query is None:
+            texts = _texts(statement, schema, rows)
+        elif isinstance(plan, InsertPlan | UpdatePlan):
+            texts = _found_texts(plan, view, schema, rows)
+        else:
+            return
     generated.encode_ahead(database, statement.collection, texts)
 
 
@@ -57,4 +70,19 @@ def _texts(
                 found.append(node.value)
             elif isinstance(node, Parameter):
                 found.extend([values[node.index] for values in rows])
+    return texts
+
+
+def _found_texts(
+    plan: InsertPlan | UpdatePlan, view: View, schema: CollectionSchema, rows: Sequence[Any]
+) -> dict[str, list[Any]]:
+    """The values that columns would get at this snapshot; none where no text is made of them."""
+    sources = {generated.source_of(schema, index) for index in schema.generated_columns}
+    names = {schema.columns[index].name.lower() for index in sources}
+    texts: dict[str, list[Any]] = {}
+    if names.isdisjoint(plan.written_names()):
+        return texts
+    for bindings in rows:
+        for name, values in plan.values_at(view, bindings).items():
+            texts.setdefault(name, []).extend(values)
     return texts

@@ -194,7 +194,7 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
                 return prepared.plan(view).run(view, bindings)
         if prepared.is_write:
             try:
-                if isinstance(prepared.inner, Insert):
+                if isinstance(prepared.inner, Insert | Update):
                     encode_ahead(database, prepared.inner, prepared.plan, [bindings])
                 with database.writing() as view:
                     result = prepared.plan(view).run(view, bindings)
@@ -266,7 +266,7 @@ def execute_many(
         raise InterfaceError(f"executemany() takes rows of parameters, not {parameters!r}")
     try:
         given = list(watched(parameters, database.check_interrupted))
-        if isinstance(inner, Insert) and not prepared.has_tables:
+        if isinstance(inner, Insert | Update) and not prepared.has_tables:
             _encode_many(database, prepared, given)
         with database.writing() as write:
             result = _run_many(database, prepared, (write, given))
@@ -301,12 +301,17 @@ def _run_many(
 
 def _encode_many(database: Database, prepared: Prepared, given: list[Parameters]) -> None:
     """The texts of all runs, before the first (GE5)."""
-    assert isinstance(prepared.inner, Insert)
-    if may_encode_ahead(database, prepared.inner.collection):
-        rows = _positional(prepared.statement, given, database.check_interrupted)
+    inner = prepared.inner
+    assert isinstance(inner, Insert | Update)
+    if may_encode_ahead(database, inner.collection):
+        rows = None
+        if isinstance(inner, Insert) and inner.query is None:
+            rows = _positional(prepared.statement, given, database.check_interrupted)
         if rows is None:
             rows = [bind(prepared.statement, each) for each in given]
-        encode_ahead(database, prepared.inner, prepared.plan, rows)
+            for bindings in rows:
+                bindings.check, bindings.clock = database.check_interrupted, database.now
+        encode_ahead(database, inner, prepared.plan, rows)
 
 
 def _positional(statement: Statement, given: list[Parameters], check: Check) -> list[Any] | None:

@@ -91,6 +91,21 @@ class InsertPlan(WritePlan):
                 f"{width} values for {len(self._names)} columns of {self.schema.name}"
             )
 
+    def written_names(self) -> set[str]:
+        """The columns that get values, in lower case."""
+        return {name.lower() for name in self._names}
+
+    def values_at(self, view: View, bindings: Bindings) -> dict[str, list[Any]]:
+        """What the query would give each column at this snapshot, by its name in lower case."""
+        if self._query is None:
+            return {}
+        bindings = self.bind_inner(view, bindings.program_values(self.parameter_count))
+        found = self._query.run(view, bindings.program_values(self.parameter_count))
+        columns, count = _columns_of(found, bindings.check)
+        if not count:
+            return {}
+        return dict(zip([name.lower() for name in self._names], columns, strict=True))
+
     def run(self, view: View, bindings: Bindings) -> Result:
         """Execute inside a writing statement."""
         write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
