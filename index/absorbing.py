@@ -158,6 +158,11 @@ def absorbed_parts(
         scratch.array,
         scratch.tick,
     )
+    if lists.vectors is not None:
+        in_place = hrm2.in_place(column, values)
+        assert in_place is not None, "old lists of this column are compared in place"
+        scales = in_place.scales[lists.ordinals]
+        lists = lists._replace(vectors=in_place.vectors, scales=scales)
     before = trained(base.segment, column)
     went = len(found.lists.ordinals) + len(come) - len(lists.ordinals)
     after = before._replace(came=before.came + len(come), went=before.went + went)

@@ -10,10 +10,11 @@ it makes them anew. They stand in a further extent of the segment, one for each 
 go without the rows.
 
     part              items
-    h.head            u32[8]: version 1, seed of the rotation, width, lists, blocks of codes, rows,
+    h.head            u32[8]: version, seed of the rotation, width, lists, blocks of codes, rows,
                       points of k and of recall in the table
     h.centers ...     the arrays of `compute.hrm2.lists.Lists`, by their names; positions and
-                      ordinals as u32 (2**32 - 1: no code)
+                      ordinals as u32 (2**32 - 1: no code); in version 2, which is that of columns
+                      of float16 and int8, neither bytes8 nor scales: the segment has the vectors
     h.patience        f32: the points of k, those of recall, then the patience of the hardest
                       queries, k by k; for readers that know no h.effort
     h.effort          f32: how many shares, points of k, points of recall and ranges of hardness;
@@ -41,7 +42,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.compute.hrm2 import calibration, patience
-from m2mdb.compute.hrm2.lists import BLOCK, Lists, padded
+from m2mdb.compute.hrm2.lists import BLOCK, InPlace, Lists, padded
 from m2mdb.compute.hrm2.lists import build as build_lists
 from m2mdb.compute.hrm2.reference import HARD, Stop
 from m2mdb.compute.hrm2.rotation import rotate
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
 
 PREFIX = "h."
 HEAD = "h.head"
-VERSION = 1
+VERSIONS = VERSION, IN_PLACE = 1, 2  # with 8-bit codes; without, rows are compared by their vectors
 SEED = 0x6D326D
 LEAST_ROWS = 2048  # fewer are scanned in the time that a search of lists takes to begin
 LEAST_BESIDE = 512  # the same beside a segment with lists, where a search has begun already
@@ -139,13 +140,38 @@ def lists_parts(
     for some in scratch.chunks(len(rows), 4 * width):
         rotated[some] = rotate(rows[some], width, SEED)
     centers = rotate(router.centers, width, SEED)
+    narrow = in_place(column, values)
+    built_from = narrow
+    if narrow is not None and len(chosen) < len(values):
+        built_from = InPlace(narrow.vectors[chosen], narrow.scales[chosen])
     lists = build_lists(
-        rotated, numbers, centers, first, second, column.metric, scratch.array, scratch.tick
-    )
+        rotated, numbers, centers, first, second, column.metric, scratch.array, scratch.tick,
+        built_from,
+    )  # fmt: skip
     del rotated
     table = _table(lists, rows, column.metric, (scratch, queries), measured=measured)
-    lists = lists._replace(ordinals=chosen[lists.ordinals].astype(np.int32))
+    vectors = None if narrow is None else narrow.vectors
+    lists = lists._replace(ordinals=chosen[lists.ordinals].astype(np.int32), vectors=vectors)
     return parts_of(column, lists, table, error) + query_parts(column, queries)
+
+
+def in_place(column: Column, values: VectorData) -> InPlace | None:
+    """What rows are compared by in the place of 8-bit codes; None for a column of float32.
+
+    A vector of half the bytes, or a quarter, needs none: it would stand in the file nearly twice.
+    """
+    if values.matrix.dtype == np.float32:
+        return None
+    return InPlace(values.matrix, _scales_in_place(column, values.norms))
+
+
+def _scales_in_place(column: Column, norms: np.ndarray) -> np.ndarray:
+    """float32: what makes each stored vector the one that is searched."""
+    if column.metric != "cosine":
+        return np.ones(len(norms), np.float32)
+    scales = np.zeros(len(norms), np.float32)
+    np.divide(np.float32(1), norms, out=scales, where=norms > 0)
+    return scales
 
 
 def is_searchable(column: Column, values: VectorData, chosen: np.ndarray) -> bool:
@@ -174,7 +200,10 @@ def recalibrated_parts(
     chosen = np.sort(found.lists.ordinals).astype(np.int64)
     rows = _rows_in(scratch, column, values.matrix, chosen)
     numbers = np.searchsorted(chosen, found.lists.ordinals).astype(np.int32)
-    lists = found.lists._replace(ordinals=numbers)
+    vectors = found.lists.vectors
+    if vectors is not None and len(chosen) < len(vectors):
+        vectors = vectors[chosen]
+    lists = found.lists._replace(ordinals=numbers, vectors=vectors)
     table = _table(lists, rows, column.metric, (scratch, queries), measured=True)
     name = PREFIX + "error"
     error = None
@@ -276,8 +305,9 @@ def parts_of(
 ) -> list[NamedPart]:
     """Lists and their table as parts; `error` is the quantisation error, if it is known."""
     points = (patience.KS, patience.RECALLS)
+    version = VERSION if lists.vectors is None else IN_PLACE
     head = np.array(
-        [VERSION, SEED, lists.width, len(lists.center_scales), len(lists.positions),
+        [version, SEED, lists.width, len(lists.center_scales), len(lists.positions),
          len(lists.ordinals), len(points[0]), len(points[1])], np.uint32,
     )  # fmt: skip
     hardest = table.patience[0, :, :, -1]
@@ -288,6 +318,9 @@ def parts_of(
     arrays["factors"] = lists.factors.ravel()
     arrays["positions"] = lists.positions.ravel().view(np.uint32)
     arrays["ordinals"] = lists.ordinals.view(np.uint32)
+    del arrays["vectors"]
+    if lists.vectors is not None:
+        del arrays["bytes8"], arrays["scales"]
     if error is not None:
         arrays["error"] = np.array([min(error, 1e30)], np.float32)
     named = [(PREFIX + name, column.id, array) for name, array in arrays.items()]
@@ -404,10 +437,12 @@ class _Reader:
         head = self._array("head", 8).astype(np.int64).tolist()
         version, self.seed, self.width, self.count, self.blocks, self.rows = head[:6]
         self._points = (head[6], head[7])
-        if version > VERSION:
+        if version > IN_PLACE:
             where = f"segment {segment.id}, column {column.name}"
-            raise newer(where, f"lists of version {version}, it reads {VERSION}")
-        self._expect("head", version == VERSION, f"lists of version {version}")
+            raise newer(where, f"lists of version {version}, it reads {IN_PLACE}")
+        known = VERSIONS[:1] if column.dtype == "f32" else VERSIONS
+        self._expect("head", version in known, f"lists of version {version}")
+        self._in_place = version == IN_PLACE
         width = padded(column.dimension)
         self._expect("head", self.width == width, f"a width of {self.width}, expected {width}")
         fits = 1 <= self.rows <= segment.rows and column.dimension <= MOST_DIMENSIONS
@@ -442,7 +477,8 @@ class _Reader:
     def lists(self) -> tuple[int, Lists]:
         """The seed and the arrays that a search reads."""
         count, blocks, rows, width = self.count, self.blocks, self.rows, self.width
-        positions = self._positions()
+        positions, ordinals = self._positions(), self._ordinals()
+        bytes8, scales, vectors = self._refining(ordinals)
         return self.seed, Lists(
             self._array("centers", count * width),
             self._floats("center_scales", count, 0, LARGEST),
@@ -451,11 +487,23 @@ class _Reader:
             self._array("codes", blocks * 4 * width),
             self._factors(positions),
             positions,
-            self._array("bytes8", rows * width),
-            self._floats("scales", rows, 0, LARGEST),
+            bytes8,
+            scales,
             self._floats("squares", rows, 0, _LARGEST_SQUARE),
-            self._ordinals(),
+            ordinals,
+            vectors,
         )
+
+    def _refining(self, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """8-bit codes and their scales; or none, scales of vectors, and these."""
+        if not self._in_place:
+            scales = self._floats("scales", self.rows, 0, LARGEST)
+            return self._array("bytes8", self.rows * self.width), scales, None
+        norms = self._segment.per_row("norms", self._column.id)[ordinals]
+        fits = bool(np.isfinite(norms).all() and (norms >= 0).all())
+        self._expect("ordinals", fits, "rows whose lengths are no numbers")
+        matrix = self._segment.matrix(self._column)
+        return np.empty(0, np.uint8), _scales_in_place(self._column, norms), matrix
 
     def _starts(self) -> np.ndarray:
         starts = self._array("starts", self.count + 1)

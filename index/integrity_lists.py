@@ -49,7 +49,7 @@ def list_faults(
     yield from _error_faults(segment, column, found)
     check()
     yield from _row_faults(segment, column, found, check)
-    yield from _code_faults(found, check)
+    yield from _code_faults(column, found, check)
 
 
 def _place_faults(segment: Segment, column: Column, found: SegmentLists) -> Iterator[str]:
@@ -97,13 +97,17 @@ def _row_faults(
     width = lists.width
     for some in slices(len(lists.ordinals), CHUNK, check):
         ordinals = lists.ordinals[some]
-        numbers = np.arange(some.start, some.stop)
-        decoded, steps = _decoded(lists.bytes8, lists.scales, numbers)
+        decoded, steps = None, np.zeros(len(ordinals), np.float32)
+        if lists.vectors is None:
+            numbers = np.arange(some.start, some.stop)
+            decoded, steps = _decoded(lists.bytes8, lists.scales, numbers)
         with np.errstate(all="ignore"):  # what is not finite is said of the vectors
             rows = rotate(searched_rows(column, matrix, ordinals), width, found.seed)
             squares = np.einsum("ij,ij->i", rows, rows)
             room = STEP * steps + 1e-5 * np.sqrt(squares) + 1e-30
-            wrong = (np.abs(decoded - rows) > room[:, None]).any(axis=1)
+            wrong = np.zeros(len(ordinals), bool)
+            if decoded is not None:
+                wrong = (np.abs(decoded - rows) > room[:, None]).any(axis=1)
             wrong |= np.abs(squares - lists.squares[some]) > LOOSE * squares + 1e-30
         if wrong.any():
             yield f"the 8-bit codes of row {ordinals[wrong.argmax()]} are not of its vector"
@@ -119,7 +123,20 @@ def _decoded(
     return codes * steps[:, None], steps
 
 
-def _code_faults(found: SegmentLists, check: Check) -> Iterator[str]:
+def _rotated(
+    column: Column, found: SegmentLists, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows at some positions as lists know them, and the step of each one's code."""
+    lists = found.lists
+    if lists.vectors is None:
+        return _decoded(lists.bytes8, lists.scales, positions)
+    with np.errstate(all="ignore"):
+        rows = searched_rows(column, lists.vectors, lists.ordinals[positions])
+        turned = rotate(rows, lists.width, found.seed)
+    return turned, np.zeros(len(positions), np.float32)
+
+
+def _code_faults(column: Column, found: SegmentLists, check: Check) -> Iterator[str]:
     lists = found.lists
     owners = _owners(lists)
     blocks = max(1, CHUNK // BLOCK)
@@ -127,7 +144,7 @@ def _code_faults(found: SegmentLists, check: Check) -> Iterator[str]:
         start = some.start
         there = lists.positions[some] >= 0
         block, slot = np.nonzero(there)
-        rows, row_steps = _decoded(lists.bytes8, lists.scales, lists.positions[some][there])
+        rows, row_steps = _rotated(column, found, lists.positions[some][there])
         centers, steps = _decoded(lists.centers, lists.center_scales, owners[start + block])
         wrong = _differ(
             lists, found.metric, (start + block, slot), (rows, centers), row_steps + steps

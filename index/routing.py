@@ -13,7 +13,7 @@ import numpy as np
 
 from m2mdb.compute.hrm2.lists import padded
 from m2mdb.compute.hrm2.rotation import rotate
-from m2mdb.index.hrm2 import HEAD, LARGEST, MOST_DIMENSIONS, PREFIX, VERSION
+from m2mdb.index.hrm2 import HEAD, LARGEST, MOST_DIMENSIONS, PREFIX, VERSIONS
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def routing(segment: Segment, column: Column) -> Routing | None:
         return array
 
     version, seed, width, count, _, rows = part("head", 8).astype(np.int64).tolist()[:6]
-    fits = version == VERSION and width == padded(column.dimension) and count >= 1
+    fits = version in VERSIONS and width == padded(column.dimension) and count >= 1
     if not fits or column.dimension > MOST_DIMENSIONS or not 1 <= rows <= segment.rows:
         raise CorruptDatabaseError(
             f"segment {segment.id}, column {column.name}: {count} lists of width {width}, version "

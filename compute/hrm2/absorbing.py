@@ -358,6 +358,8 @@ def _bytes(
 ) -> tuple[Bytes, Floats]:
     """8-bit codes and their scales, in the order of positions."""
     width = old.width
+    if old.vectors is not None:  # who called knows the scales
+        return np.empty((0, width), np.uint8), np.ones(len(order), np.float32)
     before = old.bytes8.reshape(-1, width)
     bytes8: Bytes = room((len(order), width), np.uint8)
     scales = np.empty(len(order), np.float32)

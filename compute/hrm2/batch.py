@@ -30,6 +30,7 @@ from m2mdb.compute.hrm2.kernels import (
     NUMBERS,
     OPEN_BLOCKS,
     OPEN_SUPERS,
+    PLAIN,
     PLAN,
     READ_FLOAT_ROWS,
     SMALL,
@@ -53,7 +54,7 @@ LEAST = 512  # queries; among fewer neighbours are too few (measured in docs/hrm
 
 def kept_size(width: int, supers: int) -> int:
     """Bytes that are kept of a query; see `keep`."""
-    return 5 * width + 4 * NUMBERS_SIZE + 8 * supers
+    return 9 * width + 4 * NUMBERS_SIZE + 8 * supers
 
 
 @step
@@ -63,7 +64,8 @@ def keep(plan: Any, at: int) -> None:
     plan[NUMBERS] = at
     plan[SUPER_KEYS] = at + 4 * NUMBERS_SIZE
     plan[SUPER_ORDER] = plan[SUPER_KEYS] + 4 * plan[SUPER_COUNT]
-    plan[TABLE] = plan[SUPER_ORDER] + 4 * plan[SUPER_COUNT]
+    plan[PLAIN] = plan[SUPER_ORDER] + 4 * plan[SUPER_COUNT]
+    plan[TABLE] = plan[PLAIN] + 4 * width
     plan[SMALL] = plan[TABLE] + 4 * width
 
 

@@ -34,6 +34,7 @@ lists.Lists and routes.Routes, and scratch of one thread:
     COUNTS     int64[8]            see below
     LOG        int32[LOG_SIZE, 3]  of each row that came among the best: its position, the place of
                                    the list in the order, and its own place
+    PLAIN      float32[width]      the query as it came, where rows are compared in place
 
 Invariants
     K3  Each kernel has one explicit signature.
@@ -84,7 +85,14 @@ from m2mdb.compute.hrm2.steps import (
     step,
 )
 from m2mdb.compute.loader import kernel_cache
-from m2mdb.compute.pointers import bytes_at, floats_at, ints_at, longs_at, small_at
+from m2mdb.compute.pointers import (
+    bytes_at,
+    floats_at,
+    halves_at,
+    ints_at,
+    longs_at,
+    small_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,13 +112,20 @@ ROUTE_FACTORS, ROUTE_LISTS, SPREADS, FLIPS = 16, 17, 18, 19
 ROTATED, SMALL, TABLE, TURNED, SUPER_KEYS = 20, 21, 22, 23, 24
 SUPER_ORDER, ESTIMATES, OPENED, WAVE_LISTS, WAVE_KEYS = 25, 26, 27, 28, 29
 DISTANCES, BUCKET, ORDER, BOUNDS, PENDING = 30, 31, 32, 33, 34
-PENDING_BOUNDS, BEST, NEARNESS, NUMBERS, COUNTS, LOG = 35, 36, 37, 38, 39, 40
+PENDING_BOUNDS, BEST, NEARNESS, NUMBERS, COUNTS, LOG, PLAIN = 35, 36, 37, 38, 39, 40, 41
 # sizes
-LISTS, SUPER_COUNT, WIDTH, TURNS = 41, 42, 43, 44
-KIND, WANTED, LOG_SIZE, ROWS, PLAN_SIZE = 45, 46, 47, 48, 49
+LISTS, SUPER_COUNT, WIDTH, TURNS = 42, 43, 44, 45
+KIND, WANTED, LOG_SIZE, ROWS = 46, 47, 48, 49
+# vectors that are compared in the place of 8-bit codes: of which type, where, how many
+IN_PLACE, VECTORS, HELD, DIMENSIONS, PLAN_SIZE = 50, 51, 52, 53, 54
+BYTES_IN_LISTS, HALVES, SMALL_INTS = 0, 1, 2
 # counts: what the search did
 FOUND, PROBED, SCANNED, RERANKED, LOGGED = 0, 1, 2, 3, 4
 OPEN_SUPERS, OPEN_BLOCKS = 5, 6  # and how much of the routes it has read
+
+LOW_BITS, SIGN_BIT = np.uint32(0x7FFF), np.uint32(0x8000)  # of a float16
+THIRTEEN, SIXTEEN = np.uint32(13), np.uint32(16)
+WIDEN = np.float32(2.0**112)  # from the exponent of float16 to that of float32
 
 INT, FLOAT = types.int64, types.float32
 PLAN = types.Array(types.int64, 1, "C", readonly=True)
@@ -142,6 +157,10 @@ def begin(plan: Any) -> None:
     width, supers = plan[WIDTH], plan[SUPER_COUNT]
     rotated, small = floats_at(plan[ROTATED]), small_at(plan[SMALL])
     numbers, counts = floats_at(plan[NUMBERS]), longs_at(plan[COUNTS])
+    if plan[IN_PLACE] != BYTES_IN_LISTS:
+        plain = floats_at(plan[PLAIN])
+        for i in range(plan[DIMENSIONS]):
+            plain[i] = rotated[i]
     rotate(rotated, floats_at(plan[FLIPS]), plan[TURNS], width, floats_at(plan[TURNED]))
     prepare(rotated, width, small, bytes_at(plan[TABLE]), numbers)
     codes, scales = bytes_at(plan[SUPERS]), floats_at(plan[SUPER_SCALES])
@@ -318,9 +337,12 @@ def ask_for_positions(plan: Any, block: int) -> None:
 @step
 def ask_for(plan: Any, position: int) -> None:
     """Have what `distance_of` reads on its way to the cache."""
-    width, bytes8 = plan[WIDTH], bytes_at(plan[BYTES8])
-    for at in range(0, width, 64):
-        prefetch(bytes8, position * width + at)
+    size, rows, number = plan[WIDTH], bytes_at(plan[BYTES8]), np.int64(position)
+    if plan[IN_PLACE] != BYTES_IN_LISTS:
+        size, rows = bytes_of(plan), bytes_at(plan[VECTORS])
+        number = np.int64(ints_at(plan[ORDINALS])[position])
+    for at in range(number * size, number * size + size, 64):
+        prefetch(rows, at)
     prefetch(bytes_at(plan[SCALES]), 4 * position)
     prefetch(bytes_at(plan[SQUARES]), 4 * position)
 
@@ -350,8 +372,40 @@ def slots_soon(plan: Any, k: int, each: int, later: int, count: int, asked: bool
 
 
 @step
+def bytes_of(plan: Any) -> int:
+    """Of a vector that is compared in place."""
+    return plan[DIMENSIONS] * 2 if plan[IN_PLACE] == HALVES else plan[DIMENSIONS]
+
+
+@step
+def distance_in_place(plan: Any, position: int) -> Any:
+    """A row's distance by its vector, float16 or int8."""
+    d, query = plan[DIMENSIONS], floats_at(plan[PLAIN])
+    ordinal = np.int64(ints_at(plan[ORDINALS])[position])
+    if ordinal < 0 or ordinal >= plan[HELD]:  # K7
+        return np.float32(np.inf)
+    address, total = plan[VECTORS] + ordinal * bytes_of(plan), np.float32(0.0)
+    if plan[IN_PLACE] == HALVES:
+        halves = halves_at(address)
+        for i in range(d):
+            bits = np.uint32(halves[i])
+            wide = ((bits & LOW_BITS) << THIRTEEN) | ((bits & SIGN_BIT) << SIXTEEN)
+            total += np.uint32(wide).view(np.float32) * WIDEN * query[i]
+    else:
+        small = small_at(address)
+        for i in range(d):
+            total += np.float32(small[i]) * query[i]
+    distance = np.float32(-2.0) * total * floats_at(plan[SCALES])[position]
+    if plan[KIND] == NEAR:
+        distance += floats_at(plan[NUMBERS])[QUERY_SQUARE] + floats_at(plan[SQUARES])[position]
+    return np.float32(distance)
+
+
+@step
 def distance_of(plan: Any, position: int) -> Any:
-    """A row's distance by its 8-bit code."""
+    """A row's distance by its 8-bit code, or by its vector where there is none."""
+    if plan[IN_PLACE] != BYTES_IN_LISTS:
+        return distance_in_place(plan, position)
     return by_bytes(
         bytes_at(plan[BYTES8]), floats_at(plan[SCALES]), floats_at(plan[SQUARES]), position,
         small_at(plan[SMALL]), plan[WIDTH], floats_at(plan[NUMBERS]), plan[KIND],

@@ -72,6 +72,10 @@ class Lists(NamedTuple):
     scales          float32[rows]
     squares         float32[rows]           |x|^2 of the vector that is searched
     ordinals        int32[rows]             of each position
+    vectors         float16 or int8[n, dimensions], by ordinal, or None
+
+    Where `vectors` are given, rows are compared by these in the place of 8-bit codes: there is no
+    `bytes8`, and the vector that is searched is `scales` times the one that stands there.
     """
 
     centers: Bytes
@@ -85,11 +89,19 @@ class Lists(NamedTuple):
     scales: Floats
     squares: Floats
     ordinals: Ints
+    vectors: NDArray[Any] | None = None
 
     @property
     def width(self) -> int:
         """Padded dimensions."""
         return int(self.codes.shape[0] // max(1, 4 * self.positions.shape[0]))
+
+
+class InPlace(NamedTuple):
+    """Vectors as they are stored, float16 or int8, and what makes each the one that is searched."""
+
+    vectors: NDArray[Any]
+    scales: Floats
 
 
 def padded(dimensions: int) -> int:
@@ -116,6 +128,7 @@ def build(
     metric: str,
     room: Room = np.zeros,
     tick: Callable[[], None] = never,
+    in_place: InPlace | None = None,
 ) -> Lists:
     """Code rows for their lists.
 
@@ -124,6 +137,7 @@ def build(
     centers   float32[lists, width], rotated
     first     int32[n], each row's list; second: another list, or -1, or None for all
     room      makes the large arrays; tick is called between chunks
+    in_place  the vectors by ordinal, where these stand in for 8-bit codes
     """
     count, width = rows.shape
     lists = centers.shape[0]
@@ -139,9 +153,11 @@ def build(
     codes, factors, positions = coded(
         rows, centers, codes_of, position, int(starts[-1]), metric, room, tick
     )
-    bytes8 = room((count, width), np.uint8)
+    bytes8 = room((0 if in_place else count, width), np.uint8)
     scales = np.empty(count, np.float32)
-    for start in range(0, count, CHUNK_ROWS):
+    if in_place is not None:
+        scales[:] = in_place.scales[ordinals[order]]
+    for start in range(0, len(bytes8), CHUNK_ROWS):
         tick()
         some = slice(start, start + CHUNK_ROWS)
         bytes8[some], scales[some] = to_bytes(rows[order[some]])
@@ -158,6 +174,7 @@ def build(
         scales,
         np.einsum("ij,ij->i", rows, rows)[order],
         ordinals[order],
+        None if in_place is None else in_place.vectors,
     )
 
 

@@ -77,6 +77,7 @@ class Prepared(NamedTuple):
     table: NDArray[np.uint8]
     table_scale: np.float32
     table_low: np.float32
+    plain: Floats | None = None  # the query as it came, where rows are compared in place
 
 
 def prepare(rotated: Floats) -> Prepared:
@@ -215,7 +216,7 @@ def search(
 
     query   float32[width], padded; of length 1 under cosine
     """
-    prepared = prepare(transform(query[None], seed)[0])
+    prepared = prepare(transform(query[None], seed)[0])._replace(plain=query)
     order, distances = list_order(lists, routes_of(lists, metric), prepared, metric)
     best: list[tuple[np.float32, int]] = []
     done = last = codes = reranked = 0
@@ -261,7 +262,13 @@ def _worst(best: list[tuple[np.float32, int]], k: int) -> np.float32:
 
 
 def _distance(lists: Lists, query: Prepared, position: int, metric: str) -> np.float32:
-    """A row's distance by its 8-bit code."""
+    """A row's distance by its 8-bit code, or by its vector."""
+    if lists.vectors is not None:
+        row = lists.vectors[lists.ordinals[position]].astype(np.float32)
+        assert query.plain is not None
+        product = np.float32(row @ query.plain[: len(row)]) * lists.scales[position]
+        near = query.square + lists.squares[position] if metric != "ip" else np.float32(0)
+        return np.float32(near - np.float32(2) * product)
     width, some = len(query.small), slice(position, position + 1)
     row = lists.bytes8[position * width : (position + 1) * width]
     return np.float32(by_bytes((row, lists.scales[some], lists.squares[some]), query, metric)[0])

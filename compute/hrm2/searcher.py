@@ -76,7 +76,8 @@ class Searcher:
             center_scales=lists.center_scales.copy(),
             center_squares=lists.center_squares.copy(),
         )
-        self._arrays = [np.ascontiguousarray(array) for array in (*own, *routes)]
+        self._vectors = None if own.vectors is None else np.ascontiguousarray(own.vectors)
+        self._arrays = [np.ascontiguousarray(array) for array in (*own[:-1], *routes)]
         self._routes = routes
         self._arrays.append(np.ascontiguousarray(signs(lists.width, seed)))
         self._longest = 32 * int(np.diff(lists.starts).max(initial=1))
@@ -256,16 +257,26 @@ class Searcher:
             numbers,
             counts,
             log,
+            np.zeros(width, np.float32),
         ]
         plan = np.empty(kernels.PLAN_SIZE, np.int64)
         addresses = [array.ctypes.data for array in (*self._arrays, *arrays)]
         plan[: len(addresses)] = addresses
         kind = PRODUCT if self.metric == "ip" else NEAR
         rows = len(self.lists.ordinals)
-        plan[len(addresses) :] = (count, supers, width, ROUNDS, kind, wanted, log_size, rows)
+        sizes = (count, supers, width, ROUNDS, kind, wanted, log_size, rows)
+        plan[len(addresses) :] = (*sizes, *_in_place(self._vectors))
         plan.flags.writeable = False
         hardness, address = numbers[HARDNESS:], plan.ctypes.data
         return Scratch(rotated, best, nearness, counts, log, hardness, plan, arrays, address)
+
+
+def _in_place(vectors: NDArray[Any] | None) -> tuple[int, int, int, int]:
+    """What a plan says of vectors that are compared in the place of 8-bit codes."""
+    if vectors is None:
+        return kernels.BYTES_IN_LISTS, 0, 0, 0
+    kind = kernels.HALVES if vectors.dtype == np.float16 else kernels.SMALL_INTS
+    return kind, vectors.ctypes.data, len(vectors), vectors.shape[1]
 
 
 class Scratch(NamedTuple):

@@ -40,8 +40,9 @@ def code_needles(con: m2mdb.Connection, row: Row) -> Needles:
             width = lists.lists.width
             position = int(np.flatnonzero(lists.lists.ordinals == ordinal)[0])
             code = lists.lists.bytes8[position * width : (position + 1) * width].tobytes()
-            found[f"8-bit codes of {name}, their head"] = code[:16]
-            found[f"8-bit codes of {name}, their tail"] = code[-16:]
+            if lists.lists.vectors is None:  # else there is no such code
+                found[f"8-bit codes of {name}, their head"] = code[:16]
+                found[f"8-bit codes of {name}, their tail"] = code[-16:]
             rows = hrm2.searched_rows(column, segment.matrix(column), np.array([ordinal]))
             assert width == padded(DIMENSION)
             rotated = rotate(rows, width, lists.seed)[0]
