@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
 
-ABSORB_BYTES = 256 << 20
+ABSORB_BYTES = 512 << 20  # of 384 float32 some 200,000 rows; a merge of them takes 2 s
 LEAST_CHANGED = 512
 FLUSHED = 4096  # rows of the delta; its 8-bit scan takes 5 us a thousand, a segment more 20
 COPYING = 50.0  # microseconds that a changed row pays for
