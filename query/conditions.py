@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
-from m2mdb.index.slices import Check, watched
+from m2mdb.index.slices import SLICE_VALUES, Check, slices
 from m2mdb.pager.errors import DataError, ProgrammingError
 from m2mdb.query.affinity import AFFINITIES, APPLY, NONE, Value, cast_type, shown, truth
 from m2mdb.query.binding import adapted
@@ -366,11 +366,12 @@ def sequence_of(value: Any, index: int, check: Check) -> list[Value]:
             f"{type(value).__name__} {shown(value)}; expected a list, tuple, set or array"
         )
     listed = list(value)
-    for at, item in enumerate(watched(listed, check)):
-        if isinstance(item, list | tuple | dict):
-            raise DataError(f"parameter {index + 1}: {shown(item)} in the list is no scalar")
-        if type(item) not in _SCALARS:
-            listed[at] = adapted(item, index)  # NumPy's scalars, dates, UUIDs, the program's types
+    for some in slices(len(listed), SLICE_VALUES, check):
+        for at, item in enumerate(listed[some], some.start):
+            if isinstance(item, list | tuple | dict):
+                raise DataError(f"parameter {index + 1}: {shown(item)} in the list is no scalar")
+            if type(item) not in _SCALARS:  # NumPy's, dates, UUIDs, the program's types
+                listed[at] = adapted(item, index)
     return listed
 
 

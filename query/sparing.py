@@ -19,7 +19,7 @@ import numpy as np
 
 from m2mdb.index import parts
 from m2mdb.index.collection import SegmentPart
-from m2mdb.index.slices import SLICE_VALUES, Check, slices, watched
+from m2mdb.index.slices import SLICE_VALUES, Check, slices
 from m2mdb.index.zones import Window, Zones, zones_of_rowids
 from m2mdb.pager.errors import (
     CorruptDatabaseError,
@@ -96,7 +96,10 @@ def numbers_among(members: Iterable[Any], check: Check) -> Members:
 
     check  called between slices of many values; it may raise
     """
-    numbers = [value for value in watched(members, check) if is_number(value)]
+    listed = list(members)
+    numbers: list[int | float] = []
+    for some in slices(len(listed), SLICE_VALUES, check):
+        numbers += [value for value in listed[some] if is_number(value)]
     if len(numbers) <= MOST_MEMBERS:
         return numbers
     least = min([min(numbers[some]) for some in slices(len(numbers), SLICE_VALUES, check)])
