@@ -151,10 +151,13 @@ def half_done(made: Made, mine: Outcome, other: Outcome) -> bool:
     """Whether SQLite may have kept changes of a statement that failed.
 
     A STRICT table's check of types stops a statement without undoing what it did to rows before;
-    here a failed statement undoes itself, and OR FAIL keeps rows before a violation alone.
+    here a failed statement undoes itself, and OR FAIL keeps rows before a violation alone. Values
+    of all rows are converted before the first is written, so that a DataError comes before a
+    violation, and OR FAIL and OR ROLLBACK do nothing where they do in SQLite.
     """
+    clause = "OR FAIL" in made.sql or "OR ROLLBACK" in made.sql
     refused = "cannot store" in other.message or (
-        "OR FAIL" in made.sql and mine.error == "DataError" and bool(other.error)
+        clause and mine.error == "DataError" and bool(other.error)
     )
     return bool(mine.error) and refused
 
