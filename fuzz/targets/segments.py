@@ -109,7 +109,7 @@ def postings_seeds() -> list[bytes]:
             built = build(texts, version=version)
             if version > FLAT:
                 made = _Segment(built)
-                built |= block_parts(made.every_posting(), made.lengths, made.least_blocked)
+                built |= block_parts(made.every_posting(), made.lengths, least=made.least_blocked)
             parts = {name: part.tobytes() for name, part in built.items()}
             found.append(packed(len(texts), parts))
     return found
