@@ -442,7 +442,7 @@ def compare(plan: Any, k: int, turn: int, which: Any, state: Any) -> Any:
             rows[some] = pending[at]
             lets_in = (bounds[at] < limit) & (bounds[at] < worst)
             bounds[at] = np.float32(np.inf) if lets_in else bounds[at]
-            some += np.int64(lets_in)
+            some += int(lets_in)
             at += 1
         stop = min(end, soon + TOGETHER)
         ask_for_slots(plan, soon, stop)

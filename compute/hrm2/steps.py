@@ -375,9 +375,9 @@ def patience_for(numbers: Any, worst: Any) -> Any:
 @step
 def insert(position: int, distance: Any, size: int, wanted: int, best: Any, nearness: Any) -> int:
     """Add a row to the sorted best ones; its place, or -1 where it was among them already."""
-    at = np.int64(0)
+    at = 0
     for i in range(size):  # no branch that depends on a distance
-        at += np.int64(nearness[i] <= distance)
+        at += int(nearness[i] <= distance)
     i = at - 1
     while i >= 0 and nearness[i] == distance:  # its other code has the same distance
         if best[i] == position:
