@@ -19,7 +19,7 @@ from __future__ import annotations
 import gc
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,6 +37,14 @@ SAMPLED = 32  # values of the sample for each bucket
 STRIDE = 2654435761  # a prime: places of a sample, without a period that rows may have
 MOST_BUCKETS = 1 << 10
 MANY_SLICES = 8  # from so many on, what is made is not to be looked at again and again
+MOST_MOVES = 1 << 9  # between two full collections: about a second of work
+
+
+class _Moves:
+    """How often the young were moved since a full collection of the garbage collector."""
+
+    count = 0
+    collections = 0  # full ones that had been when the count began
 
 
 def grow_old() -> None:
@@ -44,11 +52,20 @@ def grow_old() -> None:
 
     A collection of the young looks at each item of each new list: beside some lists of a million
     values it takes 50 milliseconds, a full one 100. To move the young among the old takes none.
-    Nothing is moved where the program has frozen objects, which would be thawed.
+    Nothing is moved where the program has frozen objects, which would be thawed. Each move also
+    puts the next full collection off, for the whole program: so after MOST_MOVES of them the
+    collector is left alone until one has been, else nothing in a circle would ever be freed.
     """
-    if not gc.get_freeze_count():
-        gc.freeze()
-        gc.unfreeze()
+    if gc.get_freeze_count():
+        return
+    if _Moves.count in {0, MOST_MOVES}:
+        full = gc.get_stats()[-1]["collections"]
+        if _Moves.count and full == _Moves.collections:
+            return
+        _Moves.count, _Moves.collections = 0, full
+    _Moves.count += 1
+    gc.freeze()
+    gc.unfreeze()
 
 
 def unchecked() -> None:
@@ -66,13 +83,23 @@ def slices(count: int, size: int, check: Check) -> Iterator[slice]:
 
 
 def watched(values: Iterable[T], check: Check) -> Iterator[T]:
-    """The values; `check` is called before each slice of them but the first."""
-    for number, value in enumerate(values, 1):
-        yield value
-        if not number % WATCHED_VALUES:
+    """The values; `check` is called before each slice of them but the first.
+
+    A slice is read before its first value is given: to give them one by one would cost more than
+    most of what is done with them.
+    """
+    return chain.from_iterable(_watched_slices(iter(values), check))
+
+
+def _watched_slices(values: Iterator[T], check: Check) -> Iterator[list[T]]:
+    number = 0
+    while some := list(islice(values, WATCHED_VALUES)):
+        if number:
             check()
             if number > MANY_SLICES * SLICE_VALUES:
                 grow_old()
+        number += len(some)
+        yield some
 
 
 def pieces(buffers: Iterable[Any], check: Check) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random as randomness
+import weakref
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from m2mdb.index.slices import (
     number_order,
     picked,
     rows_of,
+    slices,
     taken,
     value_order,
+    watched,
 )
 
 COUNT = 20_000
@@ -170,3 +173,30 @@ def test_arrays_are_joined_as_by_one_call() -> None:
     arrays = [np.arange(count) for count in (0, 3, 5000, 0, 1)]
     assert np.array_equal(joined(arrays, Looks()), np.concatenate(arrays))
     assert not len(joined(arrays[:1], Looks()))
+
+
+@pytest.mark.parametrize("count", [0, 1, 1023, 1024, 1025, COUNT])
+def test_watched_values_are_all_given_with_a_look_before_each_slice_but_the_first(
+    count: int,
+) -> None:
+    looks = Looks()
+    assert list(watched(iter(range(count)), looks)) == list(range(count))
+    assert looks.count == max(0, -(-count // work.WATCHED_VALUES) - 1)
+
+
+def test_circles_are_freed_though_a_program_does_long_work_all_the_time() -> None:
+    class Circle:
+        own: Circle
+
+    lost = Circle()
+    lost.own = lost
+    end = weakref.ref(lost)
+    work.grow_old()  # else the next collection of the young would do
+    del lost
+    kept: list[list[int]] = []  # what lives on is what makes a full collection due
+    for _ in range(2_000):
+        for _ in slices(20, 1, Looks()):
+            kept += [[] for _ in range(50)]
+        if end() is None:
+            break
+    assert end() is None
