@@ -154,3 +154,42 @@ def test_the_awaitable_twin_has_it_too() -> None:
             return await (await con.execute("SELECT CURRENT_TIMESTAMP")).fetchone()
 
     assert asyncio.run(said()) == ("2026-09-21 14:13:20",)
+
+
+class NoNumber:
+    """A number of the program that fails."""
+
+    def __float__(self) -> float:
+        raise RuntimeError("no number")
+
+
+WEST = datetime.timezone(datetime.timedelta(hours=-12))
+LAST = datetime.datetime.max
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "shown"),
+    [
+        (LAST, None, "9999-12-31 23:59:59"),
+        (datetime.datetime.min, None, "0001-01-01 00:00:00"),
+        (LAST.replace(tzinfo=WEST), m2mdb.DataError, None),
+        (datetime.datetime.min.replace(tzinfo=datetime.UTC), None, "0001-01-01 00:00:00"),
+        (NoNumber(), m2mdb.OperationalError, None),
+        (253_402_300_800.0, m2mdb.DataError, None),
+        (10**400, m2mdb.OperationalError, None),
+    ],
+)
+def test_what_a_clock_gives_at_the_ends_of_time(
+    given: Any, error: type[Exception] | None, shown: str | None, tmp_path: Path
+) -> None:
+    with m2mdb.connect(tmp_path / "x.m2m", autocommit=True, clock=lambda: given) as con:
+        con.execute("CREATE TABLE t (a INTEGER)")
+        con.execute("INSERT INTO t VALUES (1)")  # no clock loses a commit
+        ((time,),) = con.execute("SELECT time FROM m2m_history").fetchall()
+        assert (time is None) == (error is not None)
+        assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        if error is None:
+            assert con.execute("SELECT CURRENT_TIMESTAMP").fetchone() == (shown,)
+        else:
+            with pytest.raises(error, match="clock"):
+                con.execute("SELECT CURRENT_TIMESTAMP")
