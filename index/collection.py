@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
+from m2mdb.index.absent import opened, still_fits
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.column_parts import key_hash
 from m2mdb.index.delta import DeltaMirror
@@ -529,8 +530,6 @@ class CollectionView:
 def open_segments(pages: Pages, entry: CollectionEntry) -> tuple[Segment, ...]:
     """All segments of a collection in the order of their ids, opened once per entry."""
     if entry.opened is None:
-        from m2mdb.index.absent import opened, still_fits
-
         for id_, record in entry.records.items():
             known = entry.segments.get(id_)
             if known is None or not still_fits(known, entry.schema):
@@ -544,11 +543,11 @@ def open_segments(pages: Pages, entry: CollectionEntry) -> tuple[Segment, ...]:
 def open_past(pages: Pages, entry: CollectionEntry) -> tuple[Segment, ...]:
     """The kept segments of a collection in the order of their ids, opened once per entry (S25)."""
     if entry.past_opened is None:
+        where = f"collection {entry.schema.name}, past"
         for id_, record in entry.past.items():
             if id_ not in entry.segments:
-                where = f"collection {entry.schema.name}, past"
-                extents = [pages.extent(descriptor) for descriptor in record.extents]
-                entry.segments[id_] = Segment(record, extents, where)
+                extents = [pages.extent(each) for each in record.extents]
+                entry.segments[id_] = opened(record, extents, where, entry.schema)
         entry.past_opened = tuple(entry.segments[id_] for id_ in sorted(entry.past))
     return entry.past_opened
 

@@ -415,3 +415,23 @@ def test_recovery_knows_columns_that_segments_lack(
 
     with m2mdb.connect(tmp_path / "saved.m2m") as con:
         assert read(con) == EXPECTED
+
+
+def test_kept_segments_that_lack_a_column_are_read_after_reopening(tmp_path: Path) -> None:
+    path, columns = tmp_path / "a.m2m", ("i INTEGER DEFAULT 7", "s TEXT", "v VECTOR(2)")
+    with m2mdb.connect(path, autocommit=True) as con:
+        con.execute("PRAGMA keep_commits = 30")
+        con.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER)")
+        con.execute("INSERT INTO t (b) VALUES (1), (2)")
+        for column in columns:
+            con.execute(f"ALTER TABLE t ADD COLUMN {column}")
+        (commit,) = con.execute("SELECT last_commit FROM m2m_stats").fetchone()
+        con.execute("UPDATE t SET b = 5, i = 8")
+        con.execute("OPTIMIZE")
+        assert con.execute("SELECT count(*) FROM m2m_segments WHERE part LIKE 'kept%'").fetchone()
+    con.close()
+    with m2mdb.connect(path) as con:
+        rows = con.execute("SELECT * FROM t AS OF ?", (commit,)).fetchall()
+        assert rows == [(1, 1, 7, None, None), (2, 2, 7, None, None)]
+        assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    con.close()
