@@ -5,15 +5,18 @@ until they are left out. So segments are merged as often as writing pays for it:
 added, or ended, since a segment was written pays for copying COPYING microseconds' worth of rows.
 
     segments by size:   s0 >= s1 >= s2 ...   and the delta
-    merged:             si and all smaller ones, with the first i where
-                        (rows of those after si + dead rows + delta) * amplification >= all rows
+    group of si:        si, and of those after it the smallest ones, as many as a commit copies
+    merged:             the first group where
+                        (dead rows + delta + rows of the others than si) * amplification >= its rows
 
 That leaves a logarithm, to the base of the amplification, of segments: up to some tens of
-thousands of rows one, and one or two more up to millions. Lists are absorbed (`index.absorbing`);
+thousands of rows one, and one or two more as long as a commit can copy all. Beyond that there are
+several of about ABSORB_BYTES, each rid of its dead rows by itself. A longer one, from a bulk load
+or OPTIMIZE, waits until its live rows are few enough. Lists are absorbed (`index.absorbing`);
 without them a merge is one of `index.maintenance`'s size tiers.
 
 Invariants
-    MP1 A commit copies ABSORB_BYTES at most, and trains MERGE_BYTES at most.
+    MP1 A commit copies ABSORB_BYTES of live rows at most, and trains MERGE_BYTES at most.
     MP2 Fewer than LEAST_CHANGED changed rows merge nothing: the delta holds them well.
     MP3 A segment whose centroids do not fit what comes, by an alarm of drift, takes none of it: its
         table of patience would promise too much. OPTIMIZE ends that, or `retrain = 'auto'`.
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from m2mdb.index.catalog import CollectionEntry
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
+    from m2mdb.index.segment import SegmentRecord
 
 ABSORB_BYTES = 512 << 20  # of 384 float32 some 200,000 rows; a merge of them takes 2 s
 LEAST_CHANGED = 512
@@ -46,7 +50,7 @@ class _Part(NamedTuple):
     id: int
     live: int
     dead: int
-    size: int
+    size: int  # bytes of the live rows
 
 
 def applies(entry: CollectionEntry) -> bool:
@@ -81,33 +85,40 @@ def due(view: CollectionView, page_size: int, most: int, coming: int = 0) -> lis
     """
     entry, delta = view.entry, pending_rows(view) + coming
     apart = {state.reference for state in entry.drift.values() if state.is_alarm}  # MP3
-    parts = sorted(
-        (
-            _Part(id_, record.rows - record.deleted, record.deleted,
-                  sum(extent.page_count for extent in record.extents) * page_size)
-            for id_, record in entry.records.items()
-            if id_ not in apart
-        ),
-        key=lambda part: (-part.live, part.id),
-    )  # fmt: skip
+    parts = [_part(record, page_size) for id_, record in entry.records.items() if id_ not in apart]
+    parts.sort(key=lambda part: (-part.live, part.id))
     if (
         delta + sum(part.dead + part.live for part in parts) - (parts[0].live if parts else 0)
         < LEAST_CHANGED
     ):
         return None
     factor = amplification(entry.schema)
-    rows = changed = delta
-    size, chosen, found = 0, [], None
-    for part in reversed(parts):
-        rows, changed, size = rows + part.live, changed + part.dead, size + part.size
-        chosen.append(part)
+    for at in range(len(parts)):
+        chosen = _group(parts, at)
+        rows = delta + sum(part.live for part in chosen)
+        changed = rows - parts[at].live + sum(part.dead for part in chosen)
+        size = sum(part.size for part in chosen)
         is_due = changed >= LEAST_CHANGED and rows <= changed * factor and size <= ABSORB_BYTES
         if is_due and (size <= most or _absorbs(view, chosen, rows)):
-            found = [each.id for each in chosen]
-        changed += part.live
-    if found is None and len(view.mirror) + coming >= FLUSHED:
-        return []
-    return found
+            return [part.id for part in chosen]
+    return [] if len(view.mirror) + coming >= FLUSHED else None
+
+
+def _part(record: SegmentRecord, page_size: int) -> _Part:
+    live = record.rows - record.deleted
+    size = sum(extent.page_count for extent in record.extents) * page_size
+    return _Part(record.id, live, record.deleted, size * live // max(1, record.rows))
+
+
+def _group(parts: list[_Part], at: int) -> list[_Part]:
+    """The smallest of the parts after one, as many as can be copied with it; that one last."""
+    chosen, size = [], parts[at].size
+    for part in reversed(parts[at + 1 :]):
+        size += part.size
+        if size > ABSORB_BYTES:
+            break
+        chosen.append(part)
+    return [*chosen, parts[at]]
 
 
 def _absorbs(view: CollectionView, chosen: list[_Part], rows: int) -> bool:

@@ -191,6 +191,31 @@ def test_a_segment_that_is_too_large_to_be_copied_waits(
     assert_sound(con)
 
 
+def test_a_segment_loses_its_dead_rows_where_it_cannot_be_copied_with_the_others(
+    con: m2mdb.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segments = "SELECT rows, live FROM m2m_segments WHERE part LIKE 'segment%' ORDER BY rows"
+    monkeypatch.setattr(merge_policy, "ABSORB_BYTES", 100_000)
+    numbers = np.arange(ROWS, ROWS + 600)
+    con.collection("notes").add({"id": numbers, "n": numbers, "v": ROWS_AT[:600]})
+    assert con.execute(segments).fetchall() == [(600, 600), (ROWS, ROWS)]
+    with con.engine().reading() as snapshot:
+        record = min(snapshot.collection("notes").entry.records.items())[1]
+    size = sum(extent.page_count for extent in record.extents)
+    size *= con.execute("PRAGMA page_size").fetchone()[0]
+    monkeypatch.setattr(merge_policy, "ABSORB_BYTES", int(0.9 * size))  # not all of its rows
+    con.execute("DELETE FROM notes WHERE n < 620")
+    assert con.execute(segments).fetchall() == [(600, 600), (ROWS - 620, ROWS - 620)]
+    assert len(lists_of(con)) == 2
+    assert_sound(con)
+    monkeypatch.setattr(merge_policy, "ABSORB_BYTES", 2 * size)
+    con.execute("DELETE FROM notes WHERE n >= ?", (ROWS + 550,))
+    con.collection("notes").add({"id": numbers + 600, "n": numbers, "v": ROWS_AT[600:1200]})
+    left = ROWS - 620 + 550 + 600
+    assert con.execute(segments).fetchall() == [(left, left)]
+    assert_sound(con)
+
+
 def test_a_small_segment_beside_one_with_lists_gets_its_own(
     con: m2mdb.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
