@@ -296,11 +296,20 @@ def encode_ahead(database: Database, name: str, texts: Mapping[str, Iterable[Any
                 work.append((column, matching(database, view.schema, column), missing[:most]))
     for column, encoder, missing in work:
         vectors = database.ahead.setdefault(_space(column), {})
+        keep = getattr(encoder, "keep", None)  # for the next try, should a later call fail
+        made_now: dict[str, np.ndarray] = {}
         for start in range(0, len(missing), ENCODED_TEXTS):
             database.check_interrupted()
             some = [text for text in missing[start:][:ENCODED_TEXTS] if text not in vectors]
             if some:
-                fresh = encode(database, encoder, column, some)
+                try:
+                    fresh = encode(database, encoder, column, some)
+                except Exception:
+                    if keep is not None:
+                        keep(made_now)
+                    raise
+                if keep is not None and start + ENCODED_TEXTS < len(missing):
+                    made_now.update(zip(some, fresh, strict=True))
                 stored = store_vectors(column, fresh, len(some), name).matrix
                 vectors.update(zip(some, stored, strict=True))
 

@@ -21,6 +21,9 @@ Invariants
         sees one space, whole.
     RE4 The encoder runs without any lock or snapshot, but for what others wrote again and again
         between the last look and the writer lock: after PATIENCE looks that is encoded inside.
+    RE5 Where the encoder fails in the middle of a batch and has kept what it made (`take_kept`,
+        as encoders over HTTP have it), that is written before the error is raised: the next
+        REEMBED, of another process too, does not ask for it again.
 """
 
 from __future__ import annotations
@@ -235,14 +238,16 @@ def _fill(database: Database, target: _Target, progress: Progress | None) -> tup
     while True:
         database.check_interrupted()
         started = database.store.vfs.monotonic()
-        waiting, work = _next_batch(database, target, most)
+        waiting, work, failure = _next_batch(database, target, most)
         if work is None:
             looks += 1
             if _switch(database, target, at_any_cost=looks >= PATIENCE):
                 return rows, encoded
             continue
         rowids, texts, vectors, fresh = work
-        changed = _write(database, target, rowids, texts, vectors)
+        changed = _write(database, target, rowids, texts, vectors) if rowids else 0
+        if failure is not None:
+            raise failure
         rows += changed
         encoded += fresh
         if progress is not None:
@@ -254,8 +259,12 @@ def _fill(database: Database, target: _Target, progress: Progress | None) -> tup
 _Work = tuple[list[int], list[str], dict[str, np.ndarray], int]
 
 
-def _next_batch(database: Database, target: _Target, most: int) -> tuple[int, _Work | None]:
-    """(rows that wait, the next of them with texts, their vectors, how many were encoded)."""
+def _next_batch(
+    database: Database, target: _Target, most: int
+) -> tuple[int, _Work | None, Exception | None]:
+    """(rows that wait, the next of them with texts, their vectors, how many were encoded), and why
+    these are not all: the encoder's error, after which what it has made is written still (RE5).
+    """
     with database.reading() as view:
         collection = view.collection(target.collection)
         index = _position(collection, target)
@@ -264,11 +273,34 @@ def _next_batch(database: Database, target: _Target, most: int) -> tuple[int, _W
         known = _known(collection, index, unique)
         column = collection.schema.columns[index]
     if not rowids:
-        return 0, None
+        return 0, None, None
     missing = [text for text in unique if text not in known]
-    if missing:
-        known.update(_encoded(database, target, column, missing))
-    return waiting, (rowids, texts, known, len(missing))
+    failure: Exception | None = None
+    try:
+        if missing:
+            known.update(_encoded(database, target, column, missing))
+    except (OperationalError, DataError) as error:
+        failure = error
+        known.update(_left(target, column, missing))
+        has = [at for at, text in enumerate(texts) if text in known]
+        rowids, texts = [rowids[at] for at in has], [texts[at] for at in has]
+    return waiting, (rowids, texts, known, len(missing)), failure
+
+
+def _left(target: _Target, column: Column, texts: list[str]) -> dict[str, np.ndarray]:
+    """The vectors, in stored form, that an encoder has kept of a call that failed."""
+    take = getattr(target.encoder, "take_kept", None)
+    found: dict[str, np.ndarray] = take(texts) if take is not None else {}
+    if not found:
+        return {}
+    matrix = np.stack(list(found.values()))
+    is_good = np.isfinite(matrix).all(axis=1)
+    if column.metric == "cosine":
+        is_good &= matrix.any(axis=1)
+    if not is_good.all():
+        return {}  # what is wrong with them is for the next call to say
+    stored = store_vectors(column, matrix, len(matrix), target.collection).matrix
+    return dict(zip(found, stored, strict=True))
 
 
 def _encoded(

@@ -8,13 +8,17 @@
     URL/api/embed    {"model", "input"}                    {"embeddings": [[…], …]}
     URL/api/tags     none: it is a GET                     {"models": [{"name", "digest"}]}
 
-Tried again: no answer in time, no connection, and the statuses in RETRIED, up to `retries` times,
-after `backoff` seconds, doubled each time, or what the server says in Retry-After, MAX_WAIT at
-most. Everything else is an OperationalError at once.
+Tried again: no answer in time, no connection, an answer that breaks off, and the statuses in
+RETRIED, up to `retries` times, after `backoff` seconds, doubled each time, or what the server says
+in Retry-After, MAX_WAIT at most. Everything else is an OperationalError at once.
+
+Where a call fails in the middle, the vectors that came are kept for the next call, which does not
+ask for them again: whoever is paid by the text is paid once.
 
 Invariants
     EH1 A batch's vectors are as many as its texts, of one dimension, in their order.
     EH2 The key stands in a header, in no message and no repr.
+    EH3 What is kept is of calls that failed, KEPT_BYTES at most, and goes when it is asked for.
 """
 
 from __future__ import annotations
@@ -23,11 +27,12 @@ import abc
 import contextlib
 import json
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from http.client import HTTPException
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.client import HTTPException, IncompleteRead
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.encoder_registry import digest_of
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 MAX_WAIT = 60.0  # seconds between two tries, whatever the server says
 MAX_ANSWER = 1 << 30  # bytes that are read of an answer
+CHUNK = 1 << 16  # bytes of an answer that are read between two looks at the clock
+KEPT_BYTES = 64 << 20  # of vectors whose call failed later
 SHOWN = 300  # characters of an answer in an error
 BATCH_SIZE = 64  # texts of one request
 TIMEOUT = 60.0  # seconds that a server has to answer
@@ -96,6 +103,13 @@ class HttpEncoder(abc.ABC):
         self.progress = progress
         self.sleep: Callable[[float], object] = time.sleep  # between tries; tests put their own
         self._headers = {"Content-Type": "application/json", **(headers or {})}
+        for name, value in self._headers.items():
+            if any(ord(each) < 32 or ord(each) > 255 for each in name + value):
+                raise InterfaceError(  # without the value, which may be a key (EH2)
+                    f"encoder {model!r}: header {name!r} has characters that no header can have"
+                )
+        self._kept: dict[str, np.ndarray[Any, Any]] = {}
+        self._lock = threading.Lock()
         self._asked = dimensions
         self._dimensions = dimensions
         self._fingerprint = fingerprint
@@ -125,16 +139,60 @@ class HttpEncoder(abc.ABC):
         import numpy as np
 
         vectors = np.empty((len(texts), self.dimensions), np.float32)
-        for start in range(0, len(texts), self.batch_size):
-            batch = list(texts[start : start + self.batch_size])
-            found = self._batch(batch)
+        known = self.take_kept(texts)
+        missing = [at for at, text in enumerate(texts) if text not in known]
+        for at, text in enumerate(texts):
+            if text in known:
+                vectors[at] = known[text]
+        done = 0
+        try:
+            for start in range(0, len(missing), self.batch_size):
+                places = missing[start : start + self.batch_size]
+                vectors[places] = self._checked([texts[at] for at in places], places, len(texts))
+                done += len(places)
+                if self.progress is not None:
+                    self.progress(len(texts) - len(missing) + done, len(texts))
+        except BaseException:
+            known.update((texts[at], vectors[at].copy()) for at in missing[:done])
+            self.keep(known)
+            raise
+        return vectors
+
+    def keep(self, vectors: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Keep vectors by their texts for the next call (EH3); beyond KEPT_BYTES they are lost."""
+        most = KEPT_BYTES // (4 * self.dimensions)
+        with self._lock:
+            for text, vector in vectors.items():
+                if len(self._kept) >= most:
+                    return
+                self._kept[text] = vector
+
+    def take_kept(self, texts: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+        """What failed calls have left of these texts, float32 each; it is not kept any longer."""
+        with self._lock:
+            if not self._kept:
+                return {}
+            return {text: self._kept.pop(text) for text in set(texts) if text in self._kept}
+
+    def _checked(self, texts: list[str], places: list[int], count: int) -> Vectors:
+        """The vectors of one request, and where among all texts it failed."""
+        import numpy as np
+
+        try:
+            found = self._batch(texts)
             if any(len(each) != self.dimensions for each in found):
                 sizes = sorted({len(each) for each in found})
-                raise DataError(f"{self.url} gave {sizes} dimensions; wanted {self.dimensions}")
-            vectors[start : start + len(batch)] = found
-            if self.progress is not None:
-                self.progress(start + len(batch), len(texts))
-        return vectors
+                raise self._wrong(f"gave {sizes} dimensions; wanted {self.dimensions}")
+            try:
+                with np.errstate(over="ignore"):
+                    return np.array(found, np.float32)
+            except OverflowError:
+                raise self._wrong("gave a number beyond all floats") from None
+        except (OperationalError, DataError) as error:
+            if count <= self.batch_size:
+                raise
+            place = f"texts {places[0] + 1} to {places[-1] + 1} of {count}"
+            raise type(error)(f"{error}, at {place}") from error.__cause__
 
     def _batch(self, texts: list[str]) -> list[list[float]]:
         """The vectors of one request (EH1)."""
@@ -142,13 +200,13 @@ class HttpEncoder(abc.ABC):
         try:
             found = self._vectors(answer)
             is_whole = all(
-                isinstance(each, list) and each and all(isinstance(x, int | float) for x in each)
+                isinstance(each, list) and each and all(type(x) in (int, float) for x in each)
                 for each in found
             )
         except (KeyError, TypeError, ValueError):
-            raise DataError(f"{self.url} gave no vectors: {str(answer)[:SHOWN]}") from None
+            raise self._wrong(f"gave no vectors: {str(answer)[:SHOWN]}") from None
         if len(found) != len(texts) or not is_whole:
-            raise DataError(f"{self.url} gave {len(found)} vectors for {len(texts)} texts")
+            raise self._wrong(f"gave {len(found)} vectors for {len(texts)} texts")
         return found
 
     @abc.abstractmethod
@@ -173,7 +231,7 @@ class HttpEncoder(abc.ABC):
                 if error.code not in RETRIED:
                     raise self._failed(path, _said(error)) from error
                 problem, cause, after = _said(error), error, error.headers.get("Retry-After")
-            except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
+            except (OSError, HTTPException) as error:  # URLError, timeouts, TLS, what breaks off
                 problem, cause = str(error) or type(error).__name__, error
             wait = next(waits, None)
             if wait is None:
@@ -191,14 +249,31 @@ class HttpEncoder(abc.ABC):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, self._headers)
         with urllib.request.urlopen(request, timeout=self.timeout) as response:
-            raw = response.read(MAX_ANSWER + 1)
-        if len(raw) > MAX_ANSWER:
-            raise self._failed(path, f"the answer has more than {MAX_ANSWER} bytes")
+            raw = self._read(path, response)
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
             shown = raw[:SHOWN].decode("utf-8", "replace")
             raise self._failed(path, f"the answer is no JSON: {shown}") from None
+
+    def _read(self, path: str, response: Any) -> bytes:
+        """All bytes of an answer, within `timeout` from its head on, however slowly they come."""
+        started = time.monotonic()
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := response.read1(CHUNK):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_ANSWER:
+                raise self._failed(path, f"the answer has more than {MAX_ANSWER} bytes")
+            if time.monotonic() - started > self.timeout:
+                raise TimeoutError(f"timed out after {size} bytes")
+        if response.length:  # http.client says nothing of it where a size is given to read
+            raise IncompleteRead(b"".join(chunks), response.length)
+        return b"".join(chunks)
+
+    def _wrong(self, problem: str) -> DataError:
+        return DataError(f"encoder {self.model_id}: {self.url} {problem}")
 
     def _failed(self, path: str, problem: str) -> OperationalError:
         return OperationalError(f"encoder {self.model_id}: {self.url}{path}: {problem}")
