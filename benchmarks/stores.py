@@ -87,9 +87,10 @@ class M2mdb(Store):
     """Through the public face: a file, `Collection.add`, OPTIMIZE, `Collection.search`."""
 
     name = "m2mdb"
-    settings = "lists by OPTIMIZE; RECALL as asked"
+    settings = "lists by OPTIMIZE; RECALL or PROBES as asked"
     efforts: Sequence[Effort] = [
-        {"recall": each} for each in (0.5, 0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+        *({"recall": each} for each in (0.5, 0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)),
+        *({"probes": each} for each in (4, 5, 6, 8)),
     ]
     has_batch = has_filter = True
 
@@ -112,11 +113,14 @@ class M2mdb(Store):
         connection.close()
 
     def open(self, folder: str) -> None:
-        self.connection = importlib.import_module("m2mdb").connect(
-            os.path.join(folder, "store.m2m")
-        )
+        path = os.path.join(folder, "store.m2m")
+        self.connection = importlib.import_module("m2mdb").connect(path)
         self.notes = self.connection.collection("notes")
         importlib.import_module("m2mdb.compute.loader").LOADER.wait()
+
+    def use(self, effort: Effort) -> None:
+        super().use(effort)
+        self.has_batch = "probes" not in effort  # search_batch knows RECALL alone
 
     def search(self, query: Array, k: int) -> Any:
         return self.notes.search(near=query, k=k, returning=[], **self.effort).ids
@@ -125,11 +129,8 @@ class M2mdb(Store):
         return self.notes.search_batch(queries, k=k, **self.effort)[0]
 
     def filtered(self, query: Array, k: int, share: int) -> Any:
-        where, zero = f"of{share} = ?", (0,)
-        found = self.notes.search(
-            near=query, k=k, where=where, params=zero, returning=[], **self.effort
-        )
-        return found.ids
+        some = {"where": f"of{share} = ?", "params": (0,), "returning": [], **self.effort}
+        return self.notes.search(near=query, k=k, **some).ids
 
 
 class Svs(Store):
