@@ -23,7 +23,7 @@ from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.effort import EXACT, Effort
 from m2mdb.index.schema import CollectionSchema, Column
 from m2mdb.index.segment import SCALAR_PARTS, Segment
-from m2mdb.index.slices import WATCHED_VALUES, Check, mapped, picked, pieced, slices, watched
+from m2mdb.index.slices import WATCHED_VALUES, Check, mapped, picked, pieced, slices
 from m2mdb.index.values import timestamp_value
 from m2mdb.index.verifying import verify_vectors
 from m2mdb.index.zones import Zones, zones_of
@@ -446,12 +446,12 @@ class CollectionView:
     def column_at(self, column_index: int, places: Sequence[Place]) -> list[Any]:
         """The Python values of one column at some places."""
         parts = self.parts()
+        if len(places) > WATCHED_VALUES:
+            return pieced(places, partial(self.column_at, column_index), self.check)
         if len({index for index, _ in places}) == 1:
             ordinals = [ordinal for _, ordinal in places]
-            read = partial(parts[places[0][0]].few_values, column_index)
-            return pieced(ordinals, read, self.check)
-        where = watched(places, self.check)
-        return [parts[index].value(column_index, ordinal) for index, ordinal in where]
+            return parts[places[0][0]].few_values(column_index, ordinals)
+        return [parts[index].value(column_index, ordinal) for index, ordinal in places]
 
     def stored_row(self, place: Place) -> list[Any]:
         """All values of a row in stored form; vectors as arrays."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.slices import SLICE_VALUES, Check, slices
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -102,6 +104,15 @@ class Found:
         if isinstance(parts, int):
             return [(parts, ordinal) for ordinal in ordinals]
         return list(zip(parts.tolist(), ordinals, strict=True))
+
+    def placed(self, start: int, stop: int, check: Check) -> list[tuple[int, int]]:
+        """`between(start, stop).places`; `check` is called between slices of them."""
+        if stop - start <= SLICE_VALUES:
+            return self.places[start:stop]
+        made: list[tuple[int, int]] = []
+        for some in slices(stop - start, SLICE_VALUES, check):
+            made += self.between(start + some.start, start + some.stop).places
+        return made
 
     def between(self, start: int, stop: int) -> Found:
         """The hits from one place to before another."""

@@ -37,7 +37,7 @@ SAMPLED = 32  # values of the sample for each bucket
 STRIDE = 2654435761  # a prime: places of a sample, without a period that rows may have
 MOST_BUCKETS = 1 << 10
 MANY_SLICES = 8  # from so many on, what is made is not to be looked at again and again
-MOST_MOVES = 1 << 9  # between two full collections: about a second of work
+MOST_MOVES = 1 << 11  # between two full collections: some seconds of work
 
 
 class _Moves:
@@ -96,7 +96,7 @@ def _watched_slices(values: Iterator[T], check: Check) -> Iterator[list[T]]:
     while some := list(islice(values, WATCHED_VALUES)):
         if number:
             check()
-            if number > MANY_SLICES * SLICE_VALUES:
+            if number > MANY_SLICES * SLICE_VALUES and not number % SLICE_VALUES:
                 grow_old()
         number += len(some)
         yield some

@@ -485,8 +485,8 @@ class SearchHits:
             self._places = Places(*self._fused).pairs()
         if self._places is None:
             assert self._found is not None
-            start = self.first_rank - 1
-            self._places = self._found[1].places[start : start + len(self.rowids)]
+            start, check = self.first_rank - 1, self.collection.check
+            self._places = self._found[1].placed(start, start + len(self.rowids), check)
         return self._places
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from m2mdb.index.schema import closest
-from m2mdb.index.slices import SLICE_VALUES, Check, slices, watched
+from m2mdb.index.slices import MANY_SLICES, SLICE_VALUES, Check, grow_old, slices, watched
 from m2mdb.pager.errors import DataError, PlacedFault
 from m2mdb.query.affinity import Value, to_integer, to_text
 from m2mdb.query.functions import SLICE, Bindings
@@ -236,6 +236,8 @@ class Lateral:
         for place, row in enumerate(values):
             if place % LATERAL_SLICE == 0:
                 check()
+                if len(found) > MANY_SLICES * SLICE_VALUES:
+                    grow_old()
             made = call(check, *[evaluate(row, bindings) for evaluate in self._arguments])
             found += made
             counts.append(len(made))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m2mdb.index.slices import unchecked
 from m2mdb.index.text.atoms import weight_of_term
 from m2mdb.index.text.postings import FLAT
 from m2mdb.index.text.search import TINY, Search, TextHits
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from m2mdb.compute.text_backend import Kernels
+    from m2mdb.index.slices import Check
     from m2mdb.index.text.atoms import Atom, Mask, TextsOf
     from m2mdb.index.text.match_query import TextQuery
     from m2mdb.index.text.source import Source, TextColumn
@@ -224,7 +226,7 @@ class TextPlan:
                 lists.append((part, opened[0]))
                 passing.append((source, term, opened[1]))
                 continue
-            checked, held = checked_list(source, term, kernels)
+            checked, held = checked_list(source, term, kernels, column.check)
             if checked is not None:
                 frequency += int(checked[kernels.COUNT])
                 lists.append((part, checked))
@@ -232,6 +234,7 @@ class TextPlan:
                     self._held.append(held)
                     self._held_bytes += sum([array.nbytes for array in held])
         slot = -1
+        column.check()
         if lists:
             slot = self._new_slot(number, weight_of_term(column, frequency))
             for part, checked in lists:
@@ -416,6 +419,7 @@ class TextPlan:
         scratch = _scratch(self._window, len(slots), k)
         query = self._plan, np.array(slots, np.int64), np.array(boosts, np.float64)
         hits = scores, rowids, places
+        self.columns[0].check()
         count = self._kernels.search.best(query, scratch.numbers, parts, baseline, hits)
         self.give_back(scratch)
         if self._passing and not self._let_pass():
@@ -426,10 +430,12 @@ class TextPlan:
         return TextHits(places[0, :count], places[1, :count], rowids[:count], scores[:count], None)
 
 
-def checked_list(source: Source, term: bytes, lists: ModuleType) -> tuple[Ints | None, Any]:
+def checked_list(
+    source: Source, term: bytes, lists: ModuleType, check: Check = unchecked
+) -> tuple[Ints | None, Any]:
     """The list of a term as a plan takes it, None where there is none; and what it needs kept."""
     if isinstance(source, TextSegment):
-        return source.checked(term, lists)
+        return source.checked(term, lists, check)
     docs, frequencies = source.postings(term)
     return list_of(docs, frequencies, source.lengths, lists) if len(docs) else (None, None)
 

@@ -351,19 +351,24 @@ class TextSegment:
 
     # For compiled search
 
-    def checked(self, term: bytes, lists: ModuleType) -> tuple[NDArray[np.int64] | None, Any]:
+    def checked(
+        self, term: bytes, lists: ModuleType, check: Check = unchecked
+    ) -> tuple[NDArray[np.int64] | None, Any]:
         """The list of a term as `text_lists.check_list` describes it, checked and remembered.
 
         None where no row has the term. Beside it the arrays that have to be kept for it, if any.
+        `check` is called between the steps of a long one; it may raise.
         """
         found = self._checked.get(term)
         if found is None:
-            found = self._check(term, lists)
+            found = self._check(term, lists, check)
             self._note_bytes(_bytes_of(found[1] or ()))
             self._checked[term] = found
         return found
 
-    def _check(self, term: bytes, lists: ModuleType) -> tuple[NDArray[np.int64] | None, Any]:
+    def _check(
+        self, term: bytes, lists: ModuleType, check: Check
+    ) -> tuple[NDArray[np.int64] | None, Any]:
         """`checked`, looked up."""
         segment, spelled = self._segment_addresses(lists), np.frombuffer(term, np.uint8)
         out = np.empty(lists.CHECKED, np.int64)
@@ -378,8 +383,10 @@ class TextSegment:
                 out[: lists.LIST] = address(arrays[0]), address(arrays[1]), kind, count, 0, 0, 0, 0
                 status = lists.unpack_list(segment, place, out)
                 if status == lists.FOUND and count >= LEAST_ORDERED:
+                    check()
                     arrays += _ordered(out, self.lengths, lists)
                     if count * MAPPED_SHARE >= self.size:
+                        check()
                         arrays += (_mapped(out, self.size, lists),)
         else:
             status = lists.check_list(segment, spelled, out)
