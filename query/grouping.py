@@ -82,7 +82,11 @@ class AggregateCall:
         if len(picked) == 2:
             return joined(picked[0], picked[1])
         present = picked[0]
-        if None in present:
+        try:
+            has_null = None in present
+        except ValueError:  # vectors, which have no truth of their own when compared
+            has_null = True
+        if has_null:
             present = [value for value in watched(present, check) if value is not None]
         fold = self._fold
         if self.distinct:
