@@ -40,7 +40,8 @@ Invariants
     K3  Each kernel has one explicit signature.
     K4  Equal distances keep the order of probing, which depends on file and query alone.
     K5  A search is a prefix of every longer one: what it did in its first lists does not depend on
-        when it stops. (Calibration rests on this.)
+        when it stops. (Calibration rests on this.) One whose number of lists is given (least =
+        most) brings fewer lists in order: it is a prefix of those only that ask for as much.
     K6  A search that ends before `most` lists has found k rows at least.
     K7  Nothing outside of its arrays is read or written, even if codes, factors, centroids,
         positions, ordinals or 8-bit codes are overwritten meanwhile (WA2): places are compared with
@@ -59,7 +60,10 @@ from numba import njit, types
 
 from m2mdb.compute.hrm2 import simd as simd_module
 from m2mdb.compute.hrm2.reference import (
+    FEW_AHEAD,
+    FEW_OPEN,
     LEAST_OPEN,
+    LEAST_WAVE,
     MANY,
     OPEN_SHARE,
     SPREAD_SHARE,
@@ -208,23 +212,28 @@ def open_supers(plan: Any, wanted: int) -> None:
 
 
 @step
-def next_wave(plan: Any, ready: int) -> int:
+def next_wave(plan: Any, ready: int, most: int) -> int:
     """Bring more lists in order, behind the `ready` first ones; how many are in order then.
 
     Those with the smallest estimates, at least half as many again: their distances by 8-bit
     codes, and how widely their rows are spread, give the order among them. The first wave is of
     the supers that are near, later ones of all.
+
+    most  lists that will be probed, if that is known: few of them need less
     """
     counts, supers = longs_at(plan[COUNTS]), plan[SUPER_COUNT]
-    wanted = supers if ready else min(supers, max(LEAST_OPEN, supers // OPEN_SHARE))
+    soon = FEW_AHEAD * most
+    near = min(max(LEAST_OPEN, supers // OPEN_SHARE), max(FEW_OPEN, soon))
+    wanted = supers if ready else min(supers, near)
     if wanted > counts[OPEN_SUPERS]:
         open_supers(plan, wanted)
     estimates, slots = floats_at(plan[ESTIMATES]), 32 * counts[OPEN_BLOCKS]
     low, high = finite_range(estimates, slots)
     left = count_below(estimates, slots, np.float32(np.inf))
     limit = np.float32(np.inf)
-    wanted = max(WAVE, ready >> 1)
-    if wanted + WAVE < left:
+    wave_size = min(WAVE, max(LEAST_WAVE, soon))
+    wanted = max(wave_size, ready >> 1)
+    if wanted + wave_size < left:
         limit = cut(estimates, slots, wanted, low, high)
     count = take_below(plan, limit)
     keys, wave = floats_at(plan[WAVE_KEYS]), ints_at(plan[WAVE_LISTS])
@@ -478,6 +487,7 @@ def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
     order, counts, starts = ints_at(plan[ORDER]), longs_at(plan[COUNTS]), longs_at(plan[STARTS])
     bounds = floats_at(plan[PENDING_BOUNDS])
     most = min(most, plan[LISTS])
+    known = most if least >= most else plan[LISTS]
     state = (0, np.float32(np.inf), 0, 0, 0)
     scanned, done, ready = 0, 0, 0
     while done < most:
@@ -488,7 +498,7 @@ def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
         if is_full and np.float32(done) >= factor * np.float32(last) + patience:
             break
         if done == ready:
-            ready = next_wave(plan, ready)
+            ready = next_wave(plan, ready, known)
             if done == ready:
                 break
             for block in range(starts[order[done]], starts[order[done] + 1]):

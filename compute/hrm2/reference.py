@@ -31,6 +31,9 @@ BUCKETS = 256
 HALVINGS = 24  # of the range of numbers, for a cut
 OPEN_SHARE, LEAST_OPEN = 2, 64  # the near supers are one in so many, and so many at least
 WAVE = 96  # lists that are brought in order before the first is probed
+# Where a search says how many lists it probes (PROBES): so many times as many supers and lists are
+# looked at before the first is probed, but no fewer than these, and no more than without
+FEW_AHEAD, FEW_OPEN, LEAST_WAVE = 4, 24, 32
 SPREAD_SHARE = np.float32(0.5)  # of the mean |r|^2 of its rows, that is added to a list's distance:
 #                       all of it would tell how far its rows are in the mean, not the nearest ones
 MANY = 12  # rows of a list that may enter, of which a quarter is compared first
@@ -164,15 +167,20 @@ def cut(values: Floats, wanted: int, low: np.float32, high: np.float32) -> np.fl
 
 
 def list_order(
-    lists: Lists, routes: Routes, query: Prepared, metric: str
+    lists: Lists, routes: Routes, query: Prepared, metric: str, most: int | None = None
 ) -> tuple[NDArray[np.intp], Floats]:
-    """Lists as they are probed, wave by wave; and their distances, by number."""
+    """Lists as they are probed, wave by wave; and their distances, by number.
+
+    most  lists that will be probed, where that is known
+    """
     supers = by_bytes((routes.supers, routes.super_scales, routes.super_squares), query, metric)
     near = _bucket_order(supers)
     arrays = (lists.centers, lists.center_scales, lists.center_squares)
     distances = by_bytes(arrays, query, metric)
     keys = distances if metric == "ip" else distances + SPREAD_SHARE * routes.spreads
-    opened = min(len(near), max(LEAST_OPEN, len(near) // OPEN_SHARE))
+    soon = FEW_AHEAD * (len(distances) if most is None else most)
+    opened = min(len(near), max(LEAST_OPEN, len(near) // OPEN_SHARE), max(FEW_OPEN, soon))
+    wave_size = min(WAVE, max(LEAST_WAVE, soon))
     estimates, waves, ready = np.empty(0, np.float32), [], 0
     numbers = np.empty(0, np.int32)
     for some in (near[:opened], near[opened:]):
@@ -181,8 +189,8 @@ def list_order(
         numbers = np.concatenate([numbers, *(routes.numbers[block].ravel() for block in blocks)])
         while (estimates < np.inf).any():
             low, high = estimates.min(), estimates[estimates < np.inf].max()
-            limit, wanted = np.float32(np.inf), max(WAVE, ready >> 1)
-            if wanted + WAVE < int((estimates < np.inf).sum()):
+            limit, wanted = np.float32(np.inf), max(wave_size, ready >> 1)
+            if wanted + wave_size < int((estimates < np.inf).sum()):
                 limit = cut(estimates, wanted, low, high)
             taken = estimates < limit
             wave = numbers[taken]
@@ -217,7 +225,9 @@ def search(
     query   float32[width], padded; of length 1 under cosine
     """
     prepared = prepare(transform(query[None], seed)[0])._replace(plain=query)
-    order, distances = list_order(lists, routes_of(lists, metric), prepared, metric)
+    most = min(stop.most, len(lists.center_scales))
+    known = most if stop.least >= most else None
+    order, distances = list_order(lists, routes_of(lists, metric), prepared, metric, known)
     best: list[tuple[np.float32, int]] = []
     done = last = codes = reranked = 0
     patience = float(stop.patience)

@@ -59,7 +59,7 @@ def turn(plan: Any, mask: Any, k: int, done: int, ready: int, epsilon: Any, stat
     No list was left where fewer are in order than `done` + 1.
     """
     if done == ready:
-        ready = next_wave(plan, ready)
+        ready = next_wave(plan, ready, plan[LISTS])
         if done == ready:
             return ready, 0, state
     order, starts = ints_at(plan[ORDER]), longs_at(plan[STARTS])

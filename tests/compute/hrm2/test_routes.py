@@ -97,3 +97,26 @@ def test_one_list_has_a_route() -> None:
     )
     assert found.probed == 1
     assert len(found.ordinals) == 3
+
+
+def test_a_search_of_few_lists_brings_few_in_order_and_finds_nearly_the_same(many: Coded) -> None:
+    """PROBES: the twin's lists, of the routes of the near supers alone."""
+    searcher = Searcher(many.lists, many.metric, SEED)
+    at = kernels.COUNTS - len(searcher._arrays)
+    routes = routes_of(many.lists, many.metric)
+    supers, lists = len(routes.super_scales), len(many.lists.center_scales)
+    padded, few, shared = np.zeros(many.width, np.float32), Stop(10, 5, 0, 5, 0.0), []
+    assert supers > reference.FEW_OPEN
+    for query in many.rows[np.random.default_rng(5).integers(0, len(many.rows), 60)]:
+        padded[:40] = query
+        scratch = searcher.run(query, few, wanted=18, epsilon=1.3)
+        assert scratch.kept[at][kernels.OPEN_SUPERS] == reference.FEW_OPEN
+        prepared = reference.prepare(transform(padded[None], SEED)[0])
+        twin, _ = reference.list_order(many.lists, routes, prepared, many.metric, 5)
+        assert np.array_equal(np.sort(twin), np.arange(lists))
+        order = scratch.kept[kernels.ORDER - len(searcher._arrays)][:5].tolist()
+        every = order_of(many, query)[:5].tolist()
+        assert len(set(order) & set(twin[:7].tolist())) >= 4
+        shared.append(len(set(order) & set(every)))
+        searcher.give_back(scratch)
+    assert np.mean(shared) > 4.5
