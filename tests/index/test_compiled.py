@@ -423,7 +423,8 @@ def test_bytes_that_change_meanwhile_lead_nowhere(tmp_path: Path, metric: str) -
         lists = max(collection.segments, key=lambda each: each.rows).lists(column)
     assert lists is not None
     for turn in range(30):
-        copies = {name: np.array(array) for name, array in lists.lists._asdict().items()}
+        given = lists.lists._asdict().items()
+        copies = {name: np.array(array) for name, array in given if array is not None}
         searcher = Searcher(Lists(**copies), metric, lists.seed)
         for name in ("centers", "codes", "factors", "positions", "bytes8", "scales", "squares",
                      "ordinals"):  # fmt: skip
