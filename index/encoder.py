@@ -18,7 +18,8 @@ class Encoder(Protocol):
 
     `fingerprint` changes whenever the same text would give another vector; `model_id` names the
     model for people. An encoder that has `encode_queries` too, of the same shape, is asked by it
-    for what FOR searches.
+    for what FOR searches. One that gains nothing by many texts at once may say how many it wants
+    as `texts_a_call`, an int: an interrupt is seen between two calls.
     """
 
     @property

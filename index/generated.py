@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from m2mdb.index.view import WriteView
 
 AHEAD_BYTES = 256 << 20  # of vectors that are made before an insertion begins
-ENCODED_TEXTS = 8192  # that an encoder is given at once; between two calls an interrupt is seen
+ENCODED_TEXTS = 8192  # given to an encoder at once, but where it says `texts_a_call`
 
 
 # ------------------------------------------------------------------------- schema
@@ -153,6 +153,12 @@ def matching(database: Database, schema: CollectionSchema, column: Column) -> En
     return encoder
 
 
+def _texts_a_call(encoder: Encoder) -> int:
+    """How many texts an encoder is given at once; between two calls an interrupt is seen."""
+    said = getattr(encoder, "texts_a_call", None)
+    return said if type(said) is int and said > 0 else ENCODED_TEXTS
+
+
 def encode(
     database: Database,
     encoder: Encoder,
@@ -240,9 +246,10 @@ def vectors_for(
                 missing.append(at)
             else:
                 unique[at] = found
-        for start in range(0, len(missing), ENCODED_TEXTS):
+        step = _texts_a_call(encoder)
+        for start in range(0, len(missing), step):
             write.database.check_interrupted()
-            some = missing[start : start + ENCODED_TEXTS]
+            some = missing[start : start + step]
             fresh = encode(write.database, encoder, column, [wanted[at] for at in some])
             unique[some] = store_vectors(column, fresh, len(some), schema.name).matrix
     place = {text: at for at, text in enumerate(wanted)}
@@ -298,9 +305,10 @@ def encode_ahead(database: Database, name: str, texts: Mapping[str, Iterable[Any
         vectors = database.ahead.setdefault(_space(column), {})
         keep = getattr(encoder, "keep", None)  # for the next try, should a later call fail
         made_now: dict[str, np.ndarray] = {}
-        for start in range(0, len(missing), ENCODED_TEXTS):
+        step = _texts_a_call(encoder)
+        for start in range(0, len(missing), step):
             database.check_interrupted()
-            some = [text for text in missing[start:][:ENCODED_TEXTS] if text not in vectors]
+            some = [text for text in missing[start : start + step] if text not in vectors]
             if some:
                 try:
                     fresh = encode(database, encoder, column, some)
@@ -308,7 +316,7 @@ def encode_ahead(database: Database, name: str, texts: Mapping[str, Iterable[Any
                     if keep is not None:
                         keep(made_now)
                     raise
-                if keep is not None and start + ENCODED_TEXTS < len(missing):
+                if keep is not None and start + step < len(missing):
                     made_now.update(zip(some, fresh, strict=True))
                 stored = store_vectors(column, fresh, len(some), name).matrix
                 vectors.update(zip(some, stored, strict=True))

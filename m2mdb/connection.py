@@ -362,16 +362,24 @@ class Connection(Hooks):
             self.engine().store.busy_handler = handler
 
     def interrupt(self) -> None:
-        """Stop the statement that another thread is running; it raises and changes nothing.
+        """Stop the statement that is running; it raises and changes nothing.
 
         Where no statement runs, nothing happens. Any thread may call it, whatever
-        `check_same_thread` says.
+        `check_same_thread` says, and so may a handler of a signal that comes meanwhile.
         """
         database = self._present()
-        if self.lock.acquire(blocking=False):
+        if not self._is_held_here() and self.lock.acquire(blocking=False):
             self.lock.release()
         else:
             database.interrupt()
+
+    def _is_held_here(self) -> bool:
+        """Whether this thread is in the midst of a call: in a signal handler or a callback."""
+        try:
+            threading.Condition(self.lock).notify(0)  # refuses whoever does not hold the lock
+        except RuntimeError:
+            return False
+        return True
 
     @property
     def in_transaction(self) -> bool:

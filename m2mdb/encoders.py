@@ -58,6 +58,7 @@ class HashingEncoder:
     """Hashed words, word pairs and character n-grams, in any dimension."""
 
     model_id = "m2mdb/hashing-1"
+    texts_a_call = BATCH_TEXTS
 
     def __init__(self, dimensions: int = DEFAULT_DIMENSIONS) -> None:
         """Raises DataError where `dimensions` is not in 1..65536, InterfaceError: no integer."""

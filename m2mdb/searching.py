@@ -133,16 +133,16 @@ def decay_from(view: View, decay: Any) -> Decay:
         raise InterfaceError(f"decay is {type(decay).__name__}; wanted is a dict of column: days")
     column, half_life = column_of("decay", dict(decay))
     assert column is not None
-    seconds = half_life
+    said = repr(half_life)
     if isinstance(half_life, int | float | np.number) and not isinstance(half_life, bool):
-        seconds = half_life * UNITS["day"]
+        seconds, said = half_life * UNITS["day"], f"{half_life!r} days"
     elif hasattr(half_life, "total_seconds"):
         seconds = half_life.total_seconds()
     else:
         raise ProgrammingError(
             f"decay: half life of {column!r} is {half_life!r}; wanted are days or a timedelta"
         )
-    return decay_of(column, seconds, view.database.now())
+    return decay_of(column, seconds, view.database.now(), said)
 
 
 def only_row(vector: Any) -> Any:
@@ -469,6 +469,9 @@ def check_batch(near: Any, match: Any) -> None:
             raise InterfaceError(f"{name} of a batch is a sequence, not {type(value).__name__}")
     if near is None and match is None:
         raise ProgrammingError("search_batch needs near, match or both")
+    first = near[0] if isinstance(near, list | tuple | np.ndarray) and len(near) else ()
+    if isinstance(first, int | float | np.number):
+        raise DataError("near of a batch is one vector; wanted is a matrix, or a list of vectors")
 
 
 def queries_of(near: Any, match: Any) -> list[tuple[Any, Any]]:

@@ -58,6 +58,14 @@ def roll_back(database: Database, statement: object) -> None:
         database.rollback()
 
 
+def _named(failure: IntegrityError, row: int) -> IntegrityError:
+    """The failure of a batch of one row, by that row's place in the whole batch."""
+    failure.args = (f"{str(failure).removesuffix('(row 0)')}(row {row})", *failure.args[1:])
+    if isinstance(failure, CheckFailedError):
+        failure.rows = [row]
+    return failure
+
+
 def insert_until(
     write: WriteView, name: str, given: Given, count: int
 ) -> tuple[list[int], IntegrityError | None]:
@@ -74,7 +82,7 @@ def insert_until(
             rowids += write.insert(name, part, stop - start).tolist()
         except IntegrityError as failure:  # CF1: nothing of this part is written
             if stop - start == 1:
-                return rowids, failure
+                return rowids, _named(failure, start)
             middle = (start + stop) // 2
             waiting += [(middle, stop), (start, middle)]
     return rowids, None

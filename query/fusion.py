@@ -130,6 +130,17 @@ class _Union:
 _EMPTY = Side(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
+def options_of(method: str, options: Mapping[str, float]) -> Mapping[str, float]:
+    """Checked options without `depth`, which rrf alone has and which is the search's own.
+
+    Raises ProgrammingError for an unknown option, or one below 0.
+    """
+    if options:
+        options = {key: options[key] for key in options if method != "rrf" or key != "depth"}
+        _settings(method, METHODS[method][1], options)
+    return options
+
+
 def fuse(
     method: str, vector: Side | None, text: Side | None, options: Mapping[str, float] | None = None
 ) -> Fused:
@@ -163,7 +174,7 @@ def _settings(
     settings = dict(defaults)
     for option, value in options.items():
         if option not in defaults:
-            known = ", ".join(defaults) or "none"
+            known = ", ".join(["depth", *defaults] if name == "rrf" else defaults) or "none"
             raise ProgrammingError(f"FUSION {name}: unknown option {option!r}, expected {known}")
         if not 0 <= value < float("inf"):
             raise ProgrammingError(f"FUSION {name}: {option} = {value}, expected 0 or more")

@@ -59,14 +59,14 @@ class Decay(NamedTuple):
     now: float
 
 
-def decay_of(column: str, half_life: float, now: float) -> Decay:
-    """A checked decay.
+def decay_of(column: str, half_life: float, now: float, said: str | None = None) -> Decay:
+    """A checked decay; `said` is the half life as it was written, for the error.
 
     Raises ProgrammingError: the half life is no positive number of seconds.
     """
     is_number = isinstance(half_life, int | float | np.number) and not isinstance(half_life, bool)
     if not is_number or not 0 < half_life < float("inf"):
-        raise ProgrammingError(f"HALF LIFE is {half_life!r}; expected more than 0")
+        raise ProgrammingError(f"HALF LIFE is {said or repr(half_life)}; expected more than 0")
     return Decay(column, float(half_life), now)
 
 

@@ -316,6 +316,10 @@ def run_search(view: View, request: SearchRequest) -> SearchHits:
     if request.for_text is not None and not search_for.settle(view, request):
         return SearchHits.nothing(_Work(view, request), request)
     method = fusion_of(request)
+    if request.fusion_options:  # refused where there are no rows, too
+        from m2mdb.query.fusion import options_of
+
+        options_of(method, request.fusion_options)
     work = _Work(view, request)
     rows = sum([part.size for part in work.collection.parts()])
     check_count(view.database, request.k + request.offset)
@@ -326,8 +330,7 @@ def run_search(view: View, request: SearchRequest) -> SearchHits:
         if method == "vector_only":
             found = work.nearest(wanted, work.masks)
             return SearchHits.of_one_side(work, request, found, "distance")
-        found = work.matching(wanted, work.masks)
-        return SearchHits.of_one_side(work, request, found, "bm25")
+        return SearchHits.of_one_side(work, request, work.matching(wanted, work.masks), "bm25")
     fused, sides = _fused(work, request, method, min(depth_of(request), rows))
     if request.decay is not None or request.diversity:
         from m2mdb.query.rescoring import rescored
@@ -346,7 +349,7 @@ def _fused(
     work: _Work, request: SearchRequest, method: str, depth: int
 ) -> tuple[Fused, tuple[Found | None, Found | None]]:
     """The fused ranking of all candidates, and the sides it was made of."""
-    from m2mdb.query.fusion import Side, fuse
+    from m2mdb.query.fusion import Side, fuse, options_of
 
     vector = text = None
     if work.query is not None and method != "bm25_only":
@@ -358,12 +361,9 @@ def _fused(
 
         vector, text = completed(work, vector, text)
     metric = work.collection.schema.columns[work.near_column].metric
-    options = {name: value for name, value in request.fusion_options.items() if name != "depth"}
-    if "depth" in request.fusion_options and method != "rrf":
-        raise ProgrammingError(f"FUSION {method}: unknown option 'depth'")
     near = None if vector is None else Side(vector.rowids, vector.scores, metric)
     words = None if text is None else Side(text.rowids, text.scores)
-    return fuse(method, near, words, options), (vector, text)
+    return fuse(method, near, words, options_of(method, request.fusion_options)), (vector, text)
 
 
 def candidates_said(view: View, request: SearchRequest) -> str:

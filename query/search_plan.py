@@ -296,7 +296,8 @@ def _half_life(
         value = amount((), bindings)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         half_life = value * seconds if is_number else value
-        return decay_of(decay.column, half_life, bindings.moment.timestamp())
+        said = f"{value!r} {decay.unit}"
+        return decay_of(decay.column, half_life, bindings.moment.timestamp(), said)
 
     return made
 

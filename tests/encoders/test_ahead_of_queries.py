@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import m2mdb
@@ -158,3 +159,30 @@ def test_a_failing_encoder_leaves_all_as_it_was(
     encoder.answer = None
     write(con)
     assert_all_are_their_texts(con)
+
+
+def test_an_interrupt_is_seen_between_calls_as_long_as_the_encoder_wants_them() -> None:
+    """Eight thousand texts at once kept `interrupt()` waiting for most of a second."""
+    calls: list[int] = []
+    connections: list[m2mdb.Connection] = []
+
+    class Eager(m2mdb.HashingEncoder):
+        texts_a_call = 10
+
+        def encode(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+            calls.append(len(texts))
+            if len(texts) == 10:
+                connections[0].interrupt()
+            return super().encode(texts)
+
+    con = m2mdb.connect(":memory:", autocommit=True, encoders={"e": Eager(8)})
+    connections.append(con)
+    con.execute("CREATE COLLECTION t (body TEXT, e VECTOR(8) FROM body ENCODER 'e')")
+    calls.clear()
+    for count in (95, 25):
+        with pytest.raises(m2mdb.StatementInterruptedError):
+            con.collection("t").add({"body": [f"text {count} {n}" for n in range(count)]})
+    assert calls == [10, 10]
+    assert con.execute("SELECT count(*) FROM t").fetchall() == [(0,)]
+    assert m2mdb.HashingEncoder(8).texts_a_call == 256
+    con.close()

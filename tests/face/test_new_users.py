@@ -266,3 +266,29 @@ def test_query_takes_encoders(
     assert "expected NAME=WHAT" in capsys.readouterr().err
     assert cli.run([*search, "--encoder", "words=nope:x"]) == 1
     assert "nope:x" in capsys.readouterr().err
+
+
+def test_a_half_life_is_named_in_the_unit_in_which_it_was_given() -> None:
+    with m2mdb.connect(":memory:", autocommit=True) as con:
+        notes = con.create_collection("notes", "created TIMESTAMP, body TEXT FULLTEXT")
+        with pytest.raises(m2mdb.ProgrammingError, match="HALF LIFE is -3 DAYS; expected more"):
+            con.execute("SEARCH notes MATCH 'dog' DECAY HALF LIFE -3 DAYS ON created")
+        with pytest.raises(m2mdb.ProgrammingError, match="HALF LIFE is -1 days; expected more"):
+            notes.search(match="dog", decay={"created": -1})
+
+
+def test_a_batch_of_one_vector_without_its_list_is_told_so() -> None:
+    with m2mdb.connect(":memory:", autocommit=True) as con:
+        notes = con.create_collection("notes", "e VECTOR(2)")
+        notes.add({"e": [[1, 0]]})
+        for near in (np.ones(2), [1.0, 0.0], {"e": (1, 0)}):
+            with pytest.raises(m2mdb.DataError, match="one vector; wanted is a matrix"):
+                notes.search_batch(near=near, k=1)
+        assert notes.search_batch(near=[np.ones(2)], k=1)[0].tolist() == [[1]]
+
+
+def test_an_unknown_option_of_rrf_is_told_all_that_there_are() -> None:
+    with m2mdb.connect(":memory:") as con:
+        con.execute("CREATE COLLECTION t (body TEXT FULLTEXT, e VECTOR(2))")
+        with pytest.raises(m2mdb.ProgrammingError, match="expected depth, k, vector, text"):
+            con.execute("SEARCH t NEAR [1, 0] MATCH 'dog' FUSION rrf (kk = 3)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from functools import partial
@@ -142,4 +143,24 @@ def test_an_interrupt_that_came_too_late_is_not_for_the_next_call(con: m2mdb.Con
     ):
         database.interrupt()
         call()
+    con.close()
+
+
+def test_a_handler_of_a_signal_stops_the_statement_of_its_own_thread(
+    con: m2mdb.Connection,
+) -> None:
+    """The handler runs in the thread that holds the connection's lock; it did nothing there."""
+    slow = "SELECT count(*) FROM t AS a, t AS b WHERE upper(a.s) || b.s LIKE '%none%'"
+    before = signal.signal(signal.SIGALRM, lambda *_: con.interrupt())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        started = time.monotonic()
+        with pytest.raises(m2mdb.StatementInterruptedError):
+            con.execute(slow)
+        assert time.monotonic() - started < 5  # the whole takes minutes
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    con.interrupt()  # nothing runs
+    assert con.execute("SELECT count(*) FROM t").fetchone() == (COUNT,)
     con.close()

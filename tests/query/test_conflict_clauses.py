@@ -150,3 +150,22 @@ def test_or_fail_keeps_what_came_before_in_a_large_batch() -> None:
         with pytest.raises(m2mdb.IntegrityError):
             con.executemany("UPDATE OR FAIL t SET id = ? WHERE id = ?", [(9000, 1), (9000, 2)])
         assert con.execute("SELECT id FROM t WHERE id > 4999").fetchall() == [(9000,)]
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [((3, 1), "UNIQUE constraint failed: t.id = 3 (row 2)"),
+     ((1, None), "NOT NULL constraint failed: t.x (row 2)"),
+     ((1, -1), "CHECK constraint failed: x >= 0 (row 2)")],
+)  # fmt: skip
+def test_or_fail_names_the_row_of_the_statement(row: tuple[int, int | None], text: str) -> None:
+    """The batch is halved until the row is found; the error names its place in the whole one."""
+    with m2mdb.connect(":memory:", autocommit=True) as con:
+        con.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, x INTEGER NOT NULL CHECK (x >= 0))")
+        con.execute("INSERT INTO t VALUES (3, 0)")
+        with pytest.raises(m2mdb.IntegrityError) as caught:
+            con.execute("INSERT OR FAIL INTO t VALUES (10, 1), (11, 1), (?, ?), (12, 1)", row)
+        assert str(caught.value) == text
+        assert con.execute("SELECT id FROM t").fetchall() == [(3,), (10,), (11,)]
+        if isinstance(caught.value, m2mdb.CheckFailedError):
+            assert caught.value.rows == [2]
