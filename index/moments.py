@@ -7,7 +7,8 @@ statement made:
          0     8  time    i64, microseconds since 1970-01-01T00:00:00 UTC; -2^63: not known
          8     -  author  UTF-8, what `PRAGMA author` said; empty: nobody
 
-One leaf of a tree that is written anyway where the catalog changed, else one frame more a commit.
+One leaf of a tree that is written anyway where the catalog changed, else one frame more a commit:
+so commits have moments where some of the past is kept (`PRAGMA keep_commits`) or an author is told.
 No view needs a moment but that of m2m_history, so the catalog is loaded without them, and writing
 one does not raise the catalog's number: caches of other connections stay good.
 
@@ -77,12 +78,17 @@ def key_of(commit: int) -> bytes:
 
 
 def note_moment(database: Database, transaction: Transaction) -> None:
-    """Write the moment of the commit that comes, and drop those out of reach (MO1, MO2)."""
+    """Write the moment of the commit that comes, and drop those out of reach (MO1, MO2).
+
+    None is written where nothing of the past is kept and nobody is named.
+    """
+    catalog = database.transaction_catalog()
     commit = transaction.new_commit
     tree = BTree(transaction, transaction.header().catalog_root)
-    tree.put(key_of(commit), Moment(_now(database), database.author).encode())
+    if catalog.keep_commits or database.author is not None:
+        tree.put(key_of(commit), Moment(_now(database), database.author).encode())
     if not commit % SPARE:
-        oldest = database.transaction_catalog().oldest_commit(None, commit)
+        oldest = catalog.oldest_commit(None, commit)
         for key, _ in list(tree.scan(KIND, key_of(oldest))):
             tree.delete(key)
 

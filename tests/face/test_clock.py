@@ -183,6 +183,7 @@ def test_what_a_clock_gives_at_the_ends_of_time(
     given: Any, error: type[Exception] | None, shown: str | None, tmp_path: Path
 ) -> None:
     with m2mdb.connect(tmp_path / "x.m2m", autocommit=True, clock=lambda: given) as con:
+        con.execute("PRAGMA keep_commits = 9")
         con.execute("CREATE TABLE t (a INTEGER)")
         con.execute("INSERT INTO t VALUES (1)")  # no clock loses a commit
         ((time,),) = con.execute("SELECT time FROM m2m_history").fetchall()

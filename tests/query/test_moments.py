@@ -87,6 +87,7 @@ def test_what_is_not_committed_has_no_moment(path: Path) -> None:
 def test_moments_go_when_as_of_cannot_reach_their_commits(path: Path) -> None:
     for keep in (0, 3, 40):
         with opened(path, keep=keep) as con:
+            con.execute("PRAGMA author = 'Ada'")
             for n in range(100):
                 con.execute("INSERT INTO t (n) VALUES (?)", (n,))
             assert all(time is not None for time, _ in moments(con))
@@ -94,6 +95,26 @@ def test_moments_go_when_as_of_cannot_reach_their_commits(path: Path) -> None:
                 tree = BTree(view.pages, view.header().catalog_root)
                 assert keep < len([*tree.scan(KIND, b"X")]) <= keep + SPARE + 1
         con.close()
+
+
+def test_nobody_who_keeps_no_past_pays_for_moments(path: Path) -> None:
+    """A small commit is one frame of the log; moments of a past that is given up go."""
+    with opened(path, keep=5) as con:
+        for n in range(10):
+            con.execute("INSERT INTO t (n) VALUES (?)", (n,))
+        con.execute("PRAGMA keep_commits = 0")
+        for n in range(2 * SPARE):
+            con.execute("INSERT INTO t (n) VALUES (?)", (n,))
+        with con.database.reading() as view:  # type: ignore[union-attr]
+            tree = BTree(view.pages, view.header().catalog_root)
+            assert not [*tree.scan(KIND, b"X")]
+        (before,) = con.execute("SELECT log_pages FROM m2m_stats").fetchone()
+        for n in range(5):
+            con.execute("INSERT INTO t (n) VALUES (?)", (n,))
+        (after,) = con.execute("SELECT log_pages FROM m2m_stats").fetchone()
+        assert after - before == 5
+        assert moments(con) == [(None, None)]
+    con.close()
 
 
 def test_maintenance_keeps_moments_and_has_none(path: Path, tmp_path: Path) -> None:
