@@ -84,8 +84,11 @@ def note_moment(database: Database, transaction: Transaction) -> None:
     """
     catalog = database.transaction_catalog()
     commit = transaction.new_commit
+    is_noted = catalog.keep_commits or database.author is not None
+    if not is_noted and commit % SPARE:
+        return
     tree = BTree(transaction, transaction.header().catalog_root)
-    if catalog.keep_commits or database.author is not None:
+    if is_noted:
         tree.put(key_of(commit), Moment(_now(database), database.author).encode())
     if not commit % SPARE:
         oldest = catalog.oldest_commit(None, commit)
