@@ -306,20 +306,20 @@ def encode_ahead(database: Database, name: str, texts: Mapping[str, Iterable[Any
         keep = getattr(encoder, "keep", None)  # for the next try, should a later call fail
         made_now: dict[str, np.ndarray] = {}
         step = _texts_a_call(encoder)
-        for start in range(0, len(missing), step):
-            database.check_interrupted()
-            some = [text for text in missing[start : start + step] if text not in vectors]
-            if some:
-                try:
+        try:
+            for start in range(0, len(missing), step):
+                database.check_interrupted()
+                some = [text for text in missing[start : start + step] if text not in vectors]
+                if some:
                     fresh = encode(database, encoder, column, some)
-                except Exception:
                     if keep is not None:
-                        keep(made_now)
-                    raise
-                if keep is not None and start + step < len(missing):
-                    made_now.update(zip(some, fresh, strict=True))
-                stored = store_vectors(column, fresh, len(some), name).matrix
-                vectors.update(zip(some, stored, strict=True))
+                        made_now.update(zip(some, fresh, strict=True))
+                    stored = store_vectors(column, fresh, len(some), name).matrix
+                    vectors.update(zip(some, stored, strict=True))
+        except BaseException:  # an interrupt too: what was paid for is kept, and it goes on up
+            if keep is not None:
+                keep(made_now)
+            raise
 
 
 def stored_vectors(view: CollectionView, index: int, texts: Sequence[str]) -> dict[str, np.ndarray]:

@@ -186,3 +186,36 @@ def test_an_interrupt_is_seen_between_calls_as_long_as_the_encoder_wants_them() 
     assert con.execute("SELECT count(*) FROM t").fetchall() == [(0,)]
     assert m2mdb.HashingEncoder(8).texts_a_call == 256
     con.close()
+
+
+class Interrupted:
+    """An encoder during whose second call an interrupt comes."""
+
+    dimensions, model_id, fingerprint, texts_a_call = 2, "m", "f", 2
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.kept: dict[str, np.ndarray] = {}
+        self.con: m2mdb.Connection | None = None
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        self.calls.append(texts)
+        if len(self.calls) == 2:
+            assert self.con is not None
+            self.con.interrupt()
+        return np.ones((len(texts), 2), np.float32)
+
+    def keep(self, made: dict[str, np.ndarray]) -> None:
+        self.kept.update(made)
+
+
+def test_what_was_encoded_before_an_interrupt_is_kept_for_the_next_try() -> None:
+    encoder = Interrupted()
+    with m2mdb.connect(":memory:", autocommit=True, encoders={"e": encoder}) as con:
+        con.execute("CREATE COLLECTION t (body TEXT, v VECTOR(2) FROM body ENCODER 'e')")
+        encoder.con = con
+        with pytest.raises(m2mdb.OperationalError, match="interrupt"):
+            con.collection("t").add({"body": list("abcdef")})
+        assert encoder.calls == [["a", "b"], ["c", "d"]]
+        assert sorted(encoder.kept) == list("abcd")
+        assert con.execute("SELECT count(*) FROM t").fetchone() == (0,)
