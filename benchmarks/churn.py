@@ -71,6 +71,25 @@ class Rows:
         ids = np.fromiter(self.at, np.int64, len(self.at))
         return self.rng.choice(ids, min(count, len(ids) // 2), replace=False).tolist()
 
+    def change(
+        self, notes: m2mdb.Collection, kind: int, count: int, low: float = 0.0, high: float = 1.0
+    ) -> None:
+        """Add (0), delete (1) or update (2) so many rows; vectors are of that part of all."""
+        if kind == 0:
+            ids, vectors = self.fresh(count, low, high)
+            notes.add({"id": ids, "v": vectors})
+        elif kind == 1:
+            gone = self.some(count)
+            notes.delete(gone)
+            for id_ in gone:
+                del self.at[id_]
+        else:
+            updated = self.some(count)
+            low_row = int(low * len(self.vectors))
+            picks = self.rng.integers(low_row, len(self.vectors), len(updated))
+            self.at.update(zip(updated, picks.tolist(), strict=True))
+            notes.add({"id": np.array(updated), "v": self.vectors[picks]}, on_conflict="replace")
+
 
 def synthetic(count: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of low intrinsic dimension in uneven clusters, and queries partly off them."""
@@ -105,20 +124,7 @@ def churn(con: m2mdb.Connection, rows: Rows, operations: int, batches: str) -> t
         count = int(rng.choice(sizes, p=shares))
         started = time.process_time()
         low, high = (0.7, 1.0) if rows.drift else (0.0, 1.0)
-        if kind == 0:
-            ids, vectors = rows.fresh(count, low, high)
-            notes.add({"id": ids, "v": vectors})
-        elif kind == 1:
-            gone = rows.some(count)
-            notes.delete(gone)
-            for id_ in gone:
-                del rows.at[id_]
-        else:
-            ids = rows.some(count)
-            low_row = int(low * len(rows.vectors))
-            picks = rng.integers(low_row, len(rows.vectors), len(ids))
-            rows.at.update(zip(ids, picks.tolist(), strict=True))
-            notes.add({"id": np.array(ids), "v": rows.vectors[picks]}, on_conflict="replace")
+        rows.change(notes, int(kind), count, low, high)
         done += count
         longest = sorted([*longest, time.process_time() - started])[-2:]
     return longest[1], longest[0]

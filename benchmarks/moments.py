@@ -51,19 +51,7 @@ def change(con: m2mdb.Connection, rows: Rows, operations: int, kinds: int) -> in
     notes, done = con.collection("notes"), 0
     while done < operations:
         kind, count = int(rows.rng.integers(0, kinds)), int(rows.rng.integers(1, LARGEST + 1))
-        if kind == 0:
-            ids, vectors = rows.fresh(count, 0.0, 1.0)
-            notes.add({"id": ids, "v": vectors})
-        elif kind == 1:
-            gone = rows.some(count)
-            notes.delete(gone)
-            for id_ in gone:
-                del rows.at[id_]
-        else:
-            ids = rows.some(count)
-            picks = rows.rng.integers(0, len(rows.vectors), len(ids))
-            rows.at.update(zip(ids, picks.tolist(), strict=True))
-            notes.add({"id": np.array(ids), "v": rows.vectors[picks]}, on_conflict="replace")
+        rows.change(notes, kind, count)
         done += count
     return done
 
