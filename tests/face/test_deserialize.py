@@ -158,7 +158,8 @@ def test_isolation_levels_are_taken_as_sqlite3_takes_them(level: str | None) -> 
 
 
 def test_an_isolation_level_that_cannot_be_is_refused(con: m2mdb.Connection) -> None:
-    for level in ("SERIALIZABLE", 5):
+    wrong: tuple[Any, ...] = ("SERIALIZABLE", 5)
+    for level in wrong:
         with pytest.raises(m2mdb.InterfaceError, match="isolation_level"):
-            con.isolation_level = level  # type: ignore[assignment]
+            con.isolation_level = level
     assert con.isolation_level is None

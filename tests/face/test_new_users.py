@@ -110,13 +110,14 @@ def test_fusion_takes_options(con: m2mdb.Connection) -> None:
     notes = con.create_collection("notes", "id TEXT PRIMARY KEY, body TEXT FULLTEXT, v VECTOR(2)")
     bodies = ["dark mode", "dark", "light", "dark dark chocolate"]
     notes.add({"id": list("abcd"), "body": bodies, "v": [[1, 0], [0, 1], [1, 1], [1, 2]]})
-    for fusion, clause in (
+    cases: list[tuple[Any, str]] = [
         (("weighted", {"vector": 0.3, "text": 0.7}), "weighted (vector = 0.3, text = 0.7)"),
         (["RRF", {"K": 10, "depth": np.int64(50)}], "rrf (k = 10, depth = 50)"),
         (("adaptive", {"vector": 2}), "adaptive (vector = 2)"),
         ("weighted", "weighted"),
-    ):
-        found = notes.search(near=[1, 0], match="dark", fusion=fusion, returning="id, score")  # type: ignore[arg-type]
+    ]
+    for fusion, clause in cases:
+        found = notes.search(near=[1, 0], match="dark", fusion=fusion, returning="id, score")
         wanted = con.execute(
             f"SEARCH notes NEAR ? MATCH 'dark' FUSION {clause} RETURNING id, score", ([1, 0],)
         ).fetchall()
@@ -164,10 +165,11 @@ def test_wrong_arguments_are_the_module_s_errors(con: m2mdb.Connection) -> None:
     categories: Any = {"ui": ["dark"]}
     nothing: Any = None
     text: Any = "x"
+    number: Any = 5
     decay: Any = {"c": "30 days"}
     calls: list[tuple[Callable[[], Any], type[Exception], str]] = [
         (lambda: con.collection(nothing), m2mdb.InterfaceError, "name is None"),
-        (lambda: con.collection(5), m2mdb.InterfaceError, "name is 5"),  # type: ignore[arg-type]
+        (lambda: con.collection(number), m2mdb.InterfaceError, "name is 5"),
         (lambda: con.create_collection(nothing, {"a": "TEXT"}), m2mdb.InterfaceError, "is None"),
         (lambda: notes.categorise(nothing), m2mdb.InterfaceError, "are NoneType"),
         (lambda: notes.add({"a": "x"}, categories=categories), m2mdb.InterfaceError, "are dict"),
