@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from m2mdb.compute import text_backend
+from m2mdb.compute.backend import choose
+from m2mdb.compute.loader import LOADER
+from m2mdb.compute.text_backend import Kernels
 from m2mdb.index.database import Database
 from m2mdb.pager.memory_vfs import MemoryVfs
 from m2mdb.wal.store import StoreOptions
@@ -30,3 +34,12 @@ def reopen() -> Iterator[Opener]:
     yield open_again
     for database in opened:
         database.close()
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    """The compiled kernels of text searches."""
+    assert LOADER.wait(300), LOADER.error
+    found = text_backend.text_kernels(choose(), 1)
+    assert found is not None
+    return found

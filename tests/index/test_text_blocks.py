@@ -17,8 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import m2mdb
-from m2mdb.compute import text_backend
-from m2mdb.compute.backend import choose
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.text_backend import Kernels
 from m2mdb.index.text import blocks as blocks_module
@@ -37,15 +35,6 @@ from m2mdb.index.text.visible import VisibleSource
 from m2mdb.pager.errors import CorruptDatabaseError
 
 WORDS = [f"w{i}" for i in range(12)]
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    """The compiled kernels, which these tests are about."""
-    assert LOADER.wait(300), LOADER.error
-    found = text_backend.text_kernels(choose(), 1)
-    assert found is not None
-    return found
 
 
 def made_texts(seed: int, count: int) -> list[str | None]:

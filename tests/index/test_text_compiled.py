@@ -14,9 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import m2mdb
-from m2mdb.compute import text_backend
-from m2mdb.compute.backend import choose
-from m2mdb.compute.loader import LOADER
 from m2mdb.compute.text_backend import Kernels
 from m2mdb.index.text import compiled
 from m2mdb.index.text import segment as segment_module
@@ -44,15 +41,6 @@ clauses = st.builds(
 )
 plain_words = st.lists(st.sampled_from([*WORDS, "zebra"]), min_size=1, max_size=6).map(" ".join)
 match_texts = plain_words | st.lists(clauses, max_size=4).map(" ".join)
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    """The compiled kernels, which these tests are about."""
-    assert LOADER.wait(300), LOADER.error
-    found = text_backend.text_kernels(choose(), 1)
-    assert found is not None
-    return found
 
 
 class Parts:
