@@ -235,11 +235,11 @@ class DropIndex(Statement):
 
 
 class Insert(Statement):
-    """`INSERT [OR or_action] INTO collection [(columns)] VALUES … [ON CONFLICT …] [RETURNING …]`.
+    """`INSERT [OR or_action] INTO collection [(columns)] source [ON CONFLICT …] [RETURNING …]`.
 
     columns    None: all columns in their order
     rows       lists of equal length; DEFAULT VALUES is one empty row with columns []
-    query      SELECT or SEARCH in place of VALUES (rows is empty then), or None. Not built yet
+    query      a query in place of VALUES (rows is empty then), or None
     or_action  "replace", "ignore", "abort", "fail", "rollback" or None; REPLACE INTO is "replace"
     returning  None: no RETURNING
     """

@@ -126,7 +126,8 @@ class InsertPlan(WritePlan):
             return self.result(None, 0)
         columns = [*columns, *self._computed(count, bindings)]
         if self._upsert is not None:
-            return self._write_in_turn(write, columns, bindings)
+            rows = [_plain(column) for column in columns]
+            return self._write_in_turn(write, rows, bindings)
         given = dict(zip(self._all_names, columns, strict=True))
         given, count = self._without_nulls(given, count, write)
         written: list[int] = []
@@ -273,6 +274,11 @@ def _columns_of(found: Result, check: Check) -> tuple[list[Any], int]:
     return columns_of(rows, len(rows[0]) if rows else 0, check), len(rows)
 
 
+def _plain(column: Any) -> Any:
+    """A column whose items are Python's, where it is an array of numbers."""
+    return column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else column
+
+
 def _adapted_column(values: list[Any], index: int, check: Check) -> list[Any]:
     """One parameter's values of all rows, as `binding.adapted` gives each."""
     if kinds_of(values, check) <= _PLAIN:
@@ -352,6 +358,7 @@ class _Upsert:
     ) -> Iterator[tuple[int, bool]]:
         """Insert or update each row in turn; the rowids of those, and whether they are new."""
         for row in zip(*columns, strict=True):
+            write.database.check_interrupted()
             given = dict(zip(names, row, strict=True))
             self._check_nulls(given)
             if self._schema.checks:

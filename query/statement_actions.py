@@ -403,9 +403,9 @@ def columns(start: int, names: list[str] | None = None) -> list[str] | None:
     return names
 
 
-def upsert(start: int, rows: Values, conflict: OnConflict) -> tuple[Values, OnConflict]:
-    """VALUES with ON CONFLICT."""
-    return rows, conflict
+def upsert(start: int, source: Query, conflict: OnConflict) -> tuple[Query, OnConflict]:
+    """VALUES or a query with ON CONFLICT."""
+    return source, conflict
 
 
 def default_values(start: int) -> None:

@@ -24,6 +24,7 @@ STATEMENTS = [
     "SELECT a, count(*) FROM t WHERE x = ? AND y LIKE 'a%' GROUP BY a HAVING count(*) > 1",
     "SEARCH notes NEAR [1, 2] MATCH 'red apple' WHERE n > 3 K 5 OFFSET 2 RETURNING id, score",
     "INSERT INTO c (a, b) VALUES (1, x'00'), (?, :name) ON CONFLICT (a) DO NOTHING",
+    "INSERT INTO c (a) SELECT a FROM b JOIN d ON b.a = d.a ON CONFLICT (a) DO UPDATE SET b = 1",
     "CREATE COLLECTION c (id INTEGER PRIMARY KEY, t TEXT FULLTEXT (k1 = 1.5), v VECTOR(3, f16))",
     "UPDATE t SET a = a + 1, b = CASE WHEN a THEN 1 ELSE NULL END WHERE a BETWEEN 1 AND 2e3",
     "WITH x AS (SELECT 1) SELECT * FROM x UNION ALL VALUES (1, 2) ORDER BY 1 DESC LIMIT 1, 2",

@@ -491,10 +491,17 @@ class Statements:
         table = choose.choice(self.tables)
         self._begin(table)
         column = choose.choice(table.columns)
-        sql = (
-            f"INSERT OR IGNORE INTO {table.name} (id, {column.name}) SELECT id + 60, {column.name}"
-        )
-        return self._made(f"{sql} FROM {table.name}{self.where()} ORDER BY id", is_query=False)
+        verb = choose.choice(("INSERT OR IGNORE", "INSERT OR REPLACE", "INSERT"))
+        columns, more = f"id, {column.name}", choose.choice((60, 10, 1))
+        sql = f"{verb} INTO {table.name} ({columns}) SELECT id + {more}, {column.name}"
+        sql += f" FROM {table.name}{self.where()} ORDER BY id"
+        if verb == "INSERT":
+            if choose.random() < 0.3:
+                sql += f" LIMIT {choose.randint(0, 5)}"
+            self._nested = True
+            sql += self._conflict(table)
+            self._nested = False
+        return self._made(sql + self._returning(table), is_query=False, loose=True)
 
     def _returning(self, table: Table) -> str:
         choose = self.choose
