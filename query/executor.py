@@ -80,6 +80,7 @@ from m2mdb.query.result import Result
 from m2mdb.query.search_plan import SearchPlan
 from m2mdb.query.select import plan_select
 from m2mdb.query.syntax import placed
+from m2mdb.query.tier_hits import TierHits
 from m2mdb.query.tree import nodes_of
 from m2mdb.query.vacuum import run_vacuum
 
@@ -398,7 +399,8 @@ def _explain(database: Database, statement: Explain, parameters: Parameters) -> 
         bindings = None
     with database.writing() if is_write and statement.analyze else database.reading() as view:
         plan = planned(inner, view, statement.parameter_count)
-        return explained(plan.explain(view), None if bindings is None else (plan, view, bindings))
+        run = None if bindings is None else (plan, view, bindings, TierHits(plan, view))
+        return explained(plan.explain(view), run)
 
 
 def _ddl(run: Callable[[WriteView, Any], None]) -> Callable[[Database, Any], None]:

@@ -101,7 +101,7 @@ def tier_rows(view: View, collection: CollectionView) -> Iterator[tuple[Any, ...
     if collection.mirror.bytes_used:
         yield name, "delta", "delta", "warm", collection.mirror.bytes_used
     for segment in collection.segments:
-        for content, (warm, cold) in _tiers_of(segment).items():
+        for content, (warm, cold) in tiers_of(segment).items():
             for tier, size in (("warm", warm), ("cold", cold)):
                 if size:
                     yield name, f"segment {segment.id}", content, tier, size
@@ -133,7 +133,7 @@ def page_tier(view: View) -> tuple[Any, ...]:
     return None, "all", "pages", "hot", size
 
 
-def _tiers_of(segment: Segment) -> dict[str, list[int]]:
+def tiers_of(segment: Segment) -> dict[str, list[int]]:
     """Warm and cold bytes of each content."""
     found: dict[str, list[int]] = {}
     for part, column in segment.names():

@@ -19,7 +19,9 @@ from m2mdb.query.constants import is_constant
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import Binary, ColumnRef, Expression, OrderItem
+from m2mdb.query.profile import Noted, profile_of
 from m2mdb.query.search import SearchRequest, run_search
+from m2mdb.query.search_profile import profiled_search
 from m2mdb.query.selection import Selection
 from m2mdb.query.sources import TableSource
 from m2mdb.query.vectors import METRICS, vector
@@ -60,7 +62,11 @@ class NearestRows:
             where=None if predicate is None else predicate.bind(bindings),
             k=wanted,
         )
-        hits = run_search(view, request)
+        profile = profile_of(bindings)
+        if profile is not None:
+            hits = profiled_search(profile, self, view, request)
+        else:
+            hits = run_search(view, request)
         if len(hits) < wanted:
             return None
         chosen: list[list[int]] = [[] for _ in hits.collection.parts()]
@@ -73,7 +79,8 @@ class NearestRows:
         title, name = self._source.leaf.title, self._column.name
         filtered = "" if self._source.access.predicate is None else " WITH FILTER"
         rows = view.collection(self._view_name).count()
-        return f"SEARCH {title} BY {name} {self._operator} OF {rows} rows{filtered}"
+        line = f"SEARCH {title} BY {name} {self._operator} OF {rows} rows{filtered}"
+        return Noted.of(line, self)
 
 
 def plan_nearest(

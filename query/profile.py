@@ -32,13 +32,14 @@ class Noted(str):
 class Profile:
     """What the steps of one run have noted."""
 
-    __slots__ = ("_notes", "_remarks", "clock")
+    __slots__ = ("_notes", "_remarks", "clock", "whole")
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` gives seconds."""
+    def __init__(self, clock: Callable[[], float], whole: object = None) -> None:
+        """`clock` gives seconds; `whole` is the plan of the statement itself."""
         self.clock = clock
+        self.whole = whole
         self._notes: dict[int, list[float]] = {}  # by id: runs, rows, seconds
-        self._remarks: dict[int, str] = {}
+        self._remarks: dict[int, Callable[[], str]] = {}
 
     def note(self, step: object, rows: int, start: float) -> None:
         """A step has given rows; it began at `start`."""
@@ -47,9 +48,12 @@ class Profile:
         found[1] += rows
         found[2] += self.clock() - start
 
-    def remark(self, step: object, text: str) -> None:
-        """What is to be said of a step besides; of several runs the last one's."""
-        self._remarks[id(step)] = f"; {text}" if text else ""
+    def remark(self, step: object, text: str | Callable[[], str]) -> None:
+        """What is to be said of a step besides; of several runs the last one's.
+
+        A callable is asked when the statement has ended: what it takes is not in its time.
+        """
+        self._remarks[id(step)] = (lambda: text) if isinstance(text, str) else text
 
     def told(self, text: str) -> str:
         """A line of EXPLAIN with what was noted for it."""
@@ -59,8 +63,9 @@ class Profile:
             return str(text)
         runs, rows, seconds = found
         times = "" if runs == 1 else f" in {runs:.0f} runs"
-        remark = self._remarks.get(step, "")
-        return f"{text} -> {rows:.0f} rows{times}, {seconds * 1000:.3f} ms{remark}"
+        remark = self._remarks[step]() if step in self._remarks else ""
+        told = f"{text} -> {rows:.0f} rows{times}, {seconds * 1000:.3f} ms"
+        return f"{told}; {remark}" if remark else told
 
 
 def profile_of(bindings: Bindings) -> Profile | None:
@@ -75,10 +80,12 @@ class CountedPages:
     def __init__(self, pages: Any) -> None:
         self._pages = pages
         self.count = 0
+        self.hot = 0  # of these, decoded already
 
     def get(self, page_number: int) -> Any:
         """As the pages give it."""
         self.count += 1
+        self.hot += self._pages.is_decoded(page_number)
         return self._pages.get(page_number)
 
     def __getattr__(self, name: str) -> Any:

@@ -19,6 +19,7 @@ from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import ColumnRef, FunctionCall, Node, SelectItem, Star
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.predicate import Filter, Predicate, compile_predicate
+from m2mdb.query.profile import Noted, profile_of
 from m2mdb.query.projection import Projection
 from m2mdb.query.rescoring import (
     Decay,
@@ -45,11 +46,11 @@ from m2mdb.query.search import (
     vector_column,
     vector_works,
 )
+from m2mdb.query.search_profile import profiled_search, said_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from m2mdb.index.effort import PartWork
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
     from m2mdb.query.planning import Planner
@@ -109,7 +110,14 @@ class SearchPlan(Plan):
     def run(self, view: View, bindings: Bindings) -> Result:
         """Execute."""
         bindings = self.bind_inner(view, bindings)
-        hits = run_search(view, self.request(bindings))
+        request = self.request(bindings)
+        profile = profile_of(bindings)
+        if profile is not None:
+            hits = profiled_search(
+                profile, self._statement, view, request, is_whole=profile.whole is self
+            )
+        else:
+            hits = run_search(view, request)
         projection = self._projection
         return Result(projection.names, projection.rows(hits, bindings), types=projection.types)
 
@@ -157,7 +165,7 @@ class SearchPlan(Plan):
         """The sides, the filter and the fusion."""
         statement, schema = self._statement, self._schema
         past = "" if statement.as_of is None else " AS OF A COMMIT"
-        lines: Explained = [(0, f"SEARCH {schema.name}{past}")]
+        lines: Explained = [(0, Noted.of(f"SEARCH {schema.name}{past}", statement))]
         near_column, is_near, is_match = self._sides()
         if is_near:
             column = schema.columns[vector_column(schema, near_column)]
@@ -245,7 +253,7 @@ class SearchPlan(Plan):
                 found.append(spared)
         if is_blank:
             return [*found, "FOR has no word: nothing is searched"]
-        found += [_said(work) for work in vector_works(view, request)]
+        found += [said_of(work) for work in vector_works(view, request)]
         signals = signals_of(view, request)
         if signals is not None:
             found.append(
@@ -256,19 +264,6 @@ class SearchPlan(Plan):
             found.append(f"depth {depth_of(request)} a side")
             found.append(candidates_said(view, request))
         return found
-
-
-def _said(work: PartWork) -> str:
-    """What a part did, as a line of EXPLAIN ANALYZE."""
-    if not work.lists:
-        return f"{work.name}: scanned, {work.rows} rows compared"
-    recall = "by PROBES" if work.recall is None else f"expected recall {work.recall:g}"
-    if work.given_up:
-        recall = "given up for a scan"
-    return (
-        f"{work.name}: {work.probed} of {work.lists} lists probed, {work.codes} codes, "
-        f"{work.reranked} re-ranked, {recall}"
-    )
 
 
 def _refuse_unbuilt(statement: Search) -> None:

@@ -81,6 +81,12 @@ class Snapshot:
             return found[1]
         return self._load(page_number, place)
 
+    def is_decoded(self, page_number: int) -> bool:
+        """Whether `get` finds the node in memory."""
+        offsets = self._frames.get(page_number)
+        place = 0 if offsets is None else self._index.place(page_number, self._end)
+        return self._versions.find(page_number, place) is not None
+
     def get_fresh(self, page_number: int) -> Node:
         """As `get`, read from the disk whatever is kept in memory: for `integrity_check`."""
         offsets = self._frames.get(page_number)
