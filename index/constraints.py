@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index.column_parts import key_hashes
+from m2mdb.index.column_parts import key_hashes, nulls_of
 from m2mdb.index.schema import IndexInfo
 from m2mdb.index.secondary import (
     compared,
@@ -20,7 +20,7 @@ from m2mdb.index.secondary import (
     suspects,
     values_at,
 )
-from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, Check, slices, watched
+from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, Check, distinct_values, slices, watched
 from m2mdb.index.values import StoredColumn, VectorData, shown
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError
@@ -59,7 +59,7 @@ def check_not_null(view: CollectionView, stored: Sequence[StoredColumn]) -> None
             missing = values.present is not None and int(np.argmin(values.present))
             if values.present is None:
                 continue
-        elif None not in values:
+        elif nulls_of(values, view.check) is None:
             continue
         else:
             missing = values.index(None)
@@ -73,7 +73,7 @@ def find_conflicts(
     stored: Sequence[StoredColumn],
     given: Sequence[int | None],
     mode: str,
-    spared: frozenset[int] = frozenset(),
+    spared: Sequence[int] = (),
 ) -> Conflicts:
     """The conflicts of a batch; IntegrityError where mode is "error" and there is one.
 
@@ -94,7 +94,7 @@ def find_conflicts(
         _judge(view, (view.schema.columns[index].name,), values, found, (mode, spared), conflicts)
     for info in view.schema.indexes:
         if info.unique and info.kind == "btree":
-            values = compared_values(view.schema, info, stored)
+            values = compared_values(view.schema, info, stored, view.check)
             found = _existing_entries(view, info, values)
             _judge(view, info.columns, values, found, (mode, spared), conflicts)
     _drop_in_turn(conflicts, view.check)
@@ -106,15 +106,17 @@ def _judge(
     columns: tuple[str, ...],
     values: Sequence[Any],
     existing: dict[int, int],
-    rule: tuple[str, frozenset[int]],
+    rule: tuple[str, Sequence[int]],
     conflicts: Conflicts,
 ) -> None:
     """Apply the conflict mode to one key: `existing` maps batch rows to rowids."""
     mode, spared = rule
     check = view.check
-    existing = {
-        row: rowid for row, rowid in watched(existing.items(), check) if rowid not in spared
-    }
+    if existing and spared:
+        own = distinct_values(spared, check)
+        existing = {
+            row: rowid for row, rowid in watched(existing.items(), check) if rowid not in own
+        }
     doubles = _doubles(values, mode == "replace", check)
     if mode == "error" and (existing or doubles):
         row = min([*existing, *doubles])

@@ -16,7 +16,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,7 +137,7 @@ def write_segment(
         values = stored[index]
         written = list(column_parts(column, values, check))
         parts.extend(written)
-        zone_maps += zones.zone_parts(column, written, len(rowids))
+        zone_maps += zones.zone_parts(column, written, len(rowids), check)
         check()
         if index in entry.schema.hashed_columns:
             assert isinstance(values, list)
@@ -292,7 +292,7 @@ def flush(write: WriteView, view: CollectionView, *, lists: Collection[int] | No
         drift.observe(write, entry, stored)
     changed: set[int] = set()
     for segment, kills in mirror.kills.items():
-        ended = {ordinal: when[1] for ordinal, when in kills.items()}
+        ended = ((ordinal, when[1]) for ordinal, when in kills.items())
         changed |= end_places(write, entry, segment, ended)
     BTree(write.transaction, entry.delta_root).clear()
     entry.base_sequence = mirror.end
@@ -327,16 +327,17 @@ def delta_columns(mirror: DeltaMirror, chosen: np.ndarray) -> list[StoredColumn]
 
 def end_in_bulk(write: WriteView, view: CollectionView, found: Sequence[tuple[int, Place]]) -> None:
     """End the rows of segments among `found` by the deletions tree at once."""
-    by_segment: dict[int, dict[int, int]] = {}
+    by_segment: dict[int, list[int]] = {}
     commit = write.transaction.new_commit
     for _, (part, ordinal) in watched(found, write.database.check_interrupted):
         if part:
-            by_segment.setdefault(view.segments[part - 1].id, {})[ordinal] = commit
+            by_segment.setdefault(view.segments[part - 1].id, []).append(ordinal)
     if not by_segment:
         return
     entry = view.entry.copy()
     changed: set[int] = set()
-    for segment, ended in by_segment.items():
+    for segment, ordinals in by_segment.items():
+        ended = ((ordinal, commit) for ordinal in ordinals)
         changed |= end_places(write, entry, segment, ended)
     if not view.mirror.kills:
         drop_empty(write, entry, changed)
@@ -346,21 +347,29 @@ def end_in_bulk(write: WriteView, view: CollectionView, found: Sequence[tuple[in
 
 
 def end_places(
-    write: WriteView, entry: CollectionEntry, segment: int, ended: dict[int, int]
+    write: WriteView, entry: CollectionEntry, segment: int, ended: Iterable[tuple[int, int]]
 ) -> set[int]:
-    """Add {ordinal: ending commit} to a segment's deletions; returns the segments changed."""
+    """Add (ordinal, ending commit) to a segment's deletions; returns the segments changed."""
     record = entry.records.get(segment)
-    if record is None or not ended:
+    if record is None:
         return set()
     tree = BTree(write.transaction, entry.deletes_root)
     chunks: dict[int, dict[int, int]] = {}
     check = write.database.check_interrupted
-    for ordinal, commit in watched(ended.items(), check):
+    for ordinal, commit in watched(ended, check):
         chunks.setdefault(ordinal // CHUNK_ROWS, {})[ordinal] = commit
+    if not chunks:
+        return set()
+    mask = entry.dead.pop(segment, None)
+    if mask is not None:
+        mask = mask.copy()  # A1: the old mask may still be read
     added = 0
-    for number, (chunk, fresh) in enumerate(sorted(chunks.items())):
+    for number, chunk in enumerate(sorted(chunks)):
         if not number % CHUNKS_CHECKED:
             check()
+        fresh = chunks.pop(chunk)
+        if mask is not None:
+            mask[list(fresh)] = True
         key = deletion_key(segment, chunk)
         raw = tree.get(key)
         entries: dict[int, int] = {}
@@ -374,10 +383,7 @@ def end_places(
     record.deleted += added
     record.version += 1
     entry.records[segment] = record
-    mask = entry.dead.pop(segment, None)
     if mask is not None:
-        mask = mask.copy()  # A1: the old mask may still be read
-        mask[list(ended)] = True
         entry.dead[segment] = mask
     return {segment}
 

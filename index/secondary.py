@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index.keys import KEY_SIZE, decode_rowid, encode_value, index_key, successor
-from m2mdb.index.slices import SLICE_VALUES, Check, slices, unchecked, value_order, watched
+from m2mdb.index.slices import (
+    SLICE_VALUES,
+    Check,
+    mapped,
+    rows_of,
+    slices,
+    unchecked,
+    value_order,
+    watched,
+)
 from m2mdb.pager.btree import BTree
 
 if TYPE_CHECKING:
@@ -31,26 +40,37 @@ Bound = tuple[Any, bool]  # stored value or None, and whether the bound itself i
 
 
 def indexed_values(
-    schema: CollectionSchema, info: IndexInfo, stored: Sequence[StoredColumn]
+    schema: CollectionSchema,
+    info: IndexInfo,
+    stored: Sequence[StoredColumn],
+    check: Check = unchecked,
 ) -> list[Any]:
-    """What an index has of rows that stand in columns: a value each, or a tuple (see above)."""
+    """What an index has of rows that stand in columns: a value each, or a tuple (see above).
+
+    check  called between slices of many rows; it may raise
+    """
     columns = [stored[index] for index in schema.positions(info)]
     if len(columns) == 1:
         assert isinstance(columns[0], list)
         return columns[0]
-    return list(zip(*columns, strict=True))
+    return rows_of([each for each in columns if isinstance(each, list)], check)
 
 
 def values_at(
-    schema: CollectionSchema, info: IndexInfo, parts: Sequence[Part], places: Iterable[Place]
+    schema: CollectionSchema,
+    info: IndexInfo,
+    parts: Sequence[Part],
+    places: Iterable[Place],
+    check: Check = unchecked,
 ) -> list[Any]:
-    """What an index has of rows that stand at places."""
+    """What an index has of rows that stand at places; `check` as in `indexed_values`."""
     positions = schema.positions(info)
     if len(positions) == 1:
-        return [parts[part].stored(positions[0], ordinal) for part, ordinal in places]
+        at = positions[0]
+        return [parts[part].stored(at, ordinal) for part, ordinal in watched(places, check)]
     return [
         tuple([parts[part].stored(index, ordinal) for index in positions])
-        for part, ordinal in places
+        for part, ordinal in watched(places, check)
     ]
 
 
@@ -60,11 +80,14 @@ def compared(value: Any) -> Any:
 
 
 def compared_values(
-    schema: CollectionSchema, info: IndexInfo, stored: Sequence[StoredColumn]
+    schema: CollectionSchema,
+    info: IndexInfo,
+    stored: Sequence[StoredColumn],
+    check: Check = unchecked,
 ) -> list[Any]:
     """`indexed_values` as UNIQUE compares them."""
-    values = indexed_values(schema, info, stored)
-    return values if len(info.columns) == 1 else [compared(value) for value in values]
+    values = indexed_values(schema, info, stored, check)
+    return values if len(info.columns) == 1 else mapped(values, compared, check)
 
 
 def range_rowids(

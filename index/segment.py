@@ -45,7 +45,7 @@ from m2mdb.index.masks import KeptMasks
 from m2mdb.index.parts import check_directory, check_offsets, check_part, check_values
 from m2mdb.index.schema import VECTOR_DTYPES, Column
 from m2mdb.index.segment_record import SegmentRecord as SegmentRecord
-from m2mdb.index.slices import listed, unchecked
+from m2mdb.index.slices import listed, slices, unchecked
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.pager.extent import Extent
 
@@ -61,7 +61,7 @@ PART = np.dtype(
 )  # fmt: skip
 ALIGNMENT = 64  # a cache line, and the widest vector register
 DTYPES = {b"<i8", b"<u8", b"<u4", b"<u2", b"|u1", b"|i1", b"<f8", b"<f4", b"<f2"}
-DECODED_ROWS = 1 << 16  # of texts or blobs between two checks for an interrupt
+DECODED_ROWS = 1 << 14  # of texts or blobs between two checks for an interrupt
 VALUES_CACHED_BYTES = 64 << 20  # decoded Python values of one column kept per segment
 WHOLE_BLOB_BYTES = 1 << 20  # a column's bytes that are verified whole at the first value read
 TEXT_PREFIX = "t."
@@ -413,25 +413,23 @@ class Segment:
 
     def _bytes_values(self, column: Column, check: Callable[[], None] | None) -> list[Any]:
         offsets = self.array("offsets", column.id)
-        raw = self.array("blob", column.id).tobytes()
-        if len(offsets) != self.rows + 1 or int(offsets[-1]) != len(raw) or offsets[0] != 0:
+        blob = self.array("blob", column.id)
+        if len(offsets) != self.rows + 1 or int(offsets[-1]) != len(blob) or offsets[0] != 0:
             raise CorruptDatabaseError(
                 f"segment {self.id}: offsets of {column.name} do not match its bytes"
             )
         check_offsets(offsets, f"segment {self.id}: offsets of {column.name}")
-        check = check or unchecked
-        check()
-        pairs = itertools.pairwise(listed(offsets, check))
         is_text = column.type != "BLOB"
-        whole: Any = raw.decode() if is_text and raw.isascii() else raw
         found: list[Any] = []
-        for _ in range(0, self.rows, DECODED_ROWS):
-            check()
-            some = itertools.islice(pairs, DECODED_ROWS)
+        for some in slices(self.rows, DECODED_ROWS, check or unchecked):
+            bounds = offsets[some.start : some.stop + 1]
+            raw = blob[int(bounds[0]) : int(bounds[-1])].tobytes()
+            pairs = itertools.pairwise((bounds - bounds[0]).tolist())
+            whole: Any = raw.decode() if is_text and raw.isascii() else raw
             if whole is raw and is_text:
-                found += [self._decoded(raw[start:stop], column) for start, stop in some]
+                found += [self._decoded(raw[start:stop], column) for start, stop in pairs]
             else:
-                found += [whole[start:stop] for start, stop in some]
+                found += [whole[start:stop] for start, stop in pairs]
         return found
 
     # --------------------------------------------------------------- vectors

@@ -21,7 +21,7 @@ import numpy as np
 
 from m2mdb.compute.bound import row_norms
 from m2mdb.index.schema import MAX_TEXT_BYTES, VECTOR_DTYPES, Column
-from m2mdb.index.slices import SLICE_NUMBERS, Check, slices, unchecked
+from m2mdb.index.slices import STORED_AS_GIVEN, Check, listed, slices, unchecked
 from m2mdb.pager.errors import DataError
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -286,15 +286,15 @@ def store_column(
     if column.is_vector:
         return store_vectors(column, values, count, collection)
     if isinstance(values, np.ndarray):
-        values = list(values if values.dtype.kind == "M" else values.tolist())
+        values = list(values if values.dtype.kind == "M" else listed(values, check))
     if len(values) != count:
         raise DataError(
             f"column {column.name} of {collection}: {len(values)} values for {count} rows"
         )
-    if count <= SLICE_NUMBERS >> 2:
+    if count <= STORED_AS_GIVEN:
         return _stored(column, values if type(values) is list else list(values), 0, collection)
     stored: list[Any] = []
-    for some in slices(count, SLICE_NUMBERS >> 2, check):
+    for some in slices(count, STORED_AS_GIVEN, check):
         stored += _stored(column, list(values[some]), some.start, collection)
     return stored
 

@@ -12,8 +12,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,9 +24,12 @@ from m2mdb.index.limits import check_values
 from m2mdb.index.record import encode_removal, encode_row, sequence_key
 from m2mdb.index.schema import Column
 from m2mdb.index.slices import (
+    STORED_AS_GIVEN,
     Check,
     array_of,
     distinct_values,
+    emptied,
+    grow_old,
     mapped,
     number_order,
     picked,
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
 
 SEGMENT_ROWS = 512  # below, an entry a row costs less than an extent and its sync
 REMOVAL_BATCH = 128  # rows named by one removal entry: 2 KiB
-CHECKED_ROWS = 4096  # that are looked for between two checks for an interrupt
 NOWHERE: Place = (0, 0)
 ROWID = Column("rowid", "INTEGER")  # the name under which a batch gives its rowids
 
@@ -98,6 +99,7 @@ class CollectionWriter:
             rowids[sorted(conflicts.dropped)] = -1
         else:
             self._store_rows(rowids, stored, next_rowid)
+        self._let_go(stored)
         return rowids
 
     def check(self, columns: dict[str, Any], count: int) -> None:
@@ -154,6 +156,15 @@ class CollectionWriter:
             texts = stored[generated.source_of(schema, index)]
             stored[index] = generated.vectors_for(self._write, self.view, index, texts)
 
+    def _let_go(self, stored: Sequence[StoredColumn]) -> None:
+        """Free what `_store` or `_updated_columns` made; shorter columns may be the caller's own.
+
+        An interrupt is looked for meanwhile: that is to be done within the statement.
+        """
+        for values in stored:
+            if isinstance(values, list) and len(values) > STORED_AS_GIVEN:
+                emptied(self._write.database.check_interrupted, values)
+
     def _assign_rowids(
         self, stored: list[StoredColumn], count: int, named: list[int | None] | None = None
     ) -> tuple[np.ndarray, Sequence[int | None], int]:
@@ -202,9 +213,9 @@ class CollectionWriter:
             self._append(rowids, stored, [NOWHERE] * len(rowids), next_rowid)
         for info in self.view.schema.indexes:
             if info.kind == "btree":
-                values = secondary.indexed_values(self.view.schema, info, stored)
-                pairs = zip(values, rowids.tolist(), strict=True)
                 check = self._write.database.check_interrupted
+                values = secondary.indexed_values(self.view.schema, info, stored, check)
+                pairs = zip(values, rowids.tolist(), strict=True)
                 secondary.add_entries(self._write.transaction, info, pairs, check=check)
         maintenance.after_write(self._write, self.view, unlisted=unlisted)
 
@@ -259,17 +270,16 @@ class CollectionWriter:
             logged = [(rowid, place) for rowid, place in watched(found, check) if place[0] == 0]
             maintenance.end_in_bulk(self._write, self.view, found)
         self._append_removals(logged)
-        return len(found)
+        count = len(found)
+        emptied(check, found)
+        return count
 
-    def _places(self, rowids: Iterable[int]) -> list[Place | None]:
+    def _places(self, rowids: Collection[int]) -> list[Place | None]:
         """Where rows are, an interrupt being looked for meanwhile."""
         check, place_of = self._write.database.check_interrupted, self.view.place
-        waiting = iter(rowids)
-        places: list[Place | None] = []
-        while some := [place_of(rowid) for rowid in islice(waiting, CHECKED_ROWS)]:
-            check()
-            places += some
-        return places
+        if len(rowids) > STORED_AS_GIVEN:
+            grow_old()  # else a full collection that is due looks at all that was selected
+        return [place_of(rowid) for rowid in watched(rowids, check)]
 
     def _append_removals(self, found: list[tuple[int, Place]]) -> None:
         if not found:
@@ -300,11 +310,12 @@ class CollectionWriter:
         for info in self.view.schema.indexes:
             if info.kind != "btree":
                 continue
-            places = [place for _, place in found]
-            values = secondary.values_at(self.view.schema, info, self.view.parts(), places)
-            pairs = zip(values, [rowid for rowid, _ in found], strict=True)
             check = self._write.database.check_interrupted
+            places = (place for _, place in found)
+            values = secondary.values_at(self.view.schema, info, self.view.parts(), places, check)
+            pairs = zip(values, (rowid for rowid, _ in found), strict=True)
             secondary.remove_entries(self._write.transaction, info, pairs, check)
+            emptied(check, values)
 
     # --------------------------------------------------------------- UPDATE
 
@@ -330,11 +341,15 @@ class CollectionWriter:
         given = stored[alias] if alias is not None and moved else ()
         assert isinstance(given, list | tuple)
         rules.check_rows(self.view, stored, array_of(kept_rowids, np.int64, check), check)
-        find_conflicts(self.view, stored, given, "error", frozenset(kept_rowids))
+        find_conflicts(self.view, stored, given, "error", kept_rowids)
+        count = len(live)
         if moved:
-            return self._move_rows(kept_rowids, stored)
-        self._rewrite(kept_rowids, kept_places, stored, set(changed))
-        return len(live)
+            self._move_rows(kept_rowids, stored)
+        else:
+            self._rewrite(kept_rowids, kept_places, stored, set(changed))
+        emptied(check, places, live, kept_rowids, kept_places)
+        self._let_go(stored)
+        return count
 
     def _updated_columns(
         self, places: list[Place], changed: dict[int, Any], live: list[int]
@@ -366,12 +381,11 @@ class CollectionWriter:
         ])  # fmt: skip
         return stored
 
-    def _move_rows(self, rowids: list[int], stored: list[StoredColumn]) -> int:
+    def _move_rows(self, rowids: list[int], stored: list[StoredColumn]) -> None:
         """An INTEGER PRIMARY KEY changed: the rows end, and begin under their new rowids."""
         self.delete(rowids)
         new_rowids, _, next_rowid = self._assign_rowids(stored, len(rowids))
         self._store_rows(new_rowids, stored, next_rowid)
-        return len(rowids)
 
     def _rewrite(
         self,
@@ -384,11 +398,12 @@ class CollectionWriter:
         for info in self.view.schema.indexes:
             if info.kind != "btree" or changed.isdisjoint(self.view.schema.positions(info)):
                 continue
-            old = secondary.values_at(self.view.schema, info, self.view.parts(), places)
             check = self._write.database.check_interrupted
+            old = secondary.values_at(self.view.schema, info, self.view.parts(), places, check)
             secondary.remove_entries(transaction, info, zip(old, rowids, strict=True), check)
-            new = secondary.indexed_values(self.view.schema, info, stored)
+            new = secondary.indexed_values(self.view.schema, info, stored, check)
             secondary.add_entries(transaction, info, zip(new, rowids, strict=True), check=check)
+            emptied(check, old)
         check = self._write.database.check_interrupted
         array = array_of(rowids, np.int64, check)
         if len(rowids) < SEGMENT_ROWS:
@@ -399,9 +414,12 @@ class CollectionWriter:
         found = list(watched(zip(rowids, places, strict=True), check))
         self._append_removals([pair for pair in watched(found, check) if pair[1][0] == 0])
         maintenance.end_in_bulk(self._write, self.view, found)
-        order = number_order(array, check)
+        emptied(check, found)
+        if not np.all(array[1:] > array[:-1]):
+            order = number_order(array, check)
+            array, stored = array[order], take_rows(stored, order, check)
         unlisted = maintenance.add_segments(
-            self._write, self.view, array[order], take_rows(stored, order, check), self.next_rowid()
+            self._write, self.view, array, stored, self.next_rowid()
         )
         maintenance.after_write(self._write, self.view, unlisted=unlisted)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index import parts
+from m2mdb.index.slices import Check, slices, unchecked
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import SegmentPart
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from m2mdb.index.segment import NamedPart, Segment
 
 ZONES = "zones"
+SLICE_ROWS = 16 * parts.ZONE_ROWS  # of which a map is made between two looks for an interrupt
 _FEWEST = 4  # a map is written from a fourth of a block on: less is compared as fast as it is read
 _NUMBERS = {"INTEGER": "ints", "TIMESTAMP": "ints", "REAL": "reals", "BOOLEAN": "bools"}
 
@@ -54,12 +56,22 @@ class Zones:
         self.nulls = np.zeros(len(low), np.int64) if nulls is None else nulls
 
 
-def zone_parts(column: Column, written: Sequence[NamedPart], rows: int) -> list[NamedPart]:
-    """The map of a column from the parts that are written of it; none where it gets none."""
+def zone_parts(
+    column: Column, written: Sequence[NamedPart], rows: int, check: Check = unchecked
+) -> list[NamedPart]:
+    """The map of a column from the parts that are written of it; none where it gets none.
+
+    check  called between slices of many rows; it may raise
+    """
     if column.type not in _NUMBERS or rows * _FEWEST < parts.ZONE_ROWS:
         return []
     arrays = {name: array for name, _, array in written}
-    return [(ZONES, column.id, _made(arrays[_NUMBERS[column.type]], arrays.get("nulls")))]
+    values, nulls = arrays[_NUMBERS[column.type]], arrays.get("nulls")
+    made = [
+        _made(values[some], None if nulls is None else nulls[some])
+        for some in slices(len(values), SLICE_ROWS, check)
+    ]
+    return [(ZONES, column.id, np.concatenate(made))]
 
 
 def _made(values: np.ndarray, nulls: np.ndarray | None) -> np.ndarray:

@@ -119,17 +119,17 @@ class Texts:
 
     def values(self, check: Check = unchecked) -> list[Value]:
         """Python values."""
-        raw, bounds = self.blob.tobytes(), listed(self.offsets, check)
-        pairs = itertools.pairwise(bounds)
         found: list[Value] = []
         is_text = self.type != "BLOB"
-        whole: Any = raw.decode() if is_text and raw.isascii() else raw
-        for _ in slices(len(self), SLICE_VALUES, check):
-            some = itertools.islice(pairs, SLICE_VALUES)
+        for some in slices(len(self), SLICE_VALUES, check):
+            bounds = self.offsets[some.start : some.stop + 1]
+            raw = self.blob[int(bounds[0]) : int(bounds[-1])].tobytes()
+            pairs = itertools.pairwise((bounds - bounds[0]).tolist())
+            whole: Any = raw.decode() if is_text and raw.isascii() else raw
             if is_text and whole is raw:
-                found += [raw[start:stop].decode() for start, stop in some]
+                found += [raw[start:stop].decode() for start, stop in pairs]
             else:
-                found += [whole[start:stop] for start, stop in some]
+                found += [whole[start:stop] for start, stop in pairs]
         return _with_nulls(found, self.nulls)
 
 
@@ -164,12 +164,16 @@ class Vectors:
 
 
 class Values:
-    """The values of any column."""
+    """The values of any column.
 
-    __slots__ = ("_list", "type")
+    is_own  nobody else has the list: who is done with the column may empty it
+    """
 
-    def __init__(self, values: list[Value], type: str | None) -> None:
+    __slots__ = ("_list", "is_own", "type")
+
+    def __init__(self, values: list[Value], type: str | None, *, is_own: bool = False) -> None:
         self._list = values
+        self.is_own = is_own
         self.type = type
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.slices import emptied, watched
 from m2mdb.pager.errors import IntegrityError, ProgrammingError
 from m2mdb.query.ast import Delete, Update
 from m2mdb.query.binder import Output, outputs_of
@@ -35,7 +36,7 @@ class PlacedRows:
     def __init__(self, collection: CollectionView, rowids: Sequence[int]) -> None:
         self._collection = collection
         self._rowids = list(rowids)
-        places = [collection.place(rowid) for rowid in self._rowids]
+        places = [collection.place(rowid) for rowid in watched(self._rowids, collection.check)]
         self._places = [place for place in places if place is not None]
         assert len(places) == len(self._places), "RETURNING reads rows that are there"
 
@@ -47,7 +48,8 @@ class PlacedRows:
         if source == ROWID:
             return self._rowids
         parts = self._collection.parts()
-        return [parts[part].value(source, ordinal) for part, ordinal in self._places]
+        places = watched(self._places, self._collection.check)
+        return [parts[part].value(source, ordinal) for part, ordinal in places]
 
 
 def target_schema(view: View, name: str) -> CollectionSchema:
@@ -183,13 +185,16 @@ class UpdatePlan(WritePlan):
             return self._run_in_turn(write, rowids, columns, bindings)
         names = [self.schema.columns[index].name for index in self._changed]
         count = write.update(self.name, rowids, dict(zip(names, columns, strict=True)))
-        if self.returning is None:
-            return self.result(None, count)
-        alias = self.schema.rowid_alias
-        if alias in self._changed:
-            rowids = [int(value) for value in columns[self._changed.index(alias)]]
-        placed = PlacedRows(view.collection(self.name), rowids)
-        return self.result(self.returning.rows(placed, bindings), count)
+        returned = None
+        if self.returning is not None:
+            alias = self.schema.rowid_alias
+            changed = rowids
+            if alias in self._changed:
+                changed = [int(value) for value in columns[self._changed.index(alias)]]
+            placed = PlacedRows(view.collection(self.name), changed)
+            returned = self.returning.rows(placed, bindings)
+        emptied(bindings.check, rowids, *columns)
+        return self.result(returned, count)
 
     def _run_in_turn(
         self, write: WriteView, rowids: list[int], columns: list[Any], bindings: Bindings
@@ -232,6 +237,7 @@ class DeletePlan(WritePlan):
         returned = None if self.returning is None else self.returning.rows(rows, bindings)
         rowids = rows.column(ROWID)
         count = write.delete(self.name, rowids) if rowids else 0
+        emptied(bindings.check, rowids)
         return self.result(returned, count)
 
     def explain(self, view: View) -> Explained:

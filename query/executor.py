@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.index.generated import may_encode_ahead
-from m2mdb.index.slices import SLICE_NUMBERS, Check, kinds_of, slices, watched
+from m2mdb.index.slices import SLICE_NUMBERS, Check, emptied, kinds_of, slices, watched
 from m2mdb.pager.errors import (
     IntegrityError,
     InterfaceError,
@@ -296,8 +296,11 @@ def _run_many(
         result = None if rows is None else plan.run_many(write, rows)
         if result is not None:
             _note(database, tree, result)
+            emptied(database.check_interrupted, given)
             return result
-    return _run_each(database, plan, tree, work)
+    result = _run_each(database, plan, tree, work)
+    emptied(database.check_interrupted, given)
+    return result
 
 
 def _encode_many(database: Database, prepared: Prepared, given: list[Parameters]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from m2mdb.index.constraints import entry_of
 from m2mdb.index.generated import source_of
 from m2mdb.index.rules import compiled
-from m2mdb.index.slices import Check, columns_of, kinds_of, mapped
+from m2mdb.index.slices import Check, columns_of, emptied, kinds_of, listed, mapped, watched
 from m2mdb.index.values import python_value, store_scalar
 from m2mdb.pager.errors import (
     CheckFailedError,
@@ -24,7 +24,7 @@ from m2mdb.pager.errors import (
 from m2mdb.query.affinity import truth
 from m2mdb.query.ast import Insert
 from m2mdb.query.binding import adapted
-from m2mdb.query.columnar import input_of
+from m2mdb.query.columnar import Values, input_of
 from m2mdb.query.conditions import Evaluator
 from m2mdb.query.conflicts import Key, insert_until, keys_of
 from m2mdb.query.correlation import Level
@@ -113,10 +113,12 @@ class InsertPlan(WritePlan):
         if self._query is not None:
             found = self._query.run(view, bindings.program_values(self.parameter_count))
             columns, count = _columns_of(found, bindings.check)
-        else:
-            count = len(self._rows)
-            columns = [[row[at]((), bindings) for row in self._rows]
-                       for at in range(len(self._names))]  # fmt: skip
+            written = self._write(write, columns, count, bindings)
+            _let_go(found, columns, bindings.check)
+            return written
+        count = len(self._rows)
+        columns = [[row[at]((), bindings) for row in self._rows]
+                   for at in range(len(self._names))]  # fmt: skip
         return self._write(write, columns, count, bindings)
 
     def _write(
@@ -130,14 +132,15 @@ class InsertPlan(WritePlan):
             return self._write_in_turn(write, rows, bindings)
         given = dict(zip(self._all_names, columns, strict=True))
         given, count = self._without_nulls(given, count, write)
-        written: list[int] = []
+        written: np.ndarray = np.empty(0, np.int64)
         failed: IntegrityError | None = None
         while count:
             try:
                 if self._or_action == "fail":
-                    written, failed = insert_until(write, self.name, given, count)
+                    rows, failed = insert_until(write, self.name, given, count)
+                    written = np.array(rows, np.int64)
                 else:
-                    written = write.insert(self.name, given, count, self._mode).tolist()
+                    written = write.insert(self.name, given, count, self._mode)
                 break
             except CheckFailedError as failure:  # nothing is written yet (X1)
                 if self._or_action != "ignore":
@@ -146,13 +149,14 @@ class InsertPlan(WritePlan):
                 given, count = _rows_of(given, kept), len(kept)
         if not count:
             return self.result([], 0)
-        rowids = written if self._mode == "error" else [row for row in written if row >= 0]
-        last = rowids[-1] if rowids else None
+        rowids = written if self._mode == "error" else written[written >= 0]
+        last = int(rowids[-1]) if len(rowids) else None
         changed = count if self._mode == "replace" else len(rowids)
         if self.returning is None:
             return self.result(None, changed, last, failed)
         collection = write.collection(self.name)
-        kept = [row for row in rowids if collection.place(row) is not None]
+        given_rowids = watched(listed(rowids, bindings.check), bindings.check)
+        kept = [row for row in given_rowids if collection.place(row) is not None]
         returned = self.returning.rows(PlacedRows(collection, kept), bindings)
         return self.result(returned, changed, last, failed)
 
@@ -226,7 +230,9 @@ class InsertPlan(WritePlan):
                 columns.append(_adapted_column(given[slot.index], slot.index, check))
             else:
                 columns.append([literal_value(slot)] * len(rows))
-        return self._write(write, columns, len(rows), self.bind_inner(write, Bindings()))
+        written = self._write(write, columns, len(rows), self.bind_inner(write, Bindings()))
+        emptied(check, *given, *columns)
+        return written
 
     def explain(self, view: View) -> Explained:
         """Where the rows come from."""
@@ -277,6 +283,16 @@ def _columns_of(found: Result, check: Check) -> tuple[list[Any], int]:
 def _plain(column: Any) -> Any:
     """A column whose items are Python's, where it is an array of numbers."""
     return column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else column
+
+
+def _let_go(found: Result, columns: list[Any], check: Check) -> None:
+    """Free what `_columns_of` made of a query's rows, and these where nobody else has them."""
+    if found.data is None:
+        emptied(check, found.rows, *columns)
+        return
+    for column, values in zip(found.data, columns, strict=True):
+        if isinstance(values, list) and (not isinstance(column, Values) or column.is_own):
+            emptied(check, values)
 
 
 def _adapted_column(values: list[Any], index: int, check: Check) -> list[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from m2mdb.index.slices import rows_of
+from m2mdb.index.slices import emptied, rows_of
 from m2mdb.query.affinity import Value
 from m2mdb.query.binder import Output
 from m2mdb.query.columnar import Column, Values, column_of
@@ -102,7 +102,12 @@ class Projection:
         """The outputs, by columns."""
         fetched = fetched_columns(rows, self._scope.sources, bindings)
         count = len(rows)
-        return [computed.values(fetched, count, bindings) for computed in self._computed]
+        found = [computed.values(fetched, count, bindings) for computed in self._computed]
+        if isinstance(rows, Selection):  # which makes a new list for each
+            given = {computed.position for computed in self._computed}
+            used = [values for place, values in enumerate(fetched) if place not in given]
+            emptied(bindings.check, *used)
+        return found
 
     def data(self, rows: Selection, bindings: Bindings) -> list[Column]:
         """The outputs, by columns, as arrays where they are stored as such."""
@@ -122,7 +127,8 @@ class Projection:
             if at is not None and at in copied:
                 found.append(copied[at])
             else:
-                found.append(Values(computed.values(fetched, len(rows), bindings), type))
+                values = computed.values(fetched, len(rows), bindings)
+                found.append(Values(values, type, is_own=at is None))
         return found
 
     def rows(self, rows: Columns, bindings: Bindings) -> list[tuple[Any, ...]]:
