@@ -59,6 +59,7 @@ def column_parts(
     if isinstance(values, VectorData):
         if values.present is not None:
             yield "nulls", column.id, (~values.present).astype(np.uint8)
+        values.measure(check)
         yield "norms", column.id, values.norms
         yield "vectors", column.id, values.matrix.reshape(-1)
         return

@@ -97,7 +97,7 @@ class HeldSearch(_Call):
     def answer(self, query: Array) -> Answer | None:
         """The best rows; None: it is to be made by steps.
 
-        query  float32 (dimension,), checked by `values.check_query_vector`
+        query  float32 (dimension,), checked by `query_vectors.check_query_vector`
         """
         count = self._kernel(self._call, query, self._ids, self._scores)
         if count < 0:

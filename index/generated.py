@@ -29,7 +29,8 @@ import numpy as np
 
 from m2mdb.index.column_parts import key_hashes
 from m2mdb.index.schema import VECTOR_DTYPES, CollectionSchema, Column
-from m2mdb.index.values import StoredColumn, VectorData, store_vectors
+from m2mdb.index.slices import SLICE_NUMBERS, array_of, distinct_values, slices, watched
+from m2mdb.index.values import StoredColumn, VectorData, store_vectors, vector_slices
 from m2mdb.pager.errors import DataError, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -231,14 +232,15 @@ def vectors_for(
     if column.is_hidden:  # REEMBED comes by
         matrix = np.zeros((len(texts), column.dimension), dtype)
         return VectorData(matrix, None, np.zeros(len(texts), bool))
-    wanted = list(dict.fromkeys(text for text in texts if text is not None))
+    check = write.database.check_interrupted
+    wanted = [text for text in distinct_values(watched(texts, check), check) if text is not None]
     unique = np.zeros((len(wanted), column.dimension), dtype)
     if wanted:
         encoder = matching(write.database, schema, column)
         known = stored_vectors(view, index, wanted)
         ahead = write.database.ahead.get(_space(column), {})
         missing: list[int] = []
-        for at, text in enumerate(wanted):
+        for at, text in enumerate(watched(wanted, check)):
             found = known.get(text)
             if found is None:
                 found = ahead.get(text)
@@ -248,17 +250,23 @@ def vectors_for(
                 unique[at] = found
         step = _texts_a_call(encoder)
         for start in range(0, len(missing), step):
-            write.database.check_interrupted()
+            check()
             some = missing[start : start + step]
             fresh = encode(write.database, encoder, column, [wanted[at] for at in some])
             unique[some] = store_vectors(column, fresh, len(some), schema.name).matrix
-    place = {text: at for at, text in enumerate(wanted)}
-    rows = np.array([-1 if text is None else place[text] for text in texts], np.int64)
+    place: dict[str | None, int] = {text: at for at, text in enumerate(watched(wanted, check))}
+    place[None] = -1
+    rows = array_of([place[text] for text in watched(texts, check)], np.int64, check)
+    found_all = VectorData(unique)
+    if len(wanted) == len(rows) and None not in texts:
+        return found_all  # each text once, in order
     present = rows >= 0
     if present.all():
-        return VectorData(np.ascontiguousarray(unique[rows]))
+        return found_all.take(rows, check)
     matrix = np.zeros((len(rows), column.dimension), dtype)
-    matrix[present] = unique[rows[present]]
+    for part in vector_slices(matrix, check):
+        there = np.flatnonzero(present[part]) + part.start
+        matrix[there] = unique[rows[there]]
     return VectorData(matrix, None, present)
 
 
@@ -327,20 +335,23 @@ def stored_vectors(view: CollectionView, index: int, texts: Sequence[str]) -> di
     source = source_of(view.schema, index)
     found: dict[str, np.ndarray] = {}
     parts = view.parts()
-    for text in texts:
+    for text in watched(texts, view.check):
         entry = view.mirror.entry_with(source, text)
         if entry is not None and entry < parts[0].size:
             _take(found, text, parts[0], index, entry)
     of_source = view.schema.columns[source]
-    hashes = key_hashes(texts, len(texts)) if view.segments else None
+    hashes = key_hashes(texts, len(texts), view.check) if view.segments else None
     for part, segment in zip(parts[1:], view.segments, strict=True):
         if hashes is None or not segment.has("hashes", of_source.id):
             continue
         stored = segment.array("hashes", of_source.id)
         if not len(stored):
             continue
-        at = np.minimum(np.searchsorted(stored, hashes), len(stored) - 1)
-        for suspect in np.flatnonzero(stored[at] == hashes).tolist():
+        equal: list[int] = []
+        for some in slices(len(hashes), SLICE_NUMBERS >> 2, view.check):
+            at = np.minimum(np.searchsorted(stored, hashes[some]), len(stored) - 1)
+            equal += (np.flatnonzero(stored[at] == hashes[some]) + some.start).tolist()
+        for suspect in watched(equal, view.check):
             text = texts[suspect]
             for ordinal in segment.candidates(of_source.id, int(hashes[suspect])):
                 if text not in found and segment.value(of_source, ordinal) == text:

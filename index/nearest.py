@@ -53,7 +53,7 @@ def nearest(
 ) -> Found:
     """The k rows nearest to `query`, best first, equal scores by rowid.
 
-    query   float32 (dimension,), checked by `values.check_query_vector`
+    query   float32 (dimension,), checked by `query_vectors.check_query_vector`
     masks   bool per part of `view.parts()`, which rows pass WHERE; None for all
     effort  how much of the true answer the lists of segments have to find
     works   is given what each part has done

@@ -77,7 +77,7 @@ def hybrid(
 ) -> Joined | None:
     """The best `stop` rows of both rankings fused; None where that is to go by steps.
 
-    query  float32 (dimension,), checked by `values.check_query_vector`
+    query  float32 (dimension,), checked by `query_vectors.check_query_vector`
     """
     rows = sum([part.size for part in view.parts()])
     depth = min(sides.depth, rows)

@@ -14,14 +14,22 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from m2mdb.compute.bound import row_norms
 from m2mdb.index.schema import MAX_TEXT_BYTES, VECTOR_DTYPES, Column
-from m2mdb.index.slices import STORED_AS_GIVEN, Check, listed, slices, unchecked
+from m2mdb.index.slices import (
+    SLICE_BYTES,
+    STORED_AS_GIVEN,
+    Check,
+    listed,
+    slices,
+    unchecked,
+    watched,
+)
 from m2mdb.pager.errors import DataError
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -62,10 +70,26 @@ class VectorData:
             self._norms = norms_of(self.matrix)
         return self._norms
 
-    def take(self, rows: np.ndarray | slice) -> VectorData:
-        """Some of the rows, by their indexes or a slice."""
+    def measure(self, check: Check) -> None:
+        """Have the norms, `check` being called between slices of the work; it may raise."""
+        if self._norms is None:
+            self._norms = norms_of(self.matrix, check)
+
+    def take(self, rows: np.ndarray | slice, check: Check = unchecked) -> VectorData:
+        """Some of the rows, by their indexes or a slice; `check` as in `measure`."""
+        self.measure(check)
         present = None if self.present is None else self.present[rows]
-        return VectorData(self.matrix[rows], self.norms[rows], present)
+        if isinstance(rows, slice):
+            return VectorData(self.matrix[rows], self.norms[rows], present)
+        matrix = np.empty((len(rows), *self.matrix.shape[1:]), self.matrix.dtype)
+        for some in vector_slices(matrix, check):
+            np.take(self.matrix, rows[some], axis=0, out=matrix[some], mode="wrap")
+        return VectorData(matrix, self.norms[rows], present)
+
+
+def vector_slices(matrix: np.ndarray, check: Check) -> Iterator[slice]:
+    """The slices of a matrix's rows, some milliseconds' work each; `check` before each."""
+    return slices(len(matrix), max(1, SLICE_BYTES // max(1, matrix[:1].nbytes)), check)
 
 
 StoredColumn = list[Any] | VectorData
@@ -284,7 +308,7 @@ def store_column(
     Raises DataError: a value does not fit, or the lengths differ.
     """
     if column.is_vector:
-        return store_vectors(column, values, count, collection)
+        return store_vectors(column, values, count, collection, check)
     if isinstance(values, np.ndarray):
         values = list(values if values.dtype.kind == "M" else listed(values, check))
     if len(values) != count:
@@ -363,9 +387,12 @@ def timestamp_value(microseconds: int) -> datetime.datetime | int:
 # ------------------------------------------------------------------------- vectors
 
 
-def store_vectors(column: Column, values: Any, count: int, collection: str) -> VectorData:
+def store_vectors(
+    column: Column, values: Any, count: int, collection: str, check: Check = unchecked
+) -> VectorData:
     """The vectors of `count` rows: a matrix, or a sequence of arrays, lists, bytes and None.
 
+    check  called between slices of many vectors; it may raise
     Raises DataError: wrong dimension, ragged, NaN, infinity, overflow in f16, other than int8 in
     an i8 column, a zero vector under cosine.
     """
@@ -376,9 +403,9 @@ def store_vectors(column: Column, values: Any, count: int, collection: str) -> V
     if isinstance(values, np.ndarray) and values.dtype != object:
         matrix, present = _matrix_of(column, values, count, collection), None
     else:
-        matrix, present = _stack(column, values, count, collection)
-    matrix = cast_matrix(column, matrix, collection)
-    norms = norms_of(matrix)
+        matrix, present = _stack(column, values, count, collection, check)
+    matrix = cast_matrix(column, matrix, collection, check)
+    norms = norms_of(matrix, check)
     _check_finite(column, matrix, norms, collection)
     if column.metric == "cosine":
         _check_nonzero(column, norms, present, collection)
@@ -416,7 +443,7 @@ def _matrix_of(column: Column, values: np.ndarray, count: int, collection: str) 
 
 
 def _stack(
-    column: Column, values: Sequence[Any], count: int, collection: str
+    column: Column, values: Sequence[Any], count: int, collection: str, check: Check
 ) -> tuple[np.ndarray, np.ndarray | None]:
     if len(values) != count:
         raise DataError(
@@ -429,7 +456,7 @@ def _stack(
         kind = np.float16  # type: ignore[assignment]  # one of three scalar types
     matrix = np.zeros((count, column.dimension), kind)
     present = np.ones(count, bool)
-    for row, value in enumerate(values):
+    for row, value in enumerate(watched(values, check)):
         if value is None:
             present[row] = False
         else:
@@ -482,31 +509,40 @@ def _to_int8(array: np.ndarray, place: str) -> np.ndarray:
     return array.astype(np.int8)
 
 
-def cast_matrix(column: Column, matrix: np.ndarray, collection: str) -> np.ndarray:
-    """A C-contiguous matrix of the column's dtype; T2."""
+def cast_matrix(column: Column, matrix: np.ndarray, collection: str, check: Check) -> np.ndarray:
+    """A C-contiguous matrix of the column's dtype; T2. `check` as in `store_vectors`."""
     where = f"column {column.name} of {collection}"
     wanted = np.dtype(VECTOR_DTYPES[column.dtype])
-    if matrix.dtype == wanted:
-        return np.ascontiguousarray(matrix)
+    if matrix.dtype == wanted and matrix.flags.c_contiguous:
+        return matrix
     if matrix.dtype.kind not in "fiu":
         raise DataError(f"{where}: an array of {matrix.dtype} is not a matrix of numbers")
-    if column.dtype == "i8":
+    if column.dtype == "i8" and matrix.dtype != wanted:
         raise DataError(f"{where}: an i8 column takes int8 values, not {matrix.dtype}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = np.ascontiguousarray(matrix, wanted)
-    if matrix.dtype.kind == "f":
-        lost = np.isinf(cast) & np.isfinite(matrix)
+    cast = np.empty(matrix.shape, wanted)
+    for some in vector_slices(cast, check):
+        own = matrix[some]
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast[some] = own
+        if matrix.dtype.kind != "f" or matrix.dtype == wanted:
+            continue
+        lost = np.isinf(cast[some]) & np.isfinite(own)
         if lost.any():
             row, at = (int(i) for i in np.argwhere(lost)[0])
             raise DataError(
-                f"{where}, row {row}: {matrix[row, at]} at dimension {at} overflows {column.dtype}"
+                f"{where}, row {row + some.start}: {own[row, at]} at dimension {at} overflows "
+                f"{column.dtype}"
             )
     return cast
 
 
-def norms_of(matrix: np.ndarray) -> np.ndarray:
-    """Euclidean norms, float32 (rows,), as the kernels' error bounds expect them."""
-    return row_norms(matrix)
+def norms_of(matrix: np.ndarray, check: Check = unchecked) -> np.ndarray:
+    """Euclidean norms, float32 (rows,), as the kernels' error bounds expect them.
+
+    check  called between slices of many vectors; it may raise
+    """
+    found = [row_norms(matrix[some]) for some in vector_slices(matrix, check)]
+    return found[0] if len(found) == 1 else np.concatenate([np.empty(0, np.float32), *found])
 
 
 def _check_finite(column: Column, matrix: np.ndarray, norms: np.ndarray, collection: str) -> None:
@@ -542,59 +578,3 @@ def _check_nonzero(
             f"{place_of(collection, column, row)}: a zero vector (norm {norms[row]:g}) has no "
             "direction, so cosine cannot rank it; use METRIC l2 or ip, or NULL"
         )
-
-
-def check_query_vector(column: Column, value: Any, collection: str) -> np.ndarray:
-    """A query for NEAR as contiguous float32 (dimension,).
-
-    Raises DataError as for a stored vector.
-    """
-    if (
-        type(value) is not np.ndarray
-        or value.dtype != np.float32
-        or value.shape != (column.dimension,)
-    ):
-        place = f"NEAR {column.name} of {collection}"
-        if value is None:
-            raise DataError(f"{place}: NULL is not a vector")
-        as_float = column if column.dtype != "i8" else _float_twin(column, value)
-        value = vector_of(as_float, value, place)
-    query = np.ascontiguousarray(value, np.float32)
-    if not 1e-30 < np.vdot(query, query) < 1e36:  # which warns of no overflow
-        _check_query_extremes(column, query, f"NEAR {column.name} of {collection}")
-    return query
-
-
-def check_query_vectors(column: Column, values: Any, collection: str) -> np.ndarray:
-    """Queries for NEAR as contiguous float32 (len(values), dimension).
-
-    Raises DataError as `check_query_vector` does for the first of them that is none.
-    """
-    if (
-        type(values) is np.ndarray
-        and values.dtype == np.float32
-        and values.shape[1:] == (column.dimension,)
-    ):
-        queries = np.ascontiguousarray(values)
-        squares = np.einsum("ij,ij->i", queries, queries)
-        for row in np.flatnonzero(~((squares > 1e-30) & (squares < 1e36))).tolist():
-            check_query_vector(column, queries[row], collection)
-        return queries
-    return np.stack([check_query_vector(column, value, collection) for value in values])
-
-
-def _float_twin(column: Column, value: Any) -> Column:
-    """The column as one of floats, unless the query comes as the int8 bytes it stores."""
-    if isinstance(value, bytes | bytearray | memoryview) and len(value) == column.dimension:
-        return column
-    return Column(column.name, "VECTOR", dimension=column.dimension, metric=column.metric)
-
-
-def _check_query_extremes(column: Column, query: np.ndarray, place: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(query))
-    if len(bad):
-        raise DataError(
-            f"{place}: {query[bad[0]]} at dimension {bad[0]}; vectors hold finite numbers only"
-        )
-    if column.metric == "cosine" and float(row_norms(query[None, :])[0]) < SHORTEST:
-        raise DataError(f"{place}: a zero vector has no direction, so cosine cannot rank by it")

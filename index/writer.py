@@ -133,16 +133,16 @@ class CollectionWriter:
             raise DataError(f"a column of {self.name} is given twice: {', '.join(columns)}")
         generated.refuse_given(self._write.database, schema, given)
         stored: list[StoredColumn] = []
+        check = self._write.database.check_interrupted
         for index, column in enumerate(schema.columns):
-            self._write.database.check_interrupted()
+            check()
             if index in given:
-                check = self._write.database.check_interrupted
                 stored.append(store_column(column, given[index], count, self.name, check))
             elif column.is_vector:
-                stored.append(store_column(column, [None] * count, count, self.name))
+                stored.append(store_column(column, [None] * count, count, self.name, check))
             elif column.default_text is not None:
                 made = rules.compiled(schema).default(index, count, self._write.database)
-                stored.append(store_column(column, made, count, self.name))
+                stored.append(store_column(column, made, count, self.name, check))
             else:
                 default = store_scalar(column, column.default, self.name)
                 stored.append([default] * count)
@@ -372,7 +372,7 @@ class CollectionWriter:
                 check = self._write.database.check_interrupted
                 old = [parts[at].stored(index, row) for at, row in watched(places, check)]
                 if column.is_vector:
-                    stored.append(store_column(column, old, len(old), self.name))
+                    stored.append(store_column(column, old, len(old), self.name, check))
                 else:
                     stored.append(old)
         self._generate(stored, [
@@ -430,7 +430,7 @@ def take_rows(stored: Sequence[StoredColumn], rows: np.ndarray, check: Check) ->
     check  called between slices of the work; it may raise
     """
     return [
-        values.take(rows) if isinstance(values, VectorData) else picked(values, rows, check)
+        values.take(rows, check) if isinstance(values, VectorData) else picked(values, rows, check)
         for values in stored
     ]
 

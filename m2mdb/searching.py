@@ -15,7 +15,7 @@ import numpy as np
 
 from m2mdb.hits import Hits
 from m2mdb.index.prepared import MOST_INSERTED, prepared
-from m2mdb.index.values import check_query_vector, check_query_vectors
+from m2mdb.index.query_vectors import check_query_vector, check_query_vectors
 from m2mdb.pager.errors import DataError, InterfaceError, OperationalError, ProgrammingError
 from m2mdb.query.limits import check_count
 from m2mdb.query.search import (

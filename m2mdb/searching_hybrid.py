@@ -15,7 +15,7 @@ import numpy as np
 from m2mdb.hits import Hits
 from m2mdb.index.compiled_hybrid import CompiledHybrid, compiled_hybrid
 from m2mdb.index.prepared_hybrid import MOST_DEPTH, Joined, Sides, hybrid
-from m2mdb.index.values import check_query_vector
+from m2mdb.index.query_vectors import check_query_vector
 from m2mdb.pager.errors import InterfaceError
 from m2mdb.query.fusion import METHODS
 from m2mdb.query.limits import check_count

@@ -35,7 +35,7 @@ from m2mdb.index.slices import (
     taken,
     unchecked,
 )
-from m2mdb.index.values import timestamp_value
+from m2mdb.index.values import timestamp_value, vector_slices
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.query.affinity import Value
 from m2mdb.query.result import Result
@@ -301,8 +301,10 @@ def _piece(part: Any, wanted: tuple[int, Any], rows: np.ndarray, check: Check) -
         return column if is_whole else column.taken(rows, check)
     if type == "VECTOR" and hasattr(part, "vectors"):
         present = part.present(source)
-        some = [part.vectors(source, rows[each]) for each in slices(len(rows), SLICE_VALUES, check)]
-        matrix = some[0] if len(some) == 1 else np.concatenate(some)
+        matrix = part.vectors(source, rows[:1])
+        matrix = np.empty((len(rows), *matrix.shape[1:]), matrix.dtype)
+        for some in vector_slices(matrix, check):
+            matrix[some] = part.vectors(source, rows[some])
         return Vectors(matrix, None if present is None else present[rows])
     numbers = part.numbers(source) if type in SCALAR_PARTS else None
     if numbers is not None:

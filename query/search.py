@@ -23,8 +23,8 @@ import numpy as np
 
 from m2mdb.index.effort import DEFAULT_RECALL, EXACT, Effort
 from m2mdb.index.found import Found
+from m2mdb.index.query_vectors import check_query_vector
 from m2mdb.index.schema import CollectionSchema
-from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
 from m2mdb.query import search_for
 from m2mdb.query.limits import check_count

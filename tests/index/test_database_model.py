@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from m2mdb.index import delta, maintenance, writer
 from m2mdb.index.database import Database
 from m2mdb.index.integrity import check
+from m2mdb.index.query_vectors import check_query_vector
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
 from m2mdb.index.text.match_query import parse_match
-from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import IntegrityError
 from m2mdb.pager.memory_vfs import MemoryVfs
 from m2mdb.wal.store import StoreOptions

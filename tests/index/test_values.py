@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m2mdb.index.query_vectors import check_query_vector
 from m2mdb.index.schema import Column
 from m2mdb.index.values import (
     VectorData,
-    check_query_vector,
     python_value,
     store_column,
     store_scalar,
@@ -227,3 +227,44 @@ def test_a_column_is_stored_as_its_values_are(type_: str, values: list[Any], one
             return str(error)
 
     assert told(lambda: store_column(column, values, len(values), "t")) == told(each)
+
+
+@pytest.mark.parametrize("given", ["<f8", "<f4", "<f2", "strided", "list"])
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_many_vectors_are_stored_in_slices(
+    given: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = Column("e", "VECTOR", dimension=16, dtype=dtype)
+    matrix = np.random.default_rng(3).standard_normal((3000, 16))
+    values: Any = matrix if given in ("strided", "list") else matrix.astype(given)
+    if given == "strided":
+        values = np.asfortranarray(matrix.astype("<f4"))
+    elif given == "list":
+        values = [None if row % 7 == 3 else matrix[row] for row in range(3000)]
+    whole = store_column(column, values, 3000, "t")
+    looks: list[None] = []
+    monkeypatch.setattr("m2mdb.index.values.SLICE_BYTES", 32 * 16 * 2)
+    monkeypatch.setattr("m2mdb.index.slices.WATCHED_VALUES", 32)
+    cut = store_column(column, values, 3000, "t", lambda: looks.append(None))
+    assert isinstance(whole, VectorData)
+    assert isinstance(cut, VectorData)
+    assert cut.matrix.tobytes() == whole.matrix.tobytes()
+    assert cut.norms.tobytes() == whole.norms.tobytes()
+    assert len(looks) >= 3000 // 32
+    order = np.random.default_rng(4).permutation(3000)[:2500]
+    looks.clear()
+    taken = cut.take(order, lambda: looks.append(None))
+    assert taken.matrix.tobytes() == whole.matrix[order].tobytes()
+    assert taken.norms.tobytes() == whole.norms[order].tobytes()
+    assert len(looks) >= 2500 // 32
+    if whole.present is not None:
+        assert taken.present is not None
+        assert np.array_equal(taken.present, whole.present[order])
+
+
+def test_an_overflow_in_a_later_slice_is_named_by_its_row() -> None:
+    column = Column("e", "VECTOR", dimension=16)
+    matrix = np.ones((200_000, 16))
+    matrix[199_000, 3] = 1e300
+    with pytest.raises(DataError, match="row 199000: 1e\\+300 at dimension 3 overflows f32"):
+        store_column(column, matrix, 200_000, "t")

@@ -13,8 +13,8 @@ import numpy as np
 from m2mdb.index.collection import CollectionView
 from m2mdb.index.database import Database
 from m2mdb.index.integrity import check
+from m2mdb.index.query_vectors import check_query_vector
 from m2mdb.index.text.match_query import parse_match
-from m2mdb.index.values import check_query_vector
 from m2mdb.pager.errors import CorruptDatabaseError
 
 WORDS = ("red", "green", "blue", "dark", "light", "mode")
