@@ -31,6 +31,7 @@ from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import Segment, SegmentRecord, lay_out
 from m2mdb.index.slices import pieces
 from m2mdb.index.values import VectorData
+from m2mdb.index.work import ListsWork
 from m2mdb.pager.errors import ProgrammingError
 
 if TYPE_CHECKING:
@@ -108,11 +109,13 @@ def add_lists(
     if len(values) < least:
         return False
     measured = write.database.kernels.name != "numpy"
-    scratch = Scratch(write.database)
+    work = ListsWork(write.database, _task(entry, record, column), len(values))
+    scratch = Scratch(write.database, work)
     if base is not None:
         parts = absorbing.absorbed_parts(column, values, base, scratch, least)
         if parts:
             _add_extent(write, entry, record, parts)
+            work.end()
         return bool(parts)
     queries = known_queries(write.database.audit, entry.id, column, siblings)
     parts = hrm2.lists_parts(
@@ -121,7 +124,13 @@ def add_lists(
     if not parts:
         return False
     _add_extent(write, entry, record, parts)
+    work.end()
     return True
+
+
+def _task(entry: CollectionEntry, record: SegmentRecord, column: Column) -> str:
+    """What a build is called where it is told of (`index.work`)."""
+    return f"lists of {entry.schema.name}.{column.name}, segment {record.id}"
 
 
 def _add_extent(
@@ -167,12 +176,16 @@ def recalibrate(
         audit = write.database.audit
         queries = known_queries(audit, entry.id, column, view.segments)
         values = stored_vectors(segment, column)
-        parts = hrm2.recalibrated_parts(column, values, segment, queries, Scratch(write.database))
+        task = _task(entry, entry.records[segment.id], column)
+        work = ListsWork(write.database, task, len(values))
+        scratch = Scratch(write.database, work)
+        parts = hrm2.recalibrated_parts(column, values, segment, queries, scratch)
         record = changed.get(segment.id) or entry.records[segment.id].copy()
         record.extents = tuple(each for each in record.extents if each != old)
         _add_extent(write, entry, record, parts)
         write.transaction.free_extent(old)
         changed[segment.id] = record
+        work.end()
     _replace(entry, changed)
     drift.settle(write, entry)
     return list(changed.values())

@@ -61,8 +61,7 @@ class Database:
         self.total_changes = 0  # rows that the connection changed, as SQL's total_changes()
         self.changes = 0  # of the last statement that changes rows
         self.last_rowid = 0  # of the last row that a statement inserted
-        self._explicit = False  # BEGIN or SAVEPOINT was said
-        self._began_by_savepoint = False
+        self._explicit = self._began_by_savepoint = False  # BEGIN or SAVEPOINT was said
         self._snapshot: Snapshot | None = None  # of a deferred transaction that has read
         self._transaction: Transaction | None = None
         self._savepoints: list[tuple[str, int, Catalog]] = []
@@ -86,6 +85,7 @@ class Database:
         self.plans: dict[str, Any] = {}  # the query layer's prepared statements, by text
         self.extensions: Any = None  # the query layer's: what the program has added
         self.progress: Callable[[], object] | None = None  # asked at each check for an interrupt
+        self.work: Callable[[str, int, int], object] | None = None  # told of `index.work`
 
     @classmethod
     def open(

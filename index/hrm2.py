@@ -130,12 +130,15 @@ def lists_parts(
         return []
     rows = _rows_in(scratch, column, values.matrix, chosen)
     width = padded(column.dimension)
+    scratch.stage("training")
     router = train(rows, list_count(len(rows)), SEED, scratch.tick)
+    scratch.stage("assigning")
     first, second = assign(router, rows, spill=True, tick=scratch.tick)
     error = mean_error(scratch, router.centers, rows, first)
     if second is not None:
         second = sparing(rows, router.centers, first, second, scratch.tick)
     numbers = np.arange(len(rows), dtype=np.int32)
+    scratch.stage("coding")
     rotated = scratch.array((len(rows), width), np.float32)
     for some in scratch.chunks(len(rows), 4 * width):
         rotated[some] = rotate(rows[some], width, SEED)
@@ -274,6 +277,7 @@ def _table(
         from m2mdb.compute.hrm2.searcher import Searcher
 
         searcher = Searcher(lists, metric, SEED)
+        scratch.stage("measuring")
         return calibration.calibrate(searcher, rows, SEED, queries, tick=scratch.tick)
     return cautious_table(len(lists.center_scales))
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from m2mdb.index import clustering, drift
 from m2mdb.index.maintenance import SEGMENT_BYTES, bytes_of, flush, merge
 from m2mdb.index.quiet import maintaining
+from m2mdb.index.work import tell
 from m2mdb.pager.errors import OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -64,9 +65,12 @@ def _optimize_one(database: Database, name: str) -> Optimized | None:
     try:
         stale = _stale(database, name)
         before, groups = _flush_and_group(database, name)
-        for ids in groups:
+        for done, ids in enumerate(groups):
             database.check_interrupted()
+            tell(database, f"segments of {name}: merging", done, len(groups))
             _merge_group(database, name, ids)
+        if groups:
+            tell(database, f"segments of {name}", len(groups), len(groups))
         for id_ in _without_lists(database, name):
             database.check_interrupted()
             _add_lists(database, name, id_)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from m2mdb.index.database import Database
+    from m2mdb.index.work import ListsWork
 
 MEMORY_BYTES = 256 << 20
 LEAST_FILE = 1 << 20  # bytes of an array that is worth a file
@@ -34,17 +35,27 @@ def _never() -> None:
     """Nobody interrupts."""
 
 
+def _untold(stage: str) -> None:
+    """Nobody wants to know."""
+
+
 class Scratch:
     """Gives out zeroed arrays; each lives until nothing refers to it."""
 
-    __slots__ = ("_left", "_path", "_vfs", "tick")
+    __slots__ = ("_left", "_path", "_vfs", "stage", "tick")
 
-    def __init__(self, database: Database | None = None) -> None:
-        """Without a database, all arrays stand in memory, and nothing interrupts."""
+    def __init__(self, database: Database | None = None, work: ListsWork | None = None) -> None:
+        """Without a database, all arrays stand in memory, and nothing interrupts.
+
+        work  told of the stages that begin, and of each tick
+        """
         self._left = MEMORY_BYTES
         self._vfs = None if database is None else database.store.vfs
         self._path = "" if database is None else database.path
         self.tick: Callable[[], None] = _never if database is None else database.check_interrupted
+        self.stage: Callable[[str], None] = _untold
+        if work is not None:
+            self.tick, self.stage = work.tick, work.begin
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
         """An array of zeros, writable (SC1).

@@ -302,6 +302,10 @@ class Connection:
         """Ask while a statement runs."""
         await self._run(lambda: self.plain.set_progress_handler(progress_handler, n))
 
+    async def set_work_handler(self, handler: Callable[[str, int, int], object] | None) -> None:
+        """Tell how far a build of lists or an OPTIMIZE is, in the connection's thread."""
+        await self._run(lambda: self.plain.set_work_handler(handler))
+
     async def set_trace_callback(self, trace_callback: Callable[[str], object] | None) -> None:
         """Tell of each statement before it runs."""
         await self._run(lambda: self.plain.set_trace_callback(trace_callback))

@@ -218,7 +218,7 @@ def deserialize(connection: Connection, data: object) -> None:
 
 OF_THE_PROGRAM = (
     "author", "calling", "changes", "clock", "encoders", "extensions", "last_rowid", "progress",
-    "tokenizers", "total_changes",
+    "tokenizers", "total_changes", "work",
 )  # fmt: skip
 _OF_THE_STORE = ("busy_handler", "journal_size_limit", "secure_delete", "wal_autocheckpoint")
 

@@ -201,13 +201,16 @@ def opened(
 def query(options: argparse.Namespace) -> int:
     """`m2mdb query`: one statement, its rows as a table or as JSON."""
     from m2mdb.language import Language
-    from m2mdb.tables import as_json, table
+    from m2mdb.tables import Progress, as_json, table
 
     creates = options.statement.lstrip()[:6].upper() == "CREATE"
     con = opened(options.file, create=creates, encoders=encoders_of(options.encoders))
+    progress = Progress("working:")
+    con.set_work_handler(progress.at)
     try:
         parameters = bound(options.parameters, Language().names(options.statement))
         cursor = con.execute(options.statement, parameters)
+        progress.close()
         if cursor.description is None:
             changes = max(cursor.rowcount, 0)
             print(as_json({"changes": changes}) if options.json else f"{changes} rows changed")
@@ -215,6 +218,7 @@ def query(options: argparse.Namespace) -> int:
         names = [column[0] for column in cursor.description]
         rows = cursor.fetchall()
     finally:
+        progress.close()
         con.close()
     if options.json:
         print(as_json([dict(zip(names, row, strict=True)) for row in rows]))

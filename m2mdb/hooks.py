@@ -3,6 +3,7 @@
     create_function, create_aggregate, create_collation   into its expressions
     set_authorizer             asked before a statement is planned
     set_progress_handler       asked while a statement runs
+    set_work_handler           told how far a build of lists or an OPTIMIZE is
     set_trace_callback         told of each statement before it runs
 
 Invariants
@@ -139,6 +140,22 @@ class Hooks(ABC):
             if progress_handler is not None and n > 0:
                 call = self._calling("progress handler", progress_handler)
                 database.progress = _Progress(call, n)
+
+    def set_work_handler(self, handler: Callable[[str, int, int], object] | None) -> None:
+        """Tell how far a build of lists or an OPTIMIZE is; None: no more.
+
+        `handler(task, done, total)` hears what is made and how much of it is done, in rows or in
+        segments; done = total ends a task. What it raises ends the statement with an
+        OperationalError, and nothing of the step that it was in is kept.
+        """
+        check_callable("work handler", handler)
+        with self.lock:
+            database = self.engine()
+            database.work = None
+            if handler is not None:
+                from m2mdb.query.extensions import guarded
+
+                database.work = guarded("work handler", self._calling("work handler", handler))
 
     def set_trace_callback(self, trace_callback: Callable[[str], object] | None) -> None:
         """Tell of each statement, with its values in place, before it runs; None: no more."""

@@ -135,6 +135,11 @@ class Progress:
             of_total = f" of {self.total:,}" if self.total else ""
             print(f"\r{self.label} {self.done:,}{of_total}", end="", file=sys.stderr, flush=True)
 
+    def at(self, label: str, done: int, total: int) -> None:
+        """Say how far a task is, as a connection's work handler hears it."""
+        self.label, self.done, self.total = f"{label}:", done, total
+        self.add(0)
+
     def close(self) -> None:
         """Clear the line."""
         if self._active and self._shown:
