@@ -16,6 +16,7 @@ from m2mdb.index.schema import (
     Column,
     IndexInfo,
     check_name,
+    hinted,
 )
 from m2mdb.index.segment import NamedPart, SegmentRecord, lay_out
 from m2mdb.index.slices import SLICE_VALUES, Check, distinct_values, mapped, pieces, slices
@@ -262,6 +263,11 @@ def _add_lists(write: WriteView, view: CollectionView, column: Column, info: Ind
     write.forget_views()
 
 
+def index_names(write: WriteView) -> list[str]:
+    """The names of all indexes."""
+    return [info.name for entry in write.catalog.by_id.values() for info in entry.schema.indexes]
+
+
 def drop_index(write: WriteView, name: str, *, whatever: bool = False) -> None:
     """Remove an index; the inverted lists of a text index go with the next rewrite.
 
@@ -269,7 +275,7 @@ def drop_index(write: WriteView, name: str, *, whatever: bool = False) -> None:
     """
     owner = write.catalog.index_owner(name)
     if owner is None:
-        raise ProgrammingError(f"no such index: {name}")
+        raise ProgrammingError(hinted(f"no such index: {name}", name, index_names(write)))
     view = write.collection(owner.schema.name)
     info = view.schema.index(name)
     assert info is not None

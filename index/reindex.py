@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from m2mdb.index import clustering, ddl
+from m2mdb.index.schema import hinted
 from m2mdb.index.segment import TEXT_PREFIX, Segment
 from m2mdb.pager.errors import ProgrammingError
 
@@ -36,7 +37,8 @@ def reindex(write: WriteView, name: str | None) -> None:
         return
     owner = write.catalog.index_owner(name)
     if owner is None:
-        raise ProgrammingError(f"no such collection or index: {name}")
+        known = (*write.names(), *ddl.index_names(write))
+        raise ProgrammingError(hinted(f"no such collection or index: {name}", name, known))
     info = owner.schema.index(name)
     assert info is not None
     _index(write, owner.schema.name, info)

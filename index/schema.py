@@ -362,6 +362,15 @@ class CollectionSchema:
         return min(fitting, key=lambda info: len(info.columns), default=None)
 
 
+def hinted(message: str, name: str, known: Iterable[str]) -> str:
+    """`message; did you mean …?` where a name is spelled like one that is known.
+
+    As it is where it gives a hint already.
+    """
+    close = None if "did you mean" in message else closest(name, known)
+    return f"{message}; did you mean {close}?" if close else message
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The name, in small letters, that is spelled most alike; None where none is near.
 

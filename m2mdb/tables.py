@@ -133,7 +133,8 @@ class Progress:
         if self._active and now - self._shown >= PROGRESS_SECONDS:
             self._shown = now
             of_total = f" of {self.total:,}" if self.total else ""
-            print(f"\r{self.label} {self.done:,}{of_total}", end="", file=sys.stderr, flush=True)
+            line = f"\r{self.label} {self.done:,}{of_total}\x1b[K"
+            print(line, end="", file=sys.stderr, flush=True)
 
     def at(self, label: str, done: int, total: int) -> None:
         """Say how far a task is, as a connection's work handler hears it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from m2mdb.index.schema import CollectionSchema
+from m2mdb.index.schema import CollectionSchema, hinted
 from m2mdb.pager.errors import PlacedFault, ProgrammingError
 from m2mdb.query.nodes import ColumnRef, Expression, Star, Subquery
 
@@ -120,7 +120,8 @@ class RowScope:
         try:
             schema.column(reference.name)
         except ProgrammingError as problem:
-            raise PlacedFault(str(problem), reference.position) from None
+            message = hinted(str(problem), reference.name, self.computed)
+            raise PlacedFault(message, reference.position) from None
         raise AssertionError("column() found what position() did not")
 
     def has(self, reference: ColumnRef) -> bool:

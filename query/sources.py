@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.schema import hinted
 from m2mdb.pager.errors import NotSupportedError, PlacedFault, ProgrammingError
 from m2mdb.query.access import Access
 from m2mdb.query.bound import bound_view
@@ -36,7 +37,7 @@ from m2mdb.query.profile import Noted, profile_of
 from m2mdb.query.rewriting import rewritten
 from m2mdb.query.scope import RowScope, Subqueries
 from m2mdb.query.selection import Selection
-from m2mdb.query.system_tables import system_schema, system_view
+from m2mdb.query.system_tables import TABLE_NAMES, system_schema, system_view
 from m2mdb.query.table_functions import Lateral, function_of, schema_of
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def _collection(source: TableName, context: Context) -> Leaf:
     try:
         collection = context.view.collection(name)
     except ProgrammingError as problem:
-        raise PlacedFault(str(problem), source.position) from None
+        others = (*TABLE_NAMES, *context.planner.common)
+        raise PlacedFault(hinted(str(problem), name, others), source.position) from None
     schema, lower = collection.schema, name.lower()
     title = source.alias or schema.name
     if source.as_of is None:

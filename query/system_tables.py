@@ -192,6 +192,9 @@ def _receipts(view: View) -> Rows:
         )  # fmt: skip
 
 
+TABLE_NAMES = (*_TABLES, _RECEIPTS.name, STATS.name, LIMITS.name)
+
+
 def system_schema(name: str) -> ListSchema | None:
     """The columns of a system table; None where the name is none's."""
     if name.lower() == _RECEIPTS.name:

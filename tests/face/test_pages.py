@@ -1,4 +1,4 @@
-"""docs/python.md and docs/limits.md: their examples print what they show, their table is true."""
+"""docs/python.md, limits.md, state.md: examples print what they show, their tables are whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 ROW = re.compile(r"\| `(\w+)` \| ([\d,]+) \| ([\d,]+) \|")
 
 
-@pytest.mark.parametrize("page", ["python.md", "limits.md"])
+@pytest.mark.parametrize("page", ["python.md", "limits.md", "state.md"])
 def test_the_examples_of_the_page_print_what_they_show(page: str) -> None:
     text = (DOCS / page).read_text("utf-8")
     con = m2mdb.connect(":memory:", compute="numpy")
@@ -43,3 +43,15 @@ def test_the_table_of_limits_is_true() -> None:
     assert rows == {name: (one, other) for name, one, other, _ in told}
     assert all(value == one for _, one, _, value in told)
     con.close()
+
+
+def test_every_system_table_and_every_pragma_has_an_example() -> None:
+    from m2mdb.query.pragma import _PRAGMAS
+    from m2mdb.query.system_tables import TABLE_NAMES
+
+    code = "".join(each for _, each, _ in EXAMPLE.findall((DOCS / "state.md").read_text("utf-8")))
+    pragmas = {word for word in re.findall(r"\w+", code) if word in _PRAGMAS}
+    tables = set(re.findall(r"\bm2m_\w+", code))
+
+    assert pragmas == set(_PRAGMAS)
+    assert tables == set(TABLE_NAMES)

@@ -40,7 +40,7 @@ class Both:
             left = con.execute("SELECT * FROM t ORDER BY id").fetchall()
             found.append((outcome, left))
         assert sql.startswith("CREATE") or found[0] == found[1], sql
-        return found[0][0] != "failed"
+        return bool(found[0][0] != "failed")
 
 
 @pytest.fixture

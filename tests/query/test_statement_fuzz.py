@@ -100,10 +100,20 @@ def test_what_is_no_sentence_is_told_with_its_place() -> None:
         ("SELECT json_extrac('{}', '$')", "did you mean json_extract()?"),
         ("SELECT stars FROM notes", "did you mean star?"),
         ("SELECT * FROM note", "did you mean notes?"),
+        ("SELECT * FROM m2m_colums", "did you mean m2m_columns?"),
+        ("WITH recent AS (SELECT 1) SELECT * FROM recnt", "did you mean recent?"),
+        ("SEARCH notes NEAR [1, 0] RETURNING id, scor", "did you mean score?"),
+        ("SEARCH notes NEAR embeding [1, 0]", "did you mean embedding?"),
+        ("DROP INDEX by_strs", "did you mean by_star?"),
+        ("REINDEX by_strs", "did you mean by_star?"),
+        ("REINDEX note", "did you mean notes?"),
     ],
 )
 def test_what_was_perhaps_meant(database: Database, sql: str, hint: str) -> None:
-    execute(database, "CREATE TABLE notes (id INTEGER PRIMARY KEY, star INTEGER)")
+    execute(
+        database, "CREATE TABLE notes (id INTEGER PRIMARY KEY, star INTEGER, embedding VECTOR(2))"
+    )
+    execute(database, "CREATE INDEX by_star ON notes (star)")
 
     with pytest.raises(ProgrammingError) as caught:
         execute(database, sql)
