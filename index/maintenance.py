@@ -232,6 +232,9 @@ def after_write(write: WriteView, view: CollectionView, *, unlisted: bool = Fals
         if not taken:
             break
         left -= taken
+    if left < MERGE_BYTES:
+        # What earlier merges left at the file's end: else it stays three times as long as its rows.
+        write.transaction.shrink(write.transaction.page_count)
     if view.entry.drift and drift.due_retraining(view.entry, write.transaction.page_size, left):
         flush(write, view)  # M1
         ids = drift.due_retraining(view.entry, write.transaction.page_size, MERGE_BYTES)

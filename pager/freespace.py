@@ -28,7 +28,7 @@ Invariants
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -126,30 +126,35 @@ class FreeMap:
 
     # -------------------------------------------------------------------------- taking, giving
 
-    def take(self, count: int, usable: Usable) -> int | None:
+    def take(self, count: int, usable: Usable, blocked: Sequence[int] = ()) -> int | None:
         """The first of `count` neighbouring pages, now no longer free; None: there are not so many.
+
+        blocked  pages that may not be among them, ascending
 
         Asking again with the same function object goes on where the last search ended, so one
         object has to give the same answers all its life.
         """
         if usable is not self._usable:
             self._usable, self._hint = usable, 0
-        start = self._find_page(usable) if count == 1 else self._find_stretch(count, usable)
+        is_page = count == 1 and not blocked
+        start = self._find_page(usable) if is_page else self._find_stretch(count, usable, blocked)
         if start is not None:
-            self._cut(start, start + count)
+            self.claim(start, count)
         return start
 
     def _find_page(self, usable: Usable) -> int | None:
         runs, starts = self._runs, self._starts
         best: int | None = None
-        compared = 0
+        compared = best_length = 0
         for index in range(bisect_left(starts, self._hint), len(starts)):
             start = starts[index]
             length, commit = runs[start]
             if not usable(start, length, commit):
                 continue
             if best is None:
-                best = self._hint = start
+                self._hint = start
+            if best is None or length < best_length:
+                best, best_length = start, length
             compared += 1
             if length <= _SMALL_RUN:
                 return start
@@ -159,30 +164,34 @@ class FreeMap:
             self._hint = starts[-1] + 1 if starts else 0
         return best
 
-    def _find_stretch(self, count: int, usable: Usable) -> int | None:
-        """The first stretch of pages, of one run or of several that touch."""
+    def _find_stretch(self, count: int, usable: Usable, blocked: Sequence[int]) -> int | None:
+        """The start of the shortest stretch that is long enough, the first of several.
+
+        So what is short leaves the long stretches whole for what is long.
+        """
+        best: int | None = None
+        best_length = 0
+        for start, end in self._stretches(usable, blocked):
+            if end - start >= count and (best is None or end - start < best_length):
+                best, best_length = start, end - start
+        return best
+
+    def _stretches(self, usable: Usable, blocked: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Start and end of usable pages without a gap, of one run or of several that touch."""
         first = end = 0
         for start in self._starts:
             length, commit = self._runs[start]
             if not usable(start, length, commit):
                 continue
             if start != end:
+                yield first, end
                 first = start
             end = start + length
-            if end - first >= count:
-                return first
-        return None
-
-    def _cut(self, first: int, end: int) -> None:
-        """Take away the pages from the start of one run into the same or a later one."""
-        start = first
-        while start < end:
-            length, commit = self._runs[start]
-            after = start + length
-            self._set(start, None)
-            if after > end:
-                self._set(end, (after - end, commit))
-            start = after
+            at, last = bisect_left(blocked, start), bisect_left(blocked, end)
+            for page in blocked[at:last]:
+                yield first, page
+                first = page + 1
+        yield first, end
 
     def claim(self, first: int, count: int) -> None:
         """Take exactly these pages, of one run or of several that touch.

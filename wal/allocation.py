@@ -46,7 +46,6 @@ class Allocator:
         "_burned",
         "_commit",
         "_floor",
-        "_for_extent",
         "_for_page",
         "_limit",
         "_map",
@@ -65,7 +64,6 @@ class Allocator:
         self._floor = 0  # the last page at the file's end that an extent was given (AL2)
         # The map goes on where its last search ended when it is asked with the same object.
         self._for_page: Usable | None = None
-        self._for_extent: Usable | None = None
 
     # -- the map -------------------------------------------------------------------------------
 
@@ -110,8 +108,12 @@ class Allocator:
             return False
         return not any(first < start + length and start < end for first, end in self._burned)
 
+    def closed_to_extents(self) -> list[int]:
+        """Pages whose frames stand in the log, ascending; they divide a run that is usable (S9)."""
+        return sorted(self._store.index.frames)
+
     def usable_for_extent(self, start: int, length: int, commit: int) -> bool:
-        """Whether a run may be used for an extent (S9)."""
+        """Whether all of a run may be used for an extent (S9)."""
         if not self.usable_for_page(start, length, commit):
             return False
         frames = self._store.index.frames
@@ -180,9 +182,9 @@ class Allocator:
         """The first of neighbouring pages for an extent."""
         free = self.free_map(layer)
         if len(free):
-            if self._for_extent is None:
-                self._for_extent = self.usable_for_extent
-            start = free.take(count, self._for_extent)
+            if self._for_page is None:
+                self._for_page = self.usable_for_page
+            start = free.take(count, self._for_page, self.closed_to_extents())
             if start is not None:
                 self._burned.append((start, start + count))
                 layer.free_mark = free.mark()

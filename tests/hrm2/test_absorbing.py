@@ -276,6 +276,27 @@ def test_what_lists_were_trained_for_is_checked(
     con.close()
 
 
+def test_the_file_does_not_grow_with_the_changes(con: m2mdb.Connection, tmp_path: Path) -> None:
+    """Places that merges leave are used again, and given back where they are at the end."""
+    path = tmp_path / "m.m2m"
+    lengths = []
+    for number in range(24):
+        change(con, 5000, 300 + 10 * (number % 5))
+        (pages,) = con.execute("SELECT page_count FROM m2m_stats").fetchone()
+        lengths.append(pages)
+    expected = content(con)
+    con.execute("VACUUM INTO ?", (str(tmp_path / "into.m2m"),))
+    least = (tmp_path / "into.m2m").stat().st_size / 4096
+    assert float(np.median(lengths[3:])) <= 2.5 * least
+    assert max(lengths) <= 3 * least
+    con.close()
+    assert path.stat().st_size <= lengths[-1] * 4096
+    again = m2mdb.connect(str(path), autocommit=True)
+    assert content(again) == expected
+    assert_sound(again)
+    again.close()
+
+
 def test_one_row_may_have_so_many_copied() -> None:
     con = m2mdb.connect(":memory:")
     con.execute("CREATE COLLECTION a (v VECTOR(384))")

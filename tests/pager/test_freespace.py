@@ -81,16 +81,26 @@ class EveryPageIsUsedOrFree(RuleBasedStateMachine):
         self.pages.nodes = dict(nodes)
         self.used, self.freed = set(self.used), dict(self.freed)
 
-    @rule(count=st.sampled_from([1, 1, 1, 2, 5, 40]), times=st.integers(1, 30))
-    def take(self, count: int, times: int) -> None:
+    @rule(
+        count=st.sampled_from([1, 1, 1, 2, 5, 40]),
+        times=st.integers(1, 30),
+        every=st.sampled_from([0, 0, 7, 50]),
+    )
+    def take(self, count: int, times: int, every: int) -> None:
+        """`every`: each so many'th page is blocked."""
+        blocked = range(every, self.pages.page_count, every) if every else ()
         for _ in range(times):
-            start = self.pages.map.take(count, self.usable)
+            start = self.pages.map.take(count, self.usable, blocked)
             if start is None:
-                free = sorted(p for p, c in self.freed.items() if c <= self.oldest)
+                usable = {p for p, c in self.freed.items() if c <= self.oldest}
+                free = sorted(usable.difference(blocked))
                 assert not any(
                     free[i + count - 1] - free[i] == count - 1 for i in range(len(free) + 1 - count)
                 ), "there was room"
                 start = self.pages.extend(count)
+            else:
+                assert not every or start // every == (start + count - 1) // every
+                assert not every or start % every
             for page in range(start, start + count):
                 assert self.freed.pop(page, 0) <= self.oldest
                 assert page not in self.used
@@ -191,7 +201,11 @@ def test_every_page_is_used_or_free_on_a_long_walk(seed: int) -> None:
     for _ in range(400):
         step = generator.random()
         if step < 0.4:
-            walk.take(generator.choice([1, 1, 2, 7, 40]), generator.randrange(1, 30))
+            walk.take(
+                generator.choice([1, 1, 2, 7, 40]),
+                generator.randrange(1, 30),
+                generator.choice([0, 0, 9]),
+            )
         elif step < 0.7:
             walk.give(generator, generator.random() / 3, generator.randrange(1, 9))
         elif step < 0.75:
@@ -223,7 +237,7 @@ def filled(*runs: tuple[int, int, int]) -> FreeMap:
 def test_single_pages_come_from_small_runs_first() -> None:
     free = filled((10, 500, 1), (600, 2, 1), (700, 300, 1))
 
-    assert [free.take(1, always) for _ in range(3)] == [600, 601, 10]
+    assert [free.take(1, always) for _ in range(3)] == [600, 601, 700]
     assert len(free) == 2 and free.page_count == 799
 
 
@@ -238,6 +252,24 @@ def test_an_extent_may_span_runs_that_touch() -> None:
 
     assert free.take(8, always) == 10
     assert list(free) == [(18, 1, 3)]
+
+
+def test_an_extent_takes_the_shortest_stretch_that_holds_it() -> None:
+    free = filled((10, 500, 1), (600, 30, 1), (640, 20, 1), (700, 20, 2))
+
+    assert [free.take(n, always) for n in (20, 20, 20, 40, 471)] == [640, 700, 600, 10, None]
+    assert list(free) == [(50, 460, 1), (620, 10, 1)]
+
+
+def test_blocked_pages_divide_a_run_and_leave_both_sides() -> None:
+    free = filled((10, 50, 1), (60, 40, 2))
+
+    assert free.take(45, always, [5, 30, 90, 200]) == 31
+    assert free.take(20, always, [30, 90]) == 10
+    assert free.take(15, always, [30, 90]) is None
+    assert free.take(1, always, [30, 90]) == 91
+    assert free.take(14, always, [30]) == 76
+    assert list(free) == [(30, 1, 1), (90, 1, 2), (92, 8, 2)]
 
 
 def test_runs_of_one_commit_become_one_on_both_sides() -> None:

@@ -119,7 +119,7 @@ def _marks_overlooked_by_writers(patch: pytest.MonkeyPatch) -> None:
 
 def _frames_overlooked(patch: pytest.MonkeyPatch) -> None:
     """An extent is put on pages that have frames in the log (S9)."""
-    patch.setattr(Allocator, "usable_for_extent", Allocator.usable_for_page)
+    patch.setattr(Allocator, "closed_to_extents", lambda self: [])
 
 
 def _unsynced_overlooked(patch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def reuse_before_sync(patch: Patch) -> None:
 
 
 def extents_over_frames(patch: Patch) -> None:
-    patch.setattr(Allocator, "usable_for_extent", Allocator.usable_for_page)
+    patch.setattr(Allocator, "closed_to_extents", lambda self: [])
 
 
 def sync_tried_again(patch: Patch) -> None:
