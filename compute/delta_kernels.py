@@ -6,8 +6,13 @@
 A search that has probed lists knows the k-th best row so far, and its scratch has the query's
 table, bytes and coordinates. With these a thousand rows are scanned in a microsecond: blocks of 32
 by the fast scan of `hrm2.steps`, and of the rows whose 1-bit bound reaches that row the 8-bit
-codes. The first bound takes off SURE standard errors, which one row in four thousand exceeds; the
-second holds for every row.
+codes. The second bound holds for every row. The first takes off SURE standard errors of
+
+    a code     e sqrt(D) or e |q|, as in `hrm2.lists`; TABLE_TILT of it are to spare
+    the table  f times what rounding its entries errs, sqrt(groups / 12) steps over sqrt(width): it
+               goes with |q|, and where all rows lie near one point far from zero it is most of all
+
+and what float32 may err.
 
 A *plan* is an int64 array of addresses and sizes:
 
@@ -68,8 +73,9 @@ CODES, FACTORS, BYTES8, SCALES, SQUARES, RESTS, CENTER, COUNT = 0, 1, 2, 3, 4, 5
 PLAN_SIZE = 8
 BLOCK = 32
 CHUNK = 16  # blocks that are scanned at once
-SURE = 3.5  # standard errors of a 1-bit estimate that its bound takes off
-TABLE_TILT = 3e-3  # squared: what rounding of the table's entries may err beside a code's error
+SURE = 4.5  # standard errors of a 1-bit estimate that its bound takes off: see docs/hrm2.md
+TABLE_TILT = 3e-3  # squared: what the table may err for nothing, of what a code could err at most
+ENTRIES = 48  # squared step of the table over its variance in <b, q>: 12 * width / groups
 SLACK = np.float32(1e-5)  # relative: what float32 may err in squared lengths
 GROWTH = np.float32(1.0 + 1e-5)  # of lengths that are rounded up
 LONGEST, SHORTEST = 1e12, 1e-10  # lengths of rows under l2 and ip that float32 has squares of
@@ -102,21 +108,29 @@ def terms_for(coded: Any, lists: Any) -> Any:
     width, numbers, query = lists[WIDTH], floats_at(lists[NUMBERS]), floats_at(lists[ROTATED])
     center, small = floats_at(coded[CENTER]), small_at(lists[SMALL])
     near, product, rest = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    far = np.float32(0.0)
     scale = numbers[QUERY_SCALE]
     for i in range(width):
         gap = query[i] - center[i]
         near += gap * gap
         product += query[i] * center[i]
+        far += center[i] * center[i]
         left = query[i] - scale * np.float32(small[i])
         rest += left * left
     is_near = lists[LIST_KIND] == NEAR
+    square, table = numbers[QUERY_SQUARE], numbers[TABLE_SCALE]
     base = near if is_near else np.float32(-2.0) * product
-    reach = near if is_near else numbers[QUERY_SQUARE]
+    base -= SLACK * (square + far if is_near else np.float32(np.sqrt(square * far)))
+    reach = near if is_near else square
     root = np.float32(1.0) / np.float32(np.sqrt(np.float64(width)))
     spread = np.float32(SURE) * np.float32(np.sqrt(reach))
-    terms = base, numbers[TABLE_SCALE] * root, numbers[TABLE_LOW] * root, spread
+    spared = reach * np.float32(TABLE_TILT / (width - 1))
+    unspared = max(np.float32(0.0), table * table / np.float32(ENTRIES) - spared)
+    level = numbers[TABLE_LOW] * root + SLACK * np.float32(np.sqrt(square))
+    level += np.float32(SURE) * np.float32(np.sqrt(unspared))
+    terms = base, table * root, level, spread
     rest = np.float32(np.sqrt(rest)) * GROWTH
-    return terms, (rest, (np.float32(np.sqrt(numbers[QUERY_SQUARE])) + rest) * GROWTH)
+    return terms, (rest, (np.float32(np.sqrt(square)) + rest) * GROWTH)
 
 
 @step
@@ -170,9 +184,12 @@ def code_signs(kind: int, number: int, x: Any, center: Any, codes: Any, factors:
     block, lane = number // BLOCK, number % BLOCK
     shift, at = 4 * (lane // 16), block * 4 * width + lane % 16
     whole, along, turned = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    square, far = np.float32(0.0), np.float32(0.0)
     for i in range(width):
         gap = x[i] - center[i]
         whole += gap * gap
+        square += x[i] * x[i]
+        far += center[i] * center[i]
         along += abs(gap)
         if gap > np.float32(0.0):
             turned += center[i]
@@ -188,7 +205,8 @@ def code_signs(kind: int, number: int, x: Any, center: Any, codes: Any, factors:
     factors[first + 64] = slope * np.float32(np.sqrt(tilt / np.float32(width - 1)))
     factors[first] = np.float32(0.0)
     if kind != IP:
-        factors[first] = whole * whole + slope * turned * root
+        slack = SLACK * (square + slope * np.float32(np.sqrt(far)))
+        factors[first] = whole * whole + slope * turned * root - slack
 
 
 @kernel(INT, INT, ROWS, INT, FLOATS, ROWS, READ_VECTOR, CODED)

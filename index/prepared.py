@@ -11,7 +11,7 @@ commit, and within a transaction with the next statement.
 Invariants
     PR1 Nothing here is changed by a search, but for what is kept for the next one of its kind.
     PR2 The rows of the delta are found by bounds that surely hold, so that they are found as a scan
-        would find them. Beside lists one bound of two holds within four standard errors.
+        would find them. Beside lists one bound of two holds for all but a few rows in a million.
     PR3 What is read of an extent is verified before (S18): the kernel names rows that are not, and
         is called again.
 """

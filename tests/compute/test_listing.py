@@ -122,3 +122,36 @@ def test_searches_beside_lists_find_the_rows_of_the_delta(
             assert alone.ids.tolist() == few.ids.tolist()
     assert used and all(used)
     con.close()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+@pytest.mark.parametrize("spread", ["few values", "noise"])
+def test_rows_near_one_point_far_from_zero_are_found(
+    metric: str, spread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What rounding of the query's table errs goes with the query, not with its distance."""
+    monkeypatch.setattr(hrm2, "LEAST_ROWS", 600)
+    monkeypatch.setattr(hrm2, "LEAST_MEASURED", 1 << 30)
+    monkeypatch.setattr("m2mdb.index.costs.ROW", 1.0)
+    monkeypatch.setattr(merge_policy, "LEAST_CHANGED", 1 << 30)
+    rng = np.random.default_rng(10)
+    rows = np.full((1400, 640), 7.0)
+    rows += rng.random(rows.shape) < 0.01 if spread == "few values" else (
+        0.02 * rng.standard_normal(rows.shape)
+    )  # fmt: skip
+    rows = rows.astype(np.float32)
+    con = m2mdb.connect(tmp_path / "a.m2m", autocommit=True)
+    con.execute(f"CREATE COLLECTION n (id INTEGER PRIMARY KEY, e VECTOR(640) METRIC {metric})")
+    con.execute("CREATE INDEX near ON n USING hrm2 (e)")
+    notes = con.collection("n")
+    notes.add({"id": np.arange(800), "e": rows[:800]})
+    for start in range(800, 1400, 100):  # stays a delta
+        notes.add({"id": np.arange(start, start + 100), "e": rows[start : start + 100]})
+    lost = 0
+    for query in rows[rng.integers(0, 1400, 24)]:
+        every = notes.search(near=query, k=200, exact=True, returning=["id"])
+        few = notes.search(near=query, k=200, probes=64, returning=["id"])
+        lost += len({i for i in every.ids.tolist() if i >= 800} - set(few.ids.tolist()))
+    con.close()
+
+    assert lost == 0
