@@ -1,7 +1,7 @@
 """A whole hybrid search in one compiled call: from a query and words to ids and scores.
 
     slots of words --text_kernels.best-------> rowids --+
-    query ----------search_kernels.search_whole--> ids -+--text_kernels.fuse_ranks--> ids, scores
+    query ----------search_kernels.search_whole--> ids -+--rank_fusion.fuse_ranks--> ids, scores
 
 The words come first: what they read is true if the vector side, which looks at the end of the log
 before and behind its own search, finds no commit (SK1).
@@ -48,8 +48,9 @@ from m2mdb.compute.numba_kernels import (
     kernel,
 )
 from m2mdb.compute.pointers import doubles_at, floats_at, longs_at
+from m2mdb.compute.rank_fusion import fuse_ranks
 from m2mdb.compute.search_kernels import search_whole
-from m2mdb.compute.text_kernels import best, fuse_ranks
+from m2mdb.compute.text_kernels import best
 from m2mdb.compute.text_lists import PLAN as PLAN_SIZE
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ def search_both(
     )
     scratch = carray(longs_at(words[SCRATCH]), (words[SCRATCH_SIZE],))
     parts = carray(longs_at(call[PARTS]), (call[PART_COUNT], call[PART_WIDTH]))
-    found = best(asked, scratch, parts, 0.0, (found_scores, with_words, places))
+    found = np.int64(-1)
+    while found < 0:
+        found = best(asked, scratch, parts, 0.0, (found_scores, with_words, places))
     nearest = carray(longs_at(call[NEAR_IDS]), (depth,))
     count = search_whole(near, query, nearest, carray(doubles_at(call[NEAR_SCORES]), (depth,)))
     if count < 0:

@@ -56,7 +56,7 @@ SOURCES = (  # that compiled code is made of
     "hrm2/reference.py", "hrm2/tracing.py", "hrm2/choosing.py", "hrm2/batch.py",
     "narrow_kernels.py", "delta_kernels.py", "ranking_kernels.py", "search_kernels.py",
     "text_kernels.py", "text_lists.py", "text_hits.py", "text_scratch.py", "text_blocks.py",
-    "hybrid_kernels.py",
+    "rank_fusion.py", "hybrid_kernels.py",
 )  # fmt: skip
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way

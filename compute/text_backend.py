@@ -26,6 +26,7 @@ class Kernels(NamedTuple):
     lists: ModuleType
     blocks: ModuleType
     search: ModuleType
+    fusion: ModuleType
 
 
 def loaded() -> Kernels | None:
@@ -48,9 +49,10 @@ def text_kernels(backend: Backend, rows: int) -> Kernels | None:
                     LOADER.start()
                 _was_large = True
             return None
+        from m2mdb.compute import rank_fusion as fusion
         from m2mdb.compute import text_blocks as blocks
         from m2mdb.compute import text_kernels as search
         from m2mdb.compute import text_lists as lists
 
-        _kernels = Kernels(lists, blocks, search)
+        _kernels = Kernels(lists, blocks, search, fusion)
     return _kernels

@@ -5,6 +5,9 @@
 They stand as they come until there are k of them, then as a heap with the worst in front. Which of
 two is better their scores say, and where these are equal their rowids: no two hits are equal, so
 the order does not depend on the one in which they came.
+
+A million hits take a tenth of a second to order: it is done in calls of so many moves each, what
+the next one goes on from being kept in `text_scratch`'s progress.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-call, no-any-return, no-untyped-def"
@@ -19,6 +22,17 @@ from numba import types
 
 from m2mdb.compute.pointers import longs_at
 from m2mdb.compute.text_lists import INT, INTS, kernel
+from m2mdb.compute.text_scratch import (
+    HEAP_ROOT,
+    IS_TURNED,
+    LEFT,
+    MERGED_RUN,
+    MERGED_TO,
+    PROGRESS,
+    RIGHT,
+    RING,
+    RING_AT,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,50 +78,110 @@ def _sift_hits(scores: Any, rowids: Ints, places: Ints, root: int) -> None:
         at = child
 
 
-@kernel(types.void, HITS, INT, INT)
-def order_hits(hits: Hits, found: int, keys: int) -> None:
+@kernel(INT, HITS, INT, INT, INT, INT, INT)
+def _merge_hits(hits: Hits, found: int, source: int, goal: int, state: int, most: int) -> int:
+    """Merge numbers of hits from MERGED_TO on, run by run; returns how far it came.
+
+    source, goal  addresses of int64[found]
+    most          how many are merged at most
+    """
+    scores, rowids, _ = hits
+    order, other = longs_at(source), longs_at(goal)
+    progress = longs_at(state)
+    run, at = progress[MERGED_RUN], progress[MERGED_TO]
+    left, right = progress[LEFT], progress[RIGHT]
+    stop = min(np.int64(found), at + most)
+    while at < stop:
+        first = at & -(2 * run)
+        middle, end = min(first + run, found), min(first + 2 * run, found)
+        if at == first:
+            left, right = first, middle
+        upto = min(end, stop)
+        while at < upto:
+            if right == end or (
+                left < middle and not _is_worse(scores, rowids, order[left], order[right])
+            ):
+                other[at] = order[left]
+                left += 1
+            else:
+                other[at] = order[right]
+                right += 1
+            at += 1
+    progress[MERGED_TO], progress[LEFT], progress[RIGHT] = at, left, right
+    return at
+
+
+@kernel(types.boolean, HITS, INT, INT, INT, INT)
+def order_hits(hits: Hits, found: int, keys: int, state: int, most: int) -> bool:
     """Bring the first hits in order: by merging numbers of them, each hit is then moved once.
 
     keys   address of int64[2 * found], scratch
+    state  address of the progress, its part of ordering all 0 at the first call, and behind the
+           last
+    most   moves of this call; False: there is more to do
     """
     scores, rowids, places = hits
+    progress = longs_at(state)
     start, goal = keys, keys + 8 * found
-    order = longs_at(start)
-    for i in range(found):
-        order[i] = i
-    run = 1
-    while run < found:
-        order, other = longs_at(start), longs_at(goal)
-        for first in range(0, found, 2 * run):
-            middle, end = min(first + run, found), min(first + 2 * run, found)
-            left, right = first, middle
-            for at in range(first, end):
-                if right == end or (
-                    left < middle and not _is_worse(scores, rowids, order[left], order[right])
-                ):
-                    other[at] = order[left]
-                    left += 1
-                else:
-                    other[at] = order[right]
-                    right += 1
+    if progress[MERGED_RUN] == 0:
+        order = longs_at(start)
+        for i in range(found):
+            order[i] = i
+        progress[MERGED_RUN], progress[IS_TURNED] = 1, 0
+    if progress[IS_TURNED]:
         start, goal = goal, start
-        run *= 2
+    while progress[MERGED_RUN] < found:
+        before = progress[MERGED_TO]
+        at = _merge_hits(hits, found, start, goal, state, most)
+        most -= at - before
+        if at < found:
+            return False
+        start, goal = goal, start
+        progress[IS_TURNED] = 1 - progress[IS_TURNED]
+        progress[MERGED_RUN] *= 2
+        progress[MERGED_TO] = 0
     order = longs_at(start)
-    for first in range(found):
-        at = first
-        while order[at] != first:  # round a ring, the hit of which comes to its end by swaps
-            source = order[at]
-            _swap(scores, rowids, places, at, source)
-            order[at] = at
-            at = source
+    first, at = progress[RING], progress[RING_AT]
+    while first < found:
+        if most <= 0:
+            progress[RING], progress[RING_AT] = first, at
+            return False
+        most -= 1
+        source = order[at]
         order[at] = at
+        if source == first:  # the end of a ring: all its hits have come to their places by swaps
+            first += 1
+            at = first
+        else:
+            _swap(scores, rowids, places, at, source)
+            at = source
+    for i in range(MERGED_RUN, PROGRESS):
+        progress[i] = 0
+    return True
+
+
+@kernel(INT, HITS, INT, INT)
+def heap_hits(hits: Hits, state: int, most: int) -> int:
+    """Go on making a heap of k hits, by `most` of them; how many of `most` are left.
+
+    HEAP_ROOT comes from k // 2, behind which hits have none below them, down to 0.
+    """
+    scores, rowids, places = hits
+    progress = longs_at(state)
+    root = progress[HEAP_ROOT]
+    while root > 0 and most > 0:
+        root -= 1
+        most -= 1
+        _sift_hits(scores, rowids, places, root)
+    progress[HEAP_ROOT] = root
+    return most
 
 
 @kernel(types.void, HITS, INT, types.float32, INT, INT, INT)
 def push(hits: Hits, count: int, score: Any, rowid: int, part: int, ordinal: int) -> None:
-    """Put a hit behind `count` others; they are a heap once there is no more room.
+    """Put a hit behind `count` others; where there is no room, in the place of the worst.
 
-    Where there is none before, it takes the place of the worst.
+    There they are a heap (`heap_hits`), and stay one.
     """
     scores, rowids, places = hits
     size = np.int64(len(scores))
@@ -116,6 +190,3 @@ def push(hits: Hits, count: int, score: Any, rowid: int, part: int, ordinal: int
     places[0, at], places[1, at] = part, ordinal
     if count == size:
         _sift_hits(scores, rowids, places, 0)
-    elif count == size - 1:
-        for root in range(size // 2 - 1, -1, -1):
-            _sift_hits(scores, rowids, places, root)

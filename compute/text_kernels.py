@@ -34,7 +34,7 @@ from numba import types
 
 from m2mdb.compute.pointers import bytes_at, doubles_at, ints_at, longs_at, words_at
 from m2mdb.compute.text_blocks import POSTINGS, add_blocks, find_place, look_up_blocks
-from m2mdb.compute.text_hits import HITS, INT_MATRIX, order_hits, push
+from m2mdb.compute.text_hits import HITS, INT_MATRIX, heap_hits, order_hits, push
 from m2mdb.compute.text_lists import (
     BITMAP,
     BLOCKS,
@@ -76,23 +76,36 @@ from m2mdb.compute.text_lists import (
 from m2mdb.compute.text_scratch import (
     AT,
     FIRST,
+    HEAP_ROOT,
+    HITS_FOUND,
     IMPACTS_AT,
     KEYS,
     LENGTHS_AT,
     LISTS,
     MASK_AT,
+    NEXT_FIRST,
+    NEXT_PART,
     NORMS_AT,
     ORDER,
+    ORDERING,
     PART,
+    PIECE,
+    PROGRESS,
+    PROGRESS_AT,
     REST,
     ROWS,
     SCAN_COST,
     SCRATCH,
+    STAGE,
     STARTS,
     STOPS,
+    SUMMING,
     SUMS,
+    TAKEN,
+    TAKING,
     TALLY,
     TOUCHED,
+    TOUCHED_ROWS,
     UPPERS,
     WINDOW,
     WORK,
@@ -113,11 +126,10 @@ TALLIES = 512  # sums are counted in so many steps of size
 TINIEST = 1e-300
 SLACK = 2.0**-20  # covers sums in another order, and rounding to float32
 ORDER_SLACK = 2.0**-40  # covers sums of positive numbers in another order
-HASH = 0x9E3779B97F4A7C15 - (1 << 64)  # spreads rowids over a table
+HIT_COST = 8  # postings that are added in the time of moving a hit
 CHUNK = 32 * POSTINGS  # postings of a list in blocks between two looks at the k-th best
 
 QUERY = types.Tuple((INTS, INTS, FLOATS))  # plan, slots, boosts
-READ_LONGS = types.Array(types.int64, 1, "C", readonly=True)
 
 
 # ------------------------------------------------------------------------- the k-th largest
@@ -446,9 +458,102 @@ def _window(
     return _keep(scratch, touched, 0.0, threshold)
 
 
+@kernel(INT, QUERY, INT_MATRIX, INTS, FLOAT, HITS, INT)
+def _take_rows(
+    query: Query, parts: Ints, scratch: Ints, baseline: float, hits: Hits, room: int
+) -> int:
+    """Take rows that a window left as hits, till k are there for the first time; the room left."""
+    scores, rowids, _ = hits
+    progress = longs_at(scratch[PROGRESS_AT])
+    part, first = progress[NEXT_PART], progress[NEXT_FIRST]
+    sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
+    ids = longs_at(parts[part, ROWIDS])
+    gap = abs(baseline) * ORDER_SLACK
+    low, high = baseline - gap, baseline + gap
+    k, found, at = np.int64(len(scores)), progress[HITS_FOUND], progress[TAKEN]
+    was_full = found == k
+    push_cost = HIT_COST
+    while was_full and k >> (push_cost // HIT_COST) > 0:  # the depth of the heap
+        push_cost += HIT_COST
+    while at < progress[TOUCHED_ROWS] and room > 0 and (was_full or found < k):
+        place = np.int64(touched[at])
+        at += 1
+        room -= 1
+        total = sums[place]
+        sums[place] = 0.0
+        ordinal = first + place
+        score = np.float32(total * (1.0 - ORDER_SLACK) + low)
+        if score != np.float32(total * (1.0 + ORDER_SLACK) + high):
+            score = np.float32(_exact(query, parts[part], part, ordinal) + baseline)
+        rowid = ids[ordinal]
+        is_tied = found == k and score == scores[0] and rowid > rowids[0]
+        if is_tied or (found == k and score < scores[0]):
+            continue
+        push(hits, found, score, rowid, part, ordinal)
+        room -= push_cost
+        found = min(found + 1, k)
+    if found == k and not was_full:
+        progress[HEAP_ROOT] = k // 2
+    progress[HITS_FOUND], progress[TAKEN] = found, at
+    return room
+
+
+@kernel(INT, QUERY, INT_MATRIX, INTS, INTS, FLOAT, HITS, INT)
+def _search_part(
+    query: Query, parts: Ints, scratch: Ints, row: Ints, baseline: float, hits: Hits, room: int
+) -> int:
+    """Go on with a part; the room that is left once all of it is done, -1 if it is not."""
+    plan, slots, _ = query
+    scores = hits[0]
+    progress = longs_at(scratch[PROGRESS_AT])
+    part, k, window = progress[NEXT_PART], np.int64(len(scores)), scratch[WINDOW]
+    order, rest = longs_at(scratch[ORDER]), doubles_at(scratch[REST])
+    starts, stops = longs_at(scratch[STARTS]), longs_at(scratch[STOPS])
+    table, size = longs_at(plan[TABLE]), parts[part, SIZE]
+    lists = _order_lists(query, scratch, part)
+    row[PART], row[LISTS], row[K] = part, lists, k
+    if progress[STAGE] == SUMMING and progress[NEXT_FIRST] == 0:
+        for i in range(lists):
+            stops[i] = 0
+    while progress[NEXT_FIRST] < size:
+        if room <= 0:
+            return -1
+        if progress[HEAP_ROOT] > 0:
+            room = HIT_COST * heap_hits(hits, scratch[PROGRESS_AT], room // HIT_COST + 1)
+            continue
+        if progress[STAGE] == SUMMING:
+            threshold = -1.0
+            if progress[HITS_FOUND] == k:
+                threshold = _lowered(np.float64(scores[0]) - baseline, baseline)
+            if lists == 0 or rest[0] < threshold:
+                break
+            end = min(progress[NEXT_FIRST] + window, size)
+            for i in range(lists):
+                at = (slots[order[i]] * plan[PARTS] + part) * LIST
+                starts[i] = stops[i]
+                stops[i] = table[at + COUNT]
+                if end < size:
+                    stops[i] = find_place(plan[TABLE] + 8 * at, starts[i], stops[i], end)
+                room -= stops[i] - starts[i]
+            row[FIRST] = progress[NEXT_FIRST]
+            count = _window(query, parts[part], scratch, row, threshold, baseline)
+            progress[STAGE], progress[TAKEN], progress[TOUCHED_ROWS] = TAKING, 0, count
+            room = max(room, 1)
+        room = _take_rows(query, parts, scratch, baseline, hits, room)
+        if progress[TAKEN] == progress[TOUCHED_ROWS]:
+            progress[STAGE] = SUMMING
+            progress[NEXT_FIRST] += window
+    progress[STAGE], progress[NEXT_FIRST] = SUMMING, 0
+    progress[NEXT_PART] += 1
+    return max(room, 0)
+
+
 @kernel(INT, QUERY, INTS, INT_MATRIX, FLOAT, HITS)
 def best(query: Query, scratch: Ints, parts: Ints, baseline: float, hits: Hits) -> int:
     """The best rows for the sum of some slots, best first; returns how many there are.
+
+    Below 0: that was a piece of the work, and the same call goes on with it. A search that is given
+    up before its end leaves a scratch that no other can use.
 
     query     plan; slots int64[n], in the order of the columns, and of the clauses in each; boosts
               float64[n]: boost times weight is positive
@@ -457,120 +562,17 @@ def best(query: Query, scratch: Ints, parts: Ints, baseline: float, hits: Hits) 
               places int64[2, k], parts and ordinals
     Twin      `index.text.search.search_text`, equal to the bit
     """
-    plan, slots, _ = query
-    scores, rowids, _ = hits
-    k = np.int64(len(scores))
-    found = np.int64(0)
+    progress = longs_at(scratch[PROGRESS_AT])
     row = scratch[SCRATCH : SCRATCH + WORK]
-    row[K] = k
-    window = scratch[WINDOW]
-    sums, touched = doubles_at(scratch[SUMS]), words_at(scratch[TOUCHED])
-    order, rest = longs_at(scratch[ORDER]), doubles_at(scratch[REST])
-    starts, stops = longs_at(scratch[STARTS]), longs_at(scratch[STOPS])
-    table = longs_at(plan[TABLE])
-    gap = abs(baseline) * ORDER_SLACK
-    low, high = baseline - gap, baseline + gap
-    for part in range(plan[PARTS]):
-        lists = _order_lists(query, scratch, part)
-        row[PART], row[LISTS] = part, lists
-        for i in range(lists):
-            stops[i] = 0
-        for first in range(0, parts[part, SIZE], window):
-            threshold = -1.0
-            if found == k:
-                threshold = _lowered(np.float64(scores[0]) - baseline, baseline)
-            if lists == 0 or rest[0] < threshold:
-                break
-            end = min(first + window, parts[part, SIZE])
-            for i in range(lists):
-                at = (slots[order[i]] * plan[PARTS] + part) * LIST
-                starts[i] = stops[i]
-                stops[i] = table[at + COUNT]
-                if end < parts[part, SIZE]:
-                    stops[i] = find_place(plan[TABLE] + 8 * at, starts[i], stops[i], end)
-            row[FIRST] = first
-            count = _window(query, parts[part], scratch, row, threshold, baseline)
-            for i in range(count):
-                place = np.int64(touched[i])
-                total = sums[place]
-                sums[place] = 0.0
-                ordinal = first + place
-                score = np.float32(total * (1.0 - ORDER_SLACK) + low)
-                if score != np.float32(total * (1.0 + ORDER_SLACK) + high):
-                    score = np.float32(_exact(query, parts[part], part, ordinal) + baseline)
-                rowid = longs_at(parts[part, ROWIDS])[ordinal]
-                is_tied = found == k and score == scores[0] and rowid > rowids[0]
-                if is_tied or (found == k and score < scores[0]):
-                    continue
-                push(hits, found, score, rowid, part, ordinal)
-                found = min(found + 1, k)
-    order_hits(hits, found, scratch[KEYS])
+    room = scratch[PIECE]
+    while progress[STAGE] != ORDERING and progress[NEXT_PART] < query[0][PARTS]:
+        room = _search_part(query, parts, scratch, row, baseline, hits, room)
+        if room < 0:
+            return -1
+    progress[STAGE] = ORDERING
+    found = progress[HITS_FOUND]
+    if not order_hits(hits, found, scratch[KEYS], scratch[PROGRESS_AT], room // HIT_COST + 1):
+        return -1
+    for i in range(PROGRESS):
+        progress[i] = 0
     return found
-
-
-# ------------------------------------------------------------------------- two rankings
-
-
-@kernel(INT, FLOAT, INT, INT, INT, INT_MATRIX, FLOATS)
-def _place(score: float, rowid: int, count: int, k: int, rows: Ints, scores: Floats) -> int:
-    """Where a row belongs among the `count` best; k where nowhere. What is behind moves on."""
-    at = count
-    while at > 0 and (
-        scores[at - 1] < score or (scores[at - 1] == score and rows[0, at - 1] > rowid)
-    ):
-        at -= 1
-    for j in range(min(count, k - 1), at, -1):
-        scores[j] = scores[j - 1]
-        for part in range(3):
-            rows[part, j] = rows[part, j - 1]
-    return at
-
-
-@kernel(INT, READ_LONGS, READ_LONGS, FLOATS, INTS, INT_MATRIX, FLOATS)
-def fuse_ranks(
-    vector: Ints, text: Ints, weights: Floats, room: Ints, rows: Ints, scores: Floats
-) -> int:
-    """The best rows of two rankings by reciprocal ranks; returns how many there are.
-
-    vector, text  int64, the rowids of each side, best first, none twice
-    weights       float64[3]: the constant k, and the weights of vector and text
-    room          int64[3 * n], scratch; n is a power of two, at least twice as long as `vector`
-    rows          int64[3, m], written: rowids, and their places in both sides, -1 where absent
-    scores        float64[m], written: (score descending, rowid ascending)
-    Twin          `query.fusion.fuse`, equal to the bit
-    """
-    k, size, count = np.int64(len(scores)), np.int64(len(room) // 3), np.int64(0)
-    base = weights[0] + 1.0
-    for i in range(size + len(vector)):
-        room[i] = -1
-    for i in range(len(vector)):
-        at = (vector[i] * HASH >> 20) & (size - 1)
-        while room[at] >= 0:
-            at = (at + 1) & (size - 1)
-        room[at] = i
-    for j in range(len(text)):
-        at = (text[j] * HASH >> 20) & (size - 1)
-        while room[at] >= 0 and vector[room[at]] != text[j]:
-            at = (at + 1) & (size - 1)
-        i, score = room[at], 0.0
-        if i >= 0:
-            room[size + i] = j
-            score = weights[1] / (base + np.float64(i))
-        score += weights[2] / (base + np.float64(j))
-        if count < k or not score < scores[k - 1]:
-            place = _place(score, text[j], count, k, rows, scores)
-            if place < k:
-                scores[place] = score
-                rows[0, place], rows[1, place], rows[2, place] = text[j], i, j
-                count = min(count + 1, k)
-    for i in range(len(vector)):
-        score = weights[1] / (base + np.float64(i))
-        if count == k and score < scores[k - 1]:
-            break
-        if room[size + i] < 0:
-            place = _place(score, vector[i], count, k, rows, scores)
-            if place < k:
-                scores[place] = score
-                rows[0, place], rows[1, place], rows[2, place] = vector[i], i, -1
-                count = min(count + 1, k)
-    return count

@@ -46,7 +46,7 @@ class CompiledHybrid:
         """Of two sides of one view. Use `compiled_hybrid`.
 
         parts    of the text side's plan, with the masks of live rows
-        weights  as `text_kernels.fuse_ranks` takes them
+        weights  as `rank_fusion.fuse_ranks` takes them
         most     hits
         """
         from m2mdb.compute import hybrid_kernels as kernels

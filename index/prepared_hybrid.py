@@ -1,7 +1,7 @@
 """Hybrid search in three compiled calls: nearest rows, best texts, and both fused by their ranks.
 
     prepared.nearest --rowids, best first--+
-                                           +--text_kernels.fuse_ranks--> Joined
+                                           +--rank_fusion.fuse_ranks--> Joined
     text_searchers.search -----rowids------+
 
 It says the same as `query.search` does step by step for FUSION rrf, with the same scores in the
@@ -92,7 +92,7 @@ def hybrid(
     stop = min(stop, len(near) + len(words))
     room = np.empty(3 * _SLOTS, np.int64)
     found, scores = np.empty((3, stop), np.int64), np.empty(stop)
-    count = kernels.search.fuse_ranks(near.rowids, words.rowids, sides.weights, room, found, scores)
+    count = kernels.fusion.fuse_ranks(near.rowids, words.rowids, sides.weights, room, found, scores)
     return Joined(found[:, :count], scores[:count], (near, words))
 
 

@@ -55,7 +55,9 @@ IMPACT_BYTES = 32 << 20
 LARGEST_WINDOW = ORDER_WINDOW  # rows summed at a time: 1.5 MB, which stay in the processor's cache
 SPARE_SCRATCHES = 4
 TALLIES = 512  # as `text_kernels`'
+PROGRESS = 16  # as `text_scratch`', or more
 FIRST_SLOTS = 64
+PIECE = 1 << 22  # postings of one call, or their worth in hits: some ten milliseconds
 
 
 class Scratch:
@@ -69,7 +71,7 @@ class Scratch:
         self.lists = lists
         self.k = k
         # in the order of text_kernels: SUMS, TOUCHED, ORDER, STARTS, STOPS, REST, UPPERS, TALLY,
-        # and KEYS
+        # KEYS and PROGRESS_AT
         self._arrays: list[NDArray[Any]] = [
             np.zeros(window),
             np.empty(window, np.uint32),
@@ -78,6 +80,7 @@ class Scratch:
             np.empty(lists),
             np.empty(TALLIES, np.int32),
             np.empty(2 * k, np.int64),
+            np.zeros(PROGRESS, np.int64),
         ]
         slots, boosts = np.empty(lists, np.int64), np.empty(lists)
         self._arrays += [slots, boosts]
@@ -85,7 +88,7 @@ class Scratch:
         self.boosts = boosts.view(np.uint8).data.cast("d")
         rows_room = np.zeros(32, np.int64)
         self.numbers = np.concatenate(
-            [np.array([*map(address, self._arrays[:-2]), window], np.int64), rows_room]
+            [np.array([*map(address, self._arrays[:-2]), window, PIECE], np.int64), rows_room]
         )
         # in the order of hybrid_kernels: PLAN, COUNT, SLOTS, BOOSTS, SCRATCH, SCRATCH_SIZE
         numbers = self.numbers
@@ -420,7 +423,9 @@ class TextPlan:
         query = self._plan, np.array(slots, np.int64), np.array(boosts, np.float64)
         hits = scores, rowids, places
         self.columns[0].check()
-        count = self._kernels.search.best(query, scratch.numbers, parts, baseline, hits)
+        best = self._kernels.search.best
+        while (count := best(query, scratch.numbers, parts, baseline, hits)) < 0:
+            self.columns[0].check()  # a search that ends here keeps its scratch to itself
         self.give_back(scratch)
         if self._passing and not self._let_pass():
             raise CorruptDatabaseError(

@@ -16,24 +16,33 @@ def kernels() -> None:
 
 @pytest.mark.parametrize("values", [1, 3, 1000])
 @pytest.mark.parametrize("k", [1, 2, 3, 10, 64, 100, 257])
-def test_the_best_hits_come_in_order_whatever_came_before(k: int, values: int) -> None:
-    from m2mdb.compute.text_hits import order_hits, push
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+def test_the_best_hits_come_in_order_whatever_came_before(k: int, values: int, piece: int) -> None:
+    from m2mdb.compute.text_hits import heap_hits, order_hits, push
+    from m2mdb.compute.text_scratch import HEAP_ROOT, PROGRESS
 
     random = np.random.default_rng(k)
     for size in {0, 1, k // 2, max(k - 1, 0), k, k + 1, 5 * k}:
         scores = random.integers(0, values, size).astype(np.float32)
         rowids = random.permutation(3 * size)[:size]
         hits = np.empty(k, np.float32), np.empty(k, np.int64), np.empty((2, k), np.int64)
-        found = 0
+        found, progress = 0, np.zeros(PROGRESS, np.int64)
         for number in range(size):
             one = (scores[number], int(rowids[number]))
             if found == k and (hits[0][0], -hits[1][0]) > (one[0], -one[1]):
                 continue
             push(hits, found, *one, number % 7, number)
             found = min(found + 1, k)
-        keys = np.empty(2 * k, np.int64)
-        order_hits(hits, found, keys.ctypes.data)
+            if number == k - 1:
+                progress[HEAP_ROOT] = k // 2
+                while progress[HEAP_ROOT]:
+                    assert heap_hits(hits, progress.ctypes.data, piece) >= 0
+        keys, pieces = np.empty(2 * k, np.int64), 1
+        while not order_hits(hits, found, keys.ctypes.data, progress.ctypes.data, piece):
+            pieces += 1
 
+        assert not progress.any()
+        assert pieces >= (1 + (found - 1).bit_length()) * found // piece
         best = np.lexsort((rowids, -scores))[:k]
         assert found == len(best)
         assert hits[0][:found].tolist() == scores[best].tolist()

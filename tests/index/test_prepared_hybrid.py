@@ -66,7 +66,7 @@ def test_ranks_are_fused_as_by_numpy(
     ).take(slice(0, most))
     rows, scores = np.empty((3, most), np.int64), np.empty(most)
     room = np.empty(3 * 512, np.int64)
-    count = kernels.search.fuse_ranks(
+    count = kernels.fusion.fuse_ranks(
         np.array(near, np.int64), np.array(words, np.int64), np.array([k, vector, text]), room,
         rows, scores,
     )  # fmt: skip

@@ -92,6 +92,7 @@ def shown(hits: TextHits) -> list[tuple[Any, ...]]:
     variant=st.sampled_from(sorted(VARIANTS)),
     seed=st.integers(0, 3),
     order=st.sampled_from([(1 << 10, 1 << 17), (1, 1 << 17), (1, 5), (1, 2)]),
+    piece=st.sampled_from([1, 9, 100, compiled.PIECE]),
 )
 def test_compiled_search_finds_what_scoring_everything_finds(
     kernels: Kernels,
@@ -103,9 +104,11 @@ def test_compiled_search_finds_what_scoring_everything_finds(
     variant: str,
     seed: int,
     order: tuple[int, int],
+    piece: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         order_from(patch, *order)
+        patch.setattr(compiled, "PIECE", piece)
         patch.setattr(compiled, "IMPACT_BYTES", [1 << 20, 0, 100, 1 << 20][seed])
         compare(kernels, rows, cuts, texts, k, window, variant, seed)
 
@@ -170,6 +173,50 @@ def test_a_large_random_corpus_is_pruned_without_loss(
 
             assert found is not None
             assert shown(found) == shown(search_text(query, columns, rowids, k, mask))
+
+
+def test_a_search_for_many_hits_is_made_in_pieces_with_looks_between(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(8)
+    texts = [" ".join(random.choice(WORDS, size)) for size in random.integers(1, 9, 3000).tolist()]
+    segments: list[Source] = [TextSegment(build(texts[:1000])), TextSegment(build(texts[1000:]))]
+    rowids = [np.arange(2000, 3000), random.permutation(2000)]
+    looks, most = 0, -1
+
+    def check() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == most:
+            raise KeyboardInterrupt
+
+    columns = [TextColumn("body", segments)]
+    columns[0].check = check
+    query = parse_match("a cat the cut")
+    for k in (10, 700, 2000, 3000):
+        expected = shown(search_text(query, columns, rowids, k))
+        counts = []
+        for piece in (1 << 22, 500):
+            monkeypatch.setattr(compiled, "PIECE", piece)
+            monkeypatch.setattr(compiled, "_spare", [])
+            plan = TextPlan(columns, rowids, kernels, 300)
+            for _ in range(2):
+                looks = 0
+                found = plan.search(query, k, None, None)
+                assert found is not None
+                assert shown(found) == expected
+            counts.append(looks)
+        pieces = counts[1] - counts[0]
+        assert pieces * 500 > 8 * min(k, len(expected)) * k.bit_length()  # what ordering takes
+        for most in range(1, counts[1] + 1, 1 + counts[1] // 40):
+            looks = 0
+            with pytest.raises(KeyboardInterrupt):
+                plan.search(query, k, None, None)
+            looks = most
+            found = plan.search(query, k, None, None)
+            assert found is not None
+            assert shown(found) == expected
+        most = -1
 
 
 def test_equal_scores_at_the_boundary_come_by_rowid(kernels: Kernels) -> None:
