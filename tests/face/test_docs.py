@@ -11,7 +11,11 @@ import pytest
 
 import m2mdb
 from m2mdb.language import Language
+from m2mdb.query.ast import Search, Unbuilt
+from m2mdb.query.parser import parse
+from m2mdb.query.tree import nodes_of
 from m2mdb.tables import table
+from tests.query.parser_samples import STATEMENTS
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "language.md"
@@ -60,6 +64,34 @@ def test_the_language_page_names_every_function_and_pragma() -> None:
     assert known | set(_PRAGMAS) <= words
 
 
+EXECUTED = re.compile(r'con\.execute\(\s*"([^"]+)"')
+
+
+def test_the_language_page_has_an_example_of_every_statement() -> None:
+    """Of every kind that the parser knows, and of every clause of SEARCH that is built."""
+    shown_kinds, clauses = set(), set()
+    for kind, code, _ in EXAMPLE.findall(PAGE.read_text("utf-8")):
+        for text in Language().split(code) if kind == "sql" else EXECUTED.findall(code):
+            statement = parse(text)
+            shown_kinds.add(type(statement))
+            for search in nodes_of(statement, Search):
+                clauses |= {name for name in Search.__slots__ if getattr(search, name)}
+
+    missing = {type(parse(each)) for each in STATEMENTS} - shown_kinds - {Unbuilt}
+    assert not missing
+    assert set(Search.__slots__) - clauses == {"score", "seed", "temperature"}
+
+
+def test_what_the_page_calls_unbuilt_is_what_is_unbuilt() -> None:
+    page = PAGE.read_text("utf-8")
+    section = page.split("## Statements that are parsed and not built")[1].split("\n## ")[0]
+    nodes = [parse(each) for each in STATEMENTS]
+
+    unbuilt = {node.keyword.split()[0] for node in nodes if isinstance(node, Unbuilt)}
+
+    assert all(f"`{word} " in section for word in unbuilt)
+
+
 MATCHES = [
     ("dark mode", ["n1", "n2", "n3"]),
     ('"dark mode"', ["n1"]),
@@ -75,7 +107,7 @@ MATCHES = [
 def test_the_match_texts_of_the_page_find_what_it_says(text: str, ids: list[str]) -> None:
     page = PAGE.read_text("utf-8")
     con = m2mdb.connect(":memory:", compute="numpy")
-    for kind, code, _ in EXAMPLE.findall(page)[:3]:
+    for kind, code, _ in EXAMPLE.findall(page)[:4]:
         shown(con, kind, code)
 
     found = con.collection("notes").search(match=text).ids.tolist()
