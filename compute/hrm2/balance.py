@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from m2mdb.compute.hrm2.products import Points
     from m2mdb.compute.hrm2.training import Router
 
     Floats = NDArray[np.float32]
@@ -35,25 +36,26 @@ SPLIT_NEIGHBOURS = 12  # supers whose lists a row is compared with afterwards
 
 def balanced(
     router: Router,
-    rows: Floats,
+    points: Points,
     first: Ints,
     rng: np.random.Generator,
     tick: Callable[[], None],
 ) -> Router:
     """The router with long lists split and empty ones left out.
 
-    rows   the sample
-    first  the list of each, by which the centroids were made
+    points  the sample
+    first   the list of each, by which the centroids were made
     """
     from m2mdb.compute.hrm2.training import assign, means_of
 
+    rows = points.rows
     sizes = np.bincount(first, minlength=len(router.centers))
     mean = len(rows) / max(1, len(sizes))
     is_long = (sizes > LONG * mean) & (sizes >= 2)
     if np.count_nonzero(is_long | (sizes == 0)) <= FEW * len(sizes):
         return router
     router = _changed(router, rows, first, (sizes, is_long, mean), rng, tick)
-    first = assign(router, rows, neighbours=SPLIT_NEIGHBOURS, tick=tick)[0]
+    first = assign(router, points, neighbours=SPLIT_NEIGHBOURS, tick=tick)[0]
     return router._replace(centers=means_of(rows, first, router.centers, tick))
 
 

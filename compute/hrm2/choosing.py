@@ -44,12 +44,12 @@ def kernel(*signature: Any) -> Any:
 
 
 @step
-def first_least(costs: Any) -> int:
-    """The place of the smallest number, the first of equal ones."""
+def first_least(costs: Any, count: int) -> int:
+    """The place of the smallest of some numbers, the first of equal ones."""
     least = costs[0]
-    for j in range(costs.shape[0]):
+    for j in range(count):
         least = min(least, costs[j])
-    for j in range(costs.shape[0]):
+    for j in range(count):
         if costs[j] == least:
             return j
     return 0
@@ -59,15 +59,15 @@ def first_least(costs: Any) -> int:
 def firsts(products: Any, squares: Any, best: Any) -> None:
     """best[i] = the center nearest to row i.
 
-    products  float32[rows, centers], <x, c>; becomes |x - c|^2 but for |x|^2
+    products  float32[rows, centers or more], <x, c>; becomes |x - c|^2 but for |x|^2
     squares   float32[centers], |c|^2
     Twin      training._firsts
     """
     for i in range(products.shape[0]):
         costs = products[i]
-        for j in range(costs.shape[0]):
+        for j in range(squares.shape[0]):
             costs[j] = squares[j] - np.float32(2.0) * costs[j]
-        best[i] = first_least(costs)
+        best[i] = first_least(costs, squares.shape[0])
 
 
 @kernel(
@@ -79,7 +79,7 @@ def seconds(
 ) -> None:
     """The nearest center of each row, and the second list of spilling.
 
-    products  float32[rows, centers], <x, c>
+    products  float32[rows, centers or more], <x, c>
     squares   float32[centers], |c|^2; lengths float32[rows], |x|^2
     gram      float32[centers, centers], <b, c>
     costs     float32[centers], scratch
@@ -89,7 +89,7 @@ def seconds(
         along = products[i]
         for j in range(costs.shape[0]):
             costs[j] = squares[j] - np.float32(2.0) * along[j]
-        first = first_least(costs)
+        first = first_least(costs, costs.shape[0])
         best[i] = first
         length = np.sqrt(max(lengths[i] + costs[first], LEAST_LENGTH))
         product = lengths[i] - along[first]
@@ -97,4 +97,4 @@ def seconds(
             turned = (product - (along[j] - gram[first, j])) / length
             costs[j] += turned * turned
         costs[first] = np.float32(np.inf)
-        second[i] = first_least(costs)
+        second[i] = first_least(costs, costs.shape[0])

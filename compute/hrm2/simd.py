@@ -379,3 +379,60 @@ def store_bounds(typingctx: Any, pointer: Any, offset: Any, bounds: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, bounds), codegen
+
+
+def _tile(rows: int, panels: int) -> Any:
+    """The intrinsic `dot_tile` for so many rows and panels at a time."""
+    lanes, byte, long = 16, ir.IntType(8).as_pointer(), ir.IntType(64)
+    ints, floats = ir.VectorType(ir.IntType(32), lanes), ir.VectorType(ir.FloatType(), lanes)
+
+    @intrinsic
+    def dot_tile(
+        typingctx: Any, codes: Any, start: Any, groups: Any, columns: Any, out: Any, at: Any,
+        stride: Any,
+    ) -> Any:  # fmt: skip
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            base, first, count, described, target, place, step = args
+            panel, bias, scales, own = (builder.extract_value(described, i) for i in range(4))
+            width = builder.mul(count, long(4))
+            lines = [
+                builder.gep(base, [builder.add(first, builder.mul(width, long(r)))])
+                for r in range(rows)
+            ]
+            totals = [
+                [cgutils.alloca_once_value(builder, _load(builder, bias, long(lanes * p), ints))
+                 for p in range(panels)] for _ in lines
+            ]  # fmt: skip
+            bytes_of = builder.bitcast(panel, byte)
+            with cgutils.for_range(builder, count) as loop:
+                parts = [
+                    _load(builder, bytes_of, builder.mul(
+                        builder.add(builder.mul(count, long(p)), loop.index), long(4 * lanes)
+                    ), ints) for p in range(panels)
+                ]  # fmt: skip
+                for line, sums in zip(lines, totals, strict=True):
+                    four = _load(builder, line, builder.mul(loop.index, long(4)), ir.IntType(32))
+                    wide = _splat_value(builder, four, lanes)
+                    for total, part in zip(sums, parts, strict=True):
+                        value = _call(builder, _DOT, ints, builder.load(total), wide, part)
+                        builder.store(value, total)
+            for r, sums in enumerate(totals):
+                scale = _splat_value(builder, builder.load(builder.gep(own, [long(r)])), lanes)
+                for p, total in enumerate(sums):
+                    value = builder.sitofp(builder.load(total), floats)
+                    value = builder.fmul(value, _load(builder, scales, long(lanes * p), floats))
+                    to = builder.add(place, builder.add(builder.mul(step, long(r)),
+                                                        long(lanes * p)))  # fmt: skip
+                    value = builder.fmul(value, scale)
+                    builder.store(value, _at(builder, target, to, floats)).align = 1
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(codes, integer, integer, columns, out, integer, integer), codegen
+
+    return dot_tile
+
+
+TILE_ROWS, TILE_PANELS = 6, 4  # whose sums stay in 24 registers
+dot_tile = _tile(TILE_ROWS, TILE_PANELS)  # of products of rows and columns, see `product_kernels`
+dot_line = _tile(1, TILE_PANELS)  # the same of one row

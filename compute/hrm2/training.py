@@ -22,6 +22,7 @@ import numpy as np
 
 from m2mdb.compute.hrm2.balance import balanced
 from m2mdb.compute.hrm2.lists import never
+from m2mdb.compute.hrm2.products import Columns, Points, middle_of
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.ranking import readable
 
@@ -55,12 +56,14 @@ class Router(NamedTuple):
     centers  float32[lists, d]; those of super i are owned[i] .. owned[i + 1]
     owned    int32[s + 1]
     near     int32[s, m], the supers next to each, itself first
+    middle   around which bytes tell rows apart, see `products.middle_of`; None: they do not
     """
 
     supers: Floats
     centers: Floats
     owned: Ints
     near: Ints
+    middle: Floats | None = None
 
     def candidates(self, super_: int, neighbours: int) -> Ints:
         """The lists that rows of a super-cluster are compared with."""
@@ -83,24 +86,24 @@ def train(rows: Floats, lists: int, seed: int = 0, tick: Callable[[], None] = ne
         rows = taken(rows, np.sort(rng.choice(len(rows), wanted, replace=False)), tick)
     lists = max(1, min(lists, len(rows)))
     count = max(1, round(lists**0.5))
-    supers, labels = k_means(rows, count, SUPER_ROUNDS, rng, tick)
+    points = Points(rows, middle_of(rows)).with_codes(tick)
+    supers, labels = k_means(points, count, SUPER_ROUNDS, rng, tick)
     sizes = np.bincount(labels, minlength=len(supers))
     shares = _shares(sizes, lists)
     parts = []
     for i, share in enumerate(shares.tolist()):
         tick()
-        members = rows[labels == i]
-        if share and len(members):
+        members = points.at(np.flatnonzero(labels == i))
+        if share and len(members.rows):
             parts.append(k_means(members, share, LIST_ROUNDS, rng, tick)[0])
         else:
             parts.append(np.empty((0, rows.shape[1]), np.float32))
     tick()
-    router = _router(supers, parts)
+    router = _router(supers, parts)._replace(middle=points.middle)
     for _ in range(FINAL_ROUNDS):
-        first = assign(router, rows, neighbours=TRAINED_NEIGHBOURS, tick=tick)[0]
-        centers = means_of(rows, first, router.centers, tick)
-        router = Router(router.supers, centers, router.owned, router.near)
-    return balanced(router, rows, first, rng, tick)
+        first = assign(router, points, neighbours=TRAINED_NEIGHBOURS, tick=tick)[0]
+        router = router._replace(centers=means_of(rows, first, router.centers, tick))
+    return balanced(router, points, first, rng, tick)
 
 
 def _shares(sizes: NDArray[np.int64], lists: int) -> NDArray[np.int64]:
@@ -150,14 +153,15 @@ def _squares(rows: Floats) -> Floats:
     return out
 
 
-def nearest(rows: Floats, centers: Floats, tick: Tick = never) -> Ints:
+def nearest(rows: Floats | Points, centers: Floats, tick: Tick = never) -> Ints:
     """The nearest center of each row."""
-    squares = _squares(centers)
-    out = np.empty(len(rows), np.int32)
-    for start in range(0, len(rows), CHUNK_ROWS):
+    points = rows if isinstance(rows, Points) else Points(rows)
+    columns = Columns(centers, points.middle)
+    out = np.empty(len(points.rows), np.int32)
+    for start in range(0, len(out), CHUNK_ROWS):
         tick()
         some = slice(start, start + CHUNK_ROWS)
-        out[some] = _firsts(rows[some] @ centers.T, squares)
+        out[some] = _firsts(points.times(columns, some), columns.squares)
     return out
 
 
@@ -187,14 +191,16 @@ def means_of(rows: Floats, labels: Ints, before: Floats, tick: Tick = never) -> 
 
 
 def k_means(
-    rows: Floats, count: int, rounds: int, rng: np.random.Generator, tick: Tick = never
+    every: Floats | Points, count: int, rounds: int, rng: np.random.Generator, tick: Tick = never
 ) -> tuple[Floats, Ints]:
     """Lloyd's algorithm from random rows; empty clusters take rows of the largest ones."""
+    points = every if isinstance(every, Points) else Points(every)
+    rows = points.rows
     count = min(count, len(rows))
     centers = rows[np.sort(rng.choice(len(rows), count, replace=False))].copy()
     labels = np.zeros(len(rows), np.int32)
     for turn in range(rounds):
-        labels = nearest(rows, centers, tick)
+        labels = nearest(points, centers, tick)
         if turn == rounds - 1:
             break
         sizes = np.bincount(labels, minlength=count)
@@ -210,34 +216,33 @@ def k_means(
 
 def assign(
     router: Router,
-    rows: Floats,
+    rows: Floats | Points,
     *,
     spill: bool = False,
     neighbours: int = NEIGHBOURS,
     tick: Callable[[], None] = never,
 ) -> tuple[Ints, Ints | None]:
     """First list of each row, and with `spill` the second one (-1 where there is no other)."""
-    first = np.empty(len(rows), np.int32)
-    second = np.empty(len(rows), np.int32) if spill else None
-    labels = nearest(rows, router.supers, tick)
+    points = rows if isinstance(rows, Points) else Points(rows, router.middle)
+    first = np.empty(len(points.rows), np.int32)
+    second = np.empty(len(points.rows), np.int32) if spill else None
+    labels = nearest(points, router.supers, tick)
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], np.arange(len(router.supers) + 1))
     for i in range(len(router.supers)):
         if bounds[i] == bounds[i + 1]:
             continue
         lists = router.candidates(i, neighbours)
-        centers = router.centers[lists]
-        squares = _squares(centers)
-        gram = centers @ centers.T if spill else None
+        columns = Columns(router.centers[lists], router.middle)
+        gram = columns.with_each_other() if spill else None
         for start in range(bounds[i], bounds[i + 1], ASSIGNED_ROWS):
             tick()
             chosen = order[start : min(start + ASSIGNED_ROWS, bounds[i + 1])]
-            some = rows[chosen]
-            products = some @ centers.T
             if second is None or gram is None:
-                first[chosen] = lists[_firsts(products, squares)]
+                first[chosen] = lists[_firsts(points.times(columns, chosen), columns.squares)]
                 continue
-            best, other = _both(some, products, squares, gram)
+            some = points.around(chosen)
+            best, other = _both(some, columns.of(some), columns.squares, gram)
             first[chosen] = lists[best]
             second[chosen] = lists[other] if len(lists) > 1 else -1
     return first, second
