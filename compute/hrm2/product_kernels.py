@@ -52,9 +52,9 @@ if simd.VNNI:
             whole = rows - rows % TILE_ROWS
             for row in range(0, whole, TILE_ROWS):
                 tile = (panel, first, scale, floats_at(own.ctypes.data + 4 * row))
-                at = row * columns + column
-                dot_tile(base, row * width, width // 4, tile, target, at, columns)
+                to = (row * columns + column, columns)
+                dot_tile(base, row * width, width // 4, tile, target, to)
             for row in range(whole, rows):
                 line = (panel, first, scale, floats_at(own.ctypes.data + 4 * row))
-                at = row * columns + column
-                dot_line(base, row * width, width // 4, line, target, at, columns)
+                to = (row * columns + column, columns)
+                dot_line(base, row * width, width // 4, line, target, to)

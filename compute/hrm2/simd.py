@@ -388,11 +388,18 @@ def _tile(rows: int, panels: int) -> Any:
 
     @intrinsic
     def dot_tile(
-        typingctx: Any, codes: Any, start: Any, groups: Any, columns: Any, out: Any, at: Any,
-        stride: Any,
-    ) -> Any:  # fmt: skip
+        typingctx: Any, codes: Any, start: Any, groups: Any, columns: Any, out: Any, to: Any
+    ) -> Any:
+        """Products of rows and columns, summed, times the scales of both.
+
+        codes    uint8: the first row stands at `start`, of 4 * groups bytes each
+        columns  their bytes, what sums begin with, and their scales; and the scales of the rows
+        out      float32; to is the element of the first product, and how far rows are apart
+        """
+
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            base, first, count, described, target, place, step = args
+            base, first, count, described, target, where = args
+            place, step = (builder.extract_value(where, i) for i in range(2))
             panel, bias, scales, own = (builder.extract_value(described, i) for i in range(4))
             width = builder.mul(count, long(4))
             lines = [
@@ -421,14 +428,14 @@ def _tile(rows: int, panels: int) -> Any:
                 for p, total in enumerate(sums):
                     value = builder.sitofp(builder.load(total), floats)
                     value = builder.fmul(value, _load(builder, scales, long(lanes * p), floats))
-                    to = builder.add(place, builder.add(builder.mul(step, long(r)),
-                                                        long(lanes * p)))  # fmt: skip
                     value = builder.fmul(value, scale)
-                    builder.store(value, _at(builder, target, to, floats)).align = 1
+                    at = builder.add(builder.mul(step, long(r)), long(lanes * p))
+                    at = builder.add(place, at)
+                    builder.store(value, _at(builder, target, at, floats)).align = 1
             return context.get_dummy_value()
 
         integer = types.intp
-        return types.void(codes, integer, integer, columns, out, integer, integer), codegen
+        return types.void(codes, integer, integer, columns, out, to), codegen
 
     return dot_tile
 

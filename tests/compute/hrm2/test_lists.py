@@ -128,7 +128,7 @@ def test_training_is_deterministic() -> None:
     """T1"""
     rows = clustered(3000, 20)
     again = train(rows, 40, 9)
-    assert all((a == b).all() for a, b in zip(train(rows, 40, 9), again, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(train(rows, 40, 9), again, strict=True))
 
 
 def test_rows_stand_in_the_list_that_is_nearest_to_most_of_them() -> None:
