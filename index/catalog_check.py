@@ -47,6 +47,7 @@ _COLUMN_TYPES: dict[str, tuple[type, ...]] = {
     "metric": (str,),
     "primary_key": (bool,),
     "unique": (bool,),
+    "collation": (str,),
     "not_null": (bool,),
     "has_default": (bool,),
     "default": _DEFAULTS,

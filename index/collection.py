@@ -422,12 +422,13 @@ class CollectionView:
         rowid = self.mirror.find(column_index, value, self.end)
         if rowid is not None or not self.segments:
             return rowid
-        hash_ = key_hash(value)
-        column = self.schema.columns[column_index]
-        for index in range(len(self.segments) - 1, -1, -1):
-            segment = self.segments[index]
+        column, fold = self.schema.columns[column_index], self.mirror.folds[column_index]
+        hash_ = key_hash(value if fold is None else (value := fold(value)))
+        for index, segment in reversed(list(enumerate(self.segments))):
             for ordinal in segment.candidates(column.id, hash_):
-                if self._is_live(index, ordinal) and segment.value(column, ordinal) == value:
+                there = segment.value(column, ordinal)
+                is_same = (there if fold is None else fold(there)) == value
+                if is_same and self._is_live(index, ordinal):
                     return int(segment.rowids[ordinal])
         return None
 
@@ -475,12 +476,12 @@ class CollectionView:
         A bound of None is open-ended; NULLs are never candidates of a range. The caller checks the
         rows, because long values share their key's prefix.
         """
-        from m2mdb.index.secondary import range_rowids
+        from m2mdb.index.secondary import column_rowids
 
         info = self.schema.btree_on(column_index)
         if info is None:
             return None
-        return range_rowids(self.view.pages, info, (low, low_open), (high, high_open), most)
+        return column_rowids(self, info, ((low, low_open), (high, high_open)), most)
 
     def nearest(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
+from m2mdb.index.collations import each_folded
 from m2mdb.index.schema import Column
 from m2mdb.index.segment import SCALAR_PARTS, NamedPart
 from m2mdb.index.slices import (
@@ -119,12 +120,16 @@ def _piece(column: Column, values: list[Any]) -> tuple[bytes, Iterator[int]]:
 
 
 def hash_parts(column: Column, values: list[Any], check: Check = unchecked) -> Iterator[NamedPart]:
-    """The sorted key hashes of a PRIMARY KEY or UNIQUE column; `check` as in `column_parts`."""
+    """The sorted hashes of a hashed column's values, folded by its collation.
+
+    check  as in `column_parts`
+    """
     nulls = nulls_of(values, check)
     rows = np.arange(len(values), dtype=np.uint32)
     if nulls is not None:
         rows = rows[nulls == 0]
-    hashes = key_hashes((value for value in values if value is not None), len(rows), check)
+    present = (value for value in values if value is not None)
+    hashes = key_hashes(each_folded(column.fold, present), len(rows), check)
     order = number_order(hashes, check)
     yield "hashes", column.id, taken(hashes, order, check)
     yield "hash_rows", column.id, taken(rows, order, check)

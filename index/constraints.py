@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.collations import folded, folded_value
 from m2mdb.index.column_parts import key_hashes, nulls_of
 from m2mdb.index.schema import IndexInfo
 from m2mdb.index.secondary import (
@@ -88,10 +89,11 @@ def find_conflicts(
         found = _existing_rowids(view, given)
         _judge(view, (name,), given, found, (mode, spared), conflicts)
     for index in view.schema.key_columns:
-        values = stored[index]
-        assert isinstance(values, list)
+        column, given_values = view.schema.columns[index], stored[index]
+        assert isinstance(given_values, list)
+        values = folded(column.fold, given_values, view.check)
         found = _existing_keys(view, index, values)
-        _judge(view, (view.schema.columns[index].name,), values, found, (mode, spared), conflicts)
+        _judge(view, (column.name,), values, found, (mode, spared), conflicts, given_values)
     for info in view.schema.indexes:
         if info.unique and info.kind == "btree":
             values = compared_values(view.schema, info, stored, view.check)
@@ -108,8 +110,12 @@ def _judge(
     existing: dict[int, int],
     rule: tuple[str, Sequence[int]],
     conflicts: Conflicts,
+    told: Sequence[Any] | None = None,
 ) -> None:
-    """Apply the conflict mode to one key: `existing` maps batch rows to rowids."""
+    """Apply the conflict mode to one key: `existing` maps batch rows to rowids.
+
+    told  the values as an error tells them, where they were folded
+    """
     mode, spared = rule
     check = view.check
     if existing and spared:
@@ -121,7 +127,7 @@ def _judge(
     if mode == "error" and (existing or doubles):
         row = min([*existing, *doubles])
         names = ", ".join(f"{view.schema.name}.{name}" for name in columns)
-        value = values[row]
+        value = (told or values)[row]
         several = isinstance(value, tuple)
         said = f"({', '.join(map(shown, value))})" if several else shown(value)
         raise IntegrityError(f"UNIQUE constraint failed: {names} = {said} (row {row})")
@@ -196,7 +202,7 @@ def _existing_rowids(view: CollectionView, given: Sequence[int | None]) -> dict[
     return found
 
 
-def _existing_keys(view: CollectionView, index: int, values: list[Any]) -> dict[int, int]:
+def _existing_keys(view: CollectionView, index: int, values: Sequence[Any]) -> dict[int, int]:
     if len(values) < BULK:
         found = {}
         for row, value in enumerate(values):
@@ -207,7 +213,7 @@ def _existing_keys(view: CollectionView, index: int, values: list[Any]) -> dict[
     return _probe_in_bulk(view, index, values)
 
 
-def _probe_in_bulk(view: CollectionView, index: int, values: list[Any]) -> dict[int, int]:
+def _probe_in_bulk(view: CollectionView, index: int, values: Sequence[Any]) -> dict[int, int]:
     """One sorted look-up a segment for all keys; only equal hashes are compared by value."""
     suspects: set[int] = set()
     column = view.schema.columns[index]
@@ -251,10 +257,13 @@ def _existing_entries(view: CollectionView, info: IndexInfo, values: list[Any]) 
 def entry_of(view: CollectionView, info: IndexInfo, value: Any) -> int | None:
     """The rowid that a UNIQUE B-tree index has for a value, which is not NULL, or for a tuple.
 
+    The value is as the row has it, or folded by its columns' collations.
+
     Keys of long values are cut, so that the rows' own values are compared.
     """
     if compared(value) is None:
         return None
+    value = folded_value(view.schema.folds(info), value)
     for rowid in equal_rowids(view.view.pages, info, value):
         place = view.place(rowid)
         if place is not None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.compute.memory import untouched_zeros
+from m2mdb.index.collations import each_folded
 from m2mdb.index.record import (
     HEAD,
     REMOVAL,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from m2mdb.compute.hrm2.lists import Lists
     from m2mdb.compute.listing import Listing
     from m2mdb.compute.ranking import Codes
+    from m2mdb.index.collations import Fold
     from m2mdb.index.text.analysis import Analyzer, Tokenizer
     from m2mdb.index.text.delta_postings import DeltaPostings
 
@@ -125,6 +127,7 @@ class DeltaMirror:
         "commits",
         "end",
         "ends",
+        "folds",
         "intact",
         "kills",
         "next_rowid",
@@ -169,6 +172,9 @@ class DeltaMirror:
         self._previous: list[int] = []
         self._latest: dict[int, int] = {}
         self._keys: dict[int, dict[Any, int]] = {i: {} for i in schema.hashed_columns}
+        self.folds: dict[int, Fold | None] = {  # of hashed columns, whose keys are folded
+            i: schema.columns[i].fold for i in schema.hashed_columns
+        }
         self._postings: dict[int, DeltaPostings] = {}
         self.commits: list[int] = []  # the commit that wrote each version
         self.ends: dict[int, int] = {}  # the commit that ended a version, of those that ended
@@ -229,7 +235,8 @@ class DeltaMirror:
             self.columns[i][entry] = None  # the matrix holds it
         for i, keys in self._keys.items():
             if values[i] is not None:
-                keys[values[i]] = entry
+                fold = self.folds[i]
+                keys[values[i] if fold is None else fold(values[i])] = entry
         self.sequences.append(sequence)
         self.commits.append(commit)
         self._previous.append(previous)
@@ -291,14 +298,18 @@ class DeltaMirror:
 
     def find_as_of(self, column: int, value: Any, commit: int) -> int | None:
         """The rowid of the row whose key column had this value right after a commit."""
-        for entry, found in enumerate(self.columns[column]):
+        fold = self.folds[column]
+        if fold is not None:
+            value = fold(value)
+        for entry, found in enumerate(each_folded(fold, self.columns[column])):
             if found == value and self.visible(entry, commit):
                 return self._rowids[entry]
         return None
 
     def find(self, column: int, value: Any, end: int) -> int | None:
         """The rowid of the live row before `end` whose key column has this value."""
-        entry = self._keys[column].get(value)
+        fold = self.folds[column]
+        entry = self._keys[column].get(value if fold is None else fold(value))
         if entry is None:
             return None
         if self.sequences[entry] < end and self._ended[entry] >= end:
@@ -307,11 +318,16 @@ class DeltaMirror:
 
     def entry_with(self, column: int, value: Any) -> int | None:
         """The newest version, live or not, whose hashed column has this value (GE3)."""
-        return self._keys[column].get(value)
+        fold = self.folds[column]
+        entry = self._keys[column].get(value if fold is None else fold(value))
+        is_other = fold is not None and entry is not None and self.columns[column][entry] != value
+        return None if is_other else entry
 
     def _find_slowly(self, column: int, value: Any, end: int) -> int | None:
         """A key may have moved from row to row: an older version can be the one that counts."""
-        values = self.columns[column]
+        values, fold = self.columns[column], self.folds[column]
+        if fold is not None:
+            values, value = [fold(each) for each in values], fold(value)
         for entry in range(self.count_before(end) - 1, -1, -1):
             if values[entry] == value and self._ended[entry] >= end:
                 return self._rowids[entry]

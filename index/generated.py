@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.collations import each_folded
 from m2mdb.index.column_parts import key_hashes
 from m2mdb.index.schema import VECTOR_DTYPES, CollectionSchema, Column
 from m2mdb.index.slices import SLICE_NUMBERS, array_of, distinct_values, slices, watched
@@ -340,7 +341,8 @@ def stored_vectors(view: CollectionView, index: int, texts: Sequence[str]) -> di
         if entry is not None and entry < parts[0].size:
             _take(found, text, parts[0], index, entry)
     of_source = view.schema.columns[source]
-    hashes = key_hashes(texts, len(texts), view.check) if view.segments else None
+    keys = each_folded(of_source.fold, texts)
+    hashes = key_hashes(keys, len(texts), view.check) if view.segments else None
     for part, segment in zip(parts[1:], view.segments, strict=True):
         if hashes is None or not segment.has("hashes", of_source.id):
             continue

@@ -18,6 +18,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from m2mdb.index import maintenance, rules, zones
+from m2mdb.index.collations import folded, folded_value
 from m2mdb.index.collection import CHUNK_ROWS, CollectionView, decode_deletions, open_past
 from m2mdb.index.column_parts import hash_parts
 from m2mdb.index.description import (
@@ -368,7 +369,8 @@ def _check_keys(collection: CollectionView, report: Report) -> None:
         differing: set[Any] = set()
         for part in collection.parts():
             found = part.values(index, None if part.live is None else np.flatnonzero(part.live))
-            present += _add_values(differing, found, collection.check)
+            keys = list(folded(collection.schema.columns[index].fold, found, collection.check))
+            present += _add_values(differing, keys, collection.check)
         if len(differing) != present:
             name = collection.schema.columns[index].name
             report(f"collection {collection.schema.name}: equal keys in {name}")
@@ -455,12 +457,15 @@ def _check_unique(collection: CollectionView, info: IndexInfo, report: Report) -
     """No two live rows have an equal value under a UNIQUE index."""
     present, check = 0, collection.check
     differing: set[Any] = set()
+    folds = collection.schema.folds(info)
     for part in collection.parts():
         live = itertools.repeat(True) if part.live is None else part.live.tolist()
         columns = [part.values(index) for index in collection.schema.positions(info)]
         rows = watched(zip(*columns, strict=True), check)
         keys = [
-            None if None in row else row for row, there in zip(rows, live, strict=False) if there
+            None if None in row else folded_value(folds, row)
+            for row, there in zip(rows, live, strict=False)
+            if there
         ]
         present += _add_values(differing, keys, check)
     if len(differing) != present:

@@ -141,13 +141,14 @@ class PastView(CollectionView):
         rowid = self.mirror.find_as_of(column_index, value, self.as_of)
         if rowid is not None:
             return rowid
-        hash_ = key_hash(value)
-        column = self.schema.columns[column_index]
+        column, fold = self.schema.columns[column_index], self.mirror.folds[column_index]
+        hash_ = key_hash(value if fold is None else (value := fold(value)))
         parts = self.parts()
         for number, segment in enumerate(self.segments, 1):
             for ordinal in segment.candidates(column.id, hash_):
-                is_live = self._was_live(parts[number], ordinal)
-                if is_live and segment.value(column, ordinal) == value:
+                there = segment.value(column, ordinal)
+                is_same = (there if fold is None else fold(there)) == value
+                if is_same and self._was_live(parts[number], ordinal):
                     return int(segment.rowids[ordinal])
         return None
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
+from m2mdb.index.collations import FOLDS, Fold
 from m2mdb.pager.errors import ProgrammingError
 
 TYPES = ("INTEGER", "REAL", "TEXT", "BLOB", "BOOLEAN", "TIMESTAMP", "JSON", "VECTOR")
@@ -69,6 +70,7 @@ class Column:
     """One column of a collection."""
 
     __slots__ = (
+        "collation",
         "default",
         "default_text",
         "dimension",
@@ -92,7 +94,7 @@ class Column:
         default (a literal; its presence sets has_default), default_text (of an expression that is
         computed for each row; `default` is None then), fulltext (dict of options or None),
         generated (`index.generated`: a dict of from, encoder, model and fingerprint, or None;
-        of a hidden column also of replaces),
+        of a hidden column also of replaces), collation (of `index.collations`),
         since (the first segment that has the column; older ones have its default: `index.absent`).
         """
         self.name = name
@@ -105,6 +107,7 @@ class Column:
         self.metric: str = options.pop("metric", "cosine")
         self.primary_key: bool = options.pop("primary_key", False)
         self.unique: bool = options.pop("unique", False)
+        self.collation: str = options.pop("collation", "BINARY")
         self.not_null: bool = options.pop("not_null", False)
         self.has_default: bool = options.pop("has_default", "default" in options)
         self.default: Any = options.pop("default", None)
@@ -119,6 +122,16 @@ class Column:
         if self.default_text is not None:
             return self.default_text
         return str(quote(self.default)) if self.has_default else None
+
+    @property
+    def fold(self) -> Fold | None:
+        """What its collation makes of a value before it is compared; None: nothing."""
+        return FOLDS[self.collation] if self.type in ("TEXT", "JSON") else None
+
+    @property
+    def value_type(self) -> str:
+        """The type of its values in expressions: `TEXT COLLATE NOCASE` where it has a collation."""
+        return self.type if self.fold is None else f"{self.type} COLLATE {self.collation}"
 
     @property
     def is_vector(self) -> bool:
@@ -341,6 +354,10 @@ class CollectionSchema:
         """The indexes of an index's columns, in its order."""
         return tuple([self.column(name) for name in info.columns])
 
+    def folds(self, info: IndexInfo) -> tuple[Fold | None, ...]:
+        """What the collations of an index's columns make of their values."""
+        return tuple([self.columns[index].fold for index in self.positions(info)])
+
     def hint(self, name: str) -> str:
         """`; did you mean …?` where a column is spelled alike, else nothing."""
         close = closest(name, self._positions)
@@ -451,8 +468,15 @@ def _check_column(collection: str, column: Column) -> None:
         raise ProgrammingError(f"{where}: unknown type {column.type}")
     if column.fulltext is not None and column.type not in ("TEXT", "JSON"):
         raise ProgrammingError(f"{where}: FULLTEXT needs TEXT or JSON, not {column.type}")
+    if column.collation not in FOLDS:
+        raise ProgrammingError(
+            f"{where}: no such collation: {column.collation}; a column has one of "
+            f"{', '.join(FOLDS)}, those of a program stand in expressions"
+        )
     if not column.is_vector:
         return
+    if column.collation != "BINARY":
+        raise ProgrammingError(f"{where}: a vector has no COLLATE {column.collation}")
     if not 1 <= column.dimension <= MAX_DIMENSION:
         raise ProgrammingError(
             f"{where}: dimension {column.dimension} is not in 1..{MAX_DIMENSION}"

@@ -1,6 +1,7 @@
 """B-tree indexes: entries (value, rowid) over all live rows of a collection.
 
 The value is a tuple where the index has several columns: `indexed_values` makes them of columns.
+Texts of columns with a collation stand in it folded (`index.collations`).
 An entry is a key of `index.keys` with an empty value. The index is written in the same
 transaction as the rows and can be rebuilt from them alone.
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.collations import folded, folded_value
 from m2mdb.index.keys import KEY_SIZE, decode_rowid, encode_value, index_key, successor
 from m2mdb.index.slices import (
     SLICE_VALUES,
@@ -49,7 +51,10 @@ def indexed_values(
 
     check  called between slices of many rows; it may raise
     """
-    columns = [stored[index] for index in schema.positions(info)]
+    columns: list[Any] = [
+        folded(schema.columns[index].fold, stored[index], check)  # type: ignore[arg-type]
+        for index in schema.positions(info)
+    ]
     if len(columns) == 1:
         assert isinstance(columns[0], list)
         return columns[0]
@@ -64,14 +69,16 @@ def values_at(
     check: Check = unchecked,
 ) -> list[Any]:
     """What an index has of rows that stand at places; `check` as in `indexed_values`."""
-    positions = schema.positions(info)
+    positions, folds = schema.positions(info), schema.folds(info)
     if len(positions) == 1:
         at = positions[0]
-        return [parts[part].stored(at, ordinal) for part, ordinal in watched(places, check)]
-    return [
+        found = [parts[part].stored(at, ordinal) for part, ordinal in watched(places, check)]
+        return list(folded(folds[0], found, check))
+    rows = [
         tuple([parts[part].stored(index, ordinal) for index in positions])
         for part, ordinal in watched(places, check)
     ]
+    return [folded_value(folds, row) for row in watched(rows, check)] if any(folds) else rows
 
 
 def compared(value: Any) -> Any:
@@ -137,8 +144,27 @@ def rowids_by_columns(
 
     bounds  of the column behind these, (None, False) where there is none
     """
-    found = range_rowids(view.view.pages, info, *bounds, most, first=first)
+    found = column_rowids(view, info, bounds, most, first)
     return None if found is None else found.tolist()
+
+
+def column_rowids(
+    view: CollectionView,
+    info: IndexInfo,
+    bounds: tuple[Bound, Bound],
+    most: int | None,
+    first: tuple[Any, ...] = (),
+) -> np.ndarray | None:
+    """`range_rowids` for values as the rows have them: folded by their columns' collations."""
+    folds = view.schema.folds(info)
+    (low, low_open), (high, high_open) = bounds
+    fold = folds[len(first)] if len(first) < len(folds) else None
+    if fold is not None:
+        low, high = fold(low), fold(high)
+    first = folded_value(folds, first)
+    return range_rowids(
+        view.view.pages, info, (low, low_open), (high, high_open), most, first=first
+    )
 
 
 def _is_cut(encoded: bytes) -> bool:

@@ -139,6 +139,8 @@ def _check(check: Check) -> str:
 def definition(column: Column, *, with_fulltext: bool = True) -> str:
     """A column as CREATE COLLECTION has it."""
     words = [quoted(column.name), _type(column)]
+    if column.collation != "BINARY":
+        words.append(f"COLLATE {column.collation}")
     if column.is_vector:
         words.append(f"METRIC {column.metric}")
     if column.generated is not None:

@@ -50,6 +50,8 @@ def declared(column: Column) -> str:
     words = [column.declaration()]
     if column.is_vector:
         words.append(f"METRIC {column.metric}")
+    if column.collation != "BINARY":
+        words.append(f"COLLATE {column.collation}")
     for holds, word in (
         (column.primary_key, "PRIMARY KEY"),
         (column.unique, "UNIQUE"),

@@ -31,9 +31,20 @@ AFFINITIES = {
     "JSON": TEXT,
     "TIMESTAMP": TIME,
 }
+COLLATED = (" COLLATE NOCASE", " COLLATE RTRIM")  # behind a type, or alone: `Column.value_type`
+AFFINITIES |= {
+    type + behind: affinity for type, affinity in AFFINITIES.items() for behind in COLLATED
+}
 _SPACE = " \t\n\v\f\r"
 _PREFIX = re.compile(r"[ \t\n\v\f\r]*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)", re.ASCII)
 _INTEGER_PREFIX = re.compile(r"[ \t\n\v\f\r]*([+-]?\d+)", re.ASCII)
+
+
+def base_type(type: str | None) -> str | None:
+    """A column type without its collation; None: any type."""
+    if type is None or not type.endswith(COLLATED):
+        return type
+    return type.partition(" COLLATE ")[0] or None
 
 
 def shown(value: object) -> str:
@@ -290,7 +301,7 @@ def cast_type(name: str) -> str:
     Raises ProgrammingError: VECTOR and TENSOR are no types to cast to.
     """
     upper = name.upper()
-    if upper in AFFINITIES:
+    if upper in AFFINITIES and not upper.endswith(COLLATED):
         return upper
     if upper.startswith(("VECTOR", "TENSOR")):
         raise ProgrammingError(f"CAST to {name} is not possible")

@@ -171,8 +171,8 @@ def _iif(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluator:
     return compile(Case(None, whens, otherwise, node.position), scope)
 
 
-def _collated(node: FunctionCall) -> Callable[[Value], Value]:
-    return collation_of(*node.arguments) or _as_it_is
+def _collated(node: FunctionCall, scope: Scope) -> Callable[[Value], Value]:
+    return collation_of(scope, *node.arguments) or _as_it_is
 
 
 def _as_it_is(value: Value) -> Value:
@@ -180,7 +180,7 @@ def _as_it_is(value: Value) -> Value:
 
 
 def _nullif(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluator:
-    fold = _collated(node)
+    fold = _collated(node, scope)
 
     def run(left: Value, right: Value) -> Value:
         if left is None or right is None:
@@ -192,7 +192,7 @@ def _nullif(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluator:
 
 def _extreme(sign: int, node: FunctionCall, scope: Scope, compile: Compile) -> Evaluator:
     """The least or the greatest; NULL where one is NULL."""
-    fold = _collated(node)
+    fold = _collated(node, scope)
 
     def run(*values: Value) -> Value:
         if any(value is None for value in values):

@@ -38,7 +38,7 @@ from m2mdb.index.slices import (
 from m2mdb.index.values import timestamp_value, vector_slices
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.query.affinity import Value
-from m2mdb.query.result import Result
+from m2mdb.query.result import Result, base_types
 from m2mdb.query.scope import ROWID
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class ColumnarResult(Result):
         self.columns = columns
         self.rowcount = -1
         self.lastrowid = None
-        self.types = types
+        self.types = base_types(types)
 
     @property
     def data(self) -> Sequence[Column] | None:

@@ -16,6 +16,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from m2mdb.index.collations import FOLDS
 from m2mdb.index.slices import SLICE_VALUES, slices
 from m2mdb.pager.errors import DataError, ProgrammingError
 from m2mdb.query import extensions
@@ -163,26 +164,6 @@ def member_set(
     return frozenset(members), has_null
 
 
-def fold_nocase(value: Value) -> Value:
-    """COLLATE NOCASE: ASCII letters in lower case."""
-    if type(value) is not str:
-        return value
-    return value.lower() if value.isascii() else value.translate(_LOWER)
-
-
-def fold_rtrim(value: Value) -> Value:
-    """COLLATE RTRIM: without the spaces at the end."""
-    return value.rstrip(" ") if type(value) is str else value
-
-
-_LOWER = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
-_FOLDS: dict[str, Callable[[Value], Value] | None] = {
-    "BINARY": None,
-    "NOCASE": fold_nocase,
-    "RTRIM": fold_rtrim,
-}
-
-
 def fold_of(collation: str) -> Callable[[Value], Value] | None:
     """What a collation does to a value before it is compared; None for BINARY.
 
@@ -192,6 +173,11 @@ def fold_of(collation: str) -> Callable[[Value], Value] | None:
     if own is not None:
         return own
     upper = collation.upper()
-    if upper not in _FOLDS:
-        raise ProgrammingError(f"no such collation: {collation}; known are {', '.join(_FOLDS)}")
-    return _FOLDS[upper]
+    if upper not in FOLDS:
+        raise ProgrammingError(f"no such collation: {collation}; known are {', '.join(FOLDS)}")
+    return FOLDS[upper]
+
+
+def fold_of_type(type: str | None) -> Callable[[Value], Value] | None:
+    """What the collation of a column type does; None for BINARY (`Column.value_type`)."""
+    return None if type is None else FOLDS[type.partition(" COLLATE ")[2] or "BINARY"]

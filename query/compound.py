@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.collations import Fold, folded_value
 from m2mdb.index.slices import SLICE_VALUES, distinct_values, picked, slices, watched
 from m2mdb.pager.errors import PlacedFault
+from m2mdb.query.affinity import base_type
 from m2mdb.query.ast import Compound, Query, Values
-from m2mdb.query.comparison import fold_of, rank
+from m2mdb.query.comparison import fold_of, fold_of_type, rank
 from m2mdb.query.correlation import Level
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from m2mdb.query.planning import Planner
 
 Row = tuple[Any, ...]
+DEFAULT = object()  # the collation of a term of ORDER BY is the column's
 _ORDINALS = {1: "1st", 2: "2nd", 3: "3rd"}
 
 
@@ -102,8 +105,14 @@ class CompoundPlan(Plan):
         names, types = self._left.columns()
         others = self._right.columns()[1]
         return names, [
-            mine if mine == other else None for mine, other in zip(types, others, strict=True)
+            mine if base_type(mine) == base_type(other) else None
+            for mine, other in zip(types, others, strict=True)
         ]
+
+    def collations(self) -> list[tuple[Fold | None, ...]]:
+        """The collation of each column: that of the leftmost side where it is a column, if any."""
+        pairs = zip(_collations(self._left), _collations(self._right), strict=True)
+        return [mine or theirs for mine, theirs in pairs]
 
     def run(self, view: View, bindings: Bindings) -> Result:
         """Execute."""
@@ -112,10 +121,15 @@ class CompoundPlan(Plan):
         check = bindings.check
         left = self._left.run(view, bindings.program_values(count)).made(check)
         right = self._right.run(view, bindings.program_values(count)).made(check)
-        rows = _combined(self._operator, left, right, check)
+        folds = [each[0] if each else None for each in self.collations()]
+        rows = _combined(self._operator, left, right, (folds, check))
         if self._order and len(rows) > 1:
             keys = [
-                SortKey(_column(rows, index, fold, check), item.descending, item.nulls_first)
+                SortKey(
+                    _column(rows, index, folds[index] if fold is DEFAULT else fold, check),
+                    item.descending,
+                    item.nulls_first,
+                )
                 for item, index, fold in self._order
             ]
             rows = picked(rows, sorted_order(keys, len(rows), check), check)
@@ -134,28 +148,41 @@ class CompoundPlan(Plan):
         return lines + self.explain_inner(view)
 
 
+def _collations(plan: Plan) -> list[tuple[Fold | None, ...]]:
+    """The collation of each column of a side; nothing for what is no column."""
+    if isinstance(plan, CompoundPlan):
+        return plan.collations()
+    return [() if type is None else (fold_of_type(type),) for type in plan.columns()[1]]
+
+
 def _combined(
-    operator: str, left: list[Row], right: list[Row], check: Callable[[], None]
+    operator: str,
+    left: list[Row],
+    right: list[Row],
+    context: tuple[Sequence[Fold | None], Callable[[], None]],
 ) -> list[Row]:
-    """The rows of both sides by the operator.
+    """The rows of both sides by the operator, compared by the collations of their columns.
 
     Raises DataError: vectors cannot be compared.
     """
+    folds, check = context
     if operator == "UNION ALL":
         return left + right
+    if any(folds):
+        return _combined_by_folds(operator, left, right, context)
     try:
         if operator == "UNION":
             found: dict[Row, Row] = {}
             for rows in (left, right):  # of equal rows the last one stays
                 for some in slices(len(rows), SLICE_VALUES, check):
                     found.update(zip(rows[some], rows[some], strict=True))
-            return _sorted(list(watched(found.values(), check)), check)
+            return _sorted(list(watched(found.values(), check)), folds, check)
         others = distinct_values(right, check)
         wanted = operator == "INTERSECT"
         kept: list[Row] = []
         for some in slices(len(left), SLICE_VALUES, check):
             kept += [row for row in left[some] if (row in others) == wanted]
-        return _sorted(list(watched(distinct_values(kept, check), check)), check)
+        return _sorted(list(watched(distinct_values(kept, check), check)), folds, check)
     except TypeError:
         for row in (*left, *right):
             for value in row:
@@ -163,10 +190,37 @@ def _combined(
         raise
 
 
-def _sorted(rows: list[Row], check: Callable[[], None]) -> list[Row]:
+def _combined_by_folds(
+    operator: str,
+    left: list[Row],
+    right: list[Row],
+    context: tuple[Sequence[Fold | None], Callable[[], None]],
+) -> list[Row]:
+    """As `_combined`, where a column has a collation."""
+    folds, check = context
+
+    def keyed(rows: list[Row]) -> dict[Row, Row]:
+        found: dict[Row, Row] = {}
+        for row in watched(rows, check):
+            for value in row:
+                rank(value)
+            found[folded_value(folds, row)] = row
+        return found
+
+    mine, theirs = keyed(left), keyed(right)
+    if operator == "UNION":
+        kept = list({**mine, **theirs}.values())
+    else:
+        wanted = operator == "INTERSECT"
+        kept = [row for key, row in mine.items() if (key in theirs) == wanted]
+    return _sorted(kept, folds, check)
+
+
+def _sorted(rows: list[Row], folds: Sequence[Fold | None], check: Callable[[], None]) -> list[Row]:
     """Rows in the order of their values."""
     width = len(rows[0]) if rows else 0
-    keys = [SortKey(_column(rows, index, None, check), False, None) for index in range(width)]
+    keys = [SortKey(_column(rows, index, folds[index], check), False, None)
+            for index in range(width)]  # fmt: skip
     return picked(rows, sorted_order(keys, len(rows), check), check)
 
 
@@ -196,11 +250,11 @@ def _names(query: Query, planner: Planner, context: tuple[View, int]) -> Named:
 
 
 def _term(node: Expression, number: int, sides: Named) -> tuple[int, Any]:
-    """The column that a term of ORDER BY sorts by, and its collation's fold.
+    """The column that a term of ORDER BY sorts by, and its collation's fold: DEFAULT, the column's.
 
     Raises ProgrammingError: it is no column of the result.
     """
-    fold = None
+    fold: Any = DEFAULT
     if isinstance(node, Collate):
         fold, node = fold_of(node.collation), node.operand
     width = len(sides[0][0])

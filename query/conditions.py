@@ -10,9 +10,21 @@ import datetime
 from collections.abc import Callable
 from typing import Any
 
+from m2mdb.index.collations import Fold
 from m2mdb.index.slices import SLICE_VALUES, Check, slices
 from m2mdb.pager.errors import DataError, ProgrammingError
-from m2mdb.query.affinity import AFFINITIES, APPLY, NONE, Value, cast_type, shown, truth
+from m2mdb.query import extensions
+from m2mdb.query.affinity import (
+    AFFINITIES,
+    APPLY,
+    COLLATED,
+    NONE,
+    Value,
+    base_type,
+    cast_type,
+    shown,
+    truth,
+)
 from m2mdb.query.binding import adapted
 from m2mdb.query.comparison import (
     COMPARISONS,
@@ -20,6 +32,7 @@ from m2mdb.query.comparison import (
     both,
     conversions,
     fold_of,
+    fold_of_type,
     member,
     member_set,
     rank,
@@ -43,7 +56,7 @@ from m2mdb.query.nodes import (
     Unary,
 )
 from m2mdb.query.pattern import glob, like, like_matcher
-from m2mdb.query.row_nodes import SubqueryColumn
+from m2mdb.query.row_nodes import RowIn, SubqueryColumn
 from m2mdb.query.scope import Scope
 
 Row = tuple[Any, ...]
@@ -68,14 +81,30 @@ def type_of(node: Expression, scope: Scope) -> str | None:
     if isinstance(node, ColumnRef):
         return scope.column(node).type
     if isinstance(node, Cast):
-        return cast_type(node.type_name)
+        type = cast_type(node.type_name)
+        return type + _behind(node.operand, scope) if type in ("TEXT", "JSON") else type
+    if isinstance(node, Unary) and node.operator == "+":
+        return _behind(node.operand, scope) or None
     if isinstance(node, OuterColumn):
         return node.type
     if isinstance(node, Subquery | Correlated):
-        return _subquery_type(node, scope)
+        return base_type(_subquery_type(node, scope))
     if isinstance(node, SubqueryColumn):
-        return _column_type(node, scope)
-    return type_of(node.operand, scope) if isinstance(node, Collate) else None
+        return base_type(_column_type(node, scope))
+    return _collated_type(node, scope) if isinstance(node, Collate) else None
+
+
+def _collated_type(node: Collate, scope: Scope) -> str | None:
+    """A type with the collation that is written behind it, where a column may have that."""
+    type, behind = base_type(type_of(node.operand, scope)), f" COLLATE {node.collation.upper()}"
+    is_known = behind in COLLATED and extensions.collation(node.collation) is None
+    return f"{type or ''}{behind}" if is_known else type
+
+
+def _behind(node: Expression, scope: Scope) -> str:
+    """The collation that a column keeps behind CAST and `+`, as it stands behind a type."""
+    type = type_of(node, scope) or ""
+    return type[len(base_type(type) or "") :]
 
 
 def _subquery_type(node: Subquery | Correlated, scope: Scope) -> str | None:
@@ -110,13 +139,60 @@ def affinity_of(node: Expression, scope: Scope) -> str:
     return AFFINITIES.get(type or "", NONE)
 
 
-def collation_of(*nodes: Expression) -> Callable[[Value], Value] | None:
-    """What the leftmost COLLATE anywhere in the operands does to values; None: nothing."""
+def collation_of(scope: Scope, *nodes: Expression) -> Fold | None:
+    """What the collation of a comparison does to its operands; None: nothing.
+
+    It is that of the leftmost COLLATE anywhere in them, else that of the first column among them;
+    a column is still one behind CAST and `+`.
+    """
     for node in nodes:
         found = _leftmost_collate(node)
         if found is not None:
             return fold_of(found.collation)
+    for node in nodes:
+        own = _own_collation(node, scope)
+        if own:
+            return own[0]
     return None
+
+
+def _own_collation(node: Expression, scope: Scope) -> tuple[Fold | None, ...]:
+    """The collation of an expression that is a column; nothing for all others."""
+    while scope.replacement(node) is None and (
+        isinstance(node, Cast) or (isinstance(node, Unary) and node.operator == "+")
+    ):
+        node = node.operand
+    if isinstance(node, ColumnRef | OuterColumn):
+        return (fold_of_type(type_of(node, scope)),)
+    return ()
+
+
+def collation_of_column(column: ColumnRef, scope: Scope) -> Fold | None:
+    """The collation that a column's keys and indexes go by."""
+    return fold_of_type(scope.column(column).type)
+
+
+def goes_by(column: ColumnRef, node: Binary, scope: Scope) -> bool:
+    """Whether a comparison goes by the collation of one of its columns, as keys and indexes do."""
+    return collation_of(scope, node.left, node.right) is collation_of_column(column, scope)
+
+
+def collation_of_row(node: RowIn, index: int, scope: Scope) -> Fold | None:
+    """The collation of one operand of a row's IN: its own, else that of the query's column."""
+    operand = node.operands[index]
+    if _leftmost_collate(operand) is None and not _own_collation(operand, scope):
+        return fold_of_type(_column_type(SubqueryColumn(node.values, index, 0, 0), scope))
+    return collation_of(scope, operand)
+
+
+def collation_of_membership(node: In, scope: Scope) -> Fold | None:
+    """The collation of IN: the operand's, else that of the column that a query gives."""
+    if _leftmost_collate(node.operand) is None and not _own_collation(node.operand, scope):
+        if isinstance(node.values, Correlated):
+            return fold_of_type(node.values.plan.columns()[1][0])
+        if isinstance(node.values, Subquery):
+            return fold_of_type(_subquery_type(node.values, scope))
+    return collation_of(scope, node.operand)
 
 
 def _leftmost_collate(node: Expression) -> Collate | None:
@@ -172,7 +248,7 @@ def compile_comparison(node: Binary, scope: Scope, compile: Compile) -> Evaluato
         if right_side.value is None:
             return _null_test(compile(node.left, scope), node.operator == "IS NOT")
     one, other = conversions(affinity_of(node.left, scope), affinity_of(node.right, scope))
-    fold = collation_of(node.left, node.right)
+    fold = collation_of(scope, node.left, node.right)
     direct = None if fold else _direct(node, scope, other)
     if direct is not None:
         return direct
@@ -277,8 +353,8 @@ def compile_between(node: Between, scope: Scope, compile: Compile) -> Evaluator:
     """`operand [NOT] BETWEEN low AND high`: the operand is evaluated once."""
     affinity = affinity_of(node.operand, scope)
     operand = compile(node.operand, scope)
-    fold_low = collation_of(node.operand, node.low)
-    fold_high = collation_of(node.operand, node.high)
+    fold_low = collation_of(scope, node.operand, node.low)
+    fold_high = collation_of(scope, node.operand, node.high)
     own_low, low_affinity = conversions(affinity, affinity_of(node.low, scope))
     own_high, high_affinity = conversions(affinity, affinity_of(node.high, scope))
     low = folded(converted(compile(node.low, scope), low_affinity, node.low), fold_low)
@@ -299,7 +375,7 @@ def compile_between(node: Between, scope: Scope, compile: Compile) -> Evaluator:
 def compile_in(node: In, scope: Scope, compile: Compile) -> Evaluator:
     """`operand [NOT] IN (…)`: constants become a set once per run of the statement."""
     affinity = affinity_of(node.operand, scope)
-    fold = collation_of(node.operand)
+    fold = collation_of_membership(node, scope)
     operand = folded(compile(node.operand, scope), fold)
     if isinstance(node.values, list) and not all(map(is_constant, node.values)):
         items = [folded(compile(value, scope), fold) for value in node.values]

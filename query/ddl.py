@@ -106,6 +106,7 @@ def _column(definition: ColumnDef, collection: str) -> Column:
         "primary_key": definition.primary_key,
         "unique": definition.unique,
         "not_null": definition.not_null,
+        "collation": (definition.collation or "BINARY").upper(),
         "fulltext": _fulltext(definition.fulltext, where),
     }
     if words[:1] == ["VECTOR"]:

@@ -126,7 +126,7 @@ def _vector(node: VectorLiteral, scope: Scope) -> Evaluator:
 
 
 def _collate(node: Collate, scope: Scope) -> Evaluator:
-    collation_of(node)
+    collation_of(scope, node)
     return compile_expression(node.operand, scope)
 
 
@@ -234,7 +234,7 @@ def _case_test(
     if node.operand is None:
         return lambda value, row, bindings: truth(evaluator(row, bindings)) is True
     one, other = conversions(affinity_of(node.operand, scope), affinity_of(condition, scope))
-    fold = collation_of(node.operand, condition)
+    fold = collation_of(scope, node.operand, condition)
     shape = shaper(one, fold)
     right = folded(converted(evaluator, other, condition), fold)
     equal = COMPARISONS["="]

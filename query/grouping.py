@@ -47,7 +47,7 @@ class AggregateCall:
         self.star = node.star or not node.arguments
         self.distinct = node.distinct
         self.arguments = [Computed(each, scope) for each in node.arguments]
-        self._fold = collation_of(*node.arguments[:1])
+        self._fold = collation_of(scope, *node.arguments[:1])
         if node.name in JSON_AGGREGATES:
             place = JSON_AGGREGATES[node.name]
             self.arguments[place] = _piece(node.arguments[place], scope)
@@ -193,7 +193,7 @@ class Grouping:
         """Compile the expressions behind the grouping in `scope` before `run`."""
         self.scope = GroupScope(scope, keys)
         self._keys = [Computed(key, scope) for key in keys]
-        self._folds = [collation_of(key) for key in keys]
+        self._folds = [collation_of(scope, key) for key in keys]
         # a key that is computed, or has a collation, may be no number although it looks like one
         self._plain_keys = None if any(self._folds) else keys
 

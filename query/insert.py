@@ -338,7 +338,7 @@ class _UpsertScope(RowScope):
         assert self.schema is not None
         index = self.schema.column(reference.name)
         position = self.position(f"excluded {index}")
-        return Slot(position, self.schema.columns[index].type)
+        return Slot(position, self.schema.columns[index].value_type)
 
 
 class _Upsert:

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m2mdb.index.collations import Fold
 from m2mdb.index.slices import mapped
 from m2mdb.pager.errors import NotSupportedError, PlacedFault
 from m2mdb.query.access import SPARSE
 from m2mdb.query.affinity import APPLY, NONE
-from m2mdb.query.comparison import conversions
+from m2mdb.query.comparison import conversions, fold_of_type
 from m2mdb.query.conditions import affinity_of, chain, collation_of
 from m2mdb.query.constants import is_constant, walk
 from m2mdb.query.functions import Bindings
@@ -165,12 +166,15 @@ class _KeySide:
 class _KeyPair:
     """An equality between what stands before a table and the table itself."""
 
-    __slots__ = ("left", "right", "term")
+    __slots__ = ("fold", "left", "right", "term")
 
-    def __init__(self, left: _KeySide, right: _KeySide, term: Expression) -> None:
+    def __init__(
+        self, left: _KeySide, right: _KeySide, term: Expression, fold: Fold | None
+    ) -> None:
         self.left = left
         self.right = right
         self.term = term
+        self.fold = fold
 
     def numbers(self, rows: JoinedRows, table: JoinedRows) -> Any:
         """Both sides as arrays, where both are columns of whole numbers, or texts with codes."""
@@ -197,7 +201,7 @@ def _key_pair(term: Expression, scope: JoinScope, before: set[int], table: int) 
     if not isinstance(term, Binary) or term.operator != "=":
         return None
     one, other = conversions(affinity_of(term.left, scope), affinity_of(term.right, scope))
-    fold = collation_of(term.left, term.right)
+    fold = collation_of(scope, term.left, term.right)
     for left, right, shapes in (
         (term.left, term.right, (one, other)),
         (term.right, term.left, (other, one)),
@@ -208,8 +212,14 @@ def _key_pair(term: Expression, scope: JoinScope, before: set[int], table: int) 
                 _KeySide(left, scope, (_applied(shapes[0]), fold)),
                 _KeySide(right, scope, (_applied(shapes[1]), fold)),
                 term,
+                fold,
             )
     return None
+
+
+def _fold_of(leaf: Leaf, column: int) -> Fold | None:
+    """What the collation of a table's column does, or of its rowid."""
+    return None if column < 0 else fold_of_type(leaf.schema.columns[column].value_type)
 
 
 def _applied(affinity: str) -> Any:
@@ -407,6 +417,8 @@ class JoinSource:
                 column = self._plain_column(key.right.node, step.number)
                 if column is None or len(rows) * SPARSE > collection.count():
                     continue
+                if key.fold is not None and key.fold is not _fold_of(table.leaf, column):
+                    continue  # the column's keys go by another collation
                 values = key.left.values(rows, bindings)
                 found = table.access.looked_up(collection, column, values, bindings)
                 if found is not None:

@@ -106,7 +106,7 @@ class JoinScope(RowScope):
         position = self.position(self.layout.source(table, column))
         if column < 0:
             return Slot(position, "INTEGER")
-        return Slot(position, self.leaves[table].schema.columns[column].type)
+        return Slot(position, self.leaves[table].schema.columns[column].value_type)
 
     def has(self, reference: ColumnRef) -> bool:
         """Whether a name is one of this scope's, be it ambiguous."""

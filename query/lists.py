@@ -14,16 +14,18 @@ import numpy as np
 from m2mdb.index.schema import closest
 from m2mdb.index.slices import columns_of
 from m2mdb.pager.errors import ProgrammingError
+from m2mdb.query.affinity import base_type
 
 
 class ListColumn:
     """A column's name and type; None: any type."""
 
-    __slots__ = ("is_key", "name", "primary_key", "type", "unique")
+    __slots__ = ("is_key", "name", "primary_key", "type", "unique", "value_type")
 
     def __init__(self, name: str, type: str | None) -> None:
         self.name = name
-        self.type = type
+        self.type = base_type(type)
+        self.value_type = type
         self.primary_key = False
         self.unique = False
         self.is_key = False

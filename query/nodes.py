@@ -532,8 +532,8 @@ class ColumnDef(Node):
     """
 
     __slots__ = (
-        "checks", "default", "default_text", "encoder", "encoder_options", "fulltext",
-        "generated_from", "metric", "name", "not_null", "primary_key", "type_arguments",
+        "checks", "collation", "default", "default_text", "encoder", "encoder_options",
+        "fulltext", "generated_from", "metric", "name", "not_null", "primary_key", "type_arguments",
         "type_name", "unique",
     )  # fmt: skip
 
@@ -543,6 +543,7 @@ class ColumnDef(Node):
         self.type_name = ""
         self.type_arguments: list[int | float | str] = []
         self.metric: str | None = None
+        self.collation: str | None = None
         self.primary_key = False
         self.unique = False
         self.not_null = False

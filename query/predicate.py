@@ -26,16 +26,18 @@ import numpy as np
 
 from m2mdb.index.dictionary import tested
 from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, slices
-from m2mdb.query.affinity import NONE, Value, microseconds, truth
+from m2mdb.query.affinity import NONE, Value, base_type, microseconds, truth
 from m2mdb.query.bounds import may_hold, number_comparison
+from m2mdb.query.collated import CollatedCompare
 from m2mdb.query.comparison import DIRECT_OPERATORS, MIRRORED, conversions, member_set
 from m2mdb.query.conditions import (
     Evaluator,
     affinity_of,
     chain,
-    collation_of,
+    collation_of_column,
     converted,
     gatherer,
+    goes_by,
     type_of,
 )
 from m2mdb.query.constants import is_constant
@@ -229,7 +231,7 @@ def against_constant(node: Binary, scope: RowScope) -> tuple[ColumnRef, str, Eva
         left, right, symbol = right, left, MIRRORED.get(symbol, "")
     if symbol not in DIRECT_OPERATORS or not isinstance(left, ColumnRef):
         return None
-    if collation_of(node.left, node.right) is not None or not is_constant(right):
+    if not goes_by(left, node, scope) or not is_constant(right):
         return None
     own, other = conversions(affinity_of(left, scope), affinity_of(right, scope))
     if own != NONE or type_of(left, scope) is None:
@@ -243,18 +245,16 @@ def _comparison(node: Binary, scope: RowScope, wanted: bool) -> Term | None:
     if found is None:
         return None
     column, symbol, constant = found
-    if type_of(column, scope) not in _STRICT_TYPES:
+    kind, test = type_of(column, scope), (symbol if wanted else _COMPLEMENT[symbol], constant)
+    if base_type(kind) not in _STRICT_TYPES:
         return None
-    symbol = symbol if wanted else _COMPLEMENT[symbol]
-    fallback = Rows(node, scope, wanted)
-    return Compare(
-        column_index(column, scope), type_of(column, scope), (symbol, constant), fallback
-    )
+    compare = Compare if base_type(kind) == kind else CollatedCompare
+    return compare(column_index(column, scope), kind, test, Rows(node, scope, wanted))
 
 
 def _between(node: Between, scope: RowScope, wanted: bool) -> Term:
     """Two comparisons; they must share no work, so only for an operand that is a column."""
-    if not isinstance(node.operand, ColumnRef) or collation_of(node.low, node.high) is not None:
+    if not isinstance(node.operand, ColumnRef):
         return Rows(node, scope, wanted)
     low = Binary(">=", node.operand, node.low, node.position)
     high = Binary("<=", node.operand, node.high, node.position)
@@ -263,7 +263,7 @@ def _between(node: Between, scope: RowScope, wanted: bool) -> Term:
 
 
 def _member(node: In, scope: RowScope, wanted: bool) -> Term | None:
-    if not isinstance(node.operand, ColumnRef):
+    if not isinstance(node.operand, ColumnRef) or collation_of_column(node.operand, scope):
         return None
     if isinstance(node.values, list) and not all(map(is_constant, node.values)):
         return None
@@ -284,7 +284,7 @@ def _match(node: Like, scope: RowScope, wanted: bool) -> Term | None:
         return None
     if not isinstance(node.operand, ColumnRef) or not isinstance(pattern.value, str):
         return None
-    if type_of(node.operand, scope) not in ("TEXT", "JSON"):
+    if base_type(type_of(node.operand, scope)) not in ("TEXT", "JSON"):
         return None
     matches = like_matcher(pattern.value, None)
     return Match(column_index(node.operand, scope), matches, node.negated != wanted)

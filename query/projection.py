@@ -48,7 +48,7 @@ class Computed:
 
     def __init__(self, node: Expression, scope: Scope, *, collated: bool = False) -> None:
         """`collated`: apply the expression's COLLATE to the values."""
-        fold = collation_of(node) if collated else None
+        fold = collation_of(scope, node) if collated else None
         self.evaluate: Evaluator = folded(compile_expression(node, scope), fold)
         slot = scope.replacement(node)
         if slot is None and isinstance(node, ColumnRef):

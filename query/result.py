@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from m2mdb.index.slices import Check, unchecked
+from m2mdb.query.affinity import COLLATED, base_type
+
+
+def base_types(types: list[str | None] | None) -> list[str | None] | None:
+    """Column types without their collations; the same list where there are none."""
+    if types is None or not any(each is not None and each.endswith(COLLATED) for each in types):
+        return types
+    return [base_type(each) for each in types]
 
 
 class Result:
@@ -34,7 +42,7 @@ class Result:
         self.rows: list[tuple[Any, ...]] = [] if rows is None else rows
         self.rowcount = rowcount
         self.lastrowid = lastrowid
-        self.types = types
+        self.types = base_types(types)
         self.failure: Exception | None = None
 
     @property

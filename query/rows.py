@@ -157,9 +157,9 @@ def compile_subquery_column(node: SubqueryColumn, scope: Scope, compile: Compile
 
 def compile_row_in(node: RowIn, scope: Scope, compile: Compile) -> Evaluator:
     """`(a, b) [NOT] IN (SELECT …)`: the query's rows become a set once per run."""
-    from m2mdb.query.conditions import collation_of, folded, shaper
+    from m2mdb.query.conditions import collation_of_row, folded, shaper
 
-    folds = [collation_of(operand) for operand in node.operands]
+    folds = [collation_of_row(node, index, scope) for index in range(len(node.operands))]
     operands = [
         folded(compile(operand, scope), fold)
         for operand, fold in zip(node.operands, folds, strict=True)

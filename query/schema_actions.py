@@ -166,10 +166,8 @@ def references(start: int, *parts: object) -> Constraint:
 
 
 def column_collation(start: int, name: str) -> Constraint:
-    """`COLLATE name` of a column: not built yet, but for BINARY, the default."""
-    if name.upper() != "BINARY":
-        raise UnbuiltFault(f"COLLATE {name} of a column is not built yet", start)
-    return "", None
+    """`COLLATE name` of a column."""
+    return "collation", name
 
 
 def column_definition(

@@ -22,7 +22,10 @@ COMPUTED_TYPES = {"score": "REAL", "distance": "REAL", "bm25": "REAL", "rank": "
 
 
 class Slot(NamedTuple):
-    """Where a value stands in a row, and its column type; None: any type."""
+    """Where a value stands in a row, and its column type; None: any type.
+
+    The type names a collation that is not BINARY: `TEXT COLLATE NOCASE` (`Column.value_type`).
+    """
 
     position: int
     type: str | None
@@ -111,7 +114,7 @@ class RowScope:
             )
         index = schema.position(reference.name)
         if index is not None:
-            return Slot(self.position(index), schema.columns[index].type)
+            return Slot(self.position(index), schema.columns[index].value_type)
         lower = reference.name.lower()
         if lower == "rowid":
             return Slot(self.position(ROWID), "INTEGER")

@@ -117,7 +117,8 @@ class SelectPlan(Plan):
         if having is not None:
             having = level.resolve(without_aliases(having, aliases, scope))
         self._distinct = statement.distinct
-        self._folds = [fold_of_node(output.expression) for output in outputs]
+        own = scope.sibling()
+        self._folds = [fold_of_node(own, output.expression) for output in outputs]
         self._limits = self._compile_limits(statement, level)
         expressions = [output.expression for output in outputs] + [node for _, node in order]
         self._grouped: _GroupedWork | None = None
@@ -311,7 +312,7 @@ class _GroupedWork:
         self._pick = itemgetter(*places) if 1 < len(places) == len(computed) else None
         self._having = None if having is None else compile_expression(having, groups)
         self._order = [
-            (item, folded(compile_expression(node, groups), fold_of_node(node)))
+            (item, folded(compile_expression(node, groups), fold_of_node(groups, node)))
             for item, node in order
         ]
         self.has_keys = bool(keys)

@@ -25,6 +25,7 @@ TYPES = {
 }  # fmt: skip
 FLAVOURS = ("small", "small", "wild", "real", "real", "far", "text", "text", "text", "json", "date",
             "raw", "blob")  # fmt: skip
+COLLATED = ("text", "json", "date")  # NOCASE of SQLite ends at NUL characters
 INT_ENDS = (2**63 - 1, -(2**63), 2**63 - 2, -(2**63) + 1, 2**62, 2**53, 2**53 + 1, -(2**53) - 1,
             2**31, -(2**31), 2**32)  # fmt: skip
 FAR = (0.0, 1e308, -1e308, 1e-300, 5e-324, float("inf"), float("-inf"), 1e15, 1e16, -1e18,
@@ -51,6 +52,7 @@ class Column:
     name: str
     flavour: str
     rest: str = ""
+    is_collated: bool = False
 
     @property
     def declaration(self) -> str:
@@ -82,6 +84,7 @@ def make_table(choose: random.Random, name: str) -> Table:
     """A random table."""
     table = Table(name)
     letters = "abcdefgh"
+    has_collations = choose.random() < 0.4
     for index in range(choose.randint(3, 7)):
         flavour = FLAVOURS[index] if index < 2 else choose.choice(FLAVOURS)
         if index == 2:
@@ -94,7 +97,10 @@ def make_table(choose: random.Random, name: str) -> Table:
             rest = " NOT NULL" + f" DEFAULT {literal(choose, value(choose, flavour, nulls=False))}"
         elif chance < 0.2 and flavour in ("small", "text", "real"):
             rest = " UNIQUE"
-        table.columns.append(Column(letters[index], flavour, rest))
+        is_collated = has_collations and flavour in COLLATED and choose.random() < 0.7
+        if is_collated:
+            rest += choose.choice((" COLLATE NOCASE", " COLLATE NOCASE", " COLLATE RTRIM"))
+        table.columns.append(Column(letters[index], flavour, rest, is_collated))
     table.constraints = _constraints(choose, table)
     return table
 
@@ -118,7 +124,8 @@ def _constraints(choose: random.Random, table: Table) -> list[str]:
 _CONDITIONS = {
     "small": ("{0} < 39", "{0} <> 7 OR id < 50", "{0} IS NULL OR {0} % 11", "{0} NOT IN (3, 4)"),
     "real": ("{0} BETWEEN -190 AND 190", "{0} + id > -150", "NOT ({0} = 0.5)", "round({0}) <> 9"),
-    "text": ("length({0}) < 12", "{0} <> 'abc' COLLATE NOCASE OR id % 2", "{0} NOT LIKE '_12%'",
+    "text": ("length({0}) < 12", "{0} <> 'aBc' OR id % 3", "{0} NOT IN ('b', 'AB')",
+             "{0} <> 'abc' COLLATE NOCASE OR id % 2", "{0} NOT LIKE '_12%'",
              "{0} GLOB '*' OR {0} IS NULL"),
 }  # fmt: skip
 

@@ -61,6 +61,8 @@ class Statements:
         self.features = features
         self.write = Expressions(choose, features)
         self.write.subquery = self.subquery
+        # which of equal texts stands for all of them is left open; so it is not asked
+        self.is_collated = any(each.is_collated for table in tables for each in table.columns)
         self.gives_ids = choose.random() < 0.3  # the first rows take the ids that the table gives
         self._indexes = 0
         self._nested = False
@@ -72,6 +74,12 @@ class Statements:
             Field(f"{dot}id", "small"),
             *(Field(dot + c.name, c.flavour) for c in table.columns),
         ]
+
+    def _folded(self, expression: str) -> str:
+        """An expression of which one of equal values is given, whichever that is."""
+        if not self.is_collated:
+            return expression
+        return f"rtrim(lower(CAST({expression} AS TEXT)))"
 
     def _begin(self, table: Table) -> None:
         self.write.begin(self.fields_of(table))
@@ -166,6 +174,8 @@ class Statements:
             return self._made(f"SELECT count(*), count(x) FROM ({source}{self.where(0.5)}) AS s")
         where = self.where(0.5)
         sql = f"SELECT DISTINCT {', '.join(outputs)} FROM {table.name}{where}"
+        if self.is_collated:
+            return self._made(f"SELECT count(*) FROM ({sql}) AS s")
         sql += " ORDER BY " + ", ".join(str(at + 1) + self._direction() for at in range(count))
         return self._made(sql + self.limit(), ordered=True, loose=True)
 
@@ -175,6 +185,8 @@ class Statements:
         small = write.leaf("small", "real")
         anything = write.any(2)
         distinct = choose.choice(("", "", "", "DISTINCT "))
+        if self.is_collated and "DISTINCT" in distinct:
+            return f"count(DISTINCT {anything})"
         name = choose.choice(("count", "min", "max", "sum", "total", "avg", "count(*)", "concat",
                               "json"))  # fmt: skip
         if name == "count(*)":
@@ -182,7 +194,8 @@ class Statements:
         if name == "count" and choose.random() < 0.2:
             return f"count(DISTINCT {anything} COLLATE NOCASE)"
         if name in ("count", "min", "max"):
-            return f"{name}({distinct}{anything})"
+            whole = f"{name}({distinct}{anything})"
+            return whole if name == "count" else self._folded(whole)
         if name == "json":
             if choose.random() < 0.5:
                 item = f"CAST({write.leaf('text', 'small')} AS TEXT)"  # no infinity, which differs
@@ -214,7 +227,8 @@ class Statements:
         keys = [choose.choice(self.write.fields).name if choose.random() < 0.6 else
                 f"({self.write.any(2)})" for _ in range(choose.randint(1, 2))]  # fmt: skip
         keys = [key if key.lstrip("( ")[0] not in "-+0123456789" else "id" for key in keys]
-        outputs = [*keys, *(self.aggregate() for _ in range(choose.randint(1, 3)))]
+        outputs = [self._folded(key) for key in keys]
+        outputs += [self.aggregate() for _ in range(choose.randint(1, 3))]
         if choose.random() < 0.2:
             outputs.append(f"coalesce({self.aggregate()}, 0)")
         where = self.where(0.5)
@@ -223,7 +237,7 @@ class Statements:
             having = f" HAVING {self.aggregate()} {choose.choice(('>', '<', '=', 'IS NOT'))} 2"
         sql = f"SELECT {', '.join(outputs)} FROM {table.name}{where} GROUP BY {', '.join(keys)}"
         sql += having
-        if choose.random() < 0.5:
+        if choose.random() < 0.5 or self.is_collated:
             return self._made(sql, loose=True)
         order = ", ".join(str(at + 1) + self._direction() for at in range(len(keys)))
         first = f"{self.aggregate()}, " if choose.random() < 0.3 else ""
@@ -326,11 +340,12 @@ class Statements:
         choose, write = self.choose, self.write
         if choose.random() < 0.3:
             key = choose.choice(write.fields).name
-            sql = f"SELECT {key}, {self.aggregate()} FROM {source}{self.where(0.5)} GROUP BY {key}"
+            wanted = f"{self._folded(key)}, {self.aggregate()}"
+            sql = f"SELECT {wanted} FROM {source}{self.where(0.5)} GROUP BY {key}"
             return self._made(sql, loose=True)
         outputs = self.outputs(1, 3)
         sql = f"SELECT {', '.join(outputs)} FROM {source}{self.where(0.5)}"
-        if choose.random() < 0.4:
+        if choose.random() < 0.4 and not self.is_collated:
             sql += self.order(len(outputs)) + self.limit()
             return self._made(sql, ordered=True, loose=True)
         return self._made(sql)
@@ -352,6 +367,8 @@ class Statements:
         sql = parts[0]
         for part in parts[1:]:
             sql += choose.choice((" UNION ", " UNION ALL ", " EXCEPT ", " INTERSECT ")) + part
+        if self.is_collated:
+            return self._made(f"SELECT count(*) FROM ({sql}) AS s")
         if choose.random() < 0.5:
             order = ", ".join(str(at + 1) + self._direction() for at in range(count))
             return self._made(f"{sql} ORDER BY {order}{self.limit()}", ordered=True, loose=True)
