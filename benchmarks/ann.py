@@ -10,10 +10,17 @@ it. A store is built in one process and searched in another: memory is the growt
 Times are CPU times of all threads, and each is the best of the turns: on a shared machine wall
 time tells more of the neighbours. A store that is slow sees the first queries only (`--seconds`).
 
+cold      wall time from nothing of the store's library imported, files in the system's cache, to
+          the first answer (NumPy and the data are loaded)
+churn     a copy of the store, in a third process: --changed of its rows, a tenth, get other vectors
+          in ten batches, durably; CPU time a row, and recall and QPS of one effort (the first that
+          reaches 0.95) before and after
+
     --keep PLACE     where built stores are kept, so that the next run only searches them
     --set            wordnet (--data); clusters: 200 normal ones, in which --count vectors of
                      --dimension stand; synthetic: a likeness of real vectors (synthetic.py)
-    --plot FILE      draws QPS over recall (needs matplotlib)
+    --plot FILE      draws all of it: QPS over recall, build, memory, disk, cold start, churn (needs
+                     matplotlib; `plotting.py`)
     --json FILE      keeps all that was measured
 """
 
@@ -37,6 +44,7 @@ from stores import LABELS, STORES, Array, Store, bytes_under, common, label_of
 
 RECALLS = (0.90, 0.95, 0.99)
 LEAST = 30  # queries that even a slow store sees
+CHURN_QUERIES, CHURN_BATCHES = 300, 10
 
 
 # ------------------------------------------------------------------------- data
@@ -117,8 +125,12 @@ def search(store: Store, options: argparse.Namespace, folder: str) -> dict[str, 
     """Sweep an opened store, in this process."""
     rows, queries = rows_and_queries(options)
     edges = edges_of(rows, queries, options.k)
-    before = _resident()
+    before, started = _resident(), time.perf_counter()
     store.open(folder)
+    store.use(store.efforts[-1])
+    store.search(queries[0], k=options.k)
+    cold = time.perf_counter() - started
+    _wait_for_kernels()
     memory = None
     plain, batches, filtered = [], [], {share: [] for share in LABELS}
     for effort in store.efforts:
@@ -137,7 +149,55 @@ def search(store: Store, options: argparse.Namespace, folder: str) -> dict[str, 
     if store.has_filter and not options.no_filters:
         for share in LABELS:
             filtered[share] = _filtered(store, share, rows, queries, options)
-    return {"plain": plain, "batch": batches, "filtered": filtered, "memory": memory}
+    return {
+        "plain": plain, "batch": batches, "filtered": filtered, "memory": memory, "cold": cold,
+    }  # fmt: skip
+
+
+def churn(store: Store, options: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """Change some of a store's rows, in this process; None where it cannot."""
+    import changing
+
+    way = changing.way_of(store)
+    if way is None:
+        return {"churn": None}
+    rows, queries = rows_and_queries(options)
+    labels = {share: label_of(share, len(rows)) for share in LABELS}
+    queries = queries[:CHURN_QUERIES]
+    store.open(folder)
+    _wait_for_kernels()
+    before = _first_enough(store, rows, queries, options)
+    random = np.random.default_rng(9)
+    numbers = random.choice(len(rows), int(options.changed * len(rows)), replace=False)
+    noise = random.standard_normal((len(numbers), rows.shape[1]), np.float32)
+    fresh = _unit(rows[numbers] + 0.5 * rows[random.permutation(numbers)] + 0.3 * _unit(noise))
+    started = time.process_time()
+    for part in np.array_split(np.arange(len(numbers)), CHURN_BATCHES):
+        way(store, numbers[part], fresh[part], labels)
+    changing.keep(store, folder)
+    spent = time.process_time() - started
+    rows[numbers] = fresh
+    call = partial(store.search, k=options.k)
+    found, rate = _each(call, queries, options)
+    reached = recall(rows, queries, edges_of(rows, queries, options.k), found, options.k, None)
+    _tell(f"{store.name} changed", before[0], ("", reached, rate), [])
+    told = {"effort": before[0], "before": before[1:], "after": (reached, rate)}
+    return {"churn": {**told, "rows": len(numbers), "seconds": spent}}
+
+
+def _first_enough(
+    store: Store, rows: Array, queries: Array, options: argparse.Namespace
+) -> tuple[str, float, float]:
+    """The first effort that reaches 0.95, or the last; it stays in use."""
+    edges = edges_of(rows, queries, options.k)
+    point = ("", 0.0, 0.0)
+    for effort in store.efforts:
+        store.use(effort)
+        found, rate = _each(partial(store.search, k=options.k), queries, options)
+        point = (str(effort), recall(rows, queries, edges, found, options.k, None), rate)
+        if point[1] >= 0.95:
+            break
+    return point
 
 
 def _filtered(
@@ -194,6 +254,13 @@ def _tell(name: str, effort: Any, point: tuple[str, float, float], batches: list
     print(line, file=sys.stderr, flush=True)
 
 
+def _wait_for_kernels() -> None:
+    """m2mdb answers by NumPy until its kernels are loaded; rates are those with them."""
+    loaded = sys.modules.get("m2mdb.compute.loader")
+    if loaded is not None:
+        loaded.LOADER.wait()
+
+
 def _resident() -> int:
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -214,11 +281,20 @@ def run(name: str, options: argparse.Namespace, keep: str) -> dict[str, Any]:
         if "absent" in built:
             return {"name": name, **built}
         kept.write_text(json.dumps(built))
+    searched = _child(name, "search", str(folder / "store"))
+    if "absent" in searched:
+        return {"name": name, **searched}
+    changed: dict[str, Any] = {}
+    if options.changed > 0:
+        with tempfile.TemporaryDirectory(dir=keep) as copy:
+            shutil.copytree(folder / "store", Path(copy, "store"))
+            changed = _child(name, "churn", str(Path(copy, "store")))
     return {
         "name": name,
         "settings": STORES[name].settings,
         **json.loads(kept.read_text()),
-        **_child(name, "search", str(folder / "store")),
+        **searched,
+        "churn": changed.get("churn"),
     }
 
 
@@ -242,6 +318,7 @@ def main() -> int:
     parser.add_argument("--dimension", type=int, default=common.DIMENSION)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn of a slow store")
     parser.add_argument("--no-filters", action="store_true")
+    parser.add_argument("--changed", type=float, default=0.1, help="rows of churn, 0: none")
     parser.add_argument("--keep")
     parser.add_argument("--plot")
     parser.add_argument("--json")
@@ -250,7 +327,7 @@ def main() -> int:
     parser.add_argument("--place", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        work = build if options.phase == "build" else search
+        work = {"build": build, "search": search, "churn": churn}[options.phase]
         try:
             print(json.dumps(work(STORES[options.only], options, options.place)))
         except ModuleNotFoundError as error:
@@ -263,7 +340,9 @@ def main() -> int:
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
     if options.plot:
-        plot(results, options)
+        import plotting
+
+        plotting.plot(results, options.k, f"{options.set}, {options.count:,} rows", options.plot)
     return 0
 
 
@@ -293,7 +372,7 @@ def show(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
     shares = " ".join(f"{f'1/{each} @.95':>10}" for each in LABELS)
     print(
         f"{'queries per CPU second':19} {heads} | batch {heads} | {shares} | "
-        f"{'build s':>8} {'rows/s':>7} {'MB':>5} {'disk MB':>8}"
+        f"{'build s':>8} {'rows/s':>7} {'MB':>5} {'disk MB':>8} {'cold ms':>8}"
     )
     for result in results:
         if "absent" in result:
@@ -306,8 +385,22 @@ def show(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
         print(
             f"{result['name']:19} {' '.join(plain)} |       {' '.join(batch)} | {' '.join(some)} | "
             f"{seconds:8.1f} {options.count / seconds:7,.0f} {result['memory'] / 1e6:5.0f} "
-            f"{result['disk'] / 1e6:8.1f}"
+            f"{result['disk'] / 1e6:8.1f} {result['cold'] * 1e3:8.0f}"
         )
+    _show_churn(results)
+
+
+def _show_churn(results: list[dict[str, Any]]) -> None:
+    """A line for each store that changed rows."""
+    changed = [result for result in results if result.get("churn")]
+    if changed:
+        print(f"\n{'rows changed':19} {'us a row':>9}   recall, QPS before   and after")
+    for result in changed:
+        churn = result["churn"]
+        cost = churn["seconds"] / churn["rows"] * 1e6
+        pairs = "   ".join(f"{reached:.4f} {rate:8,.0f}" for reached, rate in
+                           (churn["before"], churn["after"]))  # fmt: skip
+        print(f"{result['name']:19} {cost:9,.0f}   {pairs}   {churn['effort']}")
 
 
 def _of(filtered: dict[Any, list[list[Any]]], share: int) -> list[list[Any]]:
@@ -317,36 +410,6 @@ def _of(filtered: dict[Any, list[list[Any]]], share: int) -> list[list[Any]]:
 
 def _cell(rate: float | None, width: int) -> str:
     return f"{rate:{width},.0f}" if rate else f"{'-':>{width}}"
-
-
-def plot(results: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """QPS over recall, a line for each store."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 6))
-    for result in results:
-        points = sorted((point[1], point[2]) for point in result.get("plain", ()))
-        if points:
-            mine = result["name"] == "m2mdb"
-            axes.plot(
-                *zip(*points, strict=True),
-                marker="o",
-                label=result["name"],
-                linewidth=3 if mine else 1,
-            )
-    axes.set(
-        xlabel=f"recall@{options.k}",
-        ylabel="queries per CPU second, one query a call",
-        yscale="log",
-        xlim=(0.7, 1.005),
-        title=f"{options.set}, {options.count:,} rows",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(options.plot, dpi=120)
 
 
 if __name__ == "__main__":

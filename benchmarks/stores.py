@@ -116,7 +116,6 @@ class M2mdb(Store):
         path = os.path.join(folder, "store.m2m")
         self.connection = importlib.import_module("m2mdb").connect(path)
         self.notes = self.connection.collection("notes")
-        importlib.import_module("m2mdb.compute.loader").LOADER.wait()
 
     def use(self, effort: Effort) -> None:
         super().use(effort)
