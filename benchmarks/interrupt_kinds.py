@@ -81,7 +81,15 @@ STATEMENTS = {
     "CREATE INDEX": "CREATE INDEX t_n ON t (n)",
     "CREATE INDEX bm25": "CREATE INDEX t_word ON t USING bm25 (word)",
     "ANALYZE": "ANALYZE",
+    "UPDATE of vectors": "UPDATE v SET embedding = embedding",
+    "UPDATE of a key": "UPDATE t SET id = id + 10000000",
+    "DELETE of vectors": "DELETE FROM v WHERE rowid % 2 = 0",
+    "INSERT SELECT of vectors": "INSERT INTO v SELECT embedding FROM v",
+    "INSERT OR REPLACE": "INSERT OR REPLACE INTO t (id, topic, n) SELECT id, word, n FROM t",
+    "FORGET": "FORGET FROM t WHERE n % 1000 = 0",
+    "DROP TABLE": "DROP TABLE m",
 }  # fmt: skip
+WRITING = ("UPDATE", "DELETE", "INSERT", "CREATE", "ANALYZE", "ALTER", "FORGET", "DROP")
 OWN_FILE = "own.m2m"  # that a backup writes
 
 
@@ -91,6 +99,7 @@ class Kind:
 
     work: Callable[[Any], object]
     opens: bool = False  # on a connection that has just been opened; else in a transaction
+    writes: bool = False
 
 
 def filled(folder: str, count: int, vectors: int, texts: int) -> str:
@@ -160,9 +169,11 @@ def kinds(count: int, vectors: int, folder: str) -> dict[str, Kind]:
     found: dict[str, Kind] = {}
     for name, statement in STATEMENTS.items():
         named = {key: value for key, value in bound.items() if f":{key}" in statement}
-        found[name] = Kind(partial(_executed, statement, named))
+        writes = statement.startswith(WRITING)
+        found[name] = Kind(partial(_executed, statement, named), writes=writes)
     everything = STATEMENTS["all rows"]
     queries = rows[:64] + np.float32(0.01)
+    wide = rows.astype(np.float64)
     words = common.Data(None, vectors // 10).texts * 10
     near = partial(_search, "v", queries[0])
     found |= {
@@ -188,12 +199,14 @@ def kinds(count: int, vectors: int, folder: str) -> dict[str, Kind]:
         "MATCH, cold": Kind(partial(_executed, STATEMENTS["MATCH, OR of frequent words"], {}),
                             opens=True),
         "sum, cold": Kind(partial(_executed, STATEMENTS["sum of a product"], {}), opens=True),
-        "add vectors": Kind(lambda con: con.collection("v").add({"embedding": rows})),
-        "add texts": Kind(lambda con: con.collection("d").add({"body": words})),
-        "add a million rows": Kind(partial(_add_rows, count)),
-        "executemany": Kind(partial(_many, count)),
+        "add vectors": Kind(lambda con: con.collection("v").add({"embedding": rows}), writes=True),
+        "add float64 vectors": Kind(
+            lambda con: con.collection("v").add({"embedding": wide}), writes=True),
+        "add texts": Kind(lambda con: con.collection("d").add({"body": words}), writes=True),
+        "add a million rows": Kind(partial(_add_rows, count), writes=True),
+        "executemany": Kind(partial(_many, count), writes=True),
         "iterdump": Kind(_dump),
-        "backup": Kind(partial(_backup, os.path.join(folder, OWN_FILE)), opens=True),
+        "backup": Kind(partial(_backup, os.path.join(folder, OWN_FILE)), opens=True, writes=True),
     }  # fmt: skip
     return found
 

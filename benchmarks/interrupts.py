@@ -2,14 +2,17 @@
 
 python benchmarks/interrupts.py --folder F --seconds 80    again and again, until nothing is left
 python benchmarks/interrupts.py --folder F --table         what was measured, as a table
+python benchmarks/interrupts.py --folder F --writes        those kinds alone that write
 python benchmarks/interrupts.py --folder F --gaps          the longest time between two looks
 python benchmarks/interrupts.py --folder F --gaps --where  and the lines at which it passed
 
 Each statement is begun and interrupted by another thread after a random part of the time that it
 takes undisturbed; measured is how long it then went on: from the moment for which the interrupt was
-meant, waiting for the interpreter included, until its error was raised. Behind each interrupt the
-connection answers a query, and has the rows that it had. The figures are kept in a file of the
-folder, to which each run adds; `--log` names another one.
+meant, waiting for the interpreter included, until its error was raised, the statement being undone
+by then. Beside it stands the processor time of the thread in that while: on a busy machine the rest
+is waiting for a turn. What writes does so in a transaction that is rolled back. Behind each
+interrupt the connection answers a query, and has the rows that it had. The figures are kept in a
+file of the folder, to which each run adds; `--log` names another one.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from interrupt_kinds import Kind
 import m2mdb
 
 MOST_MS = 50.0
-LONGEST = 4.0  # seconds of a run, after which it is interrupted as well
+LONGEST = 12.0  # seconds of a run, after which it is interrupted as well
 SAMPLED = 0.004  # seconds between two looks at where the time of a gap passes
 FEWEST = 5  # rounds of a kind before `--seconds` may end a run
 
@@ -109,14 +112,19 @@ def begun(con: Any, path: str, kind: Kind) -> Iterator[Any]:
         con.rollback()
 
 
-def interrupted(con: Any, work: Callable[[Any], object], delay: float) -> float | None:
-    """Seconds that the work went on behind an interrupt after `delay`; None: it had ended."""
-    meant = [0.0]
+def interrupted(
+    con: Any, work: Callable[[Any], object], delay: float
+) -> tuple[float, float] | None:
+    """Seconds that the work went on behind an interrupt after `delay`, and those that it computed;
+    None: it had ended."""
+    meant, used = [0.0], [0.0]
     ended = threading.Event()
+    clock = time.pthread_getcpuclockid(threading.get_ident())
 
     def interrupt() -> None:
         if not ended.wait(max(0.0, meant[0] - time.perf_counter())):
             con.interrupt()
+            used[0] = time.clock_gettime(clock)
 
     thread = threading.Thread(target=interrupt)
     meant[0] = time.perf_counter() + delay
@@ -124,7 +132,7 @@ def interrupted(con: Any, work: Callable[[Any], object], delay: float) -> float 
     try:
         work(con)
     except m2mdb.StatementInterruptedError:
-        return time.perf_counter() - meant[0]
+        return time.perf_counter() - meant[0], time.thread_time() - used[0]
     finally:
         ended.set()
         thread.join()
@@ -132,41 +140,54 @@ def interrupted(con: Any, work: Callable[[Any], object], delay: float) -> float 
 
 
 class Log:
-    """The latencies in ms that were measured, by kind; a line of the file for each."""
+    """The latencies in ms that were measured, by kind; a line of the file for each.
+
+    latencies   from the interrupt until the error
+    computed    processor time of these, where it was measured
+    seconds     that the statement takes undisturbed
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self.latencies: dict[str, list[float]] = {}
+        self.computed: dict[str, list[float]] = {}
         self.seconds: dict[str, float] = {}
         if os.path.exists(path):
             with open(path, encoding="utf-8") as lines:
                 for line in lines:
-                    name, latency, whole = json.loads(line)
-                    self._note(name, latency, whole)
+                    name, latency, whole, *computed = json.loads(line)
+                    self._note(name, latency, whole, *computed)
 
-    def _note(self, name: str, latency: float, whole: float) -> None:
+    def _note(self, name: str, latency: float, whole: float, computed: float | None = None) -> None:
         self.latencies.setdefault(name, []).append(latency)
+        if computed is not None:
+            self.computed.setdefault(name, []).append(computed)
         self.seconds[name] = whole
 
-    def add(self, name: str, latency: float, whole: float) -> None:
-        """One interrupt of a statement that takes `whole` seconds."""
-        self._note(name, latency, whole)
+    def add(self, name: str, found: tuple[float, float], whole: float) -> None:
+        """One interrupt, in seconds, of a statement that takes `whole` seconds."""
+        latency, computed = (round(each * 1000, 3) for each in found)
+        self._note(name, latency, whole, computed)
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps([name, round(latency, 3), round(whole, 3)]) + "\n")
+            file.write(json.dumps([name, latency, round(whole, 3), computed]) + "\n")
 
     def table(self) -> int:
         """Print it; 1 where an interrupt took more than 50 ms."""
-        print("| statement | takes, ms | interrupts | p50, ms | p99 | at most |\n"
-              "| --- | ---: | ---: | ---: | ---: | ---: |")  # fmt: skip
+        print("| statement | takes, ms | interrupts | p50, ms | p99 | at most | computed, at most |"
+              "\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |")  # fmt: skip
         for name, found in self.latencies.items():
-            p50, p99, most = np.percentile(found, [50, 99, 100])
-            print(f"| {name} | {self.seconds[name] * 1000:,.0f} | {len(found)} | {p50:.1f} | "
-                  f"{p99:.1f} | {most:.1f} |")  # fmt: skip
+            print(_line(name, f"{self.seconds[name] * 1000:,.0f}", found, self.computed.get(name)))
         every = [latency for found in self.latencies.values() for latency in found]
         if every:
-            p50, p99, most = np.percentile(every, [50, 99, 100])
-            print(f"| all | | {len(every):,} | {p50:.1f} | {p99:.1f} | {most:.1f} |")
+            computed = [latency for found in self.computed.values() for latency in found]
+            print(_line("all", "", every, computed))
         return int(max(every, default=0.0) > MOST_MS)
+
+
+def _line(name: str, takes: str, found: list[float], computed: list[float] | None) -> str:
+    p50, p99, most = np.percentile(found, [50, 99, 100])
+    used = f"{max(computed):.1f}" if computed else ""
+    return f"| {name} | {takes} | {len(found):,} | {p50:.1f} | {p99:.1f} | {most:.1f} | {used} |"
 
 
 class Runs:
@@ -195,7 +216,7 @@ class Runs:
             with begun(self._con, self._path, kind) as con:
                 found = interrupted(con, kind.work, random.random() * whole)
                 if found is not None:
-                    self._log.add(name, found * 1000, whole)
+                    self._log.add(name, found, whole)
                     left -= 1
                     assert con.execute("SELECT count(*), sum(n) FROM t").fetchall() == self._rows
 
@@ -225,6 +246,7 @@ def main() -> int:
     parser.add_argument("--gaps", action="store_true", help="one run each, the longest gap")
     parser.add_argument("--where", action="store_true", help="the lines in the gaps")
     parser.add_argument("--table", action="store_true", help="what was measured, nothing more")
+    parser.add_argument("--writes", action="store_true", help="the kinds that write, alone")
     parser.add_argument("--vectors", type=int, default=100_000, help="rows with 384 numbers")
     parser.add_argument("--texts", type=int, default=1_000_000, help="rows with a text index")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after these")
@@ -246,6 +268,7 @@ def main() -> int:
         kinds = interrupt_kinds.kinds(options.count, options.vectors, folder)
         for number, (name, kind) in enumerate(kinds.items()):
             wanted = any(part in name for part in options.only.split("|"))
+            wanted = wanted and (kind.writes or not options.writes)
             if not wanted or number < options.first or time.perf_counter() > until:
                 continue
             if options.gaps:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import InternalError
 from m2mdb.pager.extent import ExtentDescriptor, extent_page_count
-from m2mdb.pager.extent_writer import write_extent
+from m2mdb.pager.extent_writer import Settler, write_extent
 from m2mdb.pager.header import CATALOG_ROOT, FREE_ROOT
 from m2mdb.pager.page import Leaf
 
@@ -39,6 +39,7 @@ class NewFile:
         self.new_commit = commit
         self.page_count = FREE_ROOT
         self._file = file
+        self._settler = Settler(file.sync)
         self._empty: dict[int, Node] = {}  # roots that are not loaded yet
         for root in (CATALOG_ROOT, FREE_ROOT):
             self.put(root, Leaf([], [], 0))
@@ -61,6 +62,7 @@ class NewFile:
             self._empty[page_number] = node
         raw = node.encode(page_number, self.page_size)
         self._file.write_at((page_number - 1) * self.page_size, raw)
+        self._settler.wrote(len(raw))
 
     def allocate(self) -> int:
         """The next page."""
@@ -75,7 +77,8 @@ class NewFile:
         """Write an extent on the next pages."""
         start = self.page_count + 1
         self.page_count += extent_page_count(size, self.page_size)
-        return write_extent(self._file, self.page_size, start, self.new_commit, size, parts)
+        settled = self._settler.parts(parts)
+        return write_extent(self._file, self.page_size, start, self.new_commit, size, settled)
 
     def finish(self, header: Header) -> None:
         """Make it a database with this header, durably (NF1)."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError, InterfaceError, OperationalError
 from m2mdb.pager.extent import ExtentDescriptor, extent_page_count
-from m2mdb.pager.extent_writer import write_extent
+from m2mdb.pager.extent_writer import Settler, write_extent
 from m2mdb.wal.allocation import Allocator
 from m2mdb.wal.checkpoint import autocheckpoint
 from m2mdb.wal.commit import commit
@@ -63,6 +63,7 @@ class Transaction:
         "_extents",
         "_layer",
         "_marks",
+        "_settler",
         "commit",
         "is_committed",
         "is_open",
@@ -79,6 +80,7 @@ class Transaction:
         self._allocator = Allocator(store, self._base)
         self._layer = Layer({}, (), self._base.page_count, 0)
         self._marks: list[Layer] = []  # by token; those from `_depth` on have ended
+        self._settler: Settler | None = None
         self._depth = 0
         self._extents: dict[int, Extent] = {}  # by start page; this transaction's own (S15)
         self.commit = self._base.commit
@@ -188,6 +190,9 @@ class Transaction:
         start = self._claim_extent(size, at) if at else self.allocate_extent(size)
         self.unsynced_extents = True
         self._extents.pop(start, None)
+        if self.store.synchronous != "off":
+            self._settler = self._settler or Settler(self.store.sync_file)
+            parts = self._settler.parts(parts)
         return write_extent(self.store.file, self.page_size, start, self.new_commit, size, parts)
 
     def _claim_extent(self, size: int, start: int) -> int:
