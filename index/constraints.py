@@ -21,7 +21,15 @@ from m2mdb.index.secondary import (
     suspects,
     values_at,
 )
-from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, Check, distinct_values, slices, watched
+from m2mdb.index.slices import (
+    SLICE_NUMBERS,
+    SLICE_VALUES,
+    Check,
+    distinct_values,
+    emptied,
+    slices,
+    watched,
+)
 from m2mdb.index.values import StoredColumn, VectorData, shown
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError
@@ -84,7 +92,7 @@ def find_conflicts(
     """
     conflicts = Conflicts()
     alias = view.schema.rowid_alias
-    if any(rowid is not None for rowid in given):
+    if _names_any(given, view.check):
         name = "rowid" if alias is None else view.schema.columns[alias].name
         found = _existing_rowids(view, given)
         _judge(view, (name,), given, found, (mode, spared), conflicts)
@@ -101,6 +109,15 @@ def find_conflicts(
             _judge(view, info.columns, values, found, (mode, spared), conflicts)
     _drop_in_turn(conflicts, view.check)
     return conflicts
+
+
+def _names_any(given: Sequence[int | None], check: Check) -> bool:
+    """Whether a rowid is not None."""
+    for some in slices(len(given), SLICE_NUMBERS, check):
+        own = given[some]
+        if own.count(None) < len(own):
+            return True
+    return False
 
 
 def _judge(
@@ -120,9 +137,9 @@ def _judge(
     check = view.check
     if existing and spared:
         own = distinct_values(spared, check)
-        existing = {
-            row: rowid for row, rowid in watched(existing.items(), check) if rowid not in own
-        }
+        others = {row: rowid for row, rowid in watched(existing.items(), check) if rowid not in own}
+        emptied(check, existing)
+        existing = others
     doubles = _doubles(values, mode == "replace", check)
     if mode == "error" and (existing or doubles):
         row = min([*existing, *doubles])
@@ -134,8 +151,9 @@ def _judge(
     if mode == "ignore":
         conflicts.ignoring.append((values, existing, bool(existing or doubles)))
         return
-    conflicts.dropped.update(doubles)
-    conflicts.replaced.update(existing.values())
+    conflicts.dropped.update(watched(doubles, check))
+    conflicts.replaced.update(watched(existing.values(), check))
+    emptied(check, existing)
 
 
 def _drop_in_turn(conflicts: Conflicts, check: Check) -> None:
@@ -163,7 +181,9 @@ def _doubles(values: Sequence[Any], keep_last: bool, check: Check) -> list[int]:
         present += len(own) - own.count(None)
         differing.update(own)
     differing.discard(None)
-    if len(differing) == present:
+    count = len(differing)
+    emptied(check, differing)
+    if count == present:
         return []
     seen: set[Any] = set()
     doubled: list[int] = []
@@ -196,9 +216,8 @@ def _existing_rowids(view: CollectionView, given: Sequence[int | None]) -> dict[
         rowids = own if np.all(own[1:] > own[:-1]) else np.sort(own)  # as the delta's
         for some in slices(len(given), SLICE_NUMBERS >> 2, check):
             at = np.minimum(np.searchsorted(rowids, wanted[some]), len(rowids) - 1)
-            there = known[some] & (rowids[at] == wanted[some])
-            for row in (np.flatnonzero(there) + some.start).tolist():
-                found[row] = int(wanted[row])
+            rows = np.flatnonzero(known[some] & (rowids[at] == wanted[some])) + some.start
+            found.update(zip(rows.tolist(), wanted[rows].tolist(), strict=True))
     return found
 
 

@@ -19,7 +19,15 @@ from m2mdb.index.schema import (
     hinted,
 )
 from m2mdb.index.segment import NamedPart, SegmentRecord, lay_out
-from m2mdb.index.slices import SLICE_VALUES, Check, distinct_values, mapped, pieces, slices
+from m2mdb.index.slices import (
+    SLICE_VALUES,
+    Check,
+    distinct_values,
+    handed_over,
+    mapped,
+    pieces,
+    slices,
+)
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import IntegrityError, ProgrammingError
 
@@ -179,8 +187,7 @@ def _add_btree(
             f"so the unique index {info.name} cannot be created"
         )
     info.root = BTree.create(write.transaction)
-    pairs = zip(values, rowids, strict=True)
-    del values, rowids  # the fewer there are, the less the garbage collector looks at
+    pairs = handed_over(values, rowids)  # the fewer are left, the less the garbage collector sees
     check = write.database.check_interrupted
     secondary.add_entries(write.transaction, info, pairs, empty=True, check=check)
     entry = _with_index(view, (*view.schema.indexes, info))

@@ -23,6 +23,7 @@ from m2mdb.index.keys import KEY_SIZE, decode_rowid, encode_value, index_key, su
 from m2mdb.index.slices import (
     SLICE_VALUES,
     Check,
+    emptied,
     mapped,
     rows_of,
     slices,
@@ -249,7 +250,8 @@ def _sorted_keys(rows: Iterable[tuple[Any, int]], check: Check) -> Iterator[byte
     runs = [
         list(map(keys.__getitem__, order[some])) for some in slices(len(order), SLICE_VALUES, check)
     ]
-    del keys, order
+    emptied(check, order)
+    del keys
     runs.reverse()
     while runs:
         yield from runs.pop()

@@ -89,7 +89,7 @@ class VectorData:
 
 def vector_slices(matrix: np.ndarray, check: Check) -> Iterator[slice]:
     """The slices of a matrix's rows, some milliseconds' work each; `check` before each."""
-    return slices(len(matrix), max(1, SLICE_BYTES // max(1, matrix[:1].nbytes)), check)
+    return slices(len(matrix), max(1, (SLICE_BYTES >> 2) // max(1, matrix[:1].nbytes)), check)
 
 
 StoredColumn = list[Any] | VectorData

@@ -13,6 +13,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from operator import lt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,15 +25,18 @@ from m2mdb.index.limits import check_values
 from m2mdb.index.record import encode_removal, encode_row, sequence_key
 from m2mdb.index.schema import Column
 from m2mdb.index.slices import (
+    SLICE_VALUES,
     STORED_AS_GIVEN,
     Check,
     array_of,
     distinct_values,
     emptied,
     grow_old,
+    listed,
     mapped,
     number_order,
     picked,
+    slices,
     watched,
 )
 from m2mdb.index.values import (
@@ -89,17 +93,24 @@ class CollectionWriter:
         rowids, given, next_rowid = self._assign_rowids(stored, count, named)
         rules.check_rows(self.view, stored, rowids, self._write.database.check_interrupted)
         conflicts = find_conflicts(self.view, stored, given, on_conflict)
+        check = self._write.database.check_interrupted
         if conflicts.replaced:
-            self._end(sorted(conflicts.replaced))
+            replaced = array_of(list(watched(conflicts.replaced, check)), np.int64, check)
+            gone = listed(replaced[number_order(replaced, check)], check)
+            self._end(gone)
+            emptied(check, gone)
         if conflicts.dropped:
-            check = self._write.database.check_interrupted
-            kept = [i for i in watched(range(count), check) if i not in conflicts.dropped]
-            keep = np.array(kept, np.int64)
+            dropped = array_of(list(watched(conflicts.dropped, check)), np.int64, check)
+            stays = np.ones(count, bool)
+            stays[dropped] = False
+            keep = np.flatnonzero(stays)
             self._store_rows(rowids[keep], take_rows(stored, keep, check), next_rowid)
-            rowids[sorted(conflicts.dropped)] = -1
+            rowids[dropped] = -1
         else:
             self._store_rows(rowids, stored, next_rowid)
-        self._let_go(stored)
+        existing = [rows for _, rows, _ in conflicts.ignoring]
+        emptied(check, conflicts.replaced, conflicts.dropped, *existing)
+        self._let_go([*stored, given])
         return rowids
 
     def check(self, columns: dict[str, Any], count: int) -> None:
@@ -156,7 +167,7 @@ class CollectionWriter:
             texts = stored[generated.source_of(schema, index)]
             stored[index] = generated.vectors_for(self._write, self.view, index, texts)
 
-    def _let_go(self, stored: Sequence[StoredColumn]) -> None:
+    def _let_go(self, stored: Sequence[StoredColumn | Sequence[int | None]]) -> None:
         """Free what `_store` or `_updated_columns` made; shorter columns may be the caller's own.
 
         An interrupt is looked for meanwhile: that is to be done within the statement.
@@ -259,7 +270,9 @@ class CollectionWriter:
     def _end(self, rowids: Sequence[int]) -> int:
         """As `delete`; maintenance is left to the caller, whose statement goes on."""
         check = self._write.database.check_interrupted
-        wanted = distinct_values(rowids, check)
+        wanted: Collection[int] = rowids
+        if not _ascends(rowids, check):
+            wanted = distinct_values(rowids, check)
         pairs = watched(zip(wanted, self._places(wanted), strict=True), check)
         found = [(rowid, place) for rowid, place in pairs if place]
         if not found:
@@ -422,6 +435,16 @@ class CollectionWriter:
             self._write, self.view, array, stored, self.next_rowid()
         )
         maintenance.after_write(self._write, self.view, unlisted=unlisted)
+
+
+def _ascends(rowids: Sequence[int], check: Check) -> bool:
+    """Whether each rowid is greater than the one before it, so that none stands twice."""
+    if len(rowids) < SEGMENT_ROWS:
+        return False  # as quickly looked up
+    for some in slices(len(rowids) - 1, SLICE_VALUES, check):
+        if not all(map(lt, rowids[some], rowids[some.start + 1 : some.stop + 1])):
+            return False
+    return True
 
 
 def take_rows(stored: Sequence[StoredColumn], rows: np.ndarray, check: Check) -> list[StoredColumn]:

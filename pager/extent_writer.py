@@ -72,7 +72,7 @@ class Settler:
         """The parts of an extent; when the next one is asked for, the last one is written."""
         for part in parts:
             yield part
-            self.wrote(memoryview(part).nbytes)
+            self.wrote(len(part) if isinstance(part, bytes | bytearray) else part.nbytes)
 
 
 def _raw(part: Part) -> memoryview:

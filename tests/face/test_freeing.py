@@ -38,6 +38,13 @@ WORK: dict[str, Work] = {
     "INSERT of what is computed": lambda con: con.execute(
         "INSERT INTO u SELECT x * 3, upper(word) FROM t"
     ),
+    "INSERT OR REPLACE": lambda con: con.execute(
+        "INSERT OR REPLACE INTO t (id, word, n) SELECT id, word, n FROM t"
+    ),
+    "INSERT OR IGNORE": lambda con: con.execute(
+        "INSERT OR IGNORE INTO t (id, word, n) SELECT id, word, n FROM t"
+    ),
+    "CREATE INDEX": lambda con: con.execute("CREATE INDEX t_n ON t (n)"),
     "executemany": _many,
 }
 

@@ -200,3 +200,24 @@ def test_circles_are_freed_though_a_program_does_long_work_all_the_time() -> Non
         if end() is None:
             break
     assert end() is None
+
+
+@pytest.mark.parametrize("count", [0, 1, work.SLICE_VALUES, 3 * work.SLICE_VALUES + 5])
+def test_handed_over_is_a_zip_that_empties_its_columns(count: int) -> None:
+    numbers, texts = list(range(count)), [str(number) for number in range(count)]
+    wanted = list(zip(numbers, texts, strict=True))
+    found = []
+    for at, pair in enumerate(work.handed_over(numbers, texts)):
+        found.append(pair)
+        assert len(numbers) == len(texts) <= count - at
+    assert found == wanted
+    assert (len(numbers), len(texts)) == (0, 0)
+
+
+def test_emptied_takes_dicts_and_sets() -> None:
+    looks: list[None] = []
+    count = 2 * work.SLICE_VALUES + 9
+    keyed, members = dict.fromkeys(range(count)), set(range(count))
+    work.emptied(lambda: looks.append(None), keyed, members)
+    assert len(keyed) == len(members) == 9
+    assert len(looks) == 4

@@ -243,7 +243,7 @@ def test_many_vectors_are_stored_in_slices(
         values = [None if row % 7 == 3 else matrix[row] for row in range(3000)]
     whole = store_column(column, values, 3000, "t")
     looks: list[None] = []
-    monkeypatch.setattr("m2mdb.index.values.SLICE_BYTES", 32 * 16 * 2)
+    monkeypatch.setattr("m2mdb.index.values.SLICE_BYTES", 4 * 32 * 16 * 2)
     monkeypatch.setattr("m2mdb.index.slices.WATCHED_VALUES", 32)
     cut = store_column(column, values, 3000, "t", lambda: looks.append(None))
     assert isinstance(whole, VectorData)
