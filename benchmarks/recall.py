@@ -39,6 +39,7 @@ from m2mdb.compute.hrm2.lists import Lists, build, padded
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.compute.hrm2.searcher import Searcher
 from m2mdb.compute.hrm2.training import assign, train
+from m2mdb.compute.hrm2.truth import exact
 from m2mdb.compute.loader import LOADER
 from m2mdb.index.hrm2 import SEED, list_count
 
@@ -187,7 +188,7 @@ def measure(name: str, made: Set, options: argparse.Namespace) -> list[Line]:
     lines = []
     for kind, each in queries.items():
         some = each[: options.queries]
-        best = calibration.exact(rows, some, made.metric, max(options.ks))
+        best = exact(rows, some, made.metric, max(options.ks))
         for k in options.ks:
             reached, codes = [], []
             for asked in ASKED:

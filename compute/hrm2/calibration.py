@@ -73,6 +73,7 @@ from m2mdb.compute.hrm2.patience import (
     spare,
     stop_for,
 )
+from m2mdb.compute.hrm2.truth import exact
 from m2mdb.compute.ranking import readable
 
 if TYPE_CHECKING:
@@ -103,8 +104,6 @@ MEMBERS = 64  # of a list, for its centroid
 HELPINGS = 5  # of queries, where those before are too few to tell the highest recall
 TICK_QUERIES = 32  # that are measured between two looks for an interrupt
 CHUNK_ROWS = 8192
-MIDDLE_ROWS = 4096
-ROUNDING = np.float32(1e-6)  # of a sum of products, by the lengths of what is multiplied
 
 
 # ------------------------------------------------------------------------- queries
@@ -235,43 +234,6 @@ def _ready(queries: Floats, metric: str) -> Floats:
 # ------------------------------------------------------------------------- measuring
 
 
-def exact(
-    rows: Floats, queries: Floats, metric: str, k: int, tick: Tick = never
-) -> NDArray[np.float32]:
-    """The k best keys (see `_keys`) of each query, [len(queries), k] in descending order.
-
-    By BLAS in float32, from a point amid the rows, which leaves more digits to what lies far from
-    zero; less what roundings may come to.
-    """
-    k = min(k, len(rows))
-    is_near = metric != "ip"
-    middle = rows[:: max(1, len(rows) // MIDDLE_ROWS)].mean(axis=0) if is_near else np.float32(0)
-    queries = queries - middle
-    best = np.empty((len(queries), 0), np.float32)
-    longest = np.float32(0)
-    for start in range(0, len(rows), CHUNK_ROWS):
-        tick()
-        some = rows[start : start + CHUNK_ROWS] - middle
-        squares = np.einsum("ij,ij->i", some, some)
-        longest = max(longest, squares.max())
-        keys = -(queries @ some.T)
-        if is_near:
-            keys *= 2
-            keys += squares
-        if keys.shape[1] > k:
-            keys.partition(k - 1, axis=1)
-        best = np.concatenate((best, keys[:, :k]), axis=1)
-        if best.shape[1] > k:
-            best.partition(k - 1, axis=1)
-            best = best[:, :k]
-    own = np.einsum("ij,ij->i", queries, queries)
-    if is_near:
-        best += own[:, None]
-    out: NDArray[np.float32] = -np.sort(best, axis=1)
-    out -= ROUNDING * (np.sqrt(own) * np.sqrt(longest))[:, None]  # their product may be infinite
-    return out
-
-
 def calibrate(
     searcher: Searcher,
     rows: Floats,
@@ -286,7 +248,7 @@ def calibrate(
     every = queries_for(searcher, rows, seed, queries)
     passing = np.random.default_rng(seed).random(len(rows)) < SHARES[1]
     table = _unmeasured()
-    more = _More(searcher, rows, seed, bool((every.groups == KNOWN).sum() >= ENOUGH))
+    more = _More(searcher, rows, seed, bool((every.groups == KNOWN).sum() >= ENOUGH), {})
     for share, (mask, count) in enumerate(((None, len(every.own)), (passing, FILTERED_QUERIES))):
         asked = every.first(count)
         best = _best(searcher, rows, asked, mask, tick)
@@ -441,6 +403,7 @@ class _More(NamedTuple):
     rows: Floats
     seed: int
     is_known: bool  # real queries are, which take the place of made-up ones
+    made: dict[int, Queries]  # by the number of the helping
 
     def helping(self, number: int, k: int, groups: Sequence[int], tick: Tick) -> _Sample | None:
         """As many queries as the first ones of some groups; None where there are no such."""
@@ -448,7 +411,9 @@ class _More(NamedTuple):
         wanted = [group for group in groups if group in possible]
         if not wanted:
             return None
-        every = queries_for(self.searcher, self.rows, self.seed + number)
+        if number not in self.made:
+            self.made[number] = queries_for(self.searcher, self.rows, self.seed + number)
+        every = self.made[number]
         asked = every.at(np.flatnonzero(np.isin(every.groups, wanted)))
         best = _best(self.searcher, self.rows, asked, None, tick, (k,))
         return _Sample(asked, best[k])

@@ -15,6 +15,7 @@ from m2mdb.compute.hrm2.lists import never
 from m2mdb.compute.hrm2.patience import KS, LEAST, Table, stop_for
 from m2mdb.compute.hrm2.reference import EPSILON, Stop
 from m2mdb.compute.hrm2.searcher import Searcher
+from m2mdb.compute.hrm2.truth import exact
 from tests.compute.hrm2.conftest import SEED, coded, unit
 
 ASKED = (0.8, 0.9, 0.95, 0.99)
@@ -36,7 +37,7 @@ def reached(
     searcher: Searcher, rows: np.ndarray, queries: np.ndarray, table: Table
 ) -> dict[tuple[int, float], float]:
     """What is reached of each recall asked, for each k; 1 where every row is compared."""
-    best = calibration.exact(rows, queries, searcher.metric, KS[-1])
+    best = exact(rows, queries, searcher.metric, KS[-1])
     out = {}
     for k in KS:
         for asked in ASKED:
@@ -89,7 +90,7 @@ def test_the_recall_is_reached_among_the_rows_that_pass(share: float) -> None:
     made = calibration.made_queries(searcher, built.rows, np.random.default_rng(77))
     mask = np.random.default_rng(8).random(9000) < share
     for queries in (rows[9000:], made):
-        best = calibration.exact(built.rows[mask], queries, "l2", KS[-1])
+        best = exact(built.rows[mask], queries, "l2", KS[-1])
         for k in KS:
             for asked in (0.9, 0.95):
                 stop = stop_for(table, k, asked, share)
@@ -238,7 +239,7 @@ def test_a_trace_tells_what_shorter_searches_find() -> None:
     for mask in (None, passing):
         among = built.rows if mask is None else built.rows[mask]
         for k in KS:
-            edges = calibration.exact(among, queries, "l2", k)[:, -1]
+            edges = exact(among, queries, "l2", k)[:, -1]
             measuring = calibration._Measuring(searcher, built.rows, mask, k)
             _, told = measuring.measured(queries, np.full(len(queries), -1), edges)
             for level in (0, 5, 12):
@@ -302,7 +303,7 @@ def test_a_stored_row_is_searched_for_among_the_others() -> None:
         own = int(queries.own[at])
         others = np.delete(built.rows, own, axis=0)
         for k in KS:
-            expected = calibration.exact(others, built.rows[own : own + 1], "l2", k)[0, -1]
+            expected = exact(others, built.rows[own : own + 1], "l2", k)[0, -1]
             assert np.isclose(best[k][at], expected, atol=1e-3)
 
 

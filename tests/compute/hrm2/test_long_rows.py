@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from m2mdb.compute.hrm2 import spilling
-from m2mdb.compute.hrm2.calibration import exact
 from m2mdb.compute.hrm2.spilling import sparing
 from m2mdb.compute.hrm2.training import Router, assign, train
+from m2mdb.compute.hrm2.truth import exact
 
 LONG = np.float32(2.0**36)  # rows of length 10 become as long as `index.hrm2.LARGEST` lets them be
 
