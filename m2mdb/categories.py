@@ -28,6 +28,7 @@ from m2mdb.context import text_column
 from m2mdb.index.text.options import parse_options
 from m2mdb.pager.errors import DataError, InterfaceError, ProgrammingError
 from m2mdb.query.words import quoted
+from m2mdb.searching import around
 
 if TYPE_CHECKING:
     from m2mdb.collection import Collection
@@ -389,12 +390,11 @@ def learn_from(
         )
     vector = quoted(schema.columns[schema.near_columns[0]].name)
     label = quoted(schema.columns[schema.column(categories.column)].name)
-    wanted = f"{label} IS NOT NULL AND {vector} IS NOT NULL"
-    if where is not None:
-        wanted += f" AND ({where})"
-    statement = f"SELECT {label}, {vector} FROM {quoted(collection.name)} WHERE {wanted}"
+    source = f"SELECT {label}, {vector} FROM {quoted(collection.name)}"
     count = 0
-    cursor = collection.connection.execute(f"{statement} ORDER BY rowid", params)
+    with around(f"{source} WHERE {label} IS NOT NULL AND {vector} IS NOT NULL AND (") as head:
+        text = f"{head}{'true' if where is None else where}) ORDER BY rowid"
+        cursor = collection.connection.execute(text, params)
     while rows := cursor.fetchmany(BATCH_ROWS):
         categories.learn_vectors(np.stack([row[1] for row in rows]), [str(row[0]) for row in rows])
         count += len(rows)

@@ -27,6 +27,7 @@ from m2mdb.row import Names, Row
 from m2mdb.searching import (
     LastSearch,
     NearShape,
+    around,
     batch,
     batch_of_vectors,
     check_batch,
@@ -188,8 +189,8 @@ class Collection(Memories):
             raise ProgrammingError('delete takes ids or where; where="true" deletes all rows')
         check_where(where)
         if where is not None:
-            statement = f"DELETE FROM {quoted(self.name)} WHERE {where}"
-            return int(self.connection.run_whole(statement, params).rowcount)
+            with around(f"DELETE FROM {quoted(self.name)} WHERE ") as head:
+                return int(self.connection.run_whole(head + where, params).rowcount)
         return self.connection.write(lambda view: self._delete(view, ids))
 
     def _delete(self, view: WriteView, ids: Any) -> int:
@@ -211,8 +212,8 @@ class Collection(Memories):
             raise ProgrammingError('forget takes ids or where; where="true" forgets all rows')
         check_where(where)
         if where is not None:
-            statement = f"FORGET FROM {quoted(self.name)} WHERE {where}"
-            number = int(self.connection.run_whole(statement, params).rows[0][-1])
+            with around(f"FORGET FROM {quoted(self.name)} WHERE ") as head:
+                number = int(self.connection.run_whole(head + where, params).rows[0][-1])
         else:
             number = self.connection.write(lambda view: self._forget(view, ids))
         with self.connection.lock:
@@ -257,8 +258,8 @@ class Collection(Memories):
         check_where(where)
         if where is None:
             return self.connection.read(lambda view: view.collection(self.name).count())
-        statement = f"SELECT count(*) FROM {quoted(self.name)} WHERE {where}"
-        return int(self.connection.run(statement, params).rows[0][0])
+        with around(f"SELECT count(*) FROM {quoted(self.name)} WHERE ") as head:
+            return int(self.connection.run(head + where, params).rows[0][0])
 
     # Searches
 

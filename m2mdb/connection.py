@@ -197,7 +197,11 @@ class Connection(Hooks):
                 self._warn(database, done=False)
             if self.trace is not None:
                 self.tell(statement, parameters)
-            result = (_language or language()).run(database, statement, parameters)
+            try:
+                result = (_language or language()).run(database, statement, parameters)
+            except errors.IntegrityError as failure:
+                self.total_changes += failure.kept_rows
+                raise
             if result.rowcount > 0:
                 self.total_changes += result.rowcount
             if database.store.held_back or database.store.lost is not None:
@@ -216,7 +220,11 @@ class Connection(Hooks):
                 parameters = list(parameters)
                 for each in parameters:
                     self.tell(statement, each)
-            result = language().run_many(database, statement, parameters)
+            try:
+                result = language().run_many(database, statement, parameters)
+            except errors.IntegrityError as failure:
+                self.total_changes += failure.kept_rows
+                raise
             self.total_changes += max(0, result.rowcount)
             return result
 

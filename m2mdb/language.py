@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2mdb.adapters import ADAPTERS
 from m2mdb.columns import read_table
-from m2mdb.pager.errors import InterfaceError, ProgrammingError
+from m2mdb.pager.errors import InterfaceError, PlacedFault, ProgrammingError
 from m2mdb.query import binding, bound, copying
 from m2mdb.query.ast import Delete
 from m2mdb.query.authorization import authorized_condition
@@ -25,7 +25,8 @@ from m2mdb.query.parser import iterate_script, parse
 from m2mdb.query.plan import Planned
 from m2mdb.query.predicate import Filter, compile_predicate
 from m2mdb.query.scope import RowScope, Subqueries
-from m2mdb.query.syntax import SyntaxFault
+from m2mdb.query.syntax import SyntaxFault, placed
+from m2mdb.searching import around
 
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
@@ -105,6 +106,9 @@ class Language:
         return plan.bound(view, parameters)
 
 
+HEAD = "DELETE FROM c WHERE "  # before a condition that is parsed on its own
+
+
 class ConditionPlan(Planned):
     """A WHERE on its own, with its subqueries."""
 
@@ -112,7 +116,8 @@ class ConditionPlan(Planned):
 
     def __init__(self, view: View, collection: str, where: str) -> None:
         """Raises ProgrammingError where the text is no condition, or more than one."""
-        statement = parse(f"DELETE FROM c WHERE {where}")
+        with around(HEAD):
+            statement = parse(f"{HEAD}{where}")
         check_statement(view.database, statement)
         if not isinstance(statement, Delete) or statement.where is None or statement.returning:
             raise ProgrammingError(f"where is {where!r}, which is not one condition")
@@ -121,13 +126,16 @@ class ConditionPlan(Planned):
         self.tables.append((schema.name.lower(), schema))
         subqueries = Subqueries(statement.parameter_count)
         self._statement = statement
-        with planning(view.database):
-            condition = authorized_condition(view, schema.name, statement.where)
-            scope = RowScope(schema, subqueries)
-            level = Level(self, scope, (view, plan_query, subqueries))
-            level.clause = "WHERE"
-            self._predicate = compile_predicate(level.resolve(condition), scope)
-            self.prepare_inner(subqueries, view, plan_query)
+        try:
+            with planning(view.database):
+                condition = authorized_condition(view, schema.name, statement.where)
+                scope = RowScope(schema, subqueries)
+                level = Level(self, scope, (view, plan_query, subqueries))
+                level.clause = "WHERE"
+                self._predicate = compile_predicate(level.resolve(condition), scope)
+                self.prepare_inner(subqueries, view, plan_query)
+        except PlacedFault as fault:
+            raise fault.kind(placed(str(fault), where, fault.position - len(HEAD))) from None
 
     def bound(self, view: View, parameters: Any) -> Filter:
         """The condition with its parameters and its subqueries' values."""

@@ -6,7 +6,9 @@ text and schema.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from weakref import ref
@@ -16,7 +18,13 @@ import numpy as np
 from m2mdb.hits import Hits
 from m2mdb.index.prepared import MOST_INSERTED, prepared
 from m2mdb.index.query_vectors import check_query_vector, check_query_vectors
-from m2mdb.pager.errors import DataError, InterfaceError, OperationalError, ProgrammingError
+from m2mdb.pager.errors import (
+    DataError,
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 from m2mdb.query.limits import check_count
 from m2mdb.query.search import (
     ROWID,
@@ -339,6 +347,26 @@ def names_of(returning: str | Sequence[str] | None) -> Sequence[str] | None:
     if isinstance(returning, str):
         return [name.strip() for name in returning.split(",")]
     return returning
+
+
+@contextmanager
+def around(head: str) -> Iterator[str]:
+    """Within it the places that errors tell count in `where`, and not in the statement around it.
+
+    head  what the statement has before the condition, one line; given on
+    """
+    try:
+        yield head
+    except (ProgrammingError, NotSupportedError) as error:
+        found = _PLACE.search(str(error))
+        if found is None:  # behind the condition's first line places are the same
+            raise
+        column = int(found[1]) - len(head)
+        place = f" (line 1, column {column})" if column > 0 else ""
+        raise type(error)(str(error)[: found.start()] + place) from None
+
+
+_PLACE = re.compile(r" \(line 1, column (\d+)\)$")
 
 
 def condition(

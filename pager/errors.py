@@ -75,7 +75,12 @@ class StatementInterruptedError(OperationalError):
 
 
 class IntegrityError(DatabaseError):
-    """A constraint is violated: a duplicate key, NULL in a NOT NULL column."""
+    """A constraint is violated: a duplicate key, NULL in a NOT NULL column.
+
+    kept_rows  that were written all the same, under OR FAIL
+    """
+
+    kept_rows = 0
 
 
 class CheckFailedError(IntegrityError):

@@ -245,6 +245,7 @@ def _run_unkept(database: Database, prepared: Prepared, parameters: Parameters) 
 def _raise_failure(result: Result) -> None:
     """What ended an OR FAIL, now that the statement is done (CF2)."""
     if result.failure is not None:
+        result.failure.kept_rows = max(0, result.rowcount)
         raise result.failure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from m2mdb.index.slices import Check, unchecked
+from m2mdb.pager.errors import IntegrityError
 from m2mdb.query.affinity import COLLATED, base_type
 
 
@@ -43,7 +44,7 @@ class Result:
         self.rowcount = rowcount
         self.lastrowid = lastrowid
         self.types = base_types(types)
-        self.failure: Exception | None = None
+        self.failure: IntegrityError | None = None
 
     @property
     def data(self) -> Any:
