@@ -80,6 +80,7 @@ def sweep(connection: m2mdb.Connection, notes: Any, rows: Array, queries: Array)
     """PROBES and RECALL beside each other."""
     edges = ann.edges_of(rows, queries, K)
     some = queries[:100]
+    points: list[tuple[float, float]] = []  # recall and codes of PROBES
     for title, options in (
         ("recall per probes", [("probes", n) for n in (1, 2, 4, 8, 16, 32, 64, 128)]),
         ("threshold savings", [("recall", r) for r in (0.8, 0.9, 0.95, 0.99)]),
@@ -91,9 +92,17 @@ def sweep(connection: m2mdb.Connection, notes: Any, rows: Array, queries: Array)
             ]
             reached = ann.recall(rows, queries, edges, found, K, None)
             work = np.mean([work_of(connection, q, f"{name.upper()} {value}") for q in some])
+            saved = ""
+            if name == "probes":
+                points.append((reached, float(work)))
+            elif points[0][0] <= reached <= points[-1][0]:
+                fixed = np.exp(
+                    np.interp(reached, [p[0] for p in points], [np.log(p[1]) for p in points])
+                )
+                saved = f"; PROBES takes {fixed:,.0f} for that recall"
             print(
                 f"{title:19} {name} {value:<5} recall {reached:.4f}  codes {work:8,.0f} "
-                f"({work / len(rows):.2%} of the rows)"
+                f"({work / len(rows):.2%} of the rows{saved})"
             )
 
 

@@ -216,3 +216,14 @@ def test_what_could_not_be_checked_is_not_called_damaged(
     assert "no such file" in capsys.readouterr().err
     (tmp_path / "text.m2m").write_text("no database" * 1000)
     assert run(["check", str(tmp_path / "text.m2m")]) == 1
+
+
+def test_warmup_compiles_and_says_where(capsys: Capture) -> None:
+    assert run(["warmup"]) == 0
+
+    told = capsys.readouterr().out
+    found = re.fullmatch(r"kernels are compiled and cached in (.+) \(\d+\.\d s\)\n", told)
+    assert found is not None
+    folder = Path(found[1])
+    assert folder.is_dir() and list(folder.rglob("*.nbi"))
+    assert folder.stat().st_mode & 0o077 == 0
