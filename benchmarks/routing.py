@@ -79,7 +79,7 @@ def work_of(connection: m2mdb.Connection, query: Array, clause: str) -> int:
 def sweep(connection: m2mdb.Connection, notes: Any, rows: Array, queries: Array) -> None:
     """PROBES and RECALL beside each other."""
     edges = ann.edges_of(rows, queries, K)
-    some = queries[:100]
+    some = queries[:: max(1, len(queries) // 100)]  # kinds of queries stand one after the other
     points: list[tuple[float, float]] = []  # recall and codes of PROBES
     for title, options in (
         ("recall per probes", [("probes", n) for n in (1, 2, 4, 8, 16, 32, 64, 128)]),
