@@ -7,6 +7,7 @@ stores only an encoder's name, model id, fingerprint and dimensions, never its c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -44,6 +45,29 @@ class Encoder(Protocol):
 
 Result = TypeVar("Result")
 Encoders = Callable[[str, int], Encoder | None]  # by name and dimension; None: there is none
+
+
+_stopping: ContextVar[Callable[[], None] | None] = ContextVar("stopping", default=None)
+
+
+def look() -> None:
+    """Raise where the statement that calls an encoder is to stop: for encoders that wait."""
+    check = _stopping.get()
+    if check is not None:
+        check()
+
+
+def stopped_by(check: Callable[[], None], call: Callable[..., Result]) -> Callable[..., Result]:
+    """A function like `call`, within which `look` is `check`."""
+
+    def run(*given: object) -> Result:
+        token = _stopping.set(check)
+        try:
+            return call(*given)
+        finally:
+            _stopping.reset(token)
+
+    return run
 
 
 def no_encoders(name: str, dimension: int) -> Encoder | None:

@@ -29,10 +29,16 @@ import numpy as np
 
 from m2mdb.index.collations import each_folded
 from m2mdb.index.column_parts import key_hashes
+from m2mdb.index.encoder import stopped_by
 from m2mdb.index.schema import VECTOR_DTYPES, CollectionSchema, Column
 from m2mdb.index.slices import SLICE_NUMBERS, array_of, distinct_values, slices, watched
 from m2mdb.index.values import StoredColumn, VectorData, store_vectors, vector_slices
-from m2mdb.pager.errors import DataError, OperationalError, ProgrammingError
+from m2mdb.pager.errors import (
+    DataError,
+    OperationalError,
+    ProgrammingError,
+    StatementInterruptedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -179,7 +185,10 @@ def encode(
     name = column.generated["encoder"]
     run = getattr(encoder, "encode_queries", None) if is_query else None
     try:
-        found = database.calling(f"encoder {name!r}", run or encoder.encode)(list(texts))
+        call = stopped_by(database.check_interrupted, run or encoder.encode)
+        found = database.calling(f"encoder {name!r}", call)(list(texts))
+    except StatementInterruptedError:
+        raise
     except Exception as error:
         raise OperationalError(
             f"encoder {name!r} failed for column {column.name}: {type(error).__name__}: {error}"

@@ -12,6 +12,9 @@ Tried again: no answer in time, no connection, an answer that breaks off, and th
 RETRIED, up to `retries` times, after `backoff` seconds, doubled each time, or what the server says
 in Retry-After, MAX_WAIT at most. Everything else is an OperationalError at once.
 
+While it waits to try again, and before each request, an encoder looks whether the statement that
+asks is to stop; a request that is on its way is waited for, `timeout` at most.
+
 Where a call fails in the middle, the vectors that came are kept for the next call, which does not
 ask for them again: whoever is paid by the text is paid once.
 
@@ -36,6 +39,7 @@ from http.client import HTTPException, IncompleteRead
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.encoder_registry import digest_of
+from m2mdb.index.encoder import look
 from m2mdb.pager.errors import DataError, InterfaceError, OperationalError
 
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ MAX_ANSWER = 1 << 30  # bytes that are read of an answer
 CHUNK = 1 << 16  # bytes of an answer that are read between two looks at the clock
 KEPT_BYTES = 64 << 20  # of vectors whose call failed later
 SHOWN = 300  # characters of an answer in an error
+LOOK_SECONDS = 0.02  # of a wait between two looks for an interrupt
 BATCH_SIZE = 64  # texts of one request
 TIMEOUT = 60.0  # seconds that a server has to answer
 RETRIES = 4
@@ -101,7 +106,7 @@ class HttpEncoder(abc.ABC):
         self.retries = retries
         self.backoff = backoff
         self.progress = progress
-        self.sleep: Callable[[float], object] = time.sleep  # between tries; tests put their own
+        self.sleep: Callable[[float], object] = _rest  # between tries; tests put their own
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         for name, value in self._headers.items():
             if any(ord(each) < 32 or ord(each) > 255 for each in name + value):
@@ -147,6 +152,7 @@ class HttpEncoder(abc.ABC):
         done = 0
         try:
             for start in range(0, len(missing), self.batch_size):
+                look()
                 places = missing[start : start + self.batch_size]
                 vectors[places] = self._checked([texts[at] for at in places], places, len(texts))
                 done += len(places)
@@ -280,6 +286,15 @@ class HttpEncoder(abc.ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}, url={self.url!r})"
+
+
+def _rest(seconds: float) -> None:
+    """Wait, and meanwhile look whether to stop."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        look()
+        time.sleep(min(left, LOOK_SECONDS))
+    look()
 
 
 def _said(error: urllib.error.HTTPError) -> str:

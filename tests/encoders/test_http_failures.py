@@ -230,3 +230,33 @@ def test_a_key_that_no_header_can_have_is_refused_and_not_shown() -> None:
     with pytest.raises(InterfaceError, match="'Authorization' has characters") as caught:
         OpenAIEncoder("small", key="secret\n")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("by", ["interrupt", "progress handler"])
+def test_an_interrupt_ends_the_wait_between_two_tries(
+    tmp_path: Path, endpoint: Endpoint, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = OpenAIEncoder("small", endpoint.url + "/v1", dimensions=SIZE, backoff=50)
+    with opened(tmp_path / "x.m2m", encoder) as con:
+        con.execute(f"CREATE TABLE notes (body TEXT, e VECTOR({SIZE}) FROM body ENCODER 'remote')")
+        endpoint.failures += [503]
+        slept: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3 and by == "interrupt":
+                con.interrupt()  # as from another thread
+
+        monkeypatch.setattr("m2mdb.encoder_http.time.sleep", sleep)
+        if by == "progress handler":
+            con.set_progress_handler(lambda: len(slept) == 3, 1)
+        with pytest.raises(m2mdb.StatementInterruptedError):
+            con.execute("INSERT INTO notes (body) VALUES ('one')")
+        assert len(slept) == 3
+        assert max(slept) < 0.05
+        con.set_progress_handler(None, 1)
+        monkeypatch.undo()
+        assert con.execute("SELECT count(*) FROM notes").fetchall() == [(0,)]
+        con.execute("INSERT INTO notes (body) VALUES ('one')")
+        assert con.execute("SELECT count(*) FROM notes WHERE e IS NOT NULL").fetchall() == [(1,)]
+    con.close()
