@@ -27,7 +27,7 @@ from m2mdb.index.audit import Audit
 from m2mdb.index.catalog import Catalog, CollectionEntry, load_catalog
 from m2mdb.index.delta import DeltaMirror
 from m2mdb.index.encoder import Calling, Encoders, called, no_encoders
-from m2mdb.index.moments import note_moment
+from m2mdb.index.moments import Moment, coming_moment, note_moment
 from m2mdb.index.record import SEQUENCE
 from m2mdb.index.scrubbing import Scrubs, after_commit, at_checkpoint, at_close
 from m2mdb.index.view import View, WriteView
@@ -178,17 +178,18 @@ class Database:
     def commit(self) -> None:
         """Make the transaction durable as `synchronous` says; without one, nothing happens."""
         self.settle()
-        self.commit_settled()
+        moment = coming_moment(self, self._transaction)
+        self.settle()  # the program's clock may have used the connection
+        self.commit_settled(moment)
 
-    def commit_settled(self) -> None:
-        """Commit where no statement is left to be undone."""
+    def commit_settled(self, moment: Moment | None) -> None:
+        """Commit where no statement is left to be undone; `moment` is `coming_moment`."""
         transaction = self._transaction
         if transaction is None:
             self._end()
             return
         try:
-            if self.noting and transaction.changed:
-                note_moment(self, transaction)
+            note_moment(self, transaction, moment)
             self._adopt(transaction, transaction.commit_now())
         except BaseException:
             # S12: before the commit frame it was rolled back, after it the store is poisoned
@@ -241,13 +242,9 @@ class Database:
                 del self._mirrors[id_]
 
     def _end(self) -> None:
-        self._transaction = None
-        self._own_catalog = None
+        self._transaction = self._own_catalog = self._undoing = None
         self._savepoints = []
-        self._undoing = None
-        self._explicit = False
-        self.give_generated = False
-        self._began_by_savepoint = False
+        self._explicit = self._began_by_savepoint = self.give_generated = False
         snapshot, self._snapshot = self._snapshot, None
         if snapshot is not None:
             snapshot.close()
@@ -585,16 +582,19 @@ class Writing:
         trace: TracebackType | None,
     ) -> None:
         database, undoing = self._database, self._undoing
-        undoing.is_inside = False
-        if kind is not None:
-            database.settle()
-            return
+        commits = database.autocommit and not database._explicit
         try:
+            moment = coming_moment(database, undoing.transaction) if commits and not kind else None
+            undoing.is_inside = False  # no sooner: the program's clock may have read
+            if kind is not None:
+                database.settle()
+                return
             undoing.transaction.end_statement(undoing.token)
-            if database.autocommit and not database._explicit:
-                database.commit_settled()
+            if commits:
+                database.commit_settled(moment)
             else:
                 database._undoing = None
         except BaseException:
+            undoing.is_inside = False
             database.settle()
             raise

@@ -77,21 +77,31 @@ def key_of(commit: int) -> bytes:
     return KIND + _COMMIT.pack(commit)
 
 
-def note_moment(database: Database, transaction: Transaction) -> None:
+def coming_moment(database: Database, transaction: Transaction | None) -> Moment | None:
+    """The moment of the commit that comes; None where it gets none.
+
+    It is told before the commit begins, as the program's clock may use the connection.
+    """
+    if not database.noting or transaction is None or not transaction.changed:
+        return None
+    if not database.transaction_catalog().keep_commits and database.author is None:
+        return None
+    return Moment(_now(database), database.author)
+
+
+def note_moment(database: Database, transaction: Transaction, moment: Moment | None) -> None:
     """Write the moment of the commit that comes, and drop those out of reach (MO1, MO2).
 
     None is written where nothing of the past is kept and nobody is named.
     """
-    catalog = database.transaction_catalog()
     commit = transaction.new_commit
-    is_noted = catalog.keep_commits or database.author is not None
-    if not is_noted and commit % SPARE:
+    if not database.noting or not transaction.changed or (moment is None and commit % SPARE):
         return
     tree = BTree(transaction, transaction.header().catalog_root)
-    if is_noted:
-        tree.put(key_of(commit), Moment(_now(database), database.author).encode())
+    if moment is not None:
+        tree.put(key_of(commit), moment.encode())
     if not commit % SPARE:
-        oldest = catalog.oldest_commit(None, commit)
+        oldest = database.transaction_catalog().oldest_commit(None, commit)
         for key, _ in list(tree.scan(KIND, key_of(oldest))):
             tree.delete(key)
 

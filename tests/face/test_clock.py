@@ -194,3 +194,38 @@ def test_what_a_clock_gives_at_the_ends_of_time(
         else:
             with pytest.raises(error, match="clock"):
                 con.execute("SELECT CURRENT_TIMESTAMP")
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_clock_may_read_its_own_connection_while_that_commits(
+    tmp_path: Path, autocommit: bool, explicit: bool
+) -> None:
+    seen: list[Any] = []
+
+    def clock() -> float:
+        seen.append(con.execute("SELECT count(*) FROM t").fetchall())
+        return 1e9
+
+    con = m2mdb.connect(tmp_path / "x.m2m", autocommit=True)
+    con.execute("CREATE TABLE t (a INTEGER)")
+    con.execute("PRAGMA author = 'me'")
+    con.close()
+    con = m2mdb.connect(tmp_path / "x.m2m", autocommit=autocommit, clock=clock)
+    con.execute("PRAGMA author = 'me'")
+    for number in range(1, 4):
+        if explicit:
+            con.execute("BEGIN")
+        con.execute("INSERT INTO t VALUES (?)", (number,))
+        if explicit or not autocommit:
+            con.commit()
+        assert seen == [[(number,)]], "asked once, and it sees what is committed then"
+        seen.clear()
+    rows = con.execute("SELECT author, time FROM m2m_history ORDER BY 1").fetchall()
+    assert [author for author, _ in rows] == ["me"]  # AS OF reaches the newest alone
+    assert {time.timestamp() for _, time in rows} == {1e9}
+    con.close()
+    with m2mdb.connect(tmp_path / "x.m2m") as again:
+        assert again.execute("SELECT count(*) FROM t").fetchall() == [(3,)]
+        assert again.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    again.close()
