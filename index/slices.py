@@ -172,12 +172,37 @@ def label_order(labels: np.ndarray, counts: np.ndarray, check: Check) -> np.ndar
 
 def joined(arrays: Sequence[np.ndarray], check: Check) -> np.ndarray:
     """`np.concatenate(arrays)` of (n,), one at least; all of one type."""
-    found = np.empty(sum(map(len, arrays)), arrays[0].dtype)
+    count = sum(map(len, arrays))
+    if count <= SLICE_NUMBERS:
+        check()
+        return np.concatenate(arrays)
+    found = np.empty(count, arrays[0].dtype)
     at = 0
     for array in arrays:
         for some in slices(len(array), SLICE_NUMBERS, check):
             found[at + some.start : at + some.stop] = array[some]
         at += len(array)
+    return found
+
+
+def rises(values: np.ndarray, check: Check) -> bool:
+    """Whether each of the numbers (n,) is larger than the one before it."""
+    if len(values) <= SLICE_NUMBERS:
+        return bool((values[1:] > values[:-1]).all())
+    for some in slices(len(values) - 1, SLICE_NUMBERS, check):
+        after = values[some.start + 1 : some.stop + 1]
+        if not bool(np.all(after > values[some])):
+            return False
+    return True
+
+
+def counting_up(first: int, count: int, check: Check) -> np.ndarray:
+    """`np.arange(first, first + count)`."""
+    if count <= SLICE_NUMBERS:
+        return np.arange(first, first + count, dtype=np.int64)
+    found = np.empty(count, np.int64)
+    for some in slices(count, SLICE_NUMBERS, check):
+        found[some] = np.arange(first + some.start, first + some.stop)
     return found
 
 

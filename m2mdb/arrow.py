@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index.slices import Check, array_of, unchecked, watched
+from m2mdb.index.slices import Check, array_of, joined, kinds_of, slices, unchecked, watched
 from m2mdb.index.slices import columns_of as transposed
 from m2mdb.index.values import EPOCH, MICROSECOND
 from m2mdb.pager.errors import CorruptDatabaseError, DataError, NotSupportedError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from m2mdb.query.result import Result
 
 LARGE = 2**31 - 1  # bytes of texts that 32-bit offsets reach
+SERIES_VALUES = 1 << 16  # that pandas takes at a time: some milliseconds
 _NUMBERS = {"INTEGER": int, "REAL": float, "BOOLEAN": bool}
 _DTYPES = {"INTEGER": np.int64, "REAL": np.float64, "BOOLEAN": np.uint8}
 
@@ -228,7 +229,8 @@ def frame(names: list[str], columns: list[Column], check: Check = unchecked) -> 
     check  called between slices of the work; it may raise
     """
     pandas = extra("pandas", "pandas", "a data frame")
-    found = pandas.DataFrame({at: series(pandas, each, check) for at, each in enumerate(columns)})
+    made = {at: series(pandas, each, check) for at, each in enumerate(columns)}
+    found = pandas.DataFrame(made, copy=False)
     found.columns = names
     return found
 
@@ -243,10 +245,18 @@ def series(pandas: Any, column: Column, check: Check = unchecked) -> Any:
             moments = moments if nulls is None else np.where(nulls, np.datetime64("NaT"), moments)
             return pandas.Series(moments).dt.tz_localize("UTC")
         if nulls is None:
-            return array.view(bool) if column.type == "BOOLEAN" else array
+            return joined([array.view(bool) if column.type == "BOOLEAN" else array], check)
         if column.type != "BOOLEAN":
             return np.where(nulls, np.nan, array)
-    return column.values(check)
+    values = column.values(check)
+    if len(values) <= SERIES_VALUES or kinds_of(values, check) - {type(None)} != {str}:
+        return values
+    kind = pandas.Series(["", None]).dtype  # what pandas makes of texts: in one go a tenth of a
+    pieces = [  # second for a million
+        pandas.Series(values[some], dtype=kind)
+        for some in slices(len(values), SERIES_VALUES, check)
+    ]
+    return pandas.concat(pieces, ignore_index=True)
 
 
 def polars_frame(names: list[str], columns: list[Column], check: Check = unchecked) -> Any:

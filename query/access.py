@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index.secondary import rowids_by_columns
+from m2mdb.index.slices import counting_up
 from m2mdb.query.affinity import Value, microseconds
 from m2mdb.query.comparison import rank
 from m2mdb.query.estimates import most_candidates
@@ -43,7 +44,7 @@ def everything(view: CollectionView, check: Callable[[], None]) -> Selection:
     for part in view.parts():
         check()
         live = part.live
-        chosen.append(np.arange(part.size) if live is None else np.flatnonzero(live))
+        chosen.append(counting_up(0, part.size, check) if live is None else np.flatnonzero(live))
     return Selection(view, chosen)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.index.collations import Fold, folded_value
-from m2mdb.index.slices import SLICE_VALUES, distinct_values, picked, slices, watched
+from m2mdb.index.slices import SLICE_VALUES, distinct_values, emptied, picked, slices, watched
 from m2mdb.pager.errors import PlacedFault
 from m2mdb.query.affinity import base_type
 from m2mdb.query.ast import Compound, Query, Values
@@ -123,6 +123,7 @@ class CompoundPlan(Plan):
         right = self._right.run(view, bindings.program_values(count)).made(check)
         folds = [each[0] if each else None for each in self.collations()]
         rows = _combined(self._operator, left, right, (folds, check))
+        emptied(check, left, right)
         if self._order and len(rows) > 1:
             keys = [
                 SortKey(
@@ -176,12 +177,15 @@ def _combined(
             for rows in (left, right):  # of equal rows the last one stays
                 for some in slices(len(rows), SLICE_VALUES, check):
                     found.update(zip(rows[some], rows[some], strict=True))
-            return _sorted(list(watched(found.values(), check)), folds, check)
+            differing = list(watched(found.values(), check))
+            del found  # a look before the next list is freed
+            return _sorted(differing, folds, check)
         others = distinct_values(right, check)
         wanted = operator == "INTERSECT"
         kept: list[Row] = []
         for some in slices(len(left), SLICE_VALUES, check):
             kept += [row for row in left[some] if (row in others) == wanted]
+        del others
         return _sorted(list(watched(distinct_values(kept, check), check)), folds, check)
     except TypeError:
         for row in (*left, *right):
@@ -209,10 +213,13 @@ def _combined_by_folds(
 
     mine, theirs = keyed(left), keyed(right)
     if operator == "UNION":
-        kept = list({**mine, **theirs}.values())
+        for key, row in watched(theirs.items(), check):
+            mine[key] = row
+        kept = list(watched(mine.values(), check))
     else:
         wanted = operator == "INTERSECT"
-        kept = [row for key, row in mine.items() if (key in theirs) == wanted]
+        pairs = watched(mine.items(), check)
+        kept = [row for key, row in pairs if (key in theirs) == wanted]
     return _sorted(kept, folds, check)
 
 
@@ -221,7 +228,11 @@ def _sorted(rows: list[Row], folds: Sequence[Fold | None], check: Callable[[], N
     width = len(rows[0]) if rows else 0
     keys = [SortKey(_column(rows, index, folds[index], check), False, None)
             for index in range(width)]  # fmt: skip
-    return picked(rows, sorted_order(keys, len(rows), check), check)
+    order = sorted_order(keys, len(rows), check)
+    while keys:
+        keys.pop()
+        check()
+    return picked(rows, order, check)
 
 
 def _column(rows: Sequence[Row], index: int, fold: Any, check: Callable[[], None]) -> list[Any]:

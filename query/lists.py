@@ -6,13 +6,13 @@ columns are lists. It has what selections and predicates ask of a `CollectionVie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from m2mdb.index.schema import closest
-from m2mdb.index.slices import columns_of
+from m2mdb.index.slices import Check, columns_of, counting_up, unchecked
 from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query.affinity import base_type
 
@@ -68,10 +68,10 @@ class ListPart:
 
     __slots__ = ("_columns", "live", "rowids", "size")
 
-    def __init__(self, columns: Sequence[list[Any]], size: int) -> None:
+    def __init__(self, columns: Sequence[list[Any]], size: int, check: Check) -> None:
         self._columns = columns
         self.size = size
-        self.rowids = np.arange(1, size + 1, dtype=np.int64)
+        self.rowids = counting_up(1, size, check)
         self.live: np.ndarray | None = None
 
     def values(self, column_index: int, ordinals: np.ndarray | None = None) -> list[Any]:
@@ -93,13 +93,18 @@ class ListView:
         self,
         schema: ListSchema,
         rows: Sequence[tuple[Any, ...]],
-        check: Callable[[], None] = lambda: None,
+        check: Check = unchecked,
+        columns: Sequence[list[Any]] | None = None,
     ) -> None:
-        """`check` is called between slices of long work; it may raise."""
+        """Of rows; or of `columns`, each a list, where these are there already.
+
+        check  called between slices of long work; it may raise
+        """
         self.schema = schema
         self.check = check
-        width = len(rows[0]) if rows else len(schema.columns)
-        self._part = ListPart(columns_of(rows, width, check), len(rows))
+        if columns is None:
+            columns = columns_of(rows, len(rows[0]) if rows else len(schema.columns), check)
+        self._part = ListPart(columns, len(columns[0]) if columns else len(rows), check)
 
     def parts(self) -> tuple[ListPart, ...]:
         """The one part."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index.slices import mapped, picked, slices
+from m2mdb.index.slices import emptied, mapped, picked, slices
 from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query.access import KeyAccess, rowid_of
 from m2mdb.query.affinity import truth
@@ -345,13 +345,15 @@ class _GroupedWork:
                 for item, run in self._order
             ]
             groups = picked(groups, sorted_order(keys, len(groups), check), check)
-        if self._pick is not None:
-            return mapped(groups, self._pick, check)
         rows: list[tuple[Any, ...]] = []
-        for some in slices(len(groups), SLICE, check):
-            rows += [
-                tuple([run(group, bindings) for run in self._outputs]) for group in groups[some]
-            ]
+        if self._pick is not None:
+            rows = mapped(groups, self._pick, check)
+        else:
+            for some in slices(len(groups), SLICE, check):
+                rows += [
+                    tuple([run(group, bindings) for run in self._outputs]) for group in groups[some]
+                ]
+        emptied(check, groups)
         return rows
 
 

@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index.dictionary import dictionary_of
-from m2mdb.index.slices import listed, number_order, picked, rows_of, taken
+from m2mdb.index.slices import joined, listed, number_order, picked, rises, rows_of, taken
 from m2mdb.query.scope import ROWID
 
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
+    from m2mdb.index.slices import Check
+
+
+def _joined(arrays: Sequence[np.ndarray], check: Check) -> np.ndarray:
+    """One array; one that is alone is shared."""
+    return arrays[0] if len(arrays) == 1 else joined(arrays, check)
 
 
 class Selection:
@@ -32,10 +38,14 @@ class Selection:
         self._view = view
         self._chosen = chosen
         parts = view.parts()
-        found = [part.rowids[rows] for part, rows in zip(parts, chosen, strict=True) if len(rows)]
-        rowids = np.concatenate(found) if found else np.empty(0, np.int64)
+        found = [
+            part.rowids if len(rows) == part.size else taken(part.rowids, rows, view.check)
+            for part, rows in zip(parts, chosen, strict=True)
+            if len(rows)
+        ]
+        rowids = joined(found, view.check) if found else np.empty(0, np.int64)
         self._order: np.ndarray | None = None
-        if len(rowids) > 1 and not bool(np.all(rowids[1:] > rowids[:-1])):
+        if not rises(rowids, view.check):
             self._order = number_order(rowids, view.check)
             rowids = taken(rowids, self._order, view.check)
         self.rowids: np.ndarray = rowids
@@ -100,8 +110,7 @@ class Selection:
                 masks.append(nulls if is_whole else nulls[rows])
         if not values:
             return None
-        whole = values[0] if len(values) == 1 else np.concatenate(values)
-        mask = masks[0] if len(masks) == 1 else np.concatenate(masks)
+        whole, mask = _joined(values, self._view.check), _joined(masks, self._view.check)
         if self._order is not None:
             check = self._view.check
             whole, mask = taken(whole, self._order, check), taken(mask, self._order, check)
@@ -131,8 +140,9 @@ class Selection:
             found.append(some)
         if not found:
             return None
-        whole = found[0] if len(found) == 1 else np.concatenate(found)
-        return (whole if self._order is None else whole[self._order]), list(known)
+        check = self._view.check
+        whole = _joined(found, check)
+        return (whole if self._order is None else taken(whole, self._order, check)), list(known)
 
     def _whole_column(self, source: int) -> list[Any]:
         """All chosen rows' values, then put in order."""

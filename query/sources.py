@@ -218,7 +218,7 @@ def _call(source: TableCall, context: Context, before: JoinScope | None) -> Leaf
 
     def open_rows(view: View, bindings: Bindings) -> ListView:
         values = [each((), bindings) for each in given]
-        return ListView(schema, function.call(bindings.check, *values), bindings.check)
+        return ListView(schema, (), bindings.check, function.call(bindings.check, *values))
 
     return Leaf(open_rows, schema, source.alias, title)
 

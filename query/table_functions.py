@@ -16,6 +16,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,19 +42,19 @@ _JSON = (
     ("key", None), ("value", None), ("type", "TEXT"), ("atom", None), ("id", "INTEGER"),
     ("parent", "INTEGER"), ("fullkey", "TEXT"), ("path", "TEXT"),
 )  # fmt: skip
-Rows = list[tuple[Value, ...]]
+Columns = list[list[Value]]
 
 
 class TableFunction(NamedTuple):
     """A function that gives rows: its columns, the number of its arguments, and itself.
 
-    It is called with a check for an interrupt, then with its arguments.
+    It is called with a check for an interrupt, then with its arguments, and gives the columns.
     """
 
     columns: Sequence[tuple[str, str | None]]
     least: int
     most: int
-    call: Callable[..., Rows]
+    call: Callable[..., Columns]
 
 
 def function_of(name: str, count: int, position: int) -> TableFunction:
@@ -152,42 +153,58 @@ def _root(text: Value, path: Value) -> _Element | None:
     return element
 
 
-def json_each(check: Check, text: Value, path: Value = "$") -> Rows:
-    """The elements of an array or object; what is neither stands for itself."""
-    root = _root(text, path)
-    if root is None:
-        return []
-    if not isinstance(root.document, dict | list):
-        return [root._replace(key=None, path=root.fullkey).row()]
-    return [each._replace(parent=None).row() for each in watched(_children(root), check)]
-
-
-def json_tree(check: Check, text: Value, path: Value = "$") -> Rows:
-    """The element and all below it, each before what is inside it."""
-    root = _root(text, path)
-    found: Rows = []
-    waiting = [] if root is None else [root]
-    while waiting:
-        element = waiting.pop()
-        found.append(element.row())
-        waiting.extend(reversed(list(watched(_children(element), check))))
-        if not len(found) % SLICE:
+def _columned(rows: Iterator[tuple[Value, ...]], check: Check) -> Columns:
+    """Rows of JSON by their columns, slice by slice: what is held of all is no list for each."""
+    found: Columns = [[] for _ in _JSON]
+    number = 0
+    while some := list(islice(rows, SLICE)):
+        if number:
             check()
+            if number > MANY_SLICES:
+                grow_old()
+        number += 1
+        for column, values in zip(found, zip(*some, strict=True), strict=True):
+            column.extend(values)
     return found
 
 
-def generate_series(check: Check, start: Value, stop: Value = 2**32 - 1, step: Value = 1) -> Rows:
+def json_each(check: Check, text: Value, path: Value = "$") -> Columns:
+    """The elements of an array or object; what is neither stands for itself."""
+    root = _root(text, path)
+    if root is None:
+        return [[] for _ in _JSON]
+    if not isinstance(root.document, dict | list):
+        return [[value] for value in root._replace(key=None, path=root.fullkey).row()]
+    return _columned((each._replace(parent=None).row() for each in _children(root)), check)
+
+
+def _tree(root: _Element | None, check: Check) -> Iterator[tuple[Value, ...]]:
+    waiting = [] if root is None else [root]
+    while waiting:
+        element = waiting.pop()
+        yield element.row()
+        waiting.extend(reversed(list(watched(_children(element), check))))
+
+
+def json_tree(check: Check, text: Value, path: Value = "$") -> Columns:
+    """The element and all below it, each before what is inside it."""
+    return _columned(_tree(_root(text, path), check), check)
+
+
+def generate_series(
+    check: Check, start: Value, stop: Value = 2**32 - 1, step: Value = 1
+) -> Columns:  # fmt: skip
     """The integers from start to stop; DataError where they are more than MOST_ROWS."""
     if start is None or stop is None or step is None:
-        return []
+        return [[]]
     first, last, by = to_integer(start) or 0, to_integer(stop) or 0, to_integer(step) or 1
     found = range(first, last + (1 if by > 0 else -1), by)
     if len(found) > MOST_ROWS:
         raise DataError(f"generate_series() would give {len(found):,} rows; {MOST_ROWS:,} at most")
-    rows: Rows = []
+    values: list[Value] = []
     for some in slices(len(found), SLICE_VALUES, check):
-        rows += [(value,) for value in found[some]]
-    return rows
+        values += found[some]
+    return [values]
 
 
 FUNCTIONS = {
@@ -220,27 +237,28 @@ class Lateral:
 
         Raises DataError where they are more than MOST_ROWS.
         """
-        rows, owners = self._rows(before, bindings)
-        view: Any = ListView(table.leaf.schema, rows, bindings.check)
+        columns, owners = self._columns(before, bindings)
+        view: Any = ListView(table.leaf.schema, (), bindings.check, columns)
         found = table.access.select(view, bindings, bindings.check)
         return found, (owners[found.rowids - 1], np.arange(len(found)))
 
-    def _rows(self, before: JoinedRows, bindings: Bindings) -> tuple[Rows, np.ndarray]:
-        """The rows for all rows before it, and to which of these each one belongs."""
+    def _columns(self, before: JoinedRows, bindings: Bindings) -> tuple[Columns, np.ndarray]:
+        """Its columns for all rows before it, and to which of these each of its rows belongs."""
         sources = [int(source) for source in self._scope.sources]  # of tables alone, so numbers all
         columns = [before.column(source) for source in sources]
         values = zip(*columns, strict=True) if columns else iter([()] * len(before))
         call, check = self._function.call, bindings.check
-        found: Rows = []
+        found: Columns = [[] for _ in self._function.columns]
         counts: list[int] = []
         for place, row in enumerate(values):
             if place % LATERAL_SLICE == 0:
                 check()
-                if len(found) > MANY_SLICES * SLICE_VALUES:
+                if len(found[0]) > MANY_SLICES * SLICE_VALUES:
                     grow_old()
             made = call(check, *[evaluate(row, bindings) for evaluate in self._arguments])
-            found += made
-            counts.append(len(made))
-            if len(found) > MOST_ROWS:
+            for column, own in zip(found, made, strict=True):
+                column.extend(own)
+            counts.append(len(made[0]))
+            if len(found[0]) > MOST_ROWS:
                 raise DataError(f"a table function gave more than {MOST_ROWS:,} rows")
         return found, np.repeat(np.arange(len(counts)), np.array(counts, np.int64))

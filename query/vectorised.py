@@ -27,6 +27,7 @@ from m2mdb.index.slices import (
     SLICE_VALUES,
     Check,
     distinct_numbers,
+    emptied,
     kinds_of,
     listed,
     mapped,
@@ -313,6 +314,9 @@ def _many_text_codes(values: list[Any], check: Check) -> Codes | None:
     for some in slices(len(order), 4 * SLICE_VALUES, check):
         ranks[order[some]] = np.arange(some.start + 1, some.stop + 1)
     ranked = [None, *mapped(order, differing.__getitem__, check)]
+    emptied(check, order, places, differing)
+    known.clear()
+    check()
     decode = ranked.__getitem__
     return Codes(ranks[codes], len(ranked), lambda some: list(map(decode, some.tolist())))
 
@@ -389,6 +393,7 @@ class _Bins:
                 self._join(key)
         self._chosen = np.zeros(1, np.int64)
         if self._codes is not None:
+            check()
             self._chosen = np.flatnonzero(np.bincount(self._codes, minlength=self._size))
         self.groups = len(self._chosen)
 

@@ -57,7 +57,7 @@ SPARE_SCRATCHES = 4
 TALLIES = 512  # as `text_kernels`'
 PROGRESS = 16  # as `text_scratch`', or more
 FIRST_SLOTS = 64
-PIECE = 1 << 22  # postings of one call, or their worth in hits: some ten milliseconds
+PIECE = 1 << 20  # postings of one call, or their worth in hits: some milliseconds
 
 
 class Scratch:

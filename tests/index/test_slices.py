@@ -221,3 +221,22 @@ def test_emptied_takes_dicts_and_sets() -> None:
     work.emptied(lambda: looks.append(None), keyed, members)
     assert len(keyed) == len(members) == 9
     assert len(looks) == 4
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 99, 100, 101, 1000])
+def test_numbers_that_rise_and_count_up(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "SLICE_NUMBERS", 100)
+    looks = []
+    found = work.counting_up(5, count, lambda: looks.append(1))
+    assert found.dtype == np.int64
+    assert found.tolist() == list(range(5, 5 + count))
+    assert len(looks) >= count // 100 - 1
+
+    looks.clear()
+    assert work.rises(found, lambda: looks.append(1))
+    assert len(looks) >= count // 100 - 1
+    for place in {1, 50, 99, 100, 101, count - 1}:
+        if 0 < place < count:
+            equal = found.copy()
+            equal[place] = equal[place - 1]
+            assert not work.rises(equal, work.unchecked), place
