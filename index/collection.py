@@ -156,7 +156,7 @@ class SegmentPart:
         column = self._view.schema.columns[column_index]
         if column.type not in SCALAR_PARTS:
             return None
-        values, nulls = self.segment.numbers(column)
+        values, nulls = self.segment.numbers(column, self._view.check)
         return values, None if nulls is None else nulls.view(bool)
 
     def zones(self, column_index: int) -> Zones | None:

@@ -17,6 +17,7 @@ import numpy as np
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.parts import check_offsets
 from m2mdb.index.slices import SLICE_NUMBERS, distinct_numbers, joined, mapped, slices
+from m2mdb.index.verifying import verify_parts
 from m2mdb.index.zones import Window
 from m2mdb.pager.errors import CorruptDatabaseError
 
@@ -69,6 +70,7 @@ def _made_of_bytes(
     check  called between slices of the work; it may raise
     Two texts are equal where their lengths and all their words of eight bytes are.
     """
+    verify_parts(segment, column_id, check)
     offsets, blob = segment.array("offsets", column_id), segment.array("blob", column_id)
     check_offsets(offsets, f"segment {segment.id}: offsets of column {column_id}")
     if len(offsets) != segment.rows + 1 or int(offsets[-1]) > len(blob):

@@ -46,6 +46,7 @@ from m2mdb.index.parts import check_directory, check_offsets, check_part, check_
 from m2mdb.index.schema import VECTOR_DTYPES, Column
 from m2mdb.index.segment_record import SegmentRecord as SegmentRecord
 from m2mdb.index.slices import listed, slices, unchecked
+from m2mdb.index.verifying import verify_parts
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.pager.extent import Extent
 
@@ -237,6 +238,10 @@ class Segment:
             )
         return found
 
+    def has_read(self, name: str, column: int) -> bool:
+        """Whether a part was read, and thereby verified, already; or is not there."""
+        return (name, column) in self._arrays or (name, column) not in self._directory
+
     def view(self, name: str, column: int, code: Literal["q", "Q", "I"]) -> memoryview:
         """A part as a memoryview of numbers, which bisect reads faster than an array."""
         found = self._views.get((name, column))
@@ -292,8 +297,11 @@ class Segment:
         """u8 (rows,), 1 = NULL, or None when there is none."""
         return self.per_row("nulls", column.id) if self.has("nulls", column.id) else None
 
-    def numbers(self, column: Column) -> tuple[np.ndarray, np.ndarray | None]:
-        """The values of a numeric column and its NULLs."""
+    def numbers(
+        self, column: Column, check: Callable[[], None] = unchecked
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The values of a numeric column and its NULLs; `check` as `values` takes it."""
+        verify_parts(self, column.id, check)
         name, _ = SCALAR_PARTS[column.type]
         return self.per_row(name, column.id), self.nulls(column)
 
@@ -387,11 +395,12 @@ class Segment:
     def values(self, column: Column, check: Callable[[], None] | None = None) -> list[Any]:
         """All stored values of a scalar column as a list that the caller must not change.
 
-        check  called between slices of texts; it may raise
+        check  called between slices of the work; it may raise
         """
         found = self._values.get(column.id)
         if found is not None:
             return found
+        verify_parts(self, column.id, check or unchecked)
         if column.type in SCALAR_PARTS:
             name, _ = SCALAR_PARTS[column.type]
             array = self.per_row(name, column.id)

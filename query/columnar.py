@@ -36,6 +36,7 @@ from m2mdb.index.slices import (
     unchecked,
 )
 from m2mdb.index.values import timestamp_value, vector_slices
+from m2mdb.index.verifying import verify_parts
 from m2mdb.pager.errors import CorruptDatabaseError
 from m2mdb.query.affinity import Value
 from m2mdb.query.result import Result, base_types
@@ -323,6 +324,7 @@ def _piece(part: Any, wanted: tuple[int, Any], rows: np.ndarray, check: Check) -
 def _stored_texts(part: SegmentPart, definition: Any) -> Texts:
     """All texts or blobs of a segment, as they are stored."""
     segment = part.segment
+    verify_parts(segment, definition.id, part.check)
     offsets = segment.array("offsets", definition.id)
     blob = segment.array("blob", definition.id)
     where = f"segment {segment.id}: offsets of {definition.name}"
