@@ -25,7 +25,8 @@ it points to:
     ROWS_MASK  uint8 by ordinal, 1 = may be found; ROWS_MASK_SIZE 0: every row
     LEAST      candidates, fewer than which are too few
     BUDGET     lists, after which the search is to be a scan
-    K_WANTED, LEAST_LISTS, PATIENCE, MOST_LISTS    limits of `hrm2.kernels.search`
+    K_WANTED, LEAST_LISTS, PATIENCE, MOST_LISTS, LISTS_AHEAD, WAITS    limits of
+               `hrm2.kernels.search`
     REALS      float32 [2]: its factor and epsilon
 
 Invariants
@@ -100,7 +101,8 @@ STATE, EXPECTED, WORDS, RANKED, RANKED_SIZE, ROOM, ROOM_SIZE = 0, 1, 2, 3, 4, 5,
 OUT, K, NUMBERS, MASK, MASK_SIZE, PROBES, CALL_SIZE = 7, 8, 9, 10, 11, 12, 13
 # and for each probe
 LISTS, PART, ROWS_MASK, ROWS_MASK_SIZE, LEAST, BUDGET = 0, 1, 2, 3, 4, 5
-K_WANTED, LEAST_LISTS, PATIENCE, MOST_LISTS, REALS, PROBE_SIZE = 6, 7, 8, 9, 10, 11
+K_WANTED, LEAST_LISTS, PATIENCE, MOST_LISTS, LISTS_AHEAD, WAITS = 6, 7, 8, 9, 10, 11
+REALS, PROBE_SIZE = 12, 13
 # why a search is to be made by steps
 CHANGED, UNFIT, TOO_FEW, UNVERIFIED = -1, -2, -3, -4
 
@@ -144,6 +146,7 @@ def candidates(call: Any, ranked: Any, query: Any, length: float) -> int:
         reals = floats_at(call[at + REALS])
         limits = (
             call[at + K_WANTED], call[at + LEAST_LISTS], call[at + PATIENCE], call[at + MOST_LISTS],
+            call[at + LISTS_AHEAD], call[at + WAITS],
         )  # fmt: skip
         hand_over(query, length, ranked[KIND], lists)
         begin(lists)

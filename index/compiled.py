@@ -186,8 +186,8 @@ def _probe_items(probe: Probe, scratch: Scratch) -> tuple[Array, Array]:
     items = np.array(
         (
             scratch.address, probe.number, 0 if mask is None else _address(mask),
-            0 if mask is None else len(mask), probe.least, probe.budget, stop.k, stop.least,
-            stop.patience, stop.most, _address(reals),
+            0 if mask is None else len(mask), probe.least, probe.budget, *stop.limits,
+            _address(reals),
         ), np.int64,
     )  # fmt: skip
     return items, reals

@@ -20,7 +20,7 @@ go without the rows.
     h.effort          f32: how many shares, points of k, points of recall and ranges of hardness;
                       the first three of these; then the first three arrays of `patience.Table`;
                       absent in older files
-    h.epsilon         f32: the fourth array of it; absent in older files
+    h.epsilon, h.rules    f32: the fourth and the fifth array of it; absent in older files
     h.queries, h.query_scales   real queries, see `index.query_log`; absent where there are none
     h.error           f32[1]: mean squared distance of the rows from their first lists' centroids
                       when these were trained, the baseline of `index.drift`; absent in older files
@@ -44,7 +44,7 @@ import numpy as np
 from m2mdb.compute.hrm2 import calibration, patience
 from m2mdb.compute.hrm2.lists import BLOCK, InPlace, Lists, padded
 from m2mdb.compute.hrm2.lists import build as build_lists
-from m2mdb.compute.hrm2.reference import HARD, Stop
+from m2mdb.compute.hrm2.reference import HARD, MANY_LISTS, Stop
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.compute.hrm2.spilling import sparing
 from m2mdb.compute.hrm2.training import assign, train
@@ -209,9 +209,7 @@ def recalibrated_parts(
     lists = found.lists._replace(ordinals=numbers, vectors=vectors)
     table = _table(lists, rows, column.metric, (scratch, queries), measured=True)
     name = PREFIX + "error"
-    error = None
-    if segment.has(name, column.id):
-        error = float(segment.array(name, column.id)[0])
+    error = float(segment.array(name, column.id)[0]) if segment.has(name, column.id) else None
     return parts_of(column, found.lists, table, error) + query_parts(column, queries)
 
 
@@ -319,6 +317,8 @@ def parts_of(
     arrays: dict[str, Any] = {**lists._asdict(), "patience": flat}
     arrays["effort"] = np.concatenate([_EFFORT_HEAD, *(each.ravel() for each in table[:3])])
     arrays["epsilon"] = table.epsilon.ravel()
+    if table.rules is not None:
+        arrays["rules"] = table.rules.ravel()
     arrays["factors"] = lists.factors.ravel()
     arrays["positions"] = lists.positions.ravel().view(np.uint32)
     arrays["ordinals"] = lists.ordinals.view(np.uint32)
@@ -577,21 +577,31 @@ class _Reader:
         array = self._segment.array(PREFIX + "effort", self._column.id)
         if not np.array_equal(array[:size], _EFFORT_HEAD):
             return None
-        shapes, last = patience.TABLE_SHAPES[:3], patience.TABLE_SHAPES[3]
+        shapes = patience.TABLE_SHAPES[:3]
         counts = [math.prod(shape) for shape in shapes]
         array = self._floats("effort", size + sum(counts), -1e31, 1e31)
-        parts = np.split(array[size:], np.cumsum(counts)[:-1])
-        shaped = zip(parts, shapes, strict=True)
+        shaped = zip(np.split(array[size:], np.cumsum(counts)[:-1]), shapes, strict=True)
         arrays = [np.array(part.reshape(shape)) for part, shape in shaped]
-        table = patience.Table(arrays[0], arrays[1], arrays[2], self._epsilon(last))
+        table = patience.Table(*arrays, self._epsilon(), self._rules())
         for name, values in (("patience", table.patience), ("work", table.work)):
             low, high = float(values.min()), float(values.max())
             self._expect("effort", low >= 1 and high <= 1e9, f"{name} from {low} to {high}")
         return table
 
-    def _epsilon(self, shape: tuple[int, ...]) -> np.ndarray:
+    def _epsilon(self) -> np.ndarray:
         """What bounds take off by recall; files of older versions have one for all."""
+        shape = patience.TABLE_SHAPES[3]
         if not self._segment.has(PREFIX + "epsilon", self._column.id):
             return np.full(shape, patience.EPSILONS[0], np.float32)
         found = self._floats("epsilon", math.prod(shape), 0, MOST_EPSILON)
         return np.array(found.reshape(shape))
+
+    def _rules(self) -> np.ndarray | None:
+        """When searches of each recall end; None: as those of older versions do."""
+        if not self._segment.has(PREFIX + "rules", self._column.id):
+            return None
+        shape = patience.RULES_SHAPE
+        found = np.array(self._floats("rules", math.prod(shape), 0, MANY_LISTS).reshape(shape))
+        fits = bool((found[:, :, :-1] <= 1).all() and (found[:, :, -1] >= 1).all())
+        self._expect("rules", fits, "shares beyond 1, or no lists")
+        return found

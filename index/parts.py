@@ -69,6 +69,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "h.patience": ("<f4",),
     "h.effort": ("<f4",),
     "h.epsilon": ("<f4",),
+    "h.rules": ("<f4",),
     "h.queries": ("|u1",),
     "h.query_scales": ("<f4",),
     "h.error": ("<f4",),

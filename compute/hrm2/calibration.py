@@ -4,11 +4,13 @@ Probing goes on while fewer lists were probed than
 
     factor * (the last list that changed the k best) + patience
 
-so that a query whose neighbours lie together stops early and one between clusters goes on. How
+so that a query whose neighbours lie together stops early and one between clusters goes on. Where
+that saves nothing, the number of lists is known from the start (`rules`). How
 patient it has to be depends on k, on the recall, on the share of the rows that pass a filter, and
-on how hard the query is: the distance of its k-th best row after the first LEAST lists tells that
-better than anything known before, and costs nothing. Queries far off the stored rows are hard and
-get much patience, of which those among them then need none.
+on how hard the query is: the distance of its k-th best row after the first lists (LEAST, or more
+where these do not hold k rows) tells that better than anything known before, and costs nothing.
+Queries far off the stored rows are hard and get much patience, of which those among them then need
+none.
 
 The table is measured when lists are built, on queries of several kinds:
 
@@ -35,8 +37,8 @@ A search is a prefix of every longer one (K5), so one long search of a query tel
 would have stopped, and with what (`tracing`).
 
 Invariants
-    C1  Patience ascends with recall and with hardness; between points of recall that of the next
-        higher one is taken.
+    C1  Patience ascends with hardness and with recall, among those of the same rule; between points
+        of recall that of the next higher one is taken.
     C2  The table depends on lists, rows, queries and seed alone.
 """
 
@@ -54,17 +56,17 @@ from m2mdb.compute.hrm2.fitting import (
     hardness_edges,
     in_doubt,
     is_cut,
+    lists_for,
 )
 from m2mdb.compute.hrm2.lists import never
 from m2mdb.compute.hrm2.patience import (
     EPSILONS,
     FACTORS,
-    FARTHEST,
+    FEW_LISTS,
     KS,
     LEAST,
     RECALLS,
     SHARES,
-    TABLE_SHAPES,
     THINNING,
     UNREACHED,
     WORK_SHARES,
@@ -72,6 +74,19 @@ from m2mdb.compute.hrm2.patience import (
     _between,
     spare,
     stop_for,
+    unmeasured_table,
+)
+from m2mdb.compute.hrm2.reference import HARD, MANY_LISTS
+from m2mdb.compute.hrm2.rules import (
+    BY_NUMBER,
+    RULES,
+    Point,
+    by_rule,
+    chosen_rules,
+    costs_of,
+    easy_ranges,
+    put,
+    put_fewer,
 )
 from m2mdb.compute.hrm2.truth import exact
 from m2mdb.compute.ranking import readable
@@ -87,10 +102,12 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
     Wide = NDArray[np.float64]
+    Places = NDArray[np.intp]
     Tick = Callable[[], None]
 
 STORED_QUERIES = 144
 GROUPS = STORED, BETWEEN, HALVED, NOISY, FREE, KNOWN = range(6)  # of queries
+LIKELY = STORED, KNOWN  # what is asked in earnest
 TURNS = (BETWEEN, BETWEEN, BETWEEN, HALVED, NOISY)  # swapped, moved, mixed, halved, noisy
 MADE_QUERIES = 60 * len(TURNS)  # of these together
 FREE_QUERIES = 96
@@ -104,6 +121,8 @@ MEMBERS = 64  # of a list, for its centroid
 HELPINGS = 5  # of queries, where those before are too few to tell the highest recall
 TICK_QUERIES = 32  # that are measured between two looks for an interrupt
 CHUNK_ROWS = 8192
+POINT_SHAPE = len(RULES), len(RECALLS)
+USUAL_RECALL = RECALLS.index(0.95)
 
 
 # ------------------------------------------------------------------------- queries
@@ -247,18 +266,31 @@ def calibrate(
     """
     every = queries_for(searcher, rows, seed, queries)
     passing = np.random.default_rng(seed).random(len(rows)) < SHARES[1]
-    table = _unmeasured()
+    table, rules, easy = unmeasured_table(), np.zeros(len(RECALLS), np.intp), 0
     more = _More(searcher, rows, seed, bool((every.groups == KNOWN).sum() >= ENOUGH), {})
     for share, (mask, count) in enumerate(((None, len(every.own)), (passing, FILTERED_QUERIES))):
         asked = every.first(count)
         best = _best(searcher, rows, asked, mask, tick)
+        traces = {}
         for row, k in enumerate(KS):
             tick()
-            places = asked.places(LEAST_QUERIES if k == KS[-1] else len(asked.own))
             if k in best:
-                measuring = _Measuring(searcher, rows, mask, k)
+                places = asked.places(LEAST_QUERIES if k == KS[-1] else len(asked.own))
                 sample = _Sample(asked.at(places), best[k][places])
-                _fill(table, (share, row), measuring, sample, more if mask is None else None, tick)
+                measuring = _Measuring(searcher, rows, mask, k)
+                traces[row] = _trace(measuring, sample, more if mask is None else None, tick)
+        if mask is None:
+            easy = min((each.easy for each in traces.values()), default=0)
+        points = {row: _fits(trace, easy, tick) for row, trace in traces.items()}
+        if mask is None:
+            rules = chosen_rules(list(points.values()))
+        for row in range(len(KS)):
+            if row in points:
+                point, at_once = points[row], (rules[USUAL_RECALL], USUAL_RECALL)
+                if mask is None and point.lists[at_once] <= FEW_LISTS:
+                    fewer = _fits(traces[row].with_fewer(tick), easy, tick, rules)
+                    put_fewer(table, row, point, fewer, rules)
+                put(table, (share, row), point, rules, easy)
             elif share:
                 _follow(table, share, row)
     fewer = passing & (np.random.default_rng(seed + 1).random(len(rows)) < SHARES[1])
@@ -284,27 +316,23 @@ def _measure_work(
     share, mask = passing
     chosen = np.empty(0, np.uint8) if mask is None else mask.astype(np.uint8)
     for row, k in enumerate(KS):
-        stops = [stop_for(table, k, recall, WORK_SHARES[share]) for recall in RECALLS]
-        for epsilon in sorted({stop.epsilon for stop in stops if stop is not None}):
+        alike: dict[tuple[int, float, float, bytes], list[tuple[int, Stop]]] = {}
+        for column, recall in enumerate(RECALLS):
+            stop = stop_for(table, k, recall, WORK_SHARES[share])
+            if stop is not None and stop.hardness is not None:
+                how = stop.ahead, stop.factor, stop.epsilon, stop.hardness[-HARD:].tobytes()
+                alike.setdefault(how, []).append((column, stop))
+        for (ahead, factor, epsilon, _), there in alike.items():
             tick()
-            there = [(column, stop.hardness) for column, stop in enumerate(stops)
-                     if stop is not None and stop.epsilon == epsilon]  # fmt: skip
-            hardness = np.array([each for _, each in there], np.float32)
+            hardness = np.array([stop.hardness for _, stop in there], np.float32)
             out = np.zeros((len(there), 3))
             scratch = searcher.tracing_scratch(k + spare(k))
             tracing.trace_works(
-                scratch.plan, chosen, readable(queries), (k, LEAST), _between(k, FACTORS), epsilon,
+                scratch.plan, chosen, readable(queries), (k, LEAST, ahead), factor, epsilon,
                 readable(hardness), out,
             )  # fmt: skip
             for (column, _), done in zip(there, out, strict=True):
                 table.work[share, row, column] = np.maximum(1, done / len(queries))
-
-
-def _unmeasured() -> Table:
-    """A table that says of nothing how it can be reached."""
-    fillings = FARTHEST, UNREACHED, UNREACHED, np.float32(EPSILONS[0])
-    shapes = zip(TABLE_SHAPES, fillings, strict=True)
-    return Table(*(np.full(shape, filling, np.float32) for shape, filling in shapes))
 
 
 def _follow(table: Table, share: int, row: int) -> None:
@@ -314,44 +342,76 @@ def _follow(table: Table, share: int, row: int) -> None:
     table.epsilon[share, row] = table.epsilon[0, row]
 
 
-def _fill(
-    table: Table,
-    point: tuple[int, int],
-    measuring: _Measuring,
-    sample: _Sample,
-    more: _More | None,
-    tick: Tick,
-) -> None:
-    """Fill in what is measured at a point of share and k.
+class _Trace(NamedTuple):
+    """What searches of some queries found, by the usual rule and by number."""
 
-    Queries come in helpings until they tell the highest recall; each recall takes the first of
-    EPSILONS whose bounds cost little of it, or after which no larger one finds more.
-    """
+    measuring: _Measuring
+    sample: _Sample
+    edges: Wide
+    traced: list[Traced]
+
+    @property
+    def ranges(self) -> Places:
+        """Of each query's hardness."""
+        return np.searchsorted(self.edges, self.traced[0].hardness)
+
+    @property
+    def easy(self) -> int:
+        """See `rules.easy_ranges`."""
+        return easy_ranges(self.ranges, np.isin(self.traced[0].groups, LIKELY))
+
+    def with_fewer(self, tick: Tick) -> _Trace:
+        """The same where few lists are brought in order at once."""
+        self.measuring.ahead = FEW_LISTS
+        return self._replace(traced=self.measuring.traced(self.sample, tick))
+
+
+def _trace(measuring: _Measuring, sample: _Sample, more: _More | None, tick: Tick) -> _Trace:
+    """Search for queries, which come in helpings until they tell the highest recall."""
     traced = measuring.traced(sample, tick)
     for number in range(1, HELPINGS if more is not None else 1):
         assert more is not None
-        asked = more.helping(number, measuring.k, in_doubt(traced), tick)
+        asked = more.helping(number, measuring.k, in_doubt(traced[0]), tick)
         if asked is None:
             break
         sample = sample.and_also(asked)
-        traced = traced.and_also(measuring.traced(asked, tick))
-    edges = hardness_edges(traced.hardness)
-    table.edges[point] = edges
-    left = list(range(len(RECALLS)))
+        also = measuring.traced(asked, tick)
+        traced = [one.and_also(other) for one, other in zip(traced, also, strict=True)]
+    return _Trace(measuring, sample, hardness_edges(traced[0].hardness), traced)
+
+
+def _fits(trace: _Trace, easy: int, tick: Tick, only: Places | None = None) -> Point:
+    """The patience for each rule and recall; or for the only rule of each.
+
+    Each recall takes the first of EPSILONS whose bounds cost little of it, or after which no larger
+    one finds more.
+    """
+    measuring, edges, traced, shape = trace.measuring, trace.edges, trace.traced, POINT_SHAPE
+    patience = np.full((*shape, HARD), UNREACHED, np.float32)
+    epsilons = np.full(len(RECALLS), EPSILONS[0], np.float32)
+    costs, lists = np.full(shape, np.inf), np.full(shape, np.inf)
+    left, likely = list(range(len(RECALLS))), np.isin(traced[0].groups, LIKELY)
     for epsilon in EPSILONS:
         if epsilon != EPSILONS[0]:
             measuring.epsilon = epsilon
-            before, traced = traced, measuring.traced(sample, tick)
-            if not finds_more(before, traced):
+            before, traced = traced, measuring.traced(trace.sample, tick)
+            if not finds_more(before[0], traced[0]):
                 break
-        for column in left:
-            table.patience[point][column] = fitted(traced, edges, column)
-            table.epsilon[point][column] = epsilon
-        left = [column for column in left if is_cut(traced, column, measuring.k)]
+        epsilons[left] = epsilon
+        ranges = np.searchsorted(edges, traced[0].hardness)
+        for rule, one in enumerate(by_rule(traced, ranges, easy)):
+            for column in left:
+                if only is None or rule == only[column]:
+                    parted = easy if rule == BY_NUMBER else 0
+                    found = patience[rule, column] = fitted(one, edges, column, parted)
+                    if found[0] < UNREACHED:
+                        told = costs_of(lists_for(one, edges, found), likely)
+                        costs[rule, column], lists[rule, column] = told
+        left = [column for column in left if is_cut(traced[0], column, measuring.k)]
         if not left:
             break
-    ascending = table.patience[point]
-    np.maximum.accumulate(ascending, axis=0, out=ascending)
+    measuring.epsilon = EPSILONS[0]
+    return Point(edges, patience, epsilons, costs, lists)
 
 
 def _best(
@@ -429,18 +489,24 @@ class _Measuring:
         self.rows = readable(rows)
         self.mask = np.ones(len(rows), np.uint8) if mask is None else mask.astype(np.uint8)
         self.k = k
-        self.factor = _between(k, FACTORS)
         self.epsilon: float = EPSILONS[0]
+        self.ahead = MANY_LISTS
+        self.factors = np.array((_between(k, FACTORS), 0), np.float32)
 
-    def traced(self, sample: _Sample, tick: Tick) -> Traced:
-        """What searches for the queries of a sample found."""
+    def traced(self, sample: _Sample, tick: Tick) -> list[Traced]:
+        """What searches for the queries of a sample found, by the usual factor and without."""
         asked = sample.queries
-        return Traced(*self.measured(asked.vectors, asked.own, sample.edges, tick), asked.groups)
+        hardness, *found = self.measured(asked.vectors, asked.own, sample.edges, tick)
+        recalls, probed = (np.ascontiguousarray(each.transpose(1, 0, 2)) for each in found)
+        return [
+            Traced(hardness, one, asked.groups, lists)
+            for one, lists in zip(recalls, probed, strict=True)
+        ]
 
     def measured(
         self, queries: Floats, own: NDArray[np.int64], edges: Floats, tick: Tick = never
-    ) -> tuple[Wide, Wide]:
-        """Hardness of each query; and its recall at each of LEVELS, [len(queries), LEVELS].
+    ) -> tuple[Wide, Wide, Wide]:
+        """Hardness of each query; its recall, and lists, [len(queries), 2, LEVELS].
 
         own    the row that a query is, and that it must not find; -1: none
         edges  the k-th best key of each
@@ -449,7 +515,8 @@ class _Measuring:
 
         scratch = self.searcher.tracing_scratch(self.k + spare(self.k))
         marks = np.zeros((2, len(self.searcher.lists.center_scales) + 1), np.int32)
-        recalls = np.zeros((len(queries), len(LEVELS)))
+        recalls = np.zeros((len(queries), len(self.factors), len(LEVELS)))
+        probed = np.zeros_like(recalls)
         hardness = np.zeros(len(queries))
         metric = self.searcher.metric
         for start in range(0, len(queries), TICK_QUERIES):
@@ -457,11 +524,11 @@ class _Measuring:
             some = slice(start, start + TICK_QUERIES)
             tracing.trace_recalls(
                 scratch.plan, self.mask, self.rows, readable(queries[some]), readable(own[some]),
-                readable(edges[some]), (self.k, LEAST), self.factor, self.epsilon,
-                metric != "ip",
-                readable(LEVELS), marks, recalls[some], hardness[some],
+                readable(edges[some]), (self.k, LEAST, self.ahead), readable(self.factors),
+                self.epsilon, metric != "ip",
+                readable(LEVELS), marks, recalls[some], probed[some], hardness[some],
             )  # fmt: skip
-        return hardness, recalls
+        return hardness, recalls, probed
 
 
 def _keys(rows: Floats, query: Floats, metric: str) -> Floats:

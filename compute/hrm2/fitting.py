@@ -50,11 +50,13 @@ class Traced(NamedTuple):
     hardness  float64[n]
     recalls   float64[n, LEVELS]
     groups    int64[n], see `calibration.Queries`
+    probed    float64[n, LEVELS], lists
     """
 
     hardness: Wide
     recalls: Wide
     groups: Longs
+    probed: Wide
 
     @property
     def at_last(self) -> dict[int, float]:
@@ -78,8 +80,11 @@ def hardness_edges(hardness: Wide) -> Wide:
     return np.minimum(ordered[np.arange(1, HARD) * len(ordered) // HARD], FARTHEST)
 
 
-def fitted(traced: Traced, edges: Wide, column: int) -> Floats:
-    """The patience for one of RECALLS, [HARD]; UNREACHED where none suffices."""
+def fitted(traced: Traced, edges: Wide, column: int, easy: int = 0) -> Floats:
+    """The patience for one of RECALLS, [HARD]; UNREACHED where none suffices.
+
+    easy   ranges that go by another rule than the others: patience ascends in each part for itself
+    """
     recall, recalls = RECALLS[column], traced.recalls
     ranges = np.searchsorted(edges, traced.hardness)
     wanted = min(recall + MARGIN, HIGHEST)
@@ -89,14 +94,20 @@ def fitted(traced: Traced, edges: Wide, column: int) -> Floats:
         if len(own):
             curve = own.mean(axis=0)
             at[each] = (curve >= min(wanted, curve.max())).argmax()
-    at = np.maximum.accumulate(at)
+    at = _ascending(at, easy)
     limits = {each: min(HIGHEST, last - FINDS_MORE) for each, last in traced.at_last.items()}
-    at = _raised(traced, ranges, at, (wanted, limits))
+    at = _raised(traced, ranges, at, (wanted, limits), easy)
     reached = recalls[np.arange(len(recalls)), at[ranges]]
     lowest = dict.fromkeys(limits, recall)
     if _failing(reached, traced.groups, (recall, lowest), -DOUBT) is not None:
         return np.full(HARD, UNREACHED, np.float32)
     return LEVELS[at].astype(np.float32)
+
+
+def lists_for(traced: Traced, edges: Wide, patience: Floats) -> Wide:
+    """Lists that the search of each query probes with a patience by hardness."""
+    at = np.searchsorted(LEVELS, np.minimum(patience, LEVELS[-1]))
+    return traced.probed[np.arange(len(traced.probed)), at[np.searchsorted(edges, traced.hardness)]]
 
 
 def is_cut(traced: Traced, column: int, k: int) -> bool:
@@ -136,6 +147,7 @@ def _raised(
     ranges: NDArray[np.intp],
     at: Longs,
     wanted: tuple[float, dict[int, float]],
+    easy: int,
 ) -> Longs:
     """Levels by hardness, raised until each group reaches a recall, as far as that is any use.
 
@@ -154,7 +166,13 @@ def _raised(
             return at
         at = at.copy()
         at[worst] += 1
-        at = np.maximum.accumulate(at)
+        at = _ascending(at, easy)
+
+
+def _ascending(at: Longs, easy: int) -> Longs:
+    """Levels raised to those of easier ranges of their part."""
+    parts = at[:easy], at[easy:]
+    return np.concatenate([np.maximum.accumulate(part) for part in parts])
 
 
 def _failing(

@@ -135,7 +135,7 @@ INT, FLOAT = types.int64, types.float32
 PLAN = types.Array(types.int64, 1, "C", readonly=True)
 MASK = types.Array(types.uint8, 1, "C", readonly=True)
 READ_FLOAT_ROWS = types.Array(types.float32, 2, "C", readonly=True)
-LIMITS = types.UniTuple(INT, 4)
+LIMITS = types.UniTuple(INT, 6)
 
 
 def kernel(*signature: Any) -> Callable[[Any], Any]:
@@ -482,19 +482,20 @@ def compare(plan: Any, k: int, turn: int, which: Any, state: Any) -> Any:
 @step
 def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
     """Scan lists in their order until the stop rule says that the best rows are known."""
-    k, least, constant, most = limits
-    patience = np.float32(constant)
+    k, least, constant, most, ahead, waits = limits
+    patience, is_told = np.float32(constant), False
     order, counts, starts = ints_at(plan[ORDER]), longs_at(plan[COUNTS]), longs_at(plan[STARTS])
     bounds = floats_at(plan[PENDING_BOUNDS])
     most = min(most, plan[LISTS])
-    known = most if least >= most else plan[LISTS]
+    known = most if least >= most else min(ahead, plan[LISTS])
     state = (0, np.float32(np.inf), 0, 0, 0)
     scanned, done, ready = 0, 0, 0
     while done < most:
         size, worst, last = state[0], state[1], state[2]
-        if done == least:
-            patience = patience_for(floats_at(plan[NUMBERS]), worst)
         is_full = done >= least and size >= k
+        if not is_told and (is_full or (done == least and waits == 0)):
+            patience, share = patience_for(floats_at(plan[NUMBERS]), worst)
+            factor, is_told = factor * share, True
         if is_full and np.float32(done) >= factor * np.float32(last) + patience:
             break
         if done == ready:
@@ -505,6 +506,9 @@ def probe(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None:
                 ask_for_block(plan, block)
         asked = worst < np.float32(np.inf)  # by scan_list
         each, later = order[done], order[min(done + 1, ready - 1)]
+        latest = factor * np.float32(done) + patience  # whatever this list brings
+        if done + 1 >= most or (is_full and np.float32(done + 1) >= latest):
+            later = each
         count = scan_list(plan, mask, each, later, epsilon, worst)
         soon, end = slots_soon(plan, k, each, later, count, asked)
         if count > MANY:  # those with the smallest bounds first: they tell what to leave out
@@ -528,10 +532,10 @@ def search(plan: Any, mask: Any, limits: Any, factor: Any, epsilon: Any) -> None
     """Find the best rows of the query in ROTATED: BEST, NEARNESS and COUNTS.
 
     mask     uint8 by ordinal, 1 = may be found; an empty one lets every row be found
-    limits   (k, least, patience, most): lists are probed while fewer than `least` were, or fewer
-             than k rows were found, or while fewer than factor * (the last that changed the k best)
-             + patience were, at most `most`. What patience is once `least` were, NUMBERS says:
-             it depends on how near the k-th best row is by then
+    limits   of reference.Stop. Lists are probed while fewer than `least` were, or fewer than k rows
+             were found, or while fewer than factor * (the last that changed the k best) + patience
+             were, at most `most`. What these are once `least` were, and where it `waits` k rows
+             were found, NUMBERS says: it depends on how near the k-th best row is by then
     epsilon  how many standard errors of a 1-bit estimate its bound takes off
     """
     begin(plan)

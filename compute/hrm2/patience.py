@@ -3,6 +3,12 @@
 A search goes on while fewer lists were probed than `factor * last + patience` (`calibration`). The
 table has points of k, of recall and of the share of the rows that pass a filter; between points of
 k and share a value is drawn by logarithms, and of recalls the next higher one is taken.
+
+Where the k best lie in few lists, `last` lets a search stop soon after them, and go on where they
+lie in many. It tells nothing where rows of a cluster are all as far from each other, so that nearly
+every list changes the k best. There a recall may go *by number* (`rules`): of queries that are no
+harder than what is stored, the factor's share is zero, and the patience is the number of lists.
+Readers that know nothing of it multiply by the whole factor: they search longer, never shorter.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from m2mdb.compute.hrm2.reference import EPSILON, HARD, Stop
+from m2mdb.compute.hrm2.reference import EPSILON, HARD, MANY_LISTS, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +40,7 @@ UNREACHED = np.float32(1e9)  # patience where nothing reaches the recall
 FARTHEST = np.float32(1e30)  # an edge of hardness that only searches without k rows are beyond
 USUAL_LIST = 100  # rows, where nothing is known
 LEAST = 2
+FEW_LISTS = 8  # that most searches probe, for which fewer are brought in order
 
 
 class Table(NamedTuple):
@@ -43,12 +50,17 @@ class Table(NamedTuple):
     patience  float32[SHARES, KS, RECALLS, HARD]; UNREACHED where every row must be compared
     work      float32[WORK_SHARES, KS, RECALLS, 3]: what searches did for it in the mean, see `Work`
     epsilon   float32[SHARES, KS, RECALLS]: of each search, see `Stop`
+    rules     float32[KS, RECALLS, HARD + 1]: the share of the factor in each range of hardness, and
+              how many lists are brought in order at once, MANY_LISTS for the usual number; None: 1
+              and the usual number, and hardness after the LEAST first lists, even where these do
+              not hold k rows (older files)
     """
 
     edges: Floats
     patience: Floats
     work: Floats
     epsilon: Floats
+    rules: Floats | None = None
 
 
 class Work(NamedTuple):
@@ -59,6 +71,7 @@ class Work(NamedTuple):
     reranked: float
 
 
+RULES_SHAPE = (len(KS), len(RECALLS), HARD + 1)
 TABLE_SHAPES = (
     (len(SHARES), len(KS), HARD - 1),
     (len(SHARES), len(KS), len(RECALLS), HARD),
@@ -77,6 +90,15 @@ def plain_table(patience: Floats) -> Table:
     epsilon = np.full(TABLE_SHAPES[3], EPSILON, np.float32)
     ranges = np.repeat(every[..., None], HARD, axis=3)
     return Table(edges, ranges, np.clip(work, 1, UNREACHED), epsilon)
+
+
+def unmeasured_table() -> Table:
+    """A table that says of nothing how it can be reached."""
+    fillings = FARTHEST, UNREACHED, UNREACHED, np.float32(EPSILONS[0])
+    shapes = zip(TABLE_SHAPES, fillings, strict=True)
+    rules = np.zeros(RULES_SHAPE, np.float32)
+    rules[:, :, :HARD], rules[:, :, HARD] = 1, MANY_LISTS
+    return Table(*(np.full(shape, filling, np.float32) for shape, filling in shapes), rules)
 
 
 def spare(k: int) -> int:
@@ -102,9 +124,26 @@ def stop_for(table: Table, k: int, recall: float, share: float = 1.0) -> Stop | 
     if patience[0] >= UNREACHED / 2:
         return None
     patience = np.minimum(np.rint(patience + 0.49), UNREACHED)
-    hardness = np.concatenate((_edges(table.edges, k, thin), patience)).astype(np.float32)
-    epsilon = float(_at(table.epsilon[:, :, column], k, thin))
-    return Stop(k, LEAST, int(patience[-1]), 1 << 30, _between(k, FACTORS), hardness, epsilon)
+    shares, ahead = _ruled(table, column, k, share)
+    edges = _edges(table.edges, k, thin)
+    return Stop(
+        k, LEAST, int(patience[-1]), 1 << 30, _between(k, FACTORS),
+        np.concatenate((edges, patience, shares)).astype(np.float32),
+        float(_at(table.epsilon[:, :, column], k, thin)), ahead, table.rules is not None,
+    )  # fmt: skip
+
+
+def _ruled(table: Table, column: int, k: int, share: float) -> tuple[Wide, int]:
+    """Shares of the factor by hardness, and lists that are brought in order at once.
+
+    Beyond the largest of KS, where nothing was measured, what is found has to count.
+    """
+    if table.rules is None or k > KS[-1]:
+        return np.ones(HARD), MANY_LISTS
+    rules = table.rules[:, column]
+    around = bisect_right(KS, k) - 1, bisect_left(KS, k)
+    ahead = max(int(rules[at, HARD]) for at in around) if share >= 1 else MANY_LISTS
+    return _at(rules[None, :, :HARD].repeat(2, axis=0), k, 0.0), ahead
 
 
 def _edges(edges: Floats, k: int, thin: float) -> Wide:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 HARD = 6  # ranges of hardness
+TOLD = 3 * HARD - 1  # numbers that say what a range means, see `Stop`
 EPSILON = 1.3  # standard errors taken off a 1-bit estimate, where no table says more
 MOST_ENTRY = 63  # of the fast scan's table: four of them fit in a byte
 # the order of lists
@@ -38,14 +39,17 @@ SPREAD_SHARE = np.float32(0.5)  # of the mean |r|^2 of its rows, that is added t
 #                       all of it would tell how far its rows are in the mean, not the nearest ones
 MANY = 12  # rows of a list that may enter, of which a quarter is compared first
 TOGETHER = 8  # rows that are compared before it is looked which of them are among the best
+MANY_LISTS = 1 << 30  # more than there are
 
 
 class Stop(NamedTuple):
     """When probing ends; see kernels.search.
 
-    hardness  float32[2 * HARD - 1]: HARD - 1 ascending distances, then a patience for each of the
-              HARD ranges between them; None: `patience` for all
+    hardness  float32[TOLD]: HARD - 1 ascending distances; then for each of the HARD ranges between
+              them a patience, and the share of `factor` that holds; None: `patience` for all
     epsilon   standard errors that a 1-bit bound takes off its estimate
+    ahead     lists that are expected to suffice: fewer are brought in order for few of them
+    waits     whether hardness is told as soon as there are k rows, not by the first lists alone
     """
 
     k: int
@@ -55,6 +59,14 @@ class Stop(NamedTuple):
     factor: float
     hardness: NDArray[np.float32] | None = None
     epsilon: float = EPSILON
+    ahead: int = MANY_LISTS
+    waits: bool = False
+
+    @property
+    def limits(self) -> tuple[int, int, int, int, int, int]:
+        """What the kernels take of it as `limits`."""
+        how = self.ahead, int(self.waits)
+        return self.k, self.least, self.patience, self.most, *how
 
 
 class Outcome(NamedTuple):
@@ -226,17 +238,20 @@ def search(
     """
     prepared = prepare(transform(query[None], seed)[0])._replace(plain=query)
     most = min(stop.most, len(lists.center_scales))
-    known = most if stop.least >= most else None
+    known = most if stop.least >= most else min(stop.ahead, len(lists.center_scales))
     order, distances = list_order(lists, routes_of(lists, metric), prepared, metric, known)
     best: list[tuple[np.float32, int]] = []
     done = last = codes = reranked = 0
-    patience = float(stop.patience)
+    patience, factor, is_told = float(stop.patience), np.float32(stop.factor), False
     while done < min(stop.most, len(order)):
-        if done == stop.least and stop.hardness is not None:
+        is_full = done >= stop.least and len(best) >= stop.k
+        is_due = is_full or (done == stop.least and not stop.waits)
+        if is_due and not is_told and stop.hardness is not None:
+            is_told = True
             hard = np.searchsorted(stop.hardness[: HARD - 1], _worst(best, stop.k))
             patience = float(stop.hardness[HARD - 1 + hard])
-        is_full = done >= stop.least and len(best) >= stop.k
-        if is_full and done >= np.float32(stop.factor) * last + patience:
+            factor *= stop.hardness[2 * HARD - 1 + hard]
+        if is_full and done >= factor * last + patience:
             break
         each = int(order[done])
         base = distances[each]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from m2mdb.compute.hrm2 import batch, kernels
-from m2mdb.compute.hrm2.reference import BUCKETS, TOGETHER
+from m2mdb.compute.hrm2.reference import BUCKETS, HARD, TOGETHER, TOLD
 from m2mdb.compute.hrm2.rotation import ROUNDS, signs
 from m2mdb.compute.hrm2.routes import routes_of
-from m2mdb.compute.hrm2.steps import HARD, HARDNESS, NEAR, NUMBERS_SIZE, PRODUCT
+from m2mdb.compute.hrm2.steps import HARDNESS, NEAR, NUMBERS_SIZE, PRODUCT
 
 if TYPE_CHECKING:
     from typing import Any
@@ -152,7 +152,7 @@ class Searcher:
         positions = np.full((len(rows), wanted), -1, np.int32)
         nearness = np.full((len(rows), wanted), np.inf, np.float32)
         counts = np.zeros((len(rows), 4), np.int64)
-        limits = (stop.k, stop.least, stop.patience, stop.most)
+        limits = stop.limits
         readable_mask = NO_MASK if mask is None else _readable(mask.view(np.uint8))
         how = (readable_mask, rows, limits, stop.factor, epsilon)
         if len(rows) < batch.LEAST:
@@ -207,7 +207,7 @@ class Searcher:
         kernels.search(
             scratch.plan,
             NO_MASK if mask is None else _readable(mask.view(np.uint8)),
-            (stop.k, stop.least, stop.patience, stop.most),
+            stop.limits,
             stop.factor,
             epsilon,
         )
@@ -267,7 +267,7 @@ class Searcher:
         sizes = (count, supers, width, ROUNDS, kind, wanted, log_size, rows)
         plan[len(addresses) :] = (*sizes, *_in_place(self._vectors))
         plan.flags.writeable = False
-        hardness, address = numbers[HARDNESS:], plan.ctypes.data
+        hardness, address = numbers[HARDNESS : HARDNESS + TOLD], plan.ctypes.data
         return Scratch(rotated, best, nearness, counts, log, hardness, plan, arrays, address)
 
 
@@ -298,7 +298,8 @@ def tell_hardness(scratch: Scratch, stop: Stop) -> None:
     if stop.hardness is not None:
         scratch.hardness[:] = stop.hardness
     else:
-        scratch.hardness[HARD - 1 :] = stop.patience
+        scratch.hardness[HARD - 1 : 2 * HARD - 1] = stop.patience
+        scratch.hardness[2 * HARD - 1 :] = 1
 
 
 def _readable(array: NDArray[Any]) -> NDArray[Any]:

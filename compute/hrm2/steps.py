@@ -23,14 +23,14 @@ import numpy as np
 from numba import njit
 
 from m2mdb.compute.hrm2 import simd as simd_module
-from m2mdb.compute.hrm2.reference import BUCKETS, HALVINGS, MOST_ENTRY
+from m2mdb.compute.hrm2.reference import BUCKETS, HALVINGS, HARD, MOST_ENTRY
 
 simd: Any = simd_module  # its functions are intrinsics: what calls them is no Python
 
 # numbers: what the query is
 QUERY_SCALE, QUERY_SQUARE, TABLE_SCALE, TABLE_LOW, BIAS = 0, 1, 2, 3, 4
 # and from HARDNESS on how hard it may be: reference.Stop.hardness
-HARDNESS, HARD, NUMBERS_SIZE = 5, 6, 16
+HARDNESS, NUMBERS_SIZE = 5, 24
 
 PANEL = 16  # vectors that are interleaved for `products_of`
 GROUP = 4 * PANEL  # vectors of one turn of it
@@ -365,11 +365,14 @@ else:
 
 @step
 def patience_for(numbers: Any, worst: Any) -> Any:
-    """How patient a search is whose k-th best distance after its first lists is `worst`."""
+    """How patient a search is whose k-th best distance after its first lists is `worst`.
+
+    Returns patience, and the share of its factor that holds.
+    """
     at = 0
     while at < HARD - 1 and worst > numbers[HARDNESS + at]:
         at += 1
-    return numbers[HARDNESS + HARD - 1 + at]
+    return numbers[HARDNESS + HARD - 1 + at], numbers[HARDNESS + 2 * HARD - 1 + at]
 
 
 @step

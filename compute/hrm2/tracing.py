@@ -41,7 +41,7 @@ from m2mdb.compute.hrm2.kernels import (
     scan_list,
     take,
 )
-from m2mdb.compute.hrm2.reference import HARD, MANY
+from m2mdb.compute.hrm2.reference import MANY, TOLD
 from m2mdb.compute.hrm2.steps import HARDNESS, cut, finite_range, patience_for, step
 from m2mdb.compute.pointers import floats_at, ints_at, longs_at
 
@@ -53,13 +53,15 @@ ROUNDING = np.float32(1e-5)  # of the k-th best key, that float32 sums may diffe
 
 
 @step
-def turn(plan: Any, mask: Any, k: int, done: int, ready: int, epsilon: Any, state: Any) -> Any:
+def turn(
+    plan: Any, mask: Any, k: int, done: int, ready: int, known: int, epsilon: Any, state: Any
+) -> Any:
     """Probe the next list; how many are in order then, its blocks, and the state of `compare`.
 
     No list was left where fewer are in order than `done` + 1.
     """
     if done == ready:
-        ready = next_wave(plan, ready, plan[LISTS])
+        ready = next_wave(plan, ready, known)
         if done == ready:
             return ready, 0, state
     order, starts = ints_at(plan[ORDER]), longs_at(plan[STARTS])
@@ -107,68 +109,72 @@ def follow(plan: Any, mask: Any, how: Any, epsilon: Any, sought: Any, marks: Any
     """Search until all true neighbours were found, or all lists probed.
 
     marks[0]  hits up to and with each list
-    marks[1]  lists that changed the k best, ascending
-    Returns hardness, lists probed, how many of them changed the k best, and how many were probed
-    when there were k rows.
+    marks[1]  whether each list changed the k best
+    Returns hardness, lists probed, and how many were probed when there were k rows.
     """
-    k, least = how
+    k, least, ahead = how
     size = np.int64(0)
-    state = (size, np.float32(np.inf), np.int64(-1), np.int64(0), np.int64(0))
-    hardness, ready, done, hits, changes = np.float32(np.inf), 0, 0, 0, 0
-    full = plan[LISTS] + 1
+    state = (size, np.float32(np.inf), np.int64(0), np.int64(0), np.int64(0))
+    hardness, ready, done, hits = np.float32(np.inf), 0, 0, 0
+    full, known = plan[LISTS] + 1, min(ahead, plan[LISTS])
     while done < plan[LISTS] and (hits < k or done < least):
-        before = (state[0], state[1], state[2], state[3], np.int64(0))  # the log begins anew
-        ready, _, state = turn(plan, mask, k, done, ready, epsilon, before)
+        before = (state[0], state[1], np.int64(-1), state[3], np.int64(0))  # the log begins anew
+        ready, _, state = turn(plan, mask, k, done, ready, known, epsilon, before)
         if done == ready:
             break
         hits += hits_of_turn(plan, state[4], sought)
         marks[0, done] = hits
-        if state[2] == done:
-            marks[1, changes] = done
-            changes += 1
+        marks[1, done] = np.int32(state[2] == done)
         done += 1
         if state[0] >= k:
             full = min(full, done)
-        if done == least:
-            hardness = state[1]
-    return hardness, done, changes, full
+        if done >= least and hardness == np.float32(np.inf):
+            hardness = state[1]  # once there are k rows
+    return hardness, done, full
 
 
 @step
-def recalls_of(found: Any, how: Any, factor: Any, levels: Any, marks: Any, out: Any) -> None:
-    """Recall where a search of each patience would have stopped."""
-    k, least = how
-    _, done, changes, full = found
+def read_off(
+    plan: Any, found: Any, how: Any, factor: Any, levels: Any, marks: Any, out: Any
+) -> None:
+    """Recall, and lists probed, where a search would have stopped at each patience.
+
+    out   float64[levels] twice
+    """
+    k, least, _ = how
+    _, done, full = found
+    recalls, probed = out
+    at, last = np.int64(0), np.int64(0)
     for level in range(levels.shape[0]):
-        end, last = np.int64(0), np.int64(0)
-        for change in range(changes + 1):
-            end = np.int64(np.ceil(factor * np.float32(last) + np.float32(levels[level])))
-            end = max(end, least)
-            if change == changes or marks[1, change] >= end:
-                break
-            last = marks[1, change]
-        end = min(max(end, full), done)
-        out[level] = min(marks[0, end - 1], k) / k if end else 0.0
+        end = factor * np.float32(last) + np.float32(levels[level])
+        while at < done and (at < least or at < full or np.float32(at) < end):
+            if marks[1, at]:
+                last = at
+                end = factor * np.float32(last) + np.float32(levels[level])
+            at += 1
+        recalls[level] = min(marks[0, at - 1], k) / k if at else 0.0
+        probed[level] = max(np.float64(at), min(np.ceil(np.float64(end)), plan[LISTS]))
 
 
 @kernel(
     types.void, PLAN, OPEN_MASK, READ_FLOAT_ROWS, READ_FLOAT_ROWS, READ_INTS, READ_FLOATS,
-    types.UniTuple(INT, 2), FLOAT, FLOAT, types.boolean, READ_INTS, types.int32[:, ::1],
-    types.float64[:, ::1], types.float64[::1],
+    types.UniTuple(INT, 3), READ_FLOATS, FLOAT, types.boolean, READ_INTS,
+    types.int32[:, ::1], types.float64[:, :, ::1], types.float64[:, :, ::1], types.float64[::1],
 )  # fmt: skip
 def trace_recalls(
-    plan: Any, mask: Any, rows: Any, queries: Any, own: Any, edges: Any, how: Any, factor: Any,
-    epsilon: Any, is_near: bool, levels: Any, marks: Any, recalls: Any, hardness: Any,
+    plan: Any, mask: Any, rows: Any, queries: Any, own: Any, edges: Any, how: Any, factors: Any,
+    epsilon: Any, is_near: bool, levels: Any, marks: Any, recalls: Any, probed: Any, hardness: Any,
 ) -> None:  # fmt: skip
-    """Search for every query; what each patience would have found.
+    """Search for every query; what searches of each factor and patience would have found and done.
 
     mask      uint8[n], 1 = may be found; own[i], where it is not -1, may not
     rows      float32[n, d], by ordinal
     edges     the k-th best key of each query
-    how       (k, least)
+    how       (k, least, ahead)
     levels    of patience, ascending
     marks     int32[2, lists], scratch
-    recalls   float64[queries, levels]; hardness float64[queries]
+    recalls   float64[queries, factors, levels]; probed, lists, the same; hardness float64[queries].
+              A search that has found all is taken to change no more
     """
     for at in range(queries.shape[0]):
         before = np.uint8(0)
@@ -180,7 +186,9 @@ def trace_recalls(
         begin(plan)
         found = follow(plan, mask, how, epsilon, (rows, queries, at, edge, is_near), marks)
         hardness[at] = found[0]
-        recalls_of(found, how, factor, levels, marks, recalls[at])
+        for each in range(factors.shape[0]):
+            out = (recalls[at, each], probed[at, each])
+            read_off(plan, found, how, factors[each], levels, marks, out)
         if own[at] >= 0:
             mask[own[at]] = before
 
@@ -194,7 +202,7 @@ def add_work(out: Any, stop: int, done: int, blocks: int, state: Any) -> None:
 
 
 @kernel(
-    types.void, PLAN, OPEN_MASK, READ_FLOAT_ROWS, types.UniTuple(INT, 2), FLOAT, FLOAT,
+    types.void, PLAN, OPEN_MASK, READ_FLOAT_ROWS, types.UniTuple(INT, 3), FLOAT, FLOAT,
     READ_FLOAT_ROWS, types.float64[:, ::1],
 )  # fmt: skip
 def trace_works(
@@ -204,29 +212,31 @@ def trace_works(
     """Add up what searches of every query do, each until it stops by its own table.
 
     mask      uint8[n], or empty: every row may be found
-    hardness  float32[stops, 2 * HARD - 1], see reference.Stop; patience ascends with the stops
+    how       (k, least, ahead)
+    hardness  float32[stops, TOLD], see reference.Stop; searches get longer with the stops
     out       float64[stops, 3]: lists probed, codes, rows compared by 8-bit codes
     """
-    k, least = how
+    k, least, ahead = how
+    known = min(ahead, plan[LISTS])
     numbers = floats_at(plan[NUMBERS])
     for at in range(queries.shape[0]):
         take(plan, queries, at)
         begin(plan)
         state = (np.int64(0), np.float32(np.inf), np.int64(0), np.int64(0), np.int64(0))
         ready, done, blocks, stop = 0, 0, 0, 0
-        worst = np.float32(np.inf)  # after the first lists
+        worst = np.float32(np.inf)  # as soon as there are k rows
         while stop < hardness.shape[0]:
-            if done == least:
-                worst = state[1]
             if done >= least and state[0] >= k:
-                for i in range(2 * HARD - 1):
+                worst = state[1] if worst == np.float32(np.inf) else worst
+                for i in range(TOLD):
                     numbers[HARDNESS + i] = hardness[stop, i]
-                end = factor * np.float32(state[2]) + patience_for(numbers, worst)
+                patience, share = patience_for(numbers, worst)
+                end = factor * share * np.float32(state[2]) + patience
                 if np.float32(done) >= end:
                     add_work(out, stop, done, blocks, state)
                     stop += 1
                     continue
-            ready, scanned, state = turn(plan, mask, k, done, ready, epsilon, state)
+            ready, scanned, state = turn(plan, mask, k, done, ready, known, epsilon, state)
             if done == ready:
                 break
             blocks += scanned

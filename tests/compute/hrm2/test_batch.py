@@ -34,9 +34,10 @@ def test_a_query_finds_in_a_batch_what_it_finds_alone(
     built = coded(clustered(3000, 50), metric, 40)
     searcher = Searcher(built.lists, metric, SEED)
     queries = queries_for(built.rows, count, metric)
-    hardness = np.array([0.1, 0.5, 1, 2, 40, 1, 2, 3, 5, 8, 13], np.float32)
+    hardness = np.array([0.1, 0.5, 1, 2, 40, 1, 2, 3, 5, 8, 13, 0, 0, 0.5, 1, 1, 1], np.float32)
     for mask in (None, np.random.default_rng(3).random(3000) < 0.2):
-        for stop in (Stop(10, 2, 5, 1 << 30, 1.5), Stop(3, 2, 13, 1 << 30, 1.5, hardness)):
+        stops = [Stop(10, 2, 5, 1 << 30, 1.5), Stop(3, 2, 13, 1 << 30, 1.5, hardness)]
+        for stop in (*stops, stops[1]._replace(k=18, ahead=2, waits=True)):
             together = searcher.search_batch(queries, stop, wanted=18, epsilon=EPSILON, mask=mask)
             for at, query in enumerate(queries):
                 alone = searcher.search(query, stop, wanted=18, epsilon=EPSILON, mask=mask)

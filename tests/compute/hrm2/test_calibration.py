@@ -13,7 +13,7 @@ from m2mdb.compute.hrm2 import calibration, fitting, patience
 from m2mdb.compute.hrm2.calibration import calibrate, measure
 from m2mdb.compute.hrm2.lists import never
 from m2mdb.compute.hrm2.patience import KS, LEAST, Table, stop_for
-from m2mdb.compute.hrm2.reference import EPSILON, Stop
+from m2mdb.compute.hrm2.reference import EPSILON, MANY_LISTS, Stop
 from m2mdb.compute.hrm2.searcher import Searcher
 from m2mdb.compute.hrm2.truth import exact
 from tests.compute.hrm2.conftest import SEED, coded, unit
@@ -104,8 +104,12 @@ def test_patience_ascends_with_recall_and_hardness() -> None:
     """C1"""
     built = coded(low_dimensional(6000, 32, 6), "l2", 64)
     table = calibrate(Searcher(built.lists, "l2", SEED), built.rows, 1)
-    assert (np.diff(table.patience, axis=2) >= 0).all()
-    assert (np.diff(table.patience, axis=3) >= 0).all()
+    assert table.rules is not None
+    for at in range(len(patience.RECALLS) - 1):
+        if (table.rules[:, at, :-1] == table.rules[:, at + 1, :-1]).all():
+            assert (table.patience[:, :, at] <= table.patience[:, :, at + 1]).all()
+    same = np.diff(table.rules[None, :, :, :-1], axis=3) == 0
+    assert (np.diff(table.patience, axis=3)[np.broadcast_to(same, (2, *same.shape[1:]))] >= 0).all()
     assert (np.diff(table.edges, axis=2) >= 0).all()
     assert (table.patience >= 1).all()
 
@@ -218,9 +222,9 @@ def test_queries_that_are_too_few_to_tell_are_followed_by_others(
     searcher, asked = Searcher(built.lists, "l2", SEED), []
     plain = calibration._Measuring.traced
 
-    def watched(self: calibration._Measuring, *how: Any) -> fitting.Traced:
+    def watched(self: calibration._Measuring, *how: Any) -> list[fitting.Traced]:
         found = plain(self, *how)
-        asked.append((self.k, len(found.groups), self.epsilon))
+        asked.append((self.k, len(found[0].groups), self.epsilon))
         return found
 
     monkeypatch.setattr(calibration._Measuring, "traced", watched)
@@ -230,8 +234,9 @@ def test_queries_that_are_too_few_to_tell_are_followed_by_others(
     assert sum(first[:-1]) > 1000
 
 
-def test_a_trace_tells_what_shorter_searches_find() -> None:
-    """K5: the table is read off one long search of each query."""
+@pytest.mark.parametrize("ahead", [MANY_LISTS, patience.FEW_LISTS])
+def test_a_trace_tells_what_shorter_searches_find_and_do(ahead: int) -> None:
+    """K5, TR1: the table is read off one long search of each query, for every rule."""
     built = coded(low_dimensional(6000, 32, 6), "l2", 64)
     searcher = Searcher(built.lists, "l2", SEED)
     queries = calibration.made_queries(searcher, built.rows, np.random.default_rng(2))[:90]
@@ -241,12 +246,19 @@ def test_a_trace_tells_what_shorter_searches_find() -> None:
         for k in KS:
             edges = exact(among, queries, "l2", k)[:, -1]
             measuring = calibration._Measuring(searcher, built.rows, mask, k)
-            _, told = measuring.measured(queries, np.full(len(queries), -1), edges)
-            for level in (0, 5, 12):
-                patience = int(fitting.LEVELS[level])
-                stop = Stop(k, LEAST, patience, 1 << 30, measuring.factor)
-                got = measure(searcher, built.rows, queries, edges, stop, mask)
-                assert abs(got - told.mean(axis=0)[level]) < 0.003, (k, level)
+            measuring.ahead = ahead
+            _, told, probed = measuring.measured(queries, np.full(len(queries), -1), edges)
+            for at, factor in enumerate(measuring.factors.tolist()):
+                for level in (0, 5, 12):
+                    patient = int(fitting.LEVELS[level])
+                    stop = Stop(k, LEAST, patient, 1 << 30, factor, ahead=ahead, waits=True)
+                    got = measure(searcher, built.rows, queries, edges, stop, mask)
+                    assert abs(got - told[:, at, level].mean()) < 0.003, (k, factor, level)
+                    found = searcher.search_batch(
+                        queries, stop, wanted=k + patience.spare(k), epsilon=EPSILON, mask=mask
+                    )
+                    same = found.counts[:, 1] == probed[:, at, level]
+                    assert same.mean() > 0.95, (k, factor, level)
 
 
 def test_a_trace_tells_hardness_and_leaves_the_query_itself_out() -> None:
@@ -259,7 +271,7 @@ def test_a_trace_tells_hardness_and_leaves_the_query_itself_out() -> None:
         measuring = calibration._Measuring(searcher, built.rows, passing, k)
         before = measuring.mask.copy()
         edges = np.full(len(own), -1, np.float32)
-        hardness, _ = measuring.measured(built.rows[own], own, edges)
+        hardness, _, _ = measuring.measured(built.rows[own], own, edges)
         assert np.array_equal(measuring.mask, before)
         for at, row in enumerate(own.tolist()):
             mask = passing.copy()
@@ -267,7 +279,8 @@ def test_a_trace_tells_hardness_and_leaves_the_query_itself_out() -> None:
             stop = Stop(k, LEAST, 0, LEAST, 0.0)
             found = searcher.search(built.rows[row], stop, wanted=k + 8, epsilon=EPSILON, mask=mask)
             nearness = found.nearness
-            assert hardness[at] == (nearness[k - 1] if len(nearness) >= k else np.inf)
+            if len(nearness) >= k:
+                assert hardness[at] == nearness[k - 1]
 
 
 def test_the_work_of_searches_is_what_they_do() -> None:

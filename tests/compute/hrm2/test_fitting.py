@@ -18,7 +18,8 @@ def traced(found_at: np.ndarray, groups: np.ndarray | None = None, k: int = 1) -
     recalls = (found_at[:, None] <= at) & (found_at[:, None] >= 0)
     hardness = np.linspace(0, 1, len(found_at))
     numbers = np.zeros(len(found_at), np.int64) if groups is None else groups
-    return Traced(hardness, recalls.astype(np.float64), numbers)
+    lists = np.broadcast_to(LEVELS.astype(np.float64), recalls.shape)
+    return Traced(hardness, recalls.astype(np.float64), numbers, lists)
 
 
 def test_what_is_found_late_but_always_is_reached() -> None:
@@ -80,7 +81,7 @@ def test_a_query_whose_rows_are_found_one_by_one_tells_more() -> None:
     at = np.arange(len(LEVELS))
     late = rng.integers(0, 20, (60, 10))
     recalls = (late[:, :, None] <= at).mean(axis=1)
-    some = Traced(np.linspace(0, 1, 60), recalls, np.zeros(60, np.int64))
+    some = Traced(np.linspace(0, 1, 60), recalls, np.zeros(60, np.int64), recalls)
     assert in_doubt(some) == []
     assert in_doubt(traced(late[:, 0])) == [0]
 
@@ -88,5 +89,5 @@ def test_a_query_whose_rows_are_found_one_by_one_tells_more() -> None:
 def test_helpings_join() -> None:
     one, other = traced(np.zeros(3, np.int64)), traced(np.ones(5, np.int64))
     both = one.and_also(other)
-    assert [len(part) for part in both] == [8, 8, 8]
+    assert [len(part) for part in both] == [8, 8, 8, 8]
     assert fitting.finds_more(traced(np.full(4, -1)), traced(np.zeros(4, np.int64)))

@@ -34,9 +34,15 @@ def recall(found: Any, wanted: np.ndarray) -> float:
     return len(set(found.tolist()) & set(wanted.tolist())) / len(wanted)
 
 
+HARDNESS = np.array([0.5, 1, 2, 4, 40, 3, 3, 5, 5, 8, 13, 0, 0, 0, 1, 1, 1], np.float32)
+
+
 @pytest.mark.parametrize(
-    "stop", [EVERYTHING, Stop(5, 2, 2, 9, 1.5), Stop(1, 1, 0, 1, 0.0), Stop(10, 3, 4, 1000, 1.5)]
-)
+    "stop",
+    [EVERYTHING, Stop(5, 2, 2, 9, 1.5), Stop(1, 1, 0, 1, 0.0), Stop(10, 3, 4, 1000, 1.5),
+     Stop(10, 2, 9, 1000, 1.5, HARDNESS), Stop(60, 2, 9, 1000, 1.0, HARDNESS, waits=True),
+     Stop(10, 2, 9, 1000, 1.5, HARDNESS, ahead=2, waits=True)],
+)  # fmt: skip
 def test_kernel_and_twin_take_the_same_steps(small: Coded, stop: Stop) -> None:
     searcher = Searcher(small.lists, small.metric, SEED)
     padded = np.zeros(small.width, np.float32)
@@ -51,6 +57,24 @@ def test_kernel_and_twin_take_the_same_steps(small: Coded, stop: Stop) -> None:
         assert np.allclose(found.nearness[: stop.k], twin.nearness[: stop.k], rtol=2e-3, atol=2e-3)
         shared = set(found.positions.tolist()) & set(twin.positions)
         assert len(shared) >= len(twin.positions) - 2
+
+
+def test_hardness_is_told_when_there_are_k_rows(small: Coded) -> None:
+    """And what it says holds: a number of lists, or how much of the factor."""
+    searcher, k = Searcher(small.lists, small.metric, SEED), 60
+    for query in queries_for(small, 10):
+        done = found = 0
+        while done < 2 or found < k:
+            done += 1
+            stop = Stop(k, done, 0, done, 0.0)
+            nearness = searcher.search(query, stop, wanted=k, epsilon=1.3).nearness
+            found = len(nearness)
+        above = np.nextafter(nearness[k - 1], np.float32(np.inf))
+        below = np.nextafter(nearness[k - 1], np.float32(-np.inf))
+        for edge, number in ((above, done + 3), (below, done + 5)):
+            told = [edge, 1e30, 1e30, 1e30, 1e30, done + 3, *[done + 5] * 5, *[0] * 6]
+            stop = Stop(k, 2, 1, 1 << 30, 1.5, np.array(told, np.float32), waits=True)
+            assert searcher.search(query, stop, wanted=k, epsilon=1.3).probed == number
 
 
 def test_probing_everything_finds_nearly_everything(small: Coded) -> None:
