@@ -86,7 +86,6 @@ WAIT_SECONDS = 120.0  # that a build waits for the kernels that measure its tabl
 KEPT_STOPS = 256  # of one set of lists; all go when there are more
 STEPS, MOST_STEPS = 4, 80  # to half of the rows that pass; what is planned is planned for a step
 MOST_EPSILON = 100.0  # of a table: beyond it no bound leaves any row out
-CAUTIOUS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # shares of the lists, where nothing was measured
 _LARGEST_SQUARE = 1e26
 _LARGEST_FACTOR = 1e17
 _LARGEST_TERM = 1e31
@@ -277,7 +276,7 @@ def _table(
         searcher = Searcher(lists, metric, SEED)
         scratch.stage("measuring")
         return calibration.calibrate(searcher, rows, SEED, queries, tick=scratch.tick)
-    return cautious_table(len(lists.center_scales))
+    return patience.cautious_table(len(lists.center_scales))
 
 
 def _has_kernels(tick: Callable[[], None]) -> bool:
@@ -289,13 +288,6 @@ def _has_kernels(tick: Callable[[], None]) -> bool:
         if LOADER.error is not None:
             break
     return False
-
-
-def cautious_table(lists: int) -> patience.Table:
-    """A table for so many lists of which nothing is known."""
-    shares = np.interp(patience.RECALLS, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), CAUTIOUS)
-    every = np.tile(np.ceil(shares * lists), (len(patience.KS), 1))
-    return patience.plain_table(every.astype(np.float32))
 
 
 _POINTS = (patience.SHARES, patience.KS, patience.RECALLS)
@@ -563,7 +555,7 @@ class _Reader:
         points = np.array([*patience.KS, *patience.RECALLS], np.float32)
         is_known = (ks, recalls) == (len(patience.KS), len(patience.RECALLS))
         if not is_known or not np.array_equal(array[: ks + recalls], points):
-            return cautious_table(self.count)
+            return patience.cautious_table(self.count)
         found = None
         if self._segment.has(PREFIX + "effort", self._column.id):
             found = self._effort()
@@ -582,7 +574,7 @@ class _Reader:
         array = self._floats("effort", size + sum(counts), -1e31, 1e31)
         shaped = zip(np.split(array[size:], np.cumsum(counts)[:-1]), shapes, strict=True)
         arrays = [np.array(part.reshape(shape)) for part, shape in shaped]
-        table = patience.Table(*arrays, self._epsilon(), self._rules())
+        table = patience.Table(arrays[0], arrays[1], arrays[2], self._epsilon(), self._rules())
         for name, values in (("patience", table.patience), ("work", table.work)):
             low, high = float(values.min()), float(values.max())
             self._expect("effort", low >= 1 and high <= 1e9, f"{name} from {low} to {high}")

@@ -288,8 +288,8 @@ def calibrate(
             if row in points:
                 point, at_once = points[row], (rules[USUAL_RECALL], USUAL_RECALL)
                 if mask is None and point.lists[at_once] <= FEW_LISTS:
-                    fewer = _fits(traces[row].with_fewer(tick), easy, tick, rules)
-                    put_fewer(table, row, point, fewer, rules)
+                    narrow = _fits(traces[row].with_fewer(tick), easy, tick, rules)
+                    put_fewer(table, row, point, narrow, rules)
                 put(table, (share, row), point, rules, easy)
             elif share:
                 _follow(table, share, row)

@@ -107,7 +107,9 @@ def fitted(traced: Traced, edges: Wide, column: int, easy: int = 0) -> Floats:
 def lists_for(traced: Traced, edges: Wide, patience: Floats) -> Wide:
     """Lists that the search of each query probes with a patience by hardness."""
     at = np.searchsorted(LEVELS, np.minimum(patience, LEVELS[-1]))
-    return traced.probed[np.arange(len(traced.probed)), at[np.searchsorted(edges, traced.hardness)]]
+    places = at[np.searchsorted(edges, traced.hardness)]
+    lists: Wide = traced.probed[np.arange(len(places)), places]
+    return lists
 
 
 def is_cut(traced: Traced, column: int, k: int) -> bool:

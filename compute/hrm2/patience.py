@@ -40,6 +40,7 @@ UNREACHED = np.float32(1e9)  # patience where nothing reaches the recall
 FARTHEST = np.float32(1e30)  # an edge of hardness that only searches without k rows are beyond
 USUAL_LIST = 100  # rows, where nothing is known
 LEAST = 2
+CAUTIOUS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # shares of the lists, where nothing was measured
 FEW_LISTS = 8  # that most searches probe, for which fewer are brought in order
 
 
@@ -92,13 +93,20 @@ def plain_table(patience: Floats) -> Table:
     return Table(edges, ranges, np.clip(work, 1, UNREACHED), epsilon)
 
 
+def cautious_table(lists: int) -> Table:
+    """A table for so many lists of which nothing is known."""
+    every = np.tile(np.ceil(np.array(CAUTIOUS) * lists), (len(KS), 1))
+    return plain_table(every.astype(np.float32))
+
+
 def unmeasured_table() -> Table:
     """A table that says of nothing how it can be reached."""
     fillings = FARTHEST, UNREACHED, UNREACHED, np.float32(EPSILONS[0])
     shapes = zip(TABLE_SHAPES, fillings, strict=True)
-    rules = np.zeros(RULES_SHAPE, np.float32)
-    rules[:, :, :HARD], rules[:, :, HARD] = 1, MANY_LISTS
-    return Table(*(np.full(shape, filling, np.float32) for shape, filling in shapes), rules)
+    rules = np.ones(RULES_SHAPE, np.float32)
+    rules[:, :, HARD] = MANY_LISTS
+    table = Table(*(np.full(shape, filling, np.float32) for shape, filling in shapes))
+    return table._replace(rules=rules)
 
 
 def spare(k: int) -> int:

@@ -10,7 +10,8 @@ import pytest
 
 import m2mdb
 from fuzz.targets.segments import made_extent
-from m2mdb.compute.hrm2.reference import EPSILON
+from m2mdb.compute.hrm2 import patience
+from m2mdb.compute.hrm2.reference import EPSILON, HARD, MANY_LISTS
 from m2mdb.index.catalog import CollectionEntry
 from m2mdb.index.column_parts import column_parts
 from m2mdb.index.description import describe_segment
@@ -77,6 +78,28 @@ def retyped(part: str, dtype: str) -> Change:
     return change
 
 
+def ruled(at: int, value: float) -> Change:
+    """Rules that lists without a measured table do not have, of which one number is another."""
+
+    def change(parts: Parts) -> None:
+        rules = patience.unmeasured_table().rules
+        assert rules is not None
+        parts["h.rules"] = rules.ravel()
+        parts["h.rules"][at] = value
+
+    return change
+
+
+def rules_cut_short(parts: Parts) -> None:
+    ruled(0, 0.5)(parts)
+    cut("rules")(parts)
+
+
+def rules_of_another_type(parts: Parts) -> None:
+    ruled(0, 0.5)(parts)
+    retyped("rules", "<u2")(parts)
+
+
 def missing(part: str) -> Change:
     def change(parts: Parts) -> None:
         del parts[f"h.{part}"]
@@ -136,6 +159,14 @@ REFUSED: dict[str, Change] = {
     "epsilon without end": put("epsilon", 0, np.inf),
     "epsilon cut short": cut("epsilon"),
     "epsilon of another type": retyped("epsilon", "<u2"),
+    "a share that is no number": ruled(0, np.nan),
+    "a share beyond the whole": ruled(1, 1.01),
+    "a negative share": ruled(5, -0.1),
+    "no lists in order": ruled(6, 0),
+    "lists in order that are no number": ruled(-1, np.nan),
+    "lists in order without end": ruled(-1, 1e30),
+    "rules cut short": rules_cut_short,
+    "rules of another type": rules_of_another_type,
     **{f"{name} not a number": put(name, 3, np.nan) for name in FLOATS},
     **{f"{name} infinite": put(name, 3, np.inf) for name in FLOATS},
     **{f"{name} that is no number": put("factors", 32 * i, np.nan)
@@ -195,6 +226,31 @@ def test_lists_of_older_files_have_the_usual_bounds(parts: Parts) -> None:
     stop = older.stop(10, COUNT // 2, Effort(0.99))
     assert stop is not None
     assert stop.epsilon == pytest.approx(EPSILON)
+
+
+def test_lists_of_older_files_end_their_searches_as_before(parts: Parts) -> None:
+    """The whole factor, and hardness after the first lists; with rules what these say."""
+    older = made(parts).lists(COLUMN)
+    ruled(3 * (HARD + 1) - 1, 8)(parts)  # lists in order, for k = 1 at the third recall
+    parts["h.rules"][HARD + 1 : HARD + 4] = 0  # and shares at the second
+    newer = made(parts).lists(COLUMN)
+    assert older is not None
+    assert newer is not None
+    assert older.table.rules is None
+    for recall in patience.RECALLS:
+        stop = older.stop(1, COUNT - 10, Effort(recall))
+        ruled_stop = newer.stop(1, COUNT - 10, Effort(recall))
+        if stop is None or ruled_stop is None:
+            assert stop is ruled_stop
+            continue
+        assert stop.hardness is not None
+        assert ruled_stop.hardness is not None
+        assert (stop.factor, stop.ahead, stop.waits) == (1.5, MANY_LISTS, False)
+        assert (stop.hardness[-HARD:] == 1).all()
+        assert ruled_stop.waits
+        is_second = recall == patience.RECALLS[1]
+        assert ruled_stop.hardness[-HARD:].tolist() == [*[1 - is_second] * 3, 1, 1, 1]
+        assert ruled_stop.ahead == (8 if recall == patience.RECALLS[2] else MANY_LISTS)
 
 
 def swap_rows(parts: Parts) -> None:

@@ -111,7 +111,7 @@ def test_a_build_depends_on_the_rows_alone(tmp_path: Path, small: None) -> None:
             ]
         answers.append(parts)
         con.close()
-    assert len(answers[0]) == 16
+    assert len(answers[0]) == 17
     assert answers[0] == answers[1]
 
 
