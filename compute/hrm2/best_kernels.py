@@ -1,5 +1,9 @@
 """The smallest of very many numbers, compiled: what `truth` keeps of products.
 
+    keep_best  of products in float32
+    reach      of products of bytes: rows that may be among the k best, by bounds
+    in_full    the k best of these, compared in float32
+
 Invariants
     BK1 Which numbers are kept depends on the numbers alone; `truth` keeps the same in NumPy.
     BK2 Places behind `counts` are infinite.
@@ -14,8 +18,22 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from m2mdb.compute.hrm2 import kernels
+from m2mdb.compute.hrm2 import simd as simd_module
 from m2mdb.compute.hrm2.choosing import READ_FLOATS, kernel, step
+from m2mdb.compute.hrm2.tracing import key_of
+from m2mdb.compute.pointers import floats_at
 
+READ_INTS = types.Array(types.int32, 1, "C", readonly=True)
+FLOAT_ROWS, INT_ROWS = types.float32[:, ::1], types.int32[:, ::1]
+ROW_NUMBERS = types.Tuple((READ_INTS, READ_FLOATS, READ_FLOATS, READ_FLOATS))
+QUERY_NUMBERS = types.Tuple((READ_FLOATS, READ_FLOATS))
+FOUND = types.Tuple(
+    (types.float32[::1], FLOAT_ROWS, types.int64[::1], INT_ROWS, FLOAT_ROWS, types.int64[::1])
+)
+simd: Any = simd_module
+bits_reaching, lowest_bit = simd.bits_reaching, simd.lowest_bit
+BITS = 32  # that `bits_reaching` gives
 PART = 64  # numbers that are looked at together: nearly always none is small enough
 
 
@@ -90,3 +108,95 @@ def keep_best(
             if found:
                 count, limit = take(costs, first, last, kept[query], count, limit, k)
         counts[query], limits[query] = count, limit
+
+
+@step
+def settle(query: int, k: int, found: Any) -> None:
+    """Make the limit of a query as small as it can be, and drop what lies beyond it.
+
+    A query that is left with nearly all it had is given up: its count becomes -1.
+    """
+    limits, highs, high_counts, rows, lows, counts = found
+    if high_counts[query] > k:
+        limits[query] = part(highs[query], high_counts[query], k)
+        high_counts[query] = k
+    elif high_counts[query] == k:
+        limits[query] = highs[query].max()
+    left = 0
+    for i in range(counts[query]):
+        if lows[query, i] <= limits[query]:
+            lows[query, left], rows[query, left] = lows[query, i], rows[query, i]
+            left += 1
+    counts[query] = left
+    if 4 * left > 3 * rows.shape[1]:
+        limits[query] = np.float32(-np.inf)
+        counts[query] = -1
+
+
+@step
+def note(query: int, k: int, low: Any, high: Any, row: int, found: Any) -> None:
+    """A row that may be among the k best of a query, by the bounds of its cost."""
+    limits, highs, high_counts, rows, lows, counts = found
+    if high < limits[query]:
+        highs[query, high_counts[query]] = high
+        high_counts[query] += 1
+    rows[query, counts[query]], lows[query, counts[query]] = row, low
+    counts[query] += 1
+    if high_counts[query] == highs.shape[1] or counts[query] == rows.shape[1]:
+        settle(query, k, found)
+
+
+@kernel(FLOAT_ROWS, types.boolean, types.int64, ROW_NUMBERS, QUERY_NUMBERS, FOUND)
+def reach(products: Any, is_near: bool, k: int, rows: Any, queries: Any, found: Any) -> None:
+    """Find rows that may be among the k best of queries, by products of bytes.
+
+    products  float32[rows, queries or more], <x', q'>
+    rows      ordinals; |x|^2; the most that |x - x'| can be; |x|
+    queries   |q'| and |q - q'|; 0 beyond the queries
+    found     limits float32[queries], as many as products has columns: the k-th smallest upper
+              bound; -inf beyond the queries. Upper bounds float32[queries, more than k], and how
+              many; ordinals int32[queries, room], lower bounds float32 of these, and how many
+    """
+    ordinals, squares, errors, lengths = rows
+    sizes, gaps = queries
+    slope = np.float32(2.0) if is_near else np.float32(1.0)
+    described = (
+        floats_at(sizes.ctypes.data), floats_at(gaps.ctypes.data), floats_at(found[0].ctypes.data)
+    )  # fmt: skip
+    columns = products.shape[1]
+    for row in range(products.shape[0]):
+        line = floats_at(products.ctypes.data + 4 * columns * row)
+        base = squares[row] if is_near else np.float32(0.0)
+        error, length = errors[row], lengths[row]
+        terms = (base, slope, error, length)
+        for first in range(0, columns, BITS):
+            bits = bits_reaching(line, described, first, terms)
+            while bits:
+                at = first + lowest_bit(bits)
+                bits &= bits - 1
+                margin = error * sizes[at] + length * gaps[at]
+                low, high = base - slope * (line[at] + margin), base - slope * (line[at] - margin)
+                note(at, k, low, high, ordinals[row], found)
+
+
+@kernels.kernel(
+    types.void, kernels.READ_FLOAT_ROWS, kernels.READ_FLOAT_ROWS, types.boolean, FOUND, FLOAT_ROWS
+)
+def in_full(rows: Any, queries: Any, is_near: bool, found: Any, best: Any) -> None:
+    """The k best keys of each query that was not given up, in no order.
+
+    rows   float32[n, d], by ordinal
+    found  see `reach`; lower bounds are written over
+    best   float32[queries, k]
+    """
+    chosen, costs, counts = found[3], found[4], found[5]
+    for query in range(queries.shape[0]):
+        if counts[query] >= 0:
+            settle(query, best.shape[1], found)
+        if counts[query] < best.shape[1]:
+            continue
+        for i in range(counts[query]):
+            costs[query, i] = -key_of(rows, chosen[query, i], queries, query, is_near)
+        part(costs[query], counts[query], best.shape[1])
+        for i in range(best.shape[1]):
+            best[query, i] = -costs[query, i]

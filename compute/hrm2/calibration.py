@@ -88,7 +88,7 @@ from m2mdb.compute.hrm2.rules import (
     put,
     put_fewer,
 )
-from m2mdb.compute.hrm2.truth import exact
+from m2mdb.compute.hrm2.truth import exact_of
 from m2mdb.compute.ranking import readable
 
 if TYPE_CHECKING:
@@ -429,8 +429,7 @@ def _best(
     ks   some of KS, ascending
     """
     metric = searcher.metric
-    among = rows if mask is None else rows[mask]
-    best = exact(among, asked.vectors, metric, ks[-1] + 1, tick)
+    best = exact_of(searcher, rows, asked.vectors, ks[-1] + 1, mask, tick)
     owns = np.full(len(best), -np.inf, np.float32)
     for at, own in enumerate(asked.own.tolist()):
         if own >= 0 and (mask is None or mask[own]):

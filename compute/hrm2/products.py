@@ -133,15 +133,17 @@ class Columns:
     """Centroids that rows are multiplied with, made ready once.
 
     squares  float32[n], |c - middle|^2
+    scales   float32[n or more], of the bytes, if these serve; 0 beyond
     """
 
-    __slots__ = ("_bias", "_codes", "_middle", "_panels", "_plain", "_scales", "count", "squares")
+    __slots__ = ("_bias", "_codes", "_middle", "_panels", "_plain", "count", "scales", "squares")
 
     def __init__(self, centers: Floats, middle: Floats | None) -> None:
         """`middle` as `middle_of` says: None: products are those of float32."""
         self.count, self._middle = len(centers), middle
         self._plain = centers
         self.squares: Floats = np.einsum("ij,ij->i", centers, centers)
+        self.scales: Floats = np.zeros(0, np.float32)
         if middle is None:
             return
         plain = _padded(centers - middle)
@@ -150,17 +152,21 @@ class Columns:
         size = -(-self.count // (PANEL * TILE_PANELS)) * PANEL * TILE_PANELS
         signed = np.zeros((size, plain.shape[1]), np.int8)
         signed[: self.count] = self._codes ^ 128
-        self._scales = np.zeros(size, np.float32)
-        self._scales[: self.count] = scales
+        self.scales = np.zeros(size, np.float32)
+        self.scales[: self.count] = scales
         self._bias = -128 * signed.sum(axis=1, dtype=np.int32)
         parts = signed.reshape(size // PANEL, PANEL, -1, 4).transpose(0, 2, 1, 3)
         self._panels = np.ascontiguousarray(parts)
+
+    def values(self) -> Floats:
+        """float32[count, d]: what the bytes stand for."""
+        return (self._codes.astype(np.float32) - 128) * self.scales[: self.count, None]
 
     def with_each_other(self) -> Floats:
         """float32[count, count]: products of all pairs."""
         if self._middle is None:
             return self._plain @ self._plain.T
-        return self.times(Coded(self._codes, self._scales[: self.count]))[:, : self.count]
+        return self.times(Coded(self._codes, self.scales[: self.count]))[:, : self.count]
 
     def of(self, rows: Floats) -> Floats:
         """As `times`, of rows less the middle that are no bytes yet."""
@@ -174,10 +180,10 @@ class Columns:
             from m2mdb.compute.hrm2 import product_kernels
 
             if product_kernels.multiply is not None:
-                out = np.empty((len(rows.scales), len(self._scales)), np.float32)
+                out = np.empty((len(rows.scales), len(self.scales)), np.float32)
                 product_kernels.multiply(
                     readable(rows.codes), readable(rows.scales), readable(self._panels),
-                    readable(self._bias), readable(self._scales), out,
+                    readable(self._bias), readable(self.scales), out,
                 )  # fmt: skip
                 return out
         return self._by_matrix(rows)
@@ -191,6 +197,6 @@ class Columns:
             theirs = self._codes[:, some].astype(np.float32) - 128
             total += (ours @ theirs.T).astype(np.int64)
         product = total.astype(np.float32)
-        product *= self._scales[: self.count]
+        product *= self.scales[: self.count]
         product *= rows.scales[:, None]
         return product

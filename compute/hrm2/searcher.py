@@ -69,7 +69,7 @@ class Searcher:
     def __init__(self, lists: Lists, metric: str, seed: int) -> None:
         """`seed` is that of the rotation that the lists were coded with."""
         self.lists = lists
-        self.metric = metric
+        self.metric, self.seed = metric, seed
         routes = routes_of(lists, metric)
         own = lists._replace(  # K7
             starts=lists.starts.copy(),

@@ -381,6 +381,32 @@ def store_bounds(typingctx: Any, pointer: Any, offset: Any, bounds: Any) -> Any:
     return types.void(pointer, types.intp, bounds), codegen
 
 
+@intrinsic
+def bits_reaching(typingctx: Any, line: Any, described: Any, at: Any, terms: Any) -> Any:
+    """Bit i: base - slope * (line[i] + error * size + length * gap) is no larger than a limit.
+
+    line       float32; of all, 32 elements from `at` are meant
+    described  sizes, gaps and limits, float32
+    terms      (base, slope, error, length)
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.VectorType(ir.FloatType(), 32)
+        sizes, gaps, limits = (
+            _load(builder, builder.extract_value(args[1], i), args[2], kind) for i in range(3)
+        )
+        base, slope, error, length = (
+            _splat_value(builder, builder.extract_value(args[3], i), 32) for i in range(4)
+        )
+        product = _load(builder, args[0], args[2], kind)
+        margin = builder.fadd(builder.fmul(error, sizes), builder.fmul(length, gaps))
+        low = builder.fsub(base, builder.fmul(slope, builder.fadd(product, margin)))
+        reaches = builder.fcmp_ordered("<=", low, limits)
+        return builder.zext(builder.bitcast(reaches, ir.IntType(32)), ir.IntType(64))
+
+    return types.int64(line, described, types.intp, terms), codegen
+
+
 def _tile(rows: int, panels: int) -> Any:
     """The intrinsic `dot_tile` for so many rows and panels at a time."""
     lanes, byte, long = 16, ir.IntType(8).as_pointer(), ir.IntType(64)

@@ -33,7 +33,9 @@ def test_long_rows_spill_into_the_same_lists(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(spilling, "MANY", 0)
     rows = rows_of(3000, 3)
     router = train(rows, 40, 5)
-    long = Router(router.supers * LONG, router.centers * LONG, router.owned, router.near)
+    assert router.middle is not None
+    middle = router.middle * LONG
+    long = Router(router.supers * LONG, router.centers * LONG, router.owned, router.near, middle)
     with np.errstate(all="raise"):
         first, second = assign(router, rows, spill=True)
         firsts, seconds = assign(long, rows * LONG, spill=True)

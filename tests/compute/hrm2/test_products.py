@@ -29,7 +29,7 @@ def test_the_kernel_gives_what_the_matrix_product_gives(dimension: int, rows: in
     assert np.array_equal(found, columns._by_matrix(some))
     theirs = columns._codes.astype(np.int64) - 128
     sums = (some.codes.astype(np.int64) - 128) @ theirs.T
-    wanted = sums * columns._scales[:count].astype(np.float64) * some.scales[:, None]
+    wanted = sums * columns.scales[:count].astype(np.float64) * some.scales[:, None]
     assert np.allclose(found, wanted, rtol=1e-6, atol=0)
 
 
