@@ -117,10 +117,6 @@ class M2mdb(Store):
         self.connection = importlib.import_module("m2mdb").connect(path)
         self.notes = self.connection.collection("notes")
 
-    def use(self, effort: Effort) -> None:
-        super().use(effort)
-        self.has_batch = "probes" not in effort  # search_batch knows RECALL alone
-
     def search(self, query: Array, k: int) -> Any:
         return self.notes.search(near=query, k=k, returning=[], **self.effort).ids
 

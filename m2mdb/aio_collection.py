@@ -141,12 +141,20 @@ class Collection:
         params: Any = (),
         k: int = 10,
         recall: float | None = None,
+        probes: int | None = None,
         exact: bool = False,
     ) -> tuple[Array, Array]:
         """Keys and scores of many searches, of shape (queries, k)."""
         return await self._run(
             lambda: self.plain.search_batch(
-                near, match, where=where, params=params, k=k, recall=recall, exact=exact
+                near,
+                match,
+                where=where,
+                params=params,
+                k=k,
+                recall=recall,
+                probes=probes,
+                exact=exact,
             )
         )
 

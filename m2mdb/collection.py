@@ -415,13 +415,14 @@ class Collection(Memories):
         params: Any = (),
         k: int = 10,
         recall: float | None = None,
+        probes: int | None = None,
         exact: bool = False,
     ) -> tuple[Array, Array]:
         """Keys and scores of many searches, of shape (queries, k).
 
         `near` is a matrix or a list of vectors, `match` a list of texts; `{"column": …}` names the
-        column. Where fewer than k rows
-        match, keys are padded with -1 (None where they are no integers) and scores with NaN.
+        column; the rest as in `search`. Where fewer than k rows match, keys are padded with -1
+        (None where they are no integers) and scores with NaN.
         """
         near_column, near = column_of("near", near)
         match_column, match = column_of("match", match)
@@ -434,6 +435,7 @@ class Collection(Memories):
             match_column=match_column,
             k=k,
             recall=recall,
+            probes=probes,
             exact=exact,
         )
 

@@ -10,10 +10,35 @@ import pytest
 
 import m2mdb
 from m2mdb.compute.hrm2 import calibration
-from tests.hrm2.conftest import clustered, filled, found, like_stored, recall, unlike_stored
+from tests.hrm2.conftest import (
+    ROWS,
+    clustered,
+    filled,
+    found,
+    like_stored,
+    recall,
+    unlike_stored,
+)
 
 COUNT, WIDTH = 20_000, 32
 QUERIES = 120
+
+
+def test_a_batch_probes_as_many_lists_as_it_is_told(con: m2mdb.Connection) -> None:
+    """As `search` does, with a filter and without; and refuses what it refuses."""
+    queries, notes = like_stored(clustered(ROWS), 20), con.collection("notes")
+    for where in (None, "n < 300"):
+        for probes in (1, 3, 10**30):
+            ids, scores = notes.search_batch(near=queries, k=5, probes=probes, where=where)
+            for at, query in enumerate(queries):
+                hits = notes.search(near=query, k=5, probes=probes, where=where)
+                assert ids[at].tolist() == hits.ids.tolist()
+                assert scores[at].tolist() == hits.scores.tolist()
+    one, all_of = (notes.search_batch(near=queries, k=5, probes=n)[0] for n in (1, 10**30))
+    assert (one != all_of).any()
+    for wrong in (0, -1, 1.5, "3", True):
+        with pytest.raises(m2mdb.ProgrammingError, match="PROBES"):
+            notes.search_batch(near=queries, probes=wrong)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from m2mdb.compute.hrm2 import calibration, patience, rules
+from m2mdb.compute.hrm2 import patience, rules
 from m2mdb.compute.hrm2.calibration import calibrate, measure
 from m2mdb.compute.hrm2.fitting import LEVELS, Traced, fitted
 from m2mdb.compute.hrm2.patience import KS, RECALLS, stop_for
 from m2mdb.compute.hrm2.reference import HARD, MANY_LISTS
 from m2mdb.compute.hrm2.rules import BY_NUMBER, RULES, USUAL, Point, chosen_rules
 from m2mdb.compute.hrm2.searcher import Searcher
+from m2mdb.compute.hrm2.truth import exact
 from tests.compute.hrm2.conftest import SEED, coded, unit
 
 
@@ -34,7 +35,7 @@ def test_searches_for_many_rows_of_a_cluster_stop_early_and_find_what_is_asked()
     queries = normal_clusters(400, 40, 160, 2)
     usual = table._replace(rules=None)
     for k in (10, 64, 100):
-        edges = calibration.exact(built.rows, queries, "cosine", k)[:, -1]
+        edges = exact(built.rows, queries, "cosine", k)[:, -1]
         lists = []
         for recall in (0.8, 0.9, 0.95, 0.99):
             stop, plain = stop_for(table, k, recall), stop_for(usual, k, recall)
