@@ -3,6 +3,7 @@
     '2024-05-06', '2024-05-06 07:08:09', with T too     valid days and times, nothing behind
     a TIMESTAMP                                          in UTC
     an integer behind which stands 'unixepoch' alone     of the years 0 to 9999
+    a text of these behind which stand modifiers that move whole days: '+1 month', 'weekday 1' …
 
 All that is asked of such a value stands in its text `YYYY-MM-DD HH:MM:SS`, at places that follow
 from the function alone; whatever else is given is MISSED, and `query.dates` works it out.
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from m2mdb.query.affinity import Value
-from m2mdb.query.dates import DAY, EPOCH, LAST_SECOND, calendar, julian
+from m2mdb.query.dates import DAY, EPOCH, LAST_SECOND, TIME_FUNCTIONS, calendar, julian
 
 MISSED = object()
 FIRST_PLAIN = -62_167_219_200  # 0000-01-01, in seconds since 1970
@@ -31,6 +32,10 @@ _is_plain = re.compile(
     r"(?:[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)?",
     re.ASCII,
 ).fullmatch
+_moves_days = re.compile(
+    r"[+-]?\d{1,4} (?:day|month|year)s?|start of (?:day|month|year)|weekday [0-6]", re.ASCII
+).fullmatch
+KEPT_DAYS = 1 << 15  # that one call in a statement has moved
 _LAYOUT = "????-??-?? ??:??:??"  # of a moment's text
 _CODES: dict[str, tuple[int, int]] = {
     "Y": (0, 4), "m": (5, 7), "d": (8, 10), "H": (11, 13), "M": (14, 16), "S": (17, 19),
@@ -89,7 +94,10 @@ def way_of(name: str, pattern: Value, modifiers: list[Value]) -> Way | None:
         return None
     if not modifiers:
         return _of_plain(finish, name != "julianday")
-    return _of_seconds(finish) if modifiers == ["unixepoch"] else None
+    if modifiers == ["unixepoch"]:
+        return _of_seconds(finish)
+    texts = [each for each in modifiers if isinstance(each, str) and _moves_days(each)]
+    return _of_moved(finish, texts) if len(texts) == len(modifiers) else None
 
 
 def _of_plain(finish: Callable[[str], Value], takes_moments: bool) -> Way:
@@ -109,6 +117,35 @@ def _of_plain(finish: Callable[[str], Value], takes_moments: bool) -> Way:
         return MISSED
 
     return run
+
+
+def _of_moved(finish: Callable[[str], Value], modifiers: list[str]) -> Way:
+    """Days are moved once each; the time of day stays, but where `start of` drops it."""
+    keeps_clock = not any(each.startswith("start") for each in modifiers)
+    moved: dict[str, str | None] = {}
+    datetime_of = TIME_FUNCTIONS["datetime"][0]
+
+    def run(value: Value) -> Value | object:
+        if type(value) is not str or _is_plain(value) is None:
+            return MISSED
+        day = value[:10]
+        if day not in moved:
+            if len(moved) >= KEPT_DAYS:
+                moved.clear()
+            moved[day] = datetime_of(_no_clock, day, *modifiers)
+        found = moved[day]
+        if found is None or len(found) != 19:  # before the year 0 a sign stands in front
+            return MISSED
+        if keeps_clock and len(value) > 10:
+            found = f"{found[:11]}{value[11:]}"
+        return finish(found)
+
+    return run
+
+
+def _no_clock() -> datetime.datetime:
+    """A day that is given needs no present moment."""
+    raise AssertionError("a plain day is no `now`")
 
 
 def _of_seconds(finish: Callable[[str], Value]) -> Way:

@@ -38,6 +38,14 @@ def _texts(choose: random.Random) -> str:
     return "-" + text if kind == 8 and choose.random() < 0.2 else text
 
 
+def _moved(choose: random.Random) -> str:
+    return choose.choice((
+        f"{choose.choice(('+', '-', ''))}{choose.choice((0, 1, 11, 31, 400, 9999))} "
+        f"{choose.choice(('day', 'days', 'month', 'years'))}",
+        f"start of {choose.choice(('day', 'month', 'year'))}", f"weekday {choose.randrange(7)}",
+    ))  # fmt: skip
+
+
 def _now() -> datetime.datetime:
     return datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 
@@ -63,7 +71,7 @@ def test_plain_dates_are_those_of_the_thorough_way(name: str) -> None:
     plain = 0
     for _ in range(4000):
         pattern = choose.choice(PATTERNS)
-        modifiers = choose.choice(([], [], ["unixepoch"]))
+        modifiers = choose.choice(([], [], ["unixepoch"], [_moved(choose), _moved(choose)]))
         value = _values(choose)
         way = way_of(name, pattern, list(modifiers))
         assert way is not None
@@ -79,7 +87,8 @@ def test_plain_dates_are_those_of_the_thorough_way(name: str) -> None:
 
 def test_what_is_not_plain_has_no_quick_way() -> None:
     assert way_of("strftime", "%j", []) is None and way_of("strftime", None, []) is None
-    assert way_of("date", None, ["+1 day"]) is None
+    assert way_of("date", None, ["+1.5 days"]) is None
+    assert way_of("date", None, ["+1 day", "+1 hour"]) is None
     assert way_of("date", None, ["unixepoch", "utc"]) is None
 
 
