@@ -139,7 +139,7 @@ def lists_parts(
     numbers = np.arange(len(rows), dtype=np.int32)
     scratch.stage("coding")
     rotated = scratch.array((len(rows), width), np.float32)
-    for some in scratch.chunks(len(rows), 4 * width):
+    for some in scratch.chunks(len(rows), 16 * width):  # a product takes longer than a copy
         rotated[some] = rotate(rows[some], width, SEED)
     centers = rotate(router.centers, width, SEED)
     narrow = in_place(column, values)

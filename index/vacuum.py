@@ -198,7 +198,7 @@ def _finish(database: Database, before: int) -> Vacuumed:
     store = database.store
     reason = why_pending(database)
     if not reason:  # else what is cut off could not be overwritten any more (SB4)
-        _, reason = store.cut()
+        _, reason = store.cut(database.check_interrupted)
     after = _file_pages(database)
     if not reason:
         reason = "; ".join(_reasons(database))

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -194,14 +195,17 @@ class Store(Attachment):
         self.check_not_read_only()
         return checkpoint(self, mode, grace)
 
-    def cut(self) -> tuple[int, str]:
-        """Give back what stands behind the last page: bytes, and why not more (S18, S27)."""
+    def cut(self, check: Callable[[], None] = lambda: None) -> tuple[int, str]:
+        """Give back what stands behind the last page: bytes, and why not more (S18, S27).
+
+        check  called between pieces of a long end of the file; it may raise
+        """
         self._ready()
         if self.open_transaction() is not None:
             raise OperationalError(f"{self.path}: the file is not cut inside a transaction")
         self.check_not_read_only()
         self.refresh()
-        return cut_file(self)
+        return cut_file(self, check)
 
     # -- settings and figures ------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from m2mdb.wal.checkpoint import copy_all_frames, erase_leftover
@@ -26,17 +27,25 @@ from m2mdb.wal.locks import ATTACH, CHECKPOINT, WRITER
 if TYPE_CHECKING:
     from m2mdb.wal.attachment import Attachment
 
+CUT_BYTES = 32 << 20  # that the system gives back by one call, in some milliseconds
 _OTHERS = "another connection has the file open; the last one that closes it cuts it"
 _SNAPSHOT = "a snapshot keeps the log from being copied"
 _UNRECOVERED = "the log of an earlier process is recovered first, by the next commit"
 
 
-def cut_file(store: Attachment) -> tuple[int, str]:
-    """Cut the file behind its last page: bytes given back, and why not more (TR4)."""
+def _unasked() -> None:
+    """For who is not to be stopped."""
+
+
+def cut_file(store: Attachment, check: Callable[[], None]) -> tuple[int, str]:
+    """Cut the file behind its last page: bytes given back, and why not more (TR4).
+
+    check  called before each CUT_BYTES are given back; it may raise, and the rest stays then
+    """
     unsettled, store.unsettled = store.unsettled, True
     try:
         try:
-            result = _cut_alone(store)
+            result = _cut_alone(store, check)
         finally:
             _give_up(store)
     except BaseException:
@@ -52,7 +61,7 @@ def _give_up(store: Attachment) -> None:
     store.locks.shared(ATTACH)
 
 
-def _cut_alone(store: Attachment) -> tuple[int, str]:
+def _cut_alone(store: Attachment, check: Callable[[], None]) -> tuple[int, str]:
     if store.file.size() <= store.end.page_count * store.page_size:
         return 0, ""
     locks = store.locks
@@ -70,10 +79,10 @@ def _cut_alone(store: Attachment) -> tuple[int, str]:
         erase_leftover(store)
         if store.end.offset > LOG_HEADER_SIZE and not copy_all_frames(store):
             return 0, _SNAPSHOT
-    return cut(store), ""
+    return cut(store, check), ""
 
 
-def cut(store: Attachment) -> int:
+def cut(store: Attachment, check: Callable[[], None] = _unasked) -> int:
     """Cut what stands behind the last page; all of the log is in the file, synced (TR1, TR2)."""
     wanted = store.end.page_count * store.page_size
     size = store.file.size()
@@ -85,6 +94,10 @@ def cut(store: Attachment) -> int:
         for key, extent in store.extents.items()
         if extent.descriptor.start_page <= store.end.page_count
     }
+    for left in range(size - CUT_BYTES, wanted, -CUT_BYTES):
+        check()
+        store.file.truncate(left)
+    check()
     store.file.truncate(wanted)
     store.sync_file()
     return size - wanted

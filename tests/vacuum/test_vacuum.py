@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from m2mdb.pager.memory_vfs import MemoryVfs
 from m2mdb.pager.sim_machine import Call
 from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.query.executor import execute
+from m2mdb.wal import truncation
 from tests.vacuum.cases import PATH, everything, fill, insert, opened, pages
 
 
@@ -233,6 +235,45 @@ def test_an_interrupt_between_steps_keeps_the_steps_that_are_done() -> None:
     assert not database.in_transaction
     vacuum(database)
     assert everything(database) == before
+
+
+def test_an_interrupt_while_a_long_end_is_cut_leaves_the_rest_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TR2: the file is too long then, and the next one cuts it."""
+    monkeypatch.setattr(truncation, "CUT_BYTES", 1 << 15)
+    vfs = SimVfs(5)
+    database = opened(vfs)
+    fill(database, 5, batches=4, drop=True)
+    database.checkpoint("full")
+    before = everything(database)
+    sizes: list[int] = []
+
+    def noted(call: Call) -> None:
+        if call.kind == "truncate" and call.path == PATH:
+            sizes.append(vfs.size(PATH))
+
+    def interrupted() -> None:
+        if len(sizes) == 2:
+            raise StatementInterruptedError("now")
+
+    vfs.on_call = noted
+    database.check_interrupted = interrupted  # type: ignore[method-assign]
+    with pytest.raises(StatementInterruptedError):
+        vacuum(database)
+    del database.check_interrupted
+
+    assert len(sizes) == 2
+    _, count, in_file = pages(database)
+    assert in_file > count
+    assert everything(database) == before
+    done = vacuum(database)
+    assert done.remaining is None
+    assert pages(database)[2] == pages(database)[1] == done.pages_after
+    assert len(sizes) > 4
+    assert all(0 <= before - after <= 1 << 15 for before, after in itertools.pairwise(sizes))
+    assert everything(database) == before
+    database.close()
 
 
 # -- other connections -----------------------------------------------------------------------------
