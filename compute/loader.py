@@ -52,6 +52,7 @@ RANKING_KERNELS = "m2mdb.compute.ranking_kernels"
 NARROW_KERNELS = "m2mdb.compute.narrow_kernels"
 SEARCH_KERNELS = "m2mdb.compute.search_kernels"
 HYBRID_KERNELS = "m2mdb.compute.hybrid_kernels"
+GATHERED_KERNELS = "m2mdb.compute.gathered_kernels"
 SOURCES = (  # that compiled code is made of
     "numba_kernels.py", "lanes.py", "pointers.py", "rounded.py",
     "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
@@ -59,7 +60,7 @@ SOURCES = (  # that compiled code is made of
     "hrm2/product_kernels.py", "hrm2/best_kernels.py",
     "narrow_kernels.py", "delta_kernels.py", "ranking_kernels.py", "search_kernels.py",
     "text_kernels.py", "text_lists.py", "text_hits.py", "text_scratch.py", "text_blocks.py",
-    "rank_fusion.py", "hybrid_kernels.py",
+    "rank_fusion.py", "hybrid_kernels.py", "gathered_kernels.py",
 )  # fmt: skip
 COMPLETE = "complete"  # the file in a cache folder that says every kernel is in it
 IMPORT_SECONDS = 10.0  # longest that an exit or a fork waits for an import under way
@@ -180,6 +181,7 @@ def _import_kernels() -> ModuleType:
     importlib.import_module(NARROW_KERNELS)
     importlib.import_module(SEARCH_KERNELS)
     importlib.import_module(HYBRID_KERNELS)
+    importlib.import_module(GATHERED_KERNELS)
     return importlib.import_module(KERNELS)
 
 

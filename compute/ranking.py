@@ -129,6 +129,11 @@ class Codes:
             )
             self.count = stop
 
+    def reserve(self, count: int) -> None:
+        """Have room for so many rows."""
+        if count > self.factors.shape[1]:
+            self._grow(count)
+
     def _grow(self, count: int) -> None:
         """Room for twice as many; plans go on reading the old arrays (RA1)."""
         capacity = -(-max(count, 2 * self.factors.shape[1]) // GROUP) * GROUP

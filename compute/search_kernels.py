@@ -18,7 +18,10 @@ it points to:
     OUT        int64 [4, K], scratch: as `ranking_kernels.answer` fills it
     NUMBERS    int64, scratch: all candidates, by number
     MASK       uint8 of the coded rows, 1 = may be found; MASK_SIZE 0: every row
-    PROBES     how many lists are searched; for each of them follow
+    PROBES     how many lists are searched
+    GATHERED   how many times rows are found by codes that stand side by side
+
+and then for each list
 
     LISTS      a plan of `hrm2.kernels`
     PART       which part they belong to
@@ -28,6 +31,13 @@ it points to:
     K_WANTED, LEAST_LISTS, PATIENCE, MOST_LISTS, LISTS_AHEAD, WAITS    limits of
                `hrm2.kernels.search`
     REALS      float32 [2]: its factor and epsilon
+
+and for each set of gathered rows
+
+    CODES      a plan of `gathered_kernels`
+    CODES_ROOM scratch of `gathered_kernels.reach`
+    MOST       candidates that there is room for
+    FROM       number of the first row of its part
 
 Invariants
     K1  As in `numba_kernels`; these kernels call those and steps of `hrm2` and `ranking_kernels`.
@@ -45,6 +55,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import carray
 
+from m2mdb.compute import gathered_kernels
+from m2mdb.compute.gathered_kernels import reach
 from m2mdb.compute.hrm2 import kernels as list_kernels
 from m2mdb.compute.hrm2 import simd as simd_module
 from m2mdb.compute.hrm2.kernels import begin, probe
@@ -94,15 +106,17 @@ BEST, COUNTS, FOUND, PROBED = (
     list_kernels.BEST, list_kernels.COUNTS, list_kernels.FOUND, list_kernels.PROBED,
 )  # fmt: skip
 ORDINALS, ROTATED, WIDTH = list_kernels.ORDINALS, list_kernels.ROTATED, list_kernels.WIDTH
-LIST_PLAN_SIZE = list_kernels.PLAN_SIZE
+LIST_PLAN_SIZE, GATHERED_PLAN_SIZE = list_kernels.PLAN_SIZE, gathered_kernels.PLAN_SIZE
 
 # items of a call
 STATE, EXPECTED, WORDS, RANKED, RANKED_SIZE, ROOM, ROOM_SIZE = 0, 1, 2, 3, 4, 5, 6
-OUT, K, NUMBERS, MASK, MASK_SIZE, PROBES, CALL_SIZE = 7, 8, 9, 10, 11, 12, 13
+OUT, K, NUMBERS, MASK, MASK_SIZE, PROBES, GATHERED, CALL_SIZE = 7, 8, 9, 10, 11, 12, 13, 14
 # and for each probe
 LISTS, PART, ROWS_MASK, ROWS_MASK_SIZE, LEAST, BUDGET = 0, 1, 2, 3, 4, 5
 K_WANTED, LEAST_LISTS, PATIENCE, MOST_LISTS, LISTS_AHEAD, WAITS = 6, 7, 8, 9, 10, 11
 REALS, PROBE_SIZE = 12, 13
+# and for each set of gathered rows
+CODES, CODES_ROOM, MOST, FROM, GATHERED_SIZE = 0, 1, 2, 3, 4
 # why a search is to be made by steps
 CHANGED, UNFIT, TOO_FEW, UNVERIFIED = -1, -2, -3, -4
 
@@ -137,7 +151,10 @@ def hand_over(query: Any, length: float, kind: int, lists: Any) -> None:
 
 @step
 def candidates(call: Any, ranked: Any, query: Any, length: float) -> int:
-    """Search all lists; fills NUMBERS and returns how many there are, or why there are none."""
+    """Search lists and codes; fills NUMBERS and returns how many there are, or why there are none.
+
+    length  of the query
+    """
     numbers, size = longs_at(call[NUMBERS]), 0
     for each in range(call[PROBES]):
         at = CALL_SIZE + PROBE_SIZE * each
@@ -159,6 +176,16 @@ def candidates(call: Any, ranked: Any, query: Any, length: float) -> int:
         for i in range(counts[FOUND]):
             numbers[size] = first + ordinals[best[i]]
             size += 1
+    for each in range(call[GATHERED]):
+        at = CALL_SIZE + PROBE_SIZE * call[PROBES] + GATHERED_SIZE * each
+        plan = carray(longs_at(call[at + CODES]), (GATHERED_PLAN_SIZE,))
+        out = longs_at(call[NUMBERS] + 8 * size), call[at + MOST]
+        found = reach(plan, query, length, call[K], call[at + CODES_ROOM], out)
+        if found < 0:
+            return TOO_FEW
+        for i in range(size, size + found):
+            numbers[i] += call[at + FROM]
+        size += found
     return size
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from m2mdb.compute.gathering import Gathered
     from m2mdb.compute.hrm2.searcher import Scratch
     from m2mdb.compute.ranking import RankPlan
     from m2mdb.index.database import Database
@@ -47,14 +48,16 @@ STRIDES = (4,)
 class Searched(NamedTuple):
     """What a compiled search is made of.
 
-    probes  segments whose lists are searched, each with scratch of its own
-    plan    of the ranking
-    mask    of the delta's rows, uint8; empty: all may be found
+    probes    segments whose lists are searched, each with scratch of its own
+    plan      of the ranking
+    mask      of the delta's rows, uint8; empty: all may be found
+    gathered  codes by which rows are compared, and the number of the first row of their part
     """
 
     probes: Sequence[tuple[Probe, Scratch]]
     plan: RankPlan
     mask: Array
+    gathered: Sequence[tuple[Gathered, int]] = ()
 
 
 class _Call:
@@ -68,19 +71,24 @@ class _Call:
         self._kernel = search_kernels.search_whole
         self.k = k
         self.out = np.empty((4, k), np.int64)
+        codes = [(each.parts_of_call(k), first) for each, first in how.gathered]
         size = sum(len(scratch.best) for _, scratch in how.probes)
+        size += sum(most for (_, _, most, _), _ in codes)
         rank_plan, room = how.plan.parts_of_call()
         kept: list[Any] = [how, rank_plan, room, numbers := np.empty(size, np.int64)]
         call = np.zeros(search_kernels.CALL_SIZE, np.int64)
         call[search_kernels.RANKED :] = (
             _address(rank_plan), len(rank_plan), _address(room), len(room), _address(self.out), k,
-            _address(numbers), _address(how.mask), len(how.mask), len(how.probes),
+            _address(numbers), _address(how.mask), len(how.mask), len(how.probes), len(codes),
         )  # fmt: skip
         items = [call]
         for probe, scratch in how.probes:
             item, reals = _probe_items(probe, scratch)
             items.append(item)
             kept += [item, reals]
+        for (codes_plan, own_room, most, own), first in codes:
+            items.append(np.array((_address(codes_plan), _address(own_room), most, first)))
+            kept += [codes_plan, own_room, own]
         self._call = readable(np.concatenate(items))
         self._kept = kept
 

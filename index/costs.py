@@ -11,6 +11,8 @@ k from 1 to 100, 1 to 0.0001 of the rows passing (`benchmarks/filters.py`). They
 each other alone. How many codes a search compares was measured when the lists were built; a filter
 that goes with the vectors may make it fewer, or many more. Therefore probing is given a budget:
 
+    few rows pass, and a scan takes not   none: asked again, their codes will stand side by side
+    much longer                           (`index.gathered`), and the scan be short
     it seems much cheaper than the scan   until it has cost as much as the scan
     it does not, but the scan is long     until it has cost TRIAL of the scan
     the scan is short                     none: a trial would find out little
@@ -38,6 +40,8 @@ AHEAD = 1.6
 PICK = 2.5e-4
 TRIAL = 0.3
 LEAST_TRIAL = 2.6  # of the cost to begin: less finds out little
+MOST_CODES = 1 << 22  # bytes of 8-bit codes of the rows that pass, where they are gathered
+GATHER_LOSS = 2.5  # times the cost of probing that a scan may take until they are
 CHEAPER = 0.7  # of a scan, which costs the same for every query
 NO_LIMIT = 1 << 30
 
@@ -78,6 +82,9 @@ def budgeted(stop: Stop, size: Size, work: Work, share: float) -> Stop | None:
     probe = probing_cost(size, stop.k, work, masked=masked)
     start = starting_cost(size)
     each = (probe - start) / max(1.0, work.probed)
+    is_gathered = masked and share * size.rows * size.width <= MOST_CODES
+    if is_gathered and scan <= GATHER_LOSS * probe:
+        return None
     is_cheaper = probe < CHEAPER * scan
     allowed = scan if is_cheaper else TRIAL * scan
     most = int((allowed - start) / each) if allowed > start else 0

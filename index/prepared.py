@@ -36,14 +36,17 @@ from m2mdb.index.audit import audit_of
 from m2mdb.index.collection import SegmentPart
 from m2mdb.index.compiled import CompiledSearch, HeldSearch, Searched
 from m2mdb.index.found import Found, FoundMany
+from m2mdb.index.gathered import gathered, known
+from m2mdb.index.masks import MOST_GATHERED
 from m2mdb.index.scanning import candidates_mask, part_arrays, scan_part
 from m2mdb.index.schema import VECTOR_DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
     from types import ModuleType
 
     from m2mdb.compute.backend import Backend
+    from m2mdb.compute.gathering import Gathered
     from m2mdb.compute.hrm2.reference import Stop
     from m2mdb.index.collection import CollectionView, Part
     from m2mdb.index.effort import Effort
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     Masks = Sequence[np.ndarray | None] | None
 
 KEPT_STEPS = 32  # of different k and efforts
+MOST_TRIES = 40  # to make one call of a search under a condition: until there are codes
 MOST_CANDIDATES = 4 * MOST_INSERTED  # of one query in a batch; those with more are searched alone
 NEVER = 1 << 62
 EASILY_SEARCHED = 1e23  # squared length of a query that lists take under l2 and ip (hrm2.LARGEST)
@@ -86,8 +90,8 @@ class Prepared:
     """A column of a snapshot, ready to be searched by compiled kernels."""
 
     __slots__ = (
-        "_audit", "_column", "_compiled", "_held", "_index", "_kernels", "_listed", "_parts",
-        "_plan", "_starts", "_steps", "_view",
+        "_audit", "_column", "_compiled", "_filtered", "_gathered_bytes", "_held", "_index",
+        "_kernels", "_listed", "_parts", "_plan", "_starts", "_steps", "_view",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +107,8 @@ class Prepared:
         self._starts = [part.first for part in parts]
         self._steps: dict[tuple[int, Effort], Steps] = {}
         self._compiled: dict[tuple[int, Effort], CompiledSearch | None] = {}
+        self._gathered_bytes = 0  # of codes that these keep alive
+        self._filtered: dict[Hashable, CompiledSearch | int] = {}  # or how often it was tried
         self._held: dict[tuple[int, Effort], list[HeldSearch] | None] = {}
         delta, metric = self._parts[0], self._column.metric
         codes = None
@@ -161,12 +167,14 @@ class Prepared:
         held.append(search)
         return answer
 
-    def _searched_at_once(self, steps: Steps) -> Searched:
+    def _searched_at_once(
+        self, steps: Steps, gathered: Sequence[tuple[Gathered, int]] = ()
+    ) -> Searched:
         """What a search that scans no segment is made of, with scratch of its own."""
         delta = steps.delta
         plan = self._plan_for(steps)
         probes = [(probe, probe.lists.scratch(probe.stop)) for probe in steps.probes]
-        return Searched(probes, plan, NO_MASK if delta is None else delta)
+        return Searched(probes, plan, NO_MASK if delta is None else delta, gathered)
 
     def compiled(self, view: View, k: int, effort: Effort) -> CompiledSearch | None:
         """A search of all rows as one call, current as of now; None where there is none (yet).
@@ -190,6 +198,43 @@ class Prepared:
                 return None
             found = CompiledSearch(view, k, self._searched_at_once(steps))
             self._compiled[key] = found
+        return found if found.watch_again() else None
+
+    def compiled_under(
+        self, view: View, k: int, effort: Effort, masks: Sequence[np.ndarray], condition: Hashable
+    ) -> CompiledSearch | None:
+        """`compiled` for the rows that pass a condition; None where there is none (yet).
+
+        masks      which pass, by part
+        condition  what they depend on, beside the view
+        """
+        if view.database.newest_view() is not view or k > MOST_INSERTED:
+            return None
+        key = k, effort, condition
+        found = self._filtered.get(key, 0)
+        if isinstance(found, int):
+            if found >= MOST_TRIES:
+                return None
+            if len(self._filtered) >= KEPT_STEPS:
+                self._filtered.clear()
+            self._filtered[key] = found + 1
+            if not found:
+                return None
+            steps, codes = self._made(k, effort, masks), []
+            for number in steps.scans:
+                part = self._parts[number]
+                assert isinstance(part, SegmentPart)
+                own = known(part, self._index, masks[number])
+                if own is None:
+                    return None
+                codes.append((own, self._starts[number]))
+            found = CompiledSearch(view, k, self._searched_at_once(steps, codes))
+            size = sum(own.nbytes for own, _ in codes)
+            self._gathered_bytes += size
+            if self._gathered_bytes > MOST_GATHERED:
+                self._filtered.clear()
+                self._gathered_bytes = size
+            self._filtered[key] = found
         return found if found.watch_again() else None
 
     def nearest_many(
@@ -387,15 +432,31 @@ class Prepared:
     ) -> np.ndarray:
         """Numbers of all rows of some parts that may belong to the answer."""
         scans, backend = how
-        collector = None
+        collector, numbers = None, []
         for number in scans:
-            part = self._parts[number]
+            part, first = self._parts[number], self._starts[number]
+            codes = self._gathered(number, masks)
+            near = None if codes is None else codes.reached(query, k)
+            if near is not None:
+                numbers.append(near + first)
+                continue
             mask = candidates_mask(part, self._index, masks[number] if masks else None)
             if mask is None or mask.any():
                 if collector is None:
                     collector = backend.collector(query, k, self._column.metric)
-                scan_part(self._view, part, self._index, collector, mask, self._starts[number])
-        return NO_NUMBERS if collector is None else readable(collector.result().ordinals)
+                scan_part(self._view, part, self._index, collector, mask, first)
+        if collector is not None:
+            numbers.append(collector.result().ordinals)
+        if not numbers:
+            return NO_NUMBERS
+        return readable(numbers[0] if len(numbers) == 1 else np.concatenate(numbers))
+
+    def _gathered(self, number: int, masks: Masks) -> Gathered | None:
+        """Codes of the rows of a segment that pass, side by side; None where a scan is due."""
+        part, mask = self._parts[number], masks[number] if masks else None
+        if mask is None or not isinstance(part, SegmentPart):
+            return None
+        return gathered(self._view, part, self._index, mask, self._kernels)
 
     def _verify(self, numbers: np.ndarray) -> None:
         """PR3."""

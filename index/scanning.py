@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from m2mdb.index.schema import Column
 
 SCANNED_BYTES = 1 << 24  # of vectors between two checks for an interrupt: some milliseconds
+SCANNED_MASK = 1 << 24  # rows of a mask between two checks
 SPARSE = 16  # a mask with fewer rows than one in SPARSE is gathered, not scanned
 
 
@@ -56,12 +57,15 @@ def scan_part(
     mask  from `candidates_mask`
     """
     column = view.schema.columns[column_index]
-    is_dense = mask is None or np.count_nonzero(mask) * SPARSE >= part.size
+    passing = part.size if mask is None else int(np.count_nonzero(mask))
+    is_dense = passing * SPARSE >= part.size
     if isinstance(part, SegmentPart) and is_dense and not part.segment.is_verified(column):
         _scan_first_time(view, part, column, collector, mask, first)
         return
     matrix, norms = part_arrays(view, part, column_index)
     step = max(1, SCANNED_BYTES // max(1, matrix[:1].nbytes))
+    if mask is not None:  # rows that do not pass are not read
+        step = min(SCANNED_MASK, step * part.size // max(1, passing))
     if len(matrix) <= step:
         collector.scan(matrix, norms, mask, first)
         return

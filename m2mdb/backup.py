@@ -213,6 +213,7 @@ def deserialize(connection: Connection, data: object) -> None:
         connection.database, connection.path = fresh, ":memory:"
         connection.conditions.clear()
         connection.shapes.clear()
+        connection.filtered.clear()
         old.close()
 
 

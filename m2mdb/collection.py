@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -25,6 +24,7 @@ from m2mdb.pager.errors import DataError, InterfaceError, NotSupportedError, Pro
 from m2mdb.query.search import SearchRequest, signals_of
 from m2mdb.row import Names, Row
 from m2mdb.searching import (
+    PLAIN_CLAUSES,
     LastSearch,
     NearShape,
     around,
@@ -42,6 +42,7 @@ from m2mdb.searching import (
     only_row,
     queries_of,
 )
+from m2mdb.searching_filtered import filtered_hits
 
 if TYPE_CHECKING:
     import datetime
@@ -61,12 +62,6 @@ if TYPE_CHECKING:
     Key = int | float | str | bytes | bool | datetime.datetime | np.generic
     Keys = Iterable[Any]
 
-PLAIN_CLAUSES = frozenset(  # types of a search's clauses by which it can be looked up
-    product(
-        (str,), (str, NoneType), (int,), (int,), (float, NoneType), (int, NoneType), (bool,),
-        (float, NoneType), (str, tuple, NoneType),
-    )
-)  # fmt: skip
 ON_CONFLICT = ("error", "replace", "ignore")
 ONE_TYPES = (str, bytes, bytearray, memoryview, np.generic)  # iterable, and yet one id
 
@@ -295,8 +290,7 @@ class Collection(Memories):
         fusion         "rrf", "weighted", "adaptive", "vector_only" or "bm25_only"; with options
                        `("weighted", {"vector": 0.3, "text": 0.7})`
         min_score      drop hits with a lower score
-        as_of          search the rows as they stood right after this commit, see
-                       `PRAGMA keep_commits`
+        as_of          search the rows as of right after this commit (`PRAGMA keep_commits`)
         diversity      0 to 1: how much being like a hit before counts against a row
         decay          `{"created": 30}`: scores halve every 30 days (or every timedelta)
         returning      columns of the hits; without it all but vectors, and `score`
@@ -304,11 +298,13 @@ class Collection(Memories):
 
         Score "splat" is not built yet and raises NotSupportedError.
         """
-        alone = where is None and as_of is None and query is None and not signals
+        alone = near is not None and as_of is None and query is None and not signals
         alone = alone and diversity is None and decay is None and score == "similarity"
-        if alone and near is not None and (match is not None or fusion is None):
+        if alone and (fusion is None if match is None else where is None):
             clauses = k, offset, recall, probes, exact, min_score, returning
-            if match is None:
+            if where is not None:
+                hits = filtered_hits(self.connection, self.name, near, where, params, clauses)
+            elif match is None:
                 hits = self._near(near, clauses)
             else:
                 hits = self._hybrid(near, match, fusion, clauses)
@@ -323,10 +319,9 @@ class Collection(Memories):
             fusion_options=fusion_options, recall=recall, probes=probes, exact=exact,
             min_score=min_score, score=score, as_of=as_of, diversity=diversity,
         )  # fmt: skip
-        connection = self.connection
-        with connection.lock, connection.reading() as view:
+        with self.connection.lock, self.connection.reading() as view:
             if where is not None:
-                request.where = condition(connection, view, self.name, where, params)
+                request.where = condition(self.connection, view, self.name, where, params)
             if decay is not None:
                 request.decay = decay_from(view, decay)
             hits = hits_of(view, request, returning)

@@ -106,6 +106,7 @@ class Connection(Hooks):
         database.calling = guarded
         self.conditions: dict[Any, Any] = {}  # compiled ones of `Collection.search`
         self.shapes: dict[Any, Any] = {}  # searches of it, checked but for their vectors
+        self.filtered: dict[Any, Any] = {}  # the same under a condition
         self.database: Database | None = database  # None: closed, or inherited through fork
         self.thread = thread
         self.taken = ""  # why the connection is refused: what has it calls the program back

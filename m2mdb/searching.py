@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from threading import get_ident
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from weakref import ref
 
@@ -45,12 +47,18 @@ if TYPE_CHECKING:
     from m2mdb.index.prepared import Prepared
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.view import View
+    from m2mdb.query.predicate import Filter
     from m2mdb.query.rescoring import Decay
-    from m2mdb.query.search import Condition
 
 Array = np.ndarray[Any, Any]
 S = TypeVar("S")
 
+PLAIN_CLAUSES = frozenset(  # types of a search's clauses by which it can be looked up
+    product(
+        (str,), (str, NoneType), (int,), (int,), (float, NoneType), (int, NoneType), (bool,),
+        (float, NoneType), (str, tuple, NoneType),
+    )
+)  # fmt: skip
 KEPT_SHAPES = 256  # all go when there are more
 
 
@@ -254,6 +262,14 @@ class NearShape(Shape):
             return None
         return self.cut(*found)
 
+    def _found(
+        self, view: View, collection: CollectionView, ready: Prepared, query: Array
+    ) -> Found:
+        """The rows for a vector that was checked."""
+        found = ready.nearest(query, self.stop, None, self.effort, view.database.kernels)
+        self.compile(view, ready)
+        return found
+
     def compile(self, view: View, ready: Prepared) -> None:
         """Have the next search be one compiled call, where it can be."""
         if self.key is None and not self.sources:
@@ -270,8 +286,7 @@ class NearShape(Shape):
         if ready is None:
             return None
         query = check_query_vector(self.column, near, self.schema.name)
-        found = ready.nearest(query, self.stop, None, self.effort, backend)
-        self.compile(view, ready)
+        found = self._found(view, collection, ready, query)
         if self.start or self.min_score is not None:
             stop = self.stop
             if self.min_score is not None:
@@ -371,7 +386,7 @@ _PLACE = re.compile(r" \(line 1, column (\d+)\)$")
 
 def condition(
     connection: Connection, view: View, collection: str, where: str | None, params: Any
-) -> Condition | None:
+) -> Filter | None:
     """A bound WHERE, None where there is none."""
     if where is None:
         return None

@@ -130,6 +130,11 @@ class Filter:
         self._bindings = bindings
         self._key = key
 
+    @property
+    def key(self) -> Hashable | None:
+        """What its masks depend on beside the rows; None where there is more."""
+        return None if self._key is None else (self._term, self._key)
+
     def mask(self, part: Part) -> Mask:
         """bool (part.size,): the live rows that pass; not to be changed."""
         live = part.live
@@ -137,12 +142,7 @@ class Filter:
         if self._key is not None:
             kept = getattr(part, "kept_masks", None)  # segments alone have them
         if kept is not None and (live is None or self._term.cost < CLOSURES):  # V2
-            key = self._term, self._key
-            mask = kept.get(key)
-            if mask is None:
-                mask = self._computed(part, None)
-                kept.keep(key, mask)
-            return mask if live is None else mask & live
+            return kept.made((self._term, self._key), live, lambda: self._computed(part, None))
         return self._computed(part, live)
 
     def _computed(self, part: Part, live: np.ndarray | None) -> Mask:

@@ -153,11 +153,11 @@ def test_probing_that_is_much_cheaper_may_cost_as_much_as_the_scan() -> None:
 
 
 def test_probing_that_is_not_is_tried_before_a_long_scan_alone() -> None:
-    many = Work(400, 90_000, 80)
+    many = Work(300, 400_000, 80)
     assert costs.probing_cost(SIZE, 10, many, masked=True) > costs.scanning_cost(
-        SIZE, 2000, masked=True
+        SIZE, 12_000, masked=True
     )
-    tried = most(many, 0.02)
+    tried = most(many, 0.12)
     assert tried is not None
     assert 2 < tried < 100
     assert most(many, 0.005) is None
