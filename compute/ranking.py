@@ -249,11 +249,15 @@ class RankPlan:
         numbers, ids, scores, distances = out
         return Answer(numbers, ids, scores.view(np.float64), distances.view(np.float64))
 
-    def answer_many(self, queries: Rows, k: int, numbers: Ints, mask: Mask) -> Answer | Unverified:
+    def answer_many(
+        self, queries: Rows, k: int, numbers: Ints, mask: Mask, lists: int = 0
+    ) -> Answer | Unverified:
         """`answer` for each query, in matrices of k columns: -1 and NaN where no row is.
 
         queries  float32 [m, dimension]
         numbers  int64 [m, any], candidates; -1 for none
+        lists    address of the scratch of a search of lists, which is for this call alone: rows of
+                 part 0 are found by their Listing; 0: by their codes
         """
         missing = np.empty(_CHUNK, np.int64)
         count = self._kernels.unread_many(self._plan, numbers, missing)
@@ -261,9 +265,14 @@ class RankPlan:
             return Unverified(missing[:count])
         ints = np.full((len(queries), 2, k), -1, np.int64)
         reals = np.full((len(queries), 2, k), np.nan)
-        self._kernels.answer_many(
-            self._plan, numbers, mask, queries, np.empty(self._room_size), ints, reals
-        )
+        room = np.empty(self._room_size)
+        if lists and self._plan[self._kernels.LISTED]:
+            from m2mdb.compute.search_kernels import answer_many_listed
+
+            out = (ints, reals)
+            answer_many_listed(self._plan, lists, numbers, mask, queries, room, out)
+        else:
+            self._kernels.answer_many(self._plan, numbers, mask, queries, room, ints, reals)
         return Answer(ints[:, 0], ints[:, 1], reals[:, 0], reals[:, 1])
 
 

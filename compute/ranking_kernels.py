@@ -485,6 +485,22 @@ def unread_many(plan: Ints, numbers: Ints, missing: Ints) -> int:
     return count
 
 
+@step
+def compare_all(plan: Any, numbers: Any, query: Any, length: float, wide: Any, best: Any) -> int:
+    """Place the candidates of one query of a batch, -1 for none; returns how many are placed."""
+    count, asked = 0, 0
+    for i in range(numbers.shape[0]):
+        while asked < min(i + AHEAD + 1, numbers.shape[0]):
+            number = numbers[asked]
+            if number >= 0:
+                part = part_of(plan, number)
+                ask_for(plan, part, number - plan[HEAD_SIZE + PART_SIZE * part + FIRST])
+            asked += 1
+        if numbers[i] >= 0:
+            count = compare(plan, numbers[i], query, length, wide, count, best)
+    return count
+
+
 @kernel(
     types.void, READ_INTS, READ_NUMBERS, READ_MASK, READ_ROWS, FLOATS, types.int64[:, :, ::1],
     types.float64[:, :, ::1], fastmath=False,
@@ -503,16 +519,7 @@ def answer_many(
     for q in range(queries.shape[0]):
         query, best = queries[q], (ints[q], reals[q])
         length = math.sqrt(pairwise(IP, query, query, 0, plan[DIMENSION]))
-        count, asked = 0, 0
-        for i in range(numbers.shape[1]):
-            while asked < min(i + AHEAD + 1, numbers.shape[1]):
-                number = numbers[q, asked]
-                if number >= 0:
-                    part = part_of(plan, number)
-                    ask_for(plan, part, number - plan[HEAD_SIZE + PART_SIZE * part + FIRST])
-                asked += 1
-            if numbers[q, i] >= 0:
-                count = compare(plan, numbers[q, i], query, length, wide, count, best)
+        count = compare_all(plan, numbers[q], query, length, wide, best)
         if plan[CODED] > 0:
             scan_codes(plan, mask, query, length, room, count, best)
 

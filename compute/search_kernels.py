@@ -53,13 +53,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import carray
+from numba import carray, types
 
 from m2mdb.compute import gathered_kernels
 from m2mdb.compute.gathered_kernels import reach
 from m2mdb.compute.hrm2 import kernels as list_kernels
 from m2mdb.compute.hrm2 import simd as simd_module
 from m2mdb.compute.hrm2.kernels import begin, probe
+from m2mdb.compute.hrm2.steps import prepare, rotate
 from m2mdb.compute.numba_kernels import (
     COSINE,
     FLOATS,
@@ -67,11 +68,12 @@ from m2mdb.compute.numba_kernels import (
     INTS,
     IP,
     READ_INTS,
+    READ_MASK,
     READ_VECTOR,
     kernel,
     pairwise,
 )
-from m2mdb.compute.pointers import bytes_at, doubles_at, floats_at, ints_at, longs_at
+from m2mdb.compute.pointers import bytes_at, doubles_at, floats_at, ints_at, longs_at, small_at
 from m2mdb.compute.ranking_kernels import (
     CODED,
     DIMENSION,
@@ -80,10 +82,13 @@ from m2mdb.compute.ranking_kernels import (
     KIND,
     LISTED,
     PART_SIZE,
+    READ_NUMBERS,
+    READ_ROWS,
     ROWIDS,
     ROWS,
     ask_for,
     compare,
+    compare_all,
     is_verified,
     part_of,
     row_size,
@@ -98,6 +103,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
     Ints = NDArray[np.int64]
+    Mask = NDArray[np.uint8]
     Floats = NDArray[np.float64]
 
 simd: Any = simd_module
@@ -106,6 +112,8 @@ BEST, COUNTS, FOUND, PROBED = (
     list_kernels.BEST, list_kernels.COUNTS, list_kernels.FOUND, list_kernels.PROBED,
 )  # fmt: skip
 ORDINALS, ROTATED, WIDTH = list_kernels.ORDINALS, list_kernels.ROTATED, list_kernels.WIDTH
+FLIPS, TURNED, TURNS = list_kernels.FLIPS, list_kernels.TURNED, list_kernels.TURNS
+SMALL, TABLE, NUMBERS_AT = list_kernels.SMALL, list_kernels.TABLE, list_kernels.NUMBERS
 LIST_PLAN_SIZE, GATHERED_PLAN_SIZE = list_kernels.PLAN_SIZE, gathered_kernels.PLAN_SIZE
 
 # items of a call
@@ -267,3 +275,36 @@ def search_whole(call: Ints, query: Vector, ids: Ints, scores: Floats) -> int:
         ids[i], scores[i] = ints[1, i], reals[0, i]
     fence()
     return count if is_as_expected(call) else CHANGED
+
+
+@kernel(
+    types.void, READ_INTS, INT, READ_NUMBERS, READ_MASK, READ_ROWS, FLOATS,
+    types.Tuple((types.int64[:, :, ::1], types.float64[:, :, ::1])), fastmath=False,
+)  # fmt: skip
+def answer_many_listed(
+    plan: Ints, lists_at: int, numbers: Ints, mask: Mask, queries: Vector, room: Floats,
+    out: tuple[Ints, Floats],
+) -> None:  # fmt: skip
+    """`ranking_kernels.answer_many` beside lists: rows of part 0 are found by LISTED.
+
+    out       its ints and reals
+    lists_at  address of a plan of `hrm2.kernels` whose scratch nobody else uses; its lists were
+              coded with the signs of LISTED (DK1)
+    """
+    wide, kind, (ints, reals) = widened(plan, room), plan[KIND], out
+    lists = carray(longs_at(lists_at), (LIST_PLAN_SIZE,))
+    width, rotated = lists[WIDTH], floats_at(lists[ROTATED])
+    for q in range(queries.shape[0]):
+        query, best = queries[q], (ints[q], reals[q])
+        square = pairwise(IP, query, query, 0, plan[DIMENSION])
+        length = math.sqrt(square)
+        count = compare_all(plan, numbers[q], query, length, wide, best)
+        if kind != COSINE and not square < LONGEST_SQUARE:
+            scan_codes(plan, mask, query, length, room, count, best)
+            continue
+        hand_over(query, length, kind, lists)
+        turned = floats_at(lists[TURNED])
+        rotate(rotated, floats_at(lists[FLIPS]), lists[TURNS], width, turned)
+        table = bytes_at(lists[TABLE])
+        prepare(rotated, width, small_at(lists[SMALL]), table, floats_at(lists[NUMBERS_AT]))
+        scan_listed(plan, (lists, mask), query, length, room, count, best)

@@ -40,8 +40,8 @@ AHEAD = 1.6
 PICK = 2.5e-4
 TRIAL = 0.3
 LEAST_TRIAL = 2.6  # of the cost to begin: less finds out little
-MOST_CODES = 1 << 22  # bytes of 8-bit codes of the rows that pass, where they are gathered
-GATHER_LOSS = 2.5  # times the cost of probing that a scan may take until they are
+MOST_CODES = 3 << 20  # bytes of 8-bit codes of the rows that pass, where they are gathered
+GATHER_LOSS = 5.0  # times the cost of probing that a scan may take until they are
 CHEAPER = 0.7  # of a scan, which costs the same for every query
 NO_LIMIT = 1 << 30
 

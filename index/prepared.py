@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     Masks = Sequence[np.ndarray | None] | None
 
+LEAST_LISTED = 512  # rows of a delta that a batch finds by 1-bit codes: each query is rotated anew
 KEPT_STEPS = 32  # of different k and efforts
 MOST_TRIES = 40  # to make one call of a search under a condition: until there are codes
 MOST_CANDIDATES = 4 * MOST_INSERTED  # of one query in a batch; those with more are searched alone
@@ -248,13 +249,20 @@ class Prepared:
         if steps.scans:
             columns += self._scanned_many(queries, k, masks, (steps.scans, backend), again)
         numbers = readable(np.hstack(columns)) if columns else np.empty((count, 0), np.int64)
-        delta = steps.delta
+        delta, scratch, address = steps.delta, None, 0
         plan = self._plan if delta is not None else self._plan.without_codes()
+        if delta is not None and steps.probes and self._parts[0].size >= LEAST_LISTED:
+            lists = steps.probes[-1].lists
+            plan = self._plan_for(steps)
+            scratch = lists.scratch(steps.probes[-1].stop, is_own=False)
+            address = scratch.address
         mask = NO_MASK if delta is None else delta
-        answer = plan.answer_many(queries, k, numbers, mask)
+        answer = plan.answer_many(queries, k, numbers, mask, address)
         while isinstance(answer, Unverified):
             self._verify(answer.numbers)
-            answer = plan.answer_many(queries, k, numbers, mask)
+            answer = plan.answer_many(queries, k, numbers, mask, address)
+        if scratch is not None:
+            lists.give_back(scratch)
         if self._audit is not None and self._audit.interval and steps.probes:
             for each in sorted(set(range(count)) - again):
                 self._audit.note(self._view, self._index, queries[each], k, effort)

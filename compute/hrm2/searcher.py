@@ -117,15 +117,19 @@ class Searcher:
         mask: NDArray[np.bool_] | None = None,
     ) -> Scratch:
         """As `search`, but what was found stays in the scratch: the caller's until `give_back`."""
-        try:
-            scratch = self._spare[wanted].pop()  # H1: one step, so that it is nobody else's
-        except (KeyError, IndexError):
-            scratch = self._new_scratch(wanted, logs=False)
+        scratch = self.borrow(wanted)
         self._run(scratch, query, stop, epsilon, mask)
         return scratch
 
+    def borrow(self, wanted: int) -> Scratch:
+        """Scratch that is the caller's until `give_back`."""
+        try:
+            return self._spare[wanted].pop()  # H1: one step, so that it is nobody else's
+        except (KeyError, IndexError):
+            return self._new_scratch(wanted, logs=False)
+
     def give_back(self, scratch: Scratch) -> None:
-        """The scratch of `run` may serve the next search."""
+        """The scratch of `run` or `borrow` may serve the next search."""
         spare, wanted = self._spare, len(scratch.best)
         if wanted not in spare and len(spare) >= KEPT_SIZES:  # H3
             spare.clear()

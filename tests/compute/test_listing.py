@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import m2mdb
-from m2mdb.compute import listing
+from m2mdb.compute import listing, search_kernels
 from m2mdb.compute.hrm2.lists import SLOTS, padded
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.ranking_kernels import LISTED
@@ -155,3 +155,43 @@ def test_rows_near_one_point_far_from_zero_are_found(
     con.close()
 
     assert lost == 0
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_a_batch_finds_the_rows_of_a_delta_that_its_queries_find_alone(
+    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hrm2, "LEAST_ROWS", 600)
+    monkeypatch.setattr(hrm2, "LEAST_MEASURED", 1 << 30)
+    monkeypatch.setattr("m2mdb.index.costs.ROW", 1.0)
+    monkeypatch.setattr(merge_policy, "LEAST_CHANGED", 1 << 30)
+    rng = np.random.default_rng(8)
+    rows = (rng.standard_normal((1900, 70)) + 0.5).astype(np.float32)
+    con = m2mdb.connect(tmp_path / "a.m2m", autocommit=True)
+    con.execute(f"CREATE COLLECTION n (id INTEGER PRIMARY KEY, e VECTOR(70) METRIC {metric})")
+    con.execute("CREATE INDEX near ON n USING hrm2 (e)")
+    notes = con.collection("n")
+    notes.add({"id": np.arange(900), "e": rows[:900]})
+    for start in range(900, 1900, 100):  # stays a delta
+        notes.add({"id": np.arange(start, start + 100), "e": rows[start : start + 100]})
+    notes.delete(list(range(1000, 1040)))
+    calls: list[int] = []
+    answer_many_listed = search_kernels.answer_many_listed
+
+    def noted(*arguments: Any) -> None:
+        calls.append(len(arguments[4]))
+        answer_many_listed(*arguments)
+
+    monkeypatch.setattr(search_kernels, "answer_many_listed", noted)
+    queries = rows[rng.integers(0, 1900, 50)] + rng.standard_normal((50, 70)).astype(np.float32)
+    if metric != "cosine":
+        queries[3] *= np.float32(1e13)  # longer than lists are searched for
+    for k in (1, 10, 50):
+        ids, scores = notes.search_batch(queries, k=k)
+        for each, query in enumerate(queries):
+            alone = notes.search(near=query, k=k)
+            assert ids[each].tolist() == alone.ids.tolist()
+            assert scores[each].tolist() == alone.scores.tolist()
+    con.close()
+
+    assert calls == [50, 50, 50]
