@@ -131,8 +131,9 @@ def stop_for(table: Table, k: int, recall: float, share: float = 1.0) -> Stop | 
     patience = np.exp(_at(np.log(table.patience[:, :, column]), k, thin)) * beyond
     if patience[0] >= UNREACHED / 2:
         return None
-    patience = np.minimum(np.rint(patience + 0.49), UNREACHED)
     shares, ahead = _ruled(table, column, k, share)
+    more = np.where(shares > 0, 0.49, 0.0)  # of few lists by number, one more is much
+    patience = np.minimum(np.rint(patience + more), UNREACHED)
     edges = _edges(table.edges, k, thin)
     return Stop(
         k, LEAST, int(patience[-1]), 1 << 30, _between(k, FACTORS),

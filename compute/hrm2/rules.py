@@ -125,8 +125,9 @@ def put_fewer(table: Table, row: int, wide: Point, few: Point, rules: Places) ->
     """
     assert table.rules is not None
     for column, rule in enumerate(rules.tolist()):
-        is_usual = few.lists[rule, column] <= FEW_LISTS
-        if is_usual and few.costs[rule, column] <= wide.costs[rule, column] + COSTS:
+        least = min(FEW_LISTS, (1 + COSTS / 2) * wide.lists[rule, column])
+        saves = few.lists[rule, column] <= least  # what a list less in order does, a probe undoes
+        if saves and few.costs[rule, column] <= wide.costs[rule, column] + SAVED:
             table.rules[row, column, HARD] = FEW_LISTS
             both = np.maximum(wide.patience[rule, column], few.patience[rule, column])
             wide.patience[rule, column] = both
