@@ -217,16 +217,16 @@ def after_write(write: WriteView, view: CollectionView, *, unlisted: bool = Fals
 
     unlisted  whether `add_segments` has left segments without lists
     """
-    mirror = view.mirror
-    if (
+    mirror, left = view.mirror, MERGE_BYTES
+    is_full = (
         len(mirror) >= FLUSH_ROWS
         or mirror.bytes_used >= FLUSH_BYTES
         or mirror.end - mirror.base >= 2 * FLUSH_ROWS
-    ):
-        flush(write, view)
-    left = MERGE_BYTES
+    )
     if merge_policy.applies(view.entry):
-        left -= _absorb(write, view, unlisted)
+        left -= _absorb(write, view, is_full, unlisted)
+    elif is_full:
+        flush(write, view)
     while len(view.entry.records) >= TIER_FACTOR and left > 0:
         taken = merge_step(write, view, left)
         if not taken:
@@ -249,14 +249,19 @@ def _merges_soon(write: WriteView, view: CollectionView, coming: int) -> bool:
     return bool(merge_policy.due(view, write.transaction.page_size, MERGE_BYTES, coming))
 
 
-def _absorb(write: WriteView, view: CollectionView, unlisted: bool) -> int:
-    """Merge what `merge_policy` says, lists and all; returns the bytes that were merged."""
+def _absorb(write: WriteView, view: CollectionView, full: bool, unlisted: bool) -> int:
+    """Merge what `merge_policy` says, lists and all; returns the bytes that were merged.
+
+    full  whether the delta cannot stay one
+    """
     page_size = write.transaction.page_size
-    ids = merge_policy.due(view, page_size, MERGE_BYTES)
+    ids = merge_policy.due(view, page_size, MERGE_BYTES, full=full, unlisted=unlisted)
     size = 0
     if ids is not None:
         fresh = view.entry.next_segment
         flush(write, view, lists=None if ids else ())  # M1
+        if ids and not merge_policy.kept_apart(view.entry).isdisjoint(ids):
+            ids, unlisted = [], True  # what was flushed has raised the alarm
         ids = [id_ for id_ in view.entry.records if ids and (id_ in ids or id_ >= fresh)]
         size = sum(bytes_of(view.entry.records[id_], page_size) for id_ in ids)
         if ids:

@@ -9,11 +9,11 @@ added, or ended, since a segment was written pays for copying COPYING microsecon
     merged:             the first group where
                         (dead rows + delta + rows of the others than si) * amplification >= its rows
 
-That leaves a logarithm, to the base of the amplification, of segments: up to some tens of
-thousands of rows one, and one or two more as long as a commit can copy all. Beyond that there are
-several of about ABSORB_BYTES, each rid of its dead rows by itself. A longer one, from a bulk load
-or OPTIMIZE, waits until its live rows are few enough. Lists are absorbed (`index.absorbing`);
-without them a merge is one of `index.maintenance`'s size tiers.
+A second segment makes a search half as long again, and is copied itself whenever rows join it. So
+a delta of LATE rows goes into s0 even where that takes FULL times the amplification: some hundred
+thousand rows stay one segment. Beyond that there are one or two more as long as a commit can copy
+all, then several of about ABSORB_BYTES, each rid of its dead rows by itself. Lists are absorbed
+(`index.absorbing`); without them a merge is one of `index.maintenance`'s size tiers.
 
 Invariants
     MP1 A commit copies ABSORB_BYTES of live rows at most, and trains MERGE_BYTES at most.
@@ -29,20 +29,28 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from m2mdb.index import absorbing, clustering
+from m2mdb.index.delta import FLUSH_BYTES
 from m2mdb.index.schema import VECTOR_DTYPES
+from m2mdb.index.values import VectorData
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from m2mdb.index.catalog import CollectionEntry
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
     from m2mdb.index.segment import SegmentRecord
+    from m2mdb.index.values import StoredColumn
 
-ABSORB_BYTES = 512 << 20  # of 384 float32 some 200,000 rows; a merge of them takes 2 s
+ABSORB_BYTES = 3 << 29  # what a bulk load makes one segment of, and its lists; of 384 float32
 LEAST_CHANGED = 512
-FLUSHED = 4096  # rows of the delta; its 8-bit scan takes 5 us a thousand, a segment more 20
-COPYING = 50.0  # microseconds that a changed row pays for
+LEAST_APART = 2048  # the same for groups without the largest segment
+FLUSHED = 4096  # rows of the delta; its scan takes 2 us a thousand, a segment more 25
+LATE = 3072  # rows of the delta, from which on it goes into the largest segment if it may
+FULL = 4  # times the amplification
+COPYING = 100.0  # microseconds that a changed row pays for
 COPIED_ROW, COPIED_BYTE, COPIED_VALUE, COPIED_TEXT = 1.0, 1e-3, 0.5, 8.0  # what copying takes
-MOST_AMPLIFICATION = 32
+MOST_AMPLIFICATION = 40
 LEAST_AMPLIFICATION = 3
 
 
@@ -72,36 +80,73 @@ def amplification(schema: CollectionSchema) -> int:
     return int(min(MOST_AMPLIFICATION, max(LEAST_AMPLIFICATION, COPYING / cost)))
 
 
+def kept_apart(entry: CollectionEntry) -> set[int]:
+    """The segments that take nothing in (MP3)."""
+    return {state.reference for state in entry.drift.values() if state.is_alarm}
+
+
 def pending_rows(view: CollectionView) -> int:
     """Rows that the delta adds or ends."""
     return len(view.mirror) + sum(map(len, view.mirror.kills.values()))
 
 
-def due(view: CollectionView, page_size: int, most: int, coming: int = 0) -> list[int] | None:
+def due(
+    view: CollectionView,
+    page_size: int,
+    most: int,
+    coming: int = 0,
+    *,
+    full: bool = False,
+    unlisted: bool = False,
+) -> list[int] | None:
     """The segments that are to be one with the delta; none of them: a flush alone; None: nothing.
 
-    most    bytes of segments that may be trained anew (MP1)
-    coming  rows that are about to be a segment by themselves
+    most      bytes of segments that may be trained anew (MP1)
+    coming    rows that are about to be a segment by themselves
+    full      whether the delta cannot stay one
+    unlisted  whether a batch waits for this as a segment without lists
     """
     entry, delta = view.entry, pending_rows(view) + coming
-    apart = {state.reference for state in entry.drift.values() if state.is_alarm}  # MP3
+    apart = kept_apart(entry)
     parts = [_part(record, page_size) for id_, record in entry.records.items() if id_ not in apart]
     parts.sort(key=lambda part: (-part.live, part.id))
     if (
         delta + sum(part.dead + part.live for part in parts) - (parts[0].live if parts else 0)
         < LEAST_CHANGED
     ):
-        return None
-    factor = amplification(entry.schema)
+        return [] if full else None
+    is_full = full or len(view.mirror) + coming >= FLUSHED
+    is_late = is_full or unlisted or len(view.mirror) + coming >= LATE
     for at in range(len(parts)):
+        factor = amplification(entry.schema) * (FULL if is_late and not at else 1)
         chosen = _group(parts, at)
         rows = delta + sum(part.live for part in chosen)
         changed = rows - parts[at].live + sum(part.dead for part in chosen)
         size = sum(part.size for part in chosen)
-        is_due = changed >= LEAST_CHANGED and rows <= changed * factor and size <= ABSORB_BYTES
+        least = LEAST_APART if at else LEAST_CHANGED
+        is_due = changed >= least and rows <= changed * factor and size <= ABSORB_BYTES
         if is_due and (size <= most or _absorbs(view, chosen, rows)):
             return [part.id for part in chosen]
-    return [] if len(view.mirror) + coming >= FLUSHED else None
+    return [] if is_full else None
+
+
+def joins_delta(view: CollectionView, stored: Sequence[StoredColumn]) -> bool:
+    """Whether a batch becomes entries of the delta, beside lists, in the place of a segment.
+
+    stored  its columns; so many rows, and bytes, that the delta holds them
+    """
+    coming = len(stored[0])
+    if len(view.mirror) + coming >= FLUSHED:
+        return False
+    if not any(len(record.extents) > 1 for record in view.entry.records.values()):
+        return False
+    size = view.mirror.bytes_used
+    for values in stored:
+        if isinstance(values, VectorData):
+            size += values.matrix.nbytes
+        else:
+            size += sum(len(each) if isinstance(each, (str, bytes)) else 8 for each in values)
+    return size < FLUSH_BYTES
 
 
 def _part(record: SegmentRecord, page_size: int) -> _Part:

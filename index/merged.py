@@ -122,15 +122,24 @@ def _merged_matrix(
     order: np.ndarray,
     scratch: Scratch,
 ) -> np.ndarray:
-    """The vectors of the rows in `keep`, put in order chunk by chunk."""
+    """The vectors of the rows in `keep`, put in order chunk by chunk.
+
+    Those of the segment that gives most go to their places without a copy in between: where a
+    place is another segment's it gets one of them first.
+    """
     position = inverse_of(order, scratch.tick)
     matrix = scratch.array((len(order), column.dimension), VECTOR_DTYPES[column.dtype])
-    start = 0
-    for segment, kept in zip(chosen, keep, strict=True):
-        source = segment.matrix(column)
+    starts = np.cumsum([0, *map(len, keep)])
+    for at in np.argsort([-len(kept) for kept in keep], kind="stable").tolist():
+        source, kept, places = chosen[at].matrix(column), keep[at], position[starts[at] :]
+        if len(kept) * 2 > len(order):
+            taken_from = np.zeros(len(order), np.int64)
+            taken_from[places[: len(kept)]] = kept
+            for some in scratch.chunks(len(order), source[:1].nbytes):
+                np.take(source, taken_from[some], axis=0, out=matrix[some], mode="clip")
+            continue
         for some in scratch.chunks(len(kept), source[:1].nbytes):
-            matrix[position[start + some.start : start + some.stop]] = source[kept[some]]
-        start += len(kept)
+            matrix[places[some]] = source[kept[some]]
     return matrix
 
 

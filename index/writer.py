@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2mdb.index import generated, maintenance, rules, secondary
+from m2mdb.index import generated, maintenance, merge_policy, rules, secondary
 from m2mdb.index.collection import CollectionView, Place
 from m2mdb.index.constraints import check_not_null, find_conflicts
 from m2mdb.index.limits import check_values
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 SEGMENT_ROWS = 512  # below, an entry a row costs less than an extent and its sync
 REMOVAL_BATCH = 128  # rows named by one removal entry: 2 KiB
+APPENDED = 256  # entries of the delta between two looks for an interrupt
 NOWHERE: Place = (0, 0)
 ROWID = Column("rowid", "INTEGER")  # the name under which a batch gives its rowids
 
@@ -214,7 +215,7 @@ class CollectionWriter:
         if not len(rowids):
             return
         unlisted = False
-        if len(rowids) >= SEGMENT_ROWS:
+        if len(rowids) >= SEGMENT_ROWS and not merge_policy.joins_delta(self.view, stored):
             if not np.all(rowids[1:] > rowids[:-1]):
                 check = self._write.database.check_interrupted
                 order = number_order(rowids, check)
@@ -249,6 +250,8 @@ class CollectionWriter:
         mirror.next_rowid = next_rowid
         sequence = mirror.end
         for row, rowid in enumerate(rowids.tolist()):
+            if not row % APPENDED:
+                self._write.database.check_interrupted()
             values = [column[row] for column in columns]
             raw = encode_row(commit, next_rowid, rowid, ended[row], values)
             tree.put(sequence_key(sequence), raw)
@@ -419,7 +422,7 @@ class CollectionWriter:
             emptied(check, old)
         check = self._write.database.check_interrupted
         array = array_of(rowids, np.int64, check)
-        if len(rowids) < SEGMENT_ROWS:
+        if len(rowids) < SEGMENT_ROWS or merge_policy.joins_delta(self.view, stored):
             ended = [self.log_place(place) for place in places]
             self._append(array, stored, ended, self.next_rowid())
             maintenance.after_write(self._write, self.view)

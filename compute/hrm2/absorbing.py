@@ -10,7 +10,8 @@ Invariants
     AB1 L1 and L2 of `lists` hold; rows keep their lists, new ones stand in the nearest.
     AB2 Depends on the lists, the numbers and the new rows alone.
     AB3 Lists with LONG times as many rows as there should be are split in their place, those with
-        a SHORT'th given up; the rows that had codes in them are assigned and coded again.
+        a SHORT'th given up; the rows that had codes in them are assigned and coded again. That
+        takes no more rows than the change pays for: a fresh build may leave long lists, too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ from m2mdb.compute.hrm2.lists import (
     placed,
     to_bytes,
 )
-from m2mdb.compute.hrm2.training import NEIGHBOURS, Router, assign, grouped, k_means
+from m2mdb.compute.hrm2.training import (
+    ASSIGNED_ROWS,
+    Router,
+    grouped,
+    k_means,
+    nearest,
+    second_best,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +52,12 @@ if TYPE_CHECKING:
     Marks = NDArray[np.bool_]
 
 _SLOT_OF = np.argsort(SLOTS)
+NEAR, ROUGHLY_NEAR = 12, 4  # supers whose lists a row is compared with; to count rows of lists
 FLAT = 256  # centroids, up to which a row is compared with all of them
 LONG = 2.5
 SHORT = 12
 MOST_RENEWED = 8  # at most one list in so many is split or given up at a time
+MOVED = 0.5  # and at most so many rows, of those that came or went, are assigned anew for it
 SPLIT_ROUNDS = 5
 ALL_TWICE = 0.99  # share of rows with a second code, from which on every new one gets one
 
@@ -121,21 +131,25 @@ def absorb(
     called = numbers[old.ordinals]
     share = len(codes.lists) / max(1, len(called)) - 1
     centers = decoded_centers(old)
-    first, second = _assigned(centers, new.rows, share, tick)
+    supers = None if len(centers) <= FLAT else grouped(centers, tick=tick)[0].supers
+    first = _assigned((centers, supers), new.rows, None, tick)[0]
     stays = called >= 0
     of_first = np.zeros(len(called), np.int64)
     of_first[codes.positions[is_first]] = codes.lists[is_first]
-    renewed = _renewed(of_first[stays], first, len(centers), mean)
+    changed = len(new.rows) + int(np.count_nonzero(numbers < 0))
+    most = round(MOVED * changed + LONG * mean)
+    renewed = _renewed(of_first[stays], first, len(centers), mean, most)
     if renewed.any():
-        made = [
-            _split(new.rows[first == each], fetch(called[stays & (of_first == each)]), mean, tick)
-            for each in np.flatnonzero(renewed).tolist()
-        ]
         moves = np.zeros(len(called), np.bool_)
         moves[codes.positions[renewed[codes.lists]]] = True
         moves &= stays
         stays &= ~moves
-        rows = np.concatenate((new.rows, fetch(called[moves])))
+        moved, moved_from = fetch(called[moves]), of_first[moves]
+        made = [
+            _split(new.rows[first == each], moved[moved_from == each], mean, tick)
+            for each in np.flatnonzero(renewed).tolist()
+        ]
+        rows = np.concatenate((new.rows, moved))
         new = Coming(rows, np.concatenate((new.ordinals, called[moves])).astype(np.int32))
         of_list = np.cumsum(~renewed) - 1
         old = _with_centers(old, np.concatenate((centers[~renewed], *made)))
@@ -143,18 +157,22 @@ def absorb(
         codes, is_first = codes.take(np.flatnonzero(kept)), is_first[kept]
         codes = codes._replace(lists=of_list[codes.lists])
         centers = decoded_centers(old)
-        first, second = _assigned(centers, new.rows, share, tick)
+    first, second = _assigned((centers, supers), new.rows, share, tick)
     parts = codes, is_first, np.where(stays, called, -1)
     return _joined(old, parts, new, (first, second), metric, room, tick)
 
 
-def _renewed(of_first: NDArray[np.int64], first: Ints, lists: int, mean: float) -> Marks:
-    """The lists that are to be split or given up, those farthest from the mean (AB3)."""
+def _renewed(of_first: NDArray[np.int64], first: Ints, lists: int, mean: float, most: int) -> Marks:
+    """The lists that are to be split or given up, those farthest from the mean (AB3).
+
+    most  rows that they may have together
+    """
     sizes = np.bincount(of_first, minlength=lists) + np.bincount(first, minlength=lists)
     out = np.zeros(lists, np.bool_)
     gap = np.maximum(sizes / mean / LONG, (mean / SHORT) / np.maximum(sizes, 0.5))
     order = np.argsort(-gap, kind="stable")[: lists // MOST_RENEWED]
-    out[order] = gap[order] > 1
+    order = order[gap[order] > 1]
+    out[order[np.cumsum(sizes[order]) <= max(most, int(sizes[order[:1]].sum()))]] = True
     return out
 
 
@@ -262,28 +280,65 @@ def _first_codes(codes: _Codes) -> Marks:
 
 
 def _assigned(
-    centers: Floats, rows: Floats, share: float, tick: Callable[[], None]
+    there: tuple[Floats, Floats | None], rows: Floats, share: float | None, tick: Callable[[], None]
 ) -> tuple[Ints, Ints]:
-    """The first and the second list of rows; -1 where there is no second one."""
+    """The first and the second list of rows; -1 where there is no second one.
+
+    there  centroids, and around what they are grouped
+    share  of the rows with a second list; None: the first, roughly, to count them
+    """
+    centers, supers = there
     none = np.full(len(rows), -1, np.int32)
     if not len(rows):
         return none, none
-    spill = share > 0 and len(centers) > 1
-    if len(centers) <= FLAT:
+    spill = bool(share) and len(centers) > 1
+    if supers is None:
         mean = centers.mean(axis=0, keepdims=True)
         flat = Router(mean, centers, np.array([0, len(centers)], np.int32), np.zeros((1, 1), int))
-        first, second = assign(flat, rows, spill=spill, tick=tick)
+        first, second = _nearest_two(flat, rows, spill, tick)
     else:
-        router, names = grouped(centers, tick=tick)
-        first, second = assign(router, rows, spill=spill, neighbours=NEIGHBOURS, tick=tick)
+        router, names = grouped(centers, tick=tick, supers=supers)
+        neighbours = ROUGHLY_NEAR if share is None else NEAR
+        first, second = _nearest_two(router, rows, spill, tick, neighbours)
         first = names[first]
-        if second is not None:
-            second = np.where(second >= 0, names[second], np.int32(-1))
-    if second is None:
-        return first, none
-    if share < ALL_TWICE:
+        second = np.where(second >= 0, names[second], np.int32(-1))
+    if share is not None and spill and share < ALL_TWICE:
         second = _sparing(rows, centers, first, second, share)
     return first, second.astype(np.int32)
+
+
+def _nearest_two(
+    router: Router, rows: Floats, spill: bool, tick: Callable[[], None], neighbours: int = NEAR
+) -> tuple[Ints, Ints]:
+    """As `training.assign`, for few rows a list: which of two lists are near is not asked of all.
+
+    Where a hundred rows are near a super-cluster, the products of its thousand lists with each
+    other take ten times as long as those of the rows with them.
+    """
+    first, second = np.full((2, len(rows)), -1, np.int32)
+    labels = nearest(rows, router.supers, tick)
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], np.arange(len(router.supers) + 1))
+    for super_ in range(len(router.supers)):
+        members = order[bounds[super_] : bounds[super_ + 1]]
+        if not len(members):
+            continue
+        lists = router.candidates(super_, neighbours)
+        centers = router.centers[lists]
+        squares = np.einsum("ij,ij->i", centers, centers)
+        for start in range(0, len(members), ASSIGNED_ROWS):
+            tick()
+            chosen = members[start : start + ASSIGNED_ROWS]
+            some = rows[chosen]
+            products = some @ centers.T
+            costs = squares - 2 * products
+            best = costs.argmin(axis=1)
+            first[chosen] = lists[best]
+            if spill and len(lists) > 1:
+                lengths = np.einsum("ij,ij->i", some, some)
+                beside = centers[best] @ centers.T
+                second[chosen] = lists[second_best(lengths, products, costs, best, beside)]
+    return first, second
 
 
 def _sparing(rows: Floats, centers: Floats, first: Ints, second: Ints, share: float) -> Ints:
@@ -368,8 +423,10 @@ def _bytes(
         some = order[start : start + CHUNK_ROWS]
         at = np.arange(start, start + len(some))
         stay, come = some < len(stays), some >= len(stays)
-        kept = stays[some[stay]]
-        bytes8[at[stay]], scales[at[stay]] = before[kept], old.scales[kept]
+        kept = np.where(stay, stays[np.where(stay, some, 0)], 0) if len(stays) else some * 0
+        if len(before):  # a row that comes gets any, and then its own
+            np.take(before, kept, axis=0, out=bytes8[at[0] : at[-1] + 1], mode="clip")
+            np.take(old.scales, kept, out=scales[at[0] : at[-1] + 1], mode="clip")
         if come.any():
             bytes8[at[come]], scales[at[come]] = to_bytes(rows[some[come] - len(stays)])
     return bytes8, scales

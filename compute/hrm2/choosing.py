@@ -83,7 +83,7 @@ def seconds(
     squares   float32[centers], |c|^2; lengths float32[rows], |x|^2
     gram      float32[centers, centers], <b, c>
     costs     float32[centers], scratch
-    Twin      training._firsts, training._second
+    Twin      training._firsts, training.second_best
     """
     for i in range(products.shape[0]):
         along = products[i]

@@ -138,11 +138,19 @@ def taken(rows: Floats, chosen: NDArray[np.int64], tick: Tick) -> Floats:
     return out
 
 
-def grouped(centers: Floats, seed: int = 0, tick: Tick = never) -> tuple[Router, Ints]:
-    """Centroids that are there, as a router; and which of them each of the router's is."""
-    rng = np.random.default_rng(seed)
-    count = max(1, round(len(centers) ** 0.5))
-    supers, labels = k_means(centers, count, SUPER_ROUNDS, rng, tick)
+def grouped(
+    centers: Floats, seed: int = 0, tick: Tick = never, supers: Floats | None = None
+) -> tuple[Router, Ints]:
+    """Centroids that are there, as a router; and which of them each of the router's is.
+
+    supers  around which they are grouped; None: found by their number and the seed
+    """
+    if supers is None:
+        rng = np.random.default_rng(seed)
+        count = max(1, round(len(centers) ** 0.5))
+        supers, labels = k_means(centers, count, SUPER_ROUNDS, rng, tick)
+    else:
+        labels = nearest(centers, supers, tick)
     members = [np.flatnonzero(labels == i) for i in range(len(supers))]
     router = _router(supers, [centers[chosen] for chosen in members])
     return router, np.concatenate(members).astype(np.int32)
@@ -268,7 +276,7 @@ def _both(
     if LOADER.module is None:
         costs = squares - 2 * products
         best = costs.argmin(axis=1)
-        return best, _second(lengths, products, costs, best, gram)
+        return best, second_best(lengths, products, costs, best, gram[best])
     from m2mdb.compute.hrm2 import choosing
 
     one, other = np.empty((2, len(rows)), np.int32)
@@ -279,10 +287,13 @@ def _both(
     return one, other
 
 
-def _second(
-    squares: Floats, products: Floats, costs: Floats, best: NDArray[np.intp], gram: Floats
+def second_best(
+    squares: Floats, products: Floats, costs: Floats, best: NDArray[np.intp], beside: Floats
 ) -> NDArray[np.intp]:
     """Spilling with orthogonal residuals; `costs` is |x - c|^2 but for |x|^2.
+
+    squares  of each row its |x|^2
+    beside   <b, c> of its best center b and each c
 
     With r = x - b the residual to the best center: <r, x - c> = <r, x> - (<x, c> - <b, c>), of
     which all are known. Writes over `products` and `costs`.
@@ -291,7 +302,7 @@ def _second(
     lengths = np.maximum(squares + costs[every, best], np.float32(1e-20))  # |r|^2
     along = products
     products = squares - products[every, best]  # <r, x>
-    along -= gram[best]
+    along -= beside
     np.subtract(products[:, None], along, out=along)
     along /= np.sqrt(lengths)[:, None]  # first: the square may be infinite
     along *= along

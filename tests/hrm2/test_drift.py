@@ -196,6 +196,7 @@ def test_another_largest_segment_becomes_the_reference(
     con: m2mdb.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("m2mdb.index.merge_policy.ABSORB_BYTES", 100_000)
+    monkeypatch.setattr("m2mdb.index.merge_policy.FLUSHED", 512)
     add(con, ROWS, other_rows(ROWS + 500))
     after = figures(con)
     assert after["part"] == "segment 2"
@@ -254,6 +255,7 @@ def test_what_is_too_large_to_retrain_waits_for_optimize(
 ) -> None:
     monkeypatch.setattr("m2mdb.index.maintenance.MERGE_BYTES", 100_000)
     monkeypatch.setattr("m2mdb.index.merge_policy.ABSORB_BYTES", 100_000)
+    monkeypatch.setattr("m2mdb.index.merge_policy.FLUSHED", 512)
     con = filled(tmp_path / "m.m2m", THERE, "METRIC l2", index=False)
     con.execute("CREATE INDEX by_v ON notes USING hrm2 (v) WITH (retrain = 'auto')")
     add(con, ROWS, other_rows(600))

@@ -196,6 +196,7 @@ def test_a_segment_loses_its_dead_rows_where_it_cannot_be_copied_with_the_others
 ) -> None:
     segments = "SELECT rows, live FROM m2m_segments WHERE part LIKE 'segment%' ORDER BY rows"
     monkeypatch.setattr(merge_policy, "ABSORB_BYTES", 100_000)
+    monkeypatch.setattr(merge_policy, "FLUSHED", 512)
     numbers = np.arange(ROWS, ROWS + 600)
     con.collection("notes").add({"id": numbers, "n": numbers, "v": ROWS_AT[:600]})
     assert con.execute(segments).fetchall() == [(600, 600), (ROWS, ROWS)]
