@@ -293,11 +293,13 @@ def value_order(
     for some in slices(count, SLICE_VALUES, check):
         for place in places[some]:
             add[bisect_right(bounds, values[place])](place)
+    del add  # what holds the buckets
     if descending:
         buckets.reverse()
         bounds.reverse()
     found: list[int] = []
-    for number, bucket in enumerate(buckets):
+    for number in range(len(buckets)):
+        bucket, buckets[number] = buckets[number], []  # freed with the next one, not with all
         own = None
         if len(bucket) > 4 * SORTED_VALUES:
             at = number if descending else number - 1

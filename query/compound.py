@@ -229,9 +229,7 @@ def _sorted(rows: list[Row], folds: Sequence[Fold | None], check: Callable[[], N
     keys = [SortKey(_column(rows, index, folds[index], check), False, None)
             for index in range(width)]  # fmt: skip
     order = sorted_order(keys, len(rows), check)
-    while keys:
-        keys.pop()
-        check()
+    emptied(check, *[key.values for key in keys])
     return picked(rows, order, check)
 
 

@@ -10,10 +10,14 @@ import numpy as np
 from m2mdb.index.slices import (
     SLICE_VALUES,
     array_of,
+    counting_up,
     distinct_values,
+    emptied,
     kinds_of,
+    listed,
     number_order,
     slices,
+    taken,
     value_order,
 )
 from m2mdb.pager.errors import DataError
@@ -50,12 +54,14 @@ def sorted_order(keys: Sequence[SortKey], count: int, check: Callable[[], None])
             if order is None:
                 order = array_order(values, key.descending, check)
             else:
-                order = order[array_order(values[order], key.descending, check)]
+                ordered_values = taken(values, order, check)
+                order = taken(order, array_order(ordered_values, key.descending, check), check)
             continue
-        places = list(range(count)) if order is None else order.tolist()
+        places = listed(counting_up(0, count, check) if order is None else order, check)
         comparable = _comparable(key, kinds, check)
         ordered = value_order(places, comparable, check, descending=key.descending)
         order = array_of(ordered, np.int64, check)
+        emptied(check, places, ordered)
     return np.arange(count) if order is None else order
 
 
