@@ -46,6 +46,7 @@ TRACING_KERNELS = "m2mdb.compute.hrm2.tracing"
 CHOOSING_KERNELS = "m2mdb.compute.hrm2.choosing"
 PRODUCT_KERNELS = "m2mdb.compute.hrm2.product_kernels"
 BEST_KERNELS = "m2mdb.compute.hrm2.best_kernels"
+CODING_KERNELS = "m2mdb.compute.hrm2.coding_kernels"
 BATCH_KERNELS = "m2mdb.compute.hrm2.batch"
 TEXT_KERNELS = "m2mdb.compute.text_kernels"
 RANKING_KERNELS = "m2mdb.compute.ranking_kernels"
@@ -57,7 +58,7 @@ SOURCES = (  # that compiled code is made of
     "numba_kernels.py", "lanes.py", "pointers.py", "rounded.py",
     "hrm2/kernels.py", "hrm2/steps.py", "hrm2/simd.py",
     "hrm2/reference.py", "hrm2/tracing.py", "hrm2/choosing.py", "hrm2/batch.py",
-    "hrm2/product_kernels.py", "hrm2/best_kernels.py",
+    "hrm2/product_kernels.py", "hrm2/best_kernels.py", "hrm2/coding_kernels.py",
     "narrow_kernels.py", "delta_kernels.py", "ranking_kernels.py", "search_kernels.py",
     "text_kernels.py", "text_lists.py", "text_hits.py", "text_scratch.py", "text_blocks.py",
     "rank_fusion.py", "hybrid_kernels.py", "gathered_kernels.py",
@@ -175,6 +176,7 @@ def _import_kernels() -> ModuleType:
     importlib.import_module(CHOOSING_KERNELS)
     importlib.import_module(PRODUCT_KERNELS)
     importlib.import_module(BEST_KERNELS)
+    importlib.import_module(CODING_KERNELS)
     importlib.import_module(BATCH_KERNELS)
     importlib.import_module(TEXT_KERNELS)
     importlib.import_module(RANKING_KERNELS)

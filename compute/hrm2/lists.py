@@ -33,6 +33,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from m2mdb.compute.loader import LOADER
+from m2mdb.compute.ranking import readable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -50,6 +53,7 @@ BLOCK = 32  # codes
 WIDTH_STEP = 64  # dimensions are padded to a multiple of this
 CHUNK_ROWS = 1024  # and
 CHUNK_BLOCKS = 32  # are coded at a time: what is made of them stays in the cache
+CHUNK_CODES = 8192  # the same where they are coded one by one
 SLOTS = np.concatenate([np.r_[0:16:2, 1:16:2], np.r_[16:32:2, 17:32:2]])
 _SLOT_OF = np.argsort(SLOTS)
 
@@ -210,6 +214,10 @@ def coded(
     factors: Floats = room((blocks, 3, BLOCK), np.float32)
     factors[:, 0, :] = np.inf
     positions = np.full((blocks, BLOCK), -1, np.int32)
+    positions[block_of, _SLOT_OF[lane_of]] = position[members]
+    if LOADER.module is not None:
+        _code_compiled(rows, centers, codes_of, metric, (codes, factors), tick)
+        return codes, factors, positions
     for first in range(0, blocks, CHUNK_BLOCKS):
         tick()
         last = min(blocks, first + CHUNK_BLOCKS)
@@ -225,8 +233,28 @@ def coded(
         slot = _SLOT_OF[lane]
         for index, values in enumerate(factors_of(residual, center, metric)):
             factors[block, index, slot] = values
-        positions[block, slot] = position[member]
     return codes, factors, positions
+
+
+def _code_compiled(
+    rows: Floats,
+    centers: Floats,
+    codes_of: tuple[NDArray[Any], ...],
+    metric: str,
+    out: tuple[Bytes, Floats],
+    tick: Callable[[], None],
+) -> None:
+    """What `coded` does, some thousand codes at a time."""
+    from m2mdb.compute.hrm2 import coding_kernels
+
+    numbers = [*codes_of, _SLOT_OF[codes_of[3]]]
+    signs = np.empty(rows.shape[1], np.uint8)
+    rows, centers = readable(rows), readable(centers)
+    for start in range(0, len(numbers[0]), CHUNK_CODES):
+        tick()
+        some = slice(start, start + CHUNK_CODES)
+        chosen = tuple(readable(each[some].astype(np.int64)) for each in numbers)
+        coding_kernels.code(rows, centers, chosen, metric != "ip", signs, out)
 
 
 def nibbles_of(signs: NDArray[np.bool_]) -> Bytes:

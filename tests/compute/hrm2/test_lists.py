@@ -9,6 +9,7 @@ from m2mdb.compute.hrm2 import rotation
 from m2mdb.compute.hrm2.lists import BLOCK, SLOTS, padded, to_bytes
 from m2mdb.compute.hrm2.reference import sums_of_block
 from m2mdb.compute.hrm2.training import assign, train
+from m2mdb.compute.loader import LOADER
 from tests.compute.hrm2.conftest import SEED, Coded, clustered, coded, unit
 
 
@@ -158,3 +159,21 @@ def test_the_second_list_has_the_smallest_cost_of_spilling() -> None:
     costs = (gaps**2).sum(axis=2) + np.einsum("ijk,ik->ij", gaps, direction) ** 2
     costs[np.arange(len(rows)), first] = np.inf
     assert (costs.argmin(axis=1) == second).mean() > 0.97
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+@pytest.mark.parametrize("dimension", [3, 64, 200])
+def test_kernels_code_what_numpy_codes(
+    metric: str, dimension: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CO1: rows that are their centroids, too."""
+    assert LOADER.wait(), LOADER.error
+    rows = clustered(900, dimension)
+    rows[:5] = rows[0]
+    compiled = coded(rows, metric, 30).lists
+    alone = coded(rows[:1], metric, 1).lists
+    monkeypatch.setattr(LOADER, "module", None)
+    for one, other in ((compiled, coded(rows, metric, 30)), (alone, coded(rows[:1], metric, 1))):
+        for field in ("starts", "codes", "positions", "bytes8", "scales", "ordinals"):
+            assert np.array_equal(getattr(one, field), getattr(other.lists, field)), field
+        assert np.allclose(one.factors, other.lists.factors, rtol=1e-4, atol=1e-5)
