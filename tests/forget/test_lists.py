@@ -98,7 +98,8 @@ def test_absorbed_lists_that_cannot_be_made_anew_go(
     for module, name, value in (
         (hrm2, "LEAST_ROWS", 300), (hrm2, "LEAST_BESIDE", 60), (hrm2, "LIST_ROWS", 10),
         (merge_policy, "LEAST_CHANGED", 10), (merge_policy, "amplification", lambda schema: 3),
-        (writer, "SEGMENT_ROWS", 50),
+        (merge_policy, "LEAST_APART", 10), (merge_policy, "FULL", 1),
+        (merge_policy, "FLUSHED", 50), (writer, "SEGMENT_ROWS", 50),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     normal = np.random.default_rng(1).standard_normal
