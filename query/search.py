@@ -137,6 +137,8 @@ class SearchRequest:
         if type(self.offset) is not int or self.offset < 0:
             self.offset = _whole("OFFSET", self.offset, 0)
         if self.probes is not None:
+            if self.recall is not None:
+                raise ProgrammingError("RECALL and PROBES exclude each other")
             self.probes = _whole("PROBES", self.probes, 1)
         if self.recall is not None and not 0 < _real("RECALL", self.recall) <= 1:
             raise ProgrammingError(f"RECALL is {self.recall!r}; expected more than 0, at most 1")
@@ -163,8 +165,7 @@ def _whole(clause: str, value: Any, least: int) -> int:
 
 def _real(clause: str, value: Any) -> float:
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
-        number = float(value)
-        if number == number:
+        if (number := float(value)) == number:
             return number
     raise ProgrammingError(f"{clause} is {value!r}; expected a number")
 
@@ -175,8 +176,7 @@ def effort_of(request: SearchRequest) -> Effort:
         return EXACT
     if request.recall is None and request.probes is None:
         return _DEFAULT
-    recall = DEFAULT_RECALL if request.recall is None else float(request.recall)
-    return Effort(recall, request.probes)
+    return Effort(float(request.recall or DEFAULT_RECALL), request.probes)
 
 
 def searched(view: View, request: SearchRequest) -> CollectionView:

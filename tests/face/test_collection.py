@@ -172,6 +172,8 @@ def test_search_options(notes: m2mdb.Collection) -> None:
     assert hits[0].distance == pytest.approx(0.0, abs=1e-6)
     assert hits.scores.shape == (1,)
     assert notes.search(near=query, exact=True, recall=0.9, k=1).ids.tolist() == ["a"]
+    with pytest.raises(m2mdb.ProgrammingError, match="RECALL and PROBES exclude each other"):
+        notes.search(near=query, recall=0.9, probes=3)
     assert len(notes.search(match="nothing here")) == 0
     assert notes.search(match="").ids.tolist() == []
 
