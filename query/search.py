@@ -164,9 +164,9 @@ def _whole(clause: str, value: Any, least: int) -> int:
 
 
 def _real(clause: str, value: Any) -> float:
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
-        if (number := float(value)) == number:
-            return number
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if is_number and (number := float(value)) == number:
+        return number
     raise ProgrammingError(f"{clause} is {value!r}; expected a number")
 
 
