@@ -32,6 +32,15 @@ STATEMENTS = {
     "join and group": "SELECT k.owner, count(*), sum(t.n) FROM t JOIN k ON k.name = t.topic "
     "WHERE t.y > :low + 0.6 GROUP BY k.owner",
 }
+FUNCTIONS = {  # without a gate: each row's text is taken apart in Python
+    "json_extract": "SELECT sum(json_extract(m, '$.a')) FROM d",
+    "two parts of a document": "SELECT max(m ->> 'a'), max(m ->> 'b') FROM d",
+    "date": "SELECT count(*) FROM d WHERE date(s) > '2024-06-01'",
+    "GROUP BY strftime": "SELECT strftime('%Y-%m', s), count(*) FROM d GROUP BY 1",
+    "date with a modifier": "SELECT count(*) FROM d WHERE date(s, '+1 month') > '2024-06-01'",
+    "unixepoch": "SELECT sum(unixepoch(s)) FROM d",
+}
+DOCUMENTS = "CREATE TABLE d (id INTEGER PRIMARY KEY, m TEXT, s TEXT)"
 CREATE = "CREATE TABLE t (id INTEGER PRIMARY KEY, topic TEXT, n INTEGER, x REAL, y REAL)"
 POINT = "SELECT topic, n FROM t WHERE id = ?"
 
@@ -58,6 +67,41 @@ def filled(folder: str, count: int) -> tuple[str, sqlite3.Connection]:
     theirs.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?)", zip(*lists, strict=True))
     theirs.commit()
     return path, theirs
+
+
+def documents(count: int) -> list[tuple[int, str, str]]:
+    """Rows with a document and a moment."""
+    random = np.random.default_rng(2)
+    moments = np.datetime64("2024-01-01T00:00:00") + random.integers(0, 31_536_000, count)
+    texts = [text.replace("T", " ") for text in np.datetime_as_string(moments).tolist()]
+    numbers = random.integers(0, 1000, count).tolist()
+    return [
+        (row, f'{{"a": {number}, "b": "x{row}", "c": [1, {number / 8}]}}', text)
+        for row, (number, text) in enumerate(zip(numbers, texts, strict=True))
+    ]
+
+
+def functions(folder: str, count: int, rounds: int) -> common.Table:
+    """Functions of dates and JSON over rows that nearly all differ."""
+    rows, table = documents(count), common.Table(f"functions over {count} rows: times sqlite3's")
+    theirs = sqlite3.connect(os.path.join(folder, "documents.sqlite"))
+    with m2mdb.connect(os.path.join(folder, "documents.m2m")) as ours:
+        for store in (ours, theirs):
+            store.execute(DOCUMENTS)
+        theirs.executemany("INSERT INTO d VALUES (?, ?, ?)", rows)
+        columns: dict[str, Any] = dict(zip("ims", zip(*rows, strict=True), strict=True))
+        ours.collection("d").add(
+            {"id": list(columns["i"]), "m": list(columns["m"]), "s": list(columns["s"])}
+        )
+        for _ in range(rounds):
+            for name, statement in FUNCTIONS.items():
+                mine, found = timed(ours, statement, {})
+                other, expected = timed(theirs, statement, {})
+                assert near(found) == near(expected), statement
+                table.add(name, other / mine, f"{mine / count * 1e6:.2f} us a row, sqlite3 "
+                          f"{other / count * 1e6:.2f}")  # fmt: skip
+    theirs.close()
+    return table
 
 
 def near(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -105,6 +149,7 @@ def main() -> int:
         ours.close()
         theirs.close()
         first.show()
+        functions(folder, given.count, min(3, given.rounds)).show()
         return 0 if table.show() else 1
 
 

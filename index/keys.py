@@ -23,6 +23,7 @@ Invariants
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from m2mdb.pager.errors import CorruptDatabaseError
@@ -52,6 +53,10 @@ def decode_rowid(key: bytes) -> int:
 
 def encode_value(value: Any) -> bytes:
     """The value part of a key: of a stored value, see `index.schema`, or of a tuple of them."""
+    if type(value) is str:
+        raw = value.encode()
+        if len(raw) <= PREFIX_SIZE and b"\x00" not in raw:
+            return b"\x04" + raw + b"\x00\x00"
     if isinstance(value, tuple):
         return b"".join(map(encode_value, value))[:KEY_SIZE]
     if value is None:
@@ -64,6 +69,22 @@ def encode_value(value: Any) -> bytes:
     if len(raw) <= PREFIX_SIZE:
         return tag + raw.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
     return tag + raw[:PREFIX_SIZE].replace(b"\x00", b"\x00\xff")
+
+
+def encode_values(values: Sequence[Any]) -> list[bytes]:
+    """`encode_value` of each; tuples are of one length."""
+    if not values or type(values[0]) is not tuple:
+        return _encode_column(values)
+    columns = [_encode_column(column) for column in zip(*values, strict=True)]
+    return [b"".join(parts)[:KEY_SIZE] for parts in zip(*columns, strict=True)]
+
+
+def _encode_column(values: Sequence[Any]) -> list[bytes]:
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        pack = _NUMBER.pack
+        return [pack(2, value + SIGN) for value in values]
+    return [encode_value(value) for value in values]
 
 
 def _encode_real(value: float) -> bytes:

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.index.collations import folded, folded_value
-from m2mdb.index.keys import KEY_SIZE, decode_rowid, encode_value, index_key, successor
+from m2mdb.index.keys import (
+    KEY_SIZE,
+    decode_rowid,
+    encode_rowid,
+    encode_value,
+    encode_values,
+    successor,
+)
 from m2mdb.index.slices import (
     SLICE_VALUES,
     Check,
@@ -187,11 +194,12 @@ def suspects(
 
     Values and entries are walked side by side, so that a leaf is looked at once.
     """
-    wanted = [
-        (encode_value(value), place)
-        for place, value in enumerate(watched(values, check))
-        if value is not None
-    ]
+    wanted: list[tuple[bytes, int]] = []
+    for some in slices(len(values), SLICE_VALUES, check):
+        own = values[some]
+        present = [value for value in own if value is not None]
+        places = (some.start + at for at, value in enumerate(own) if value is not None)
+        wanted += zip(encode_values(present), places, strict=True)
     wanted.sort()
     tree, found, at = BTree(pages, info.root), [], 0
     while at < len(wanted):
@@ -226,8 +234,7 @@ def add_entries(
     if empty or tree.first() is None:
         tree.bulk_load((key, b"") for key in watched(keys, check))
         return
-    for key in watched(keys, check):
-        tree.put(key, b"")
+    tree.put_ascending((key, b"") for key in watched(keys, check))
 
 
 def remove_entries(
@@ -241,7 +248,11 @@ def remove_entries(
 
 def _sorted_keys(rows: Iterable[tuple[Any, int]], check: Check) -> Iterator[bytes]:
     """The keys in order; what was given is let go: the garbage collector would look at it."""
-    keys = [index_key(value, rowid) for value, rowid in watched(rows, check)]
+    waiting, keys = iter(rows), []
+    while some := list(islice(waiting, SLICE_VALUES)):
+        check()
+        encoded = encode_values([value for value, _ in some])
+        keys += [key + encode_rowid(row[1]) for key, row in zip(encoded, some, strict=True)]
     if len(keys) <= SLICE_VALUES:
         keys.sort()
         yield from keys

@@ -54,7 +54,7 @@ Run = tuple[list[bytes], list[bytes]]
 class BTree:
     """A tree by its root page; holds nothing but the pages, so it is cheap to make.
 
-    `put`, `delete`, `bulk_load`, `clear` and `destroy` need MutablePages.
+    `put`, `put_ascending`, `delete`, `bulk_load`, `clear` and `destroy` need MutablePages.
     """
 
     __slots__ = ("_capacity", "_get", "_pages", "root")
@@ -134,7 +134,7 @@ class BTree:
         key: bytes | None = start
         seen: set[int] = set()
         while key is not None:
-            leaf, following = self._leaf_and_following(key)
+            _, leaf, following = self._leaf_and_following(key)
             keys = leaf.keys
             first = bisect_left(keys, key)
             end = len(keys)
@@ -147,8 +147,8 @@ class BTree:
                 yield keys[first:end], self._values(leaf, first, end, seen)
             key = following
 
-    def _leaf_and_following(self, key: bytes) -> tuple[Leaf, bytes | None]:
-        """The leaf where a key belongs, and the separator that ends it."""
+    def _leaf_and_following(self, key: bytes) -> tuple[int, Leaf, bytes | None]:
+        """The leaf where a key belongs, its page number first, and the separator that ends it."""
         following: bytes | None = None
         number = self.root
         for _ in _LEVELS:
@@ -160,7 +160,7 @@ class BTree:
                 following = node.keys[index]
             number = node.children[index]
         if type(node) is Leaf:
-            return node, following
+            return number, node, following
         raise depth_error(self.root, number)
 
     def _runs_backward(self, start: bytes | None, stop: bytes | None) -> Iterator[Run]:
@@ -220,7 +220,30 @@ class BTree:
 
         Raises DataError when the key is longer than a fifth of a page.
         """
-        cell = self._cell(key, value)
+        self._put_cell(key, self._cell(key, value))
+
+    def put_ascending(self, items: Iterable[Item]) -> None:
+        """`put` of items whose keys ascend: each leaf is looked for once for all that go there."""
+        waiting = iter(items)
+        item = next(waiting, None)
+        while item is not None:
+            number, leaf, following = self._leaf_and_following(item[0])
+            is_own, index = False, 0
+            while item is not None and (following is None or item[0] < following):
+                key, cell = item[0], self._cell(*item)
+                item = next(waiting, None)
+                keys = leaf.keys
+                index = bisect_left(keys, key, index)
+                is_there = index < len(keys) and keys[index] == key
+                if is_there or leaf.size + CELL_SIZE + len(key) + len(cell) > self._capacity:
+                    self._put_cell(key, cell)
+                    break  # the leaf may be divided now
+                if not is_own:
+                    leaf, is_own = cast("Leaf", self._pages.change(number)), True
+                leaf.insert(index, key, cell)
+
+    def _put_cell(self, key: bytes, cell: bytes) -> None:
+        """Set what stands in the leaf beside a key."""
         number, leaf = self._leaf(key)
         keys = leaf.keys
         index = bisect_left(keys, key)

@@ -19,6 +19,7 @@ from m2mdb.query.affinity import Value
 from m2mdb.query.aggregates import AGGREGATES
 from m2mdb.query.comparison import compare, rank
 from m2mdb.query.conditions import Compile, Evaluator, Row, collation_of
+from m2mdb.query.constants import is_constant
 from m2mdb.query.dates import TIME_FUNCTIONS
 from m2mdb.query.functions import CONTEXT_FUNCTIONS, FUNCTIONS, Bindings, randomblob
 from m2mdb.query.json_functions import (
@@ -28,11 +29,14 @@ from m2mdb.query.json_functions import (
     json_piece,
     piece,
 )
+from m2mdb.query.jsonpath import extractor
 from m2mdb.query.nodes import Case, Expression, FunctionCall, JsonPath, Literal
+from m2mdb.query.plain_dates import MISSED, Way, way_of
 from m2mdb.query.scope import Scope
 from m2mdb.query.text_functions import compile_highlight, compile_snippet
 
 Apply = Callable[..., Value]
+KEPT_TIMES = 1 << 14  # texts of which a time function's value is kept in a run
 
 
 def compile_call(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluator:
@@ -54,6 +58,11 @@ def compile_call(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluato
         return _timed(node, scope, compile)
     if node.name in JSON_FUNCTIONS:
         return _json_call(node, scope, compile)
+    if node.name == "json_extract" and count == 2:
+        path = node.arguments[1]
+        found = extractor(path.value) if isinstance(path, Literal) else None
+        if found is not None:
+            return applied(found, [compile(node.arguments[0], scope)])
     function, least, most = FUNCTIONS.get(node.name, (None, 0, None))
     if function is None:
         raise PlacedFault(_unknown(node.name), node.position)
@@ -110,7 +119,40 @@ def _timed(node: FunctionCall, scope: Scope, compile: Compile) -> Evaluator:
 
         return function(now, *[each(row, bindings) for each in arguments])
 
-    return run
+    place = 1 if node.name == "strftime" else 0
+    others = [each for at, each in enumerate(node.arguments) if at != place]
+    if len(node.arguments) <= place or node.name == "timediff" or not all(map(is_constant, others)):
+        return run
+    return _of_one_time(node, arguments[place], run, others)
+
+
+def _of_one_time(
+    node: FunctionCall, time: Evaluator, run: Evaluator, others: list[Expression]
+) -> Evaluator:
+    """A time function of one value beside constants: by its text, else once for equal texts."""
+    way: Way | None = None
+    if all(isinstance(each, Literal) for each in others):
+        constants = [each.value for each in others if isinstance(each, Literal)]
+        first = 1 if node.name == "strftime" else 0
+        way = way_of(node.name, constants[0] if first else None, constants[first:])
+    key = object()
+
+    def quick(row: Row, bindings: Bindings) -> Value:
+        value = time(row, bindings)
+        found = MISSED if way is None else way(value)
+        if found is not MISSED:
+            return found
+        if type(value) is not str:
+            return run(row, bindings)
+        known: dict[str, Value] = bindings.once(key, dict)
+        found = known.get(value, MISSED)
+        if found is MISSED:
+            found = run(row, bindings)
+            if len(known) < KEPT_TIMES:
+                known[value] = found
+        return found
+
+    return quick
 
 
 # JSON

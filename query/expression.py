@@ -196,6 +196,10 @@ def _json_path(node: JsonPath, scope: Scope) -> Evaluator:
     operand = compile_expression(node.operand, scope)
     path = compile_expression(node.path, scope)
     apply = jsonpath.arrow if node.operator == "->" else jsonpath.double_arrow
+    if node.operator == "->>" and isinstance(node.path, Literal):
+        known = jsonpath.double_arrow_at(node.path.value)
+        if known is not None:
+            return lambda row, bindings: known(operand(row, bindings))
     return lambda row, bindings: apply(operand(row, bindings), path(row, bindings))
 
 

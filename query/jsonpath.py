@@ -62,8 +62,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _HOOKS: dict[str, Any] = {
     "parse_float": Numeral, "parse_constant": _refused, "object_pairs_hook": _object
 }  # fmt: skip
-_decode = json.JSONDecoder(**_HOOKS).decode
+_DECODER: Any = json.JSONDecoder(**_HOOKS)
+_PLAIN_DECODER: Any = json.JSONDecoder(parse_constant=_refused)
+_decode, _scan = _DECODER.decode, _DECODER.scan_once
 _decode_exactly = json.JSONDecoder(parse_int=_integer, **_HOOKS).decode
+SHARED_CHARACTERS = 1 << 16  # of a text whose document is kept till the next one is read
+_shared: tuple[Value, Any] = (None, None)
+_plain: tuple[Value, Any] = (None, None)
+_scan_plainly = _PLAIN_DECODER.scan_once
 
 
 def load(text: Value) -> Any:
@@ -71,11 +77,30 @@ def load(text: Value) -> Any:
 
     Raises DataError: malformed JSON.
     """
-    source = to_text(text) or ""
+    source = text if type(text) is str else to_text(text) or ""
+    if "-0" not in source:
+        try:
+            document, end = _scan(source, 0)
+            if end == len(source):
+                return document
+        except (StopIteration, ValueError, RecursionError):
+            pass  # blanks before it, or a fault that is told below
     try:
         return _decode_exactly(source) if "-0" in source else _decode(source)
     except (ValueError, RecursionError) as problem:
         raise DataError(f"malformed JSON: {shown(source)}: {problem}") from None
+
+
+def read(text: Value) -> Any:
+    """As `load`, for reading only: several parts of one text are read of one document."""
+    global _shared
+    known, document = _shared
+    if known is text and type(text) is str:
+        return document
+    document = load(text)
+    if type(text) is str and len(text) <= SHARED_CHARACTERS:
+        _shared = text, document
+    return document
 
 
 def dump(document: Any) -> str:
@@ -177,6 +202,8 @@ def follow(document: Any, path: Value) -> Any:
 
 def sql_value(document: Any) -> Value:
     """A part of a document as an SQL value; objects and arrays stay JSON text."""
+    if type(document) is str or document is None:
+        return document
     if isinstance(document, dict | list):
         return dump(document)
     if isinstance(document, bool):
@@ -192,7 +219,7 @@ def arrow(text: Value, path: Value) -> Value:
     """`text -> path`: JSON text, or NULL where there is nothing."""
     if text is None or path is None:
         return None
-    found = follow(load(text), path)
+    found = follow(read(text), path)
     return None if found is MISSING else dump(found)
 
 
@@ -200,7 +227,7 @@ def double_arrow(text: Value, path: Value) -> Value:
     """`text ->> path`: an SQL value, or NULL where there is nothing."""
     if text is None or path is None:
         return None
-    found = follow(load(text), path)
+    found = follow(read(text), path)
     return None if found is MISSING else sql_value(found)
 
 
@@ -208,17 +235,80 @@ def json_extract(text: Value, *paths: Value) -> Value:
     """`json_extract(text, path, …)`: a value; for several paths a JSON array of them."""
     if text is None or any(path is None for path in paths) or not paths:
         return None
-    document = load(text)
+    document = read(text)
     found = [walk(document, steps_of(to_text(path) or "")) for path in paths]
     if len(paths) == 1:
         return None if found[0] is MISSING else sql_value(found[0])
     return dump([None if part is MISSING else part for part in found])
 
 
+def extractor(path: Value) -> Callable[[Value], Value] | None:
+    """json_extract() of one path that is known; None for one that has to be refused, and NULL."""
+    try:
+        steps = steps_of(path) if type(path) is str else None
+    except ProgrammingError:
+        return None
+    if steps is None:
+        return None
+    return _reader(steps, lambda text: json_extract(text, path))
+
+
+def double_arrow_at(path: Value) -> Callable[[Value], Value] | None:
+    """`->>` with a label that is known and has no point; None for all other paths."""
+    if type(path) is not str or path.startswith("$") or "." in path:
+        return None
+    return _reader((path,), lambda text: double_arrow(text, path))
+
+
+def _reader(steps: tuple[Step, ...], exactly: Callable[[Value], Value]) -> Callable[[Value], Value]:
+    """What reads a number or a text at some steps; all that takes care is read exactly.
+
+    Without the hooks a document is decoded in half the time, but of equal keys the last counts,
+    and numbers lose their text. So a label on the way has to stand in the text once at most, no
+    key may be written in another way, and what is found may be no object and no array.
+    """
+    labels = [quoted(step) for step in steps if isinstance(step, str)]
+    is_plain = all("\\" not in label for label in labels)
+
+    def run(text: Value) -> Value:
+        if type(text) is not str or not is_plain or "\\" in text:
+            return exactly(text)
+        for label in labels:
+            if text.count(label) > 1:
+                return exactly(text)
+        document = _plainly(text)
+        found = walk(document, steps)
+        kind = type(found)
+        if kind is dict or kind is list or document is MISSING:
+            return exactly(text)
+        return None if found is MISSING else sql_value(found)
+
+    return run
+
+
+def _plainly(text: str) -> Any:
+    """A document decoded without the hooks; MISSING where that cannot be."""
+    global _plain
+    known, document = _plain
+    if known is text:
+        return document
+    try:
+        document, end = _scan_plainly(text, 0)
+    except (StopIteration, ValueError, RecursionError):
+        return MISSING
+    if end != len(text):
+        return MISSING
+    if end <= SHARED_CHARACTERS:
+        _plain = text, document
+    return document
+
+
 def json_valid(text: Value) -> Value:
     """`json_valid(text)`: 1 or 0, NULL for NULL."""
     if text is None:
         return None
+    if type(text) is str and _plainly(text) is not MISSING:
+        return 1
     try:
         load(text)
     except DataError:
@@ -227,7 +317,7 @@ def json_valid(text: Value) -> Value:
 
 
 def _at(text: Value, path: Value) -> Any:
-    return walk(load(text), steps_of(to_text(path) or ""))
+    return walk(read(text), steps_of(to_text(path) or ""))
 
 
 def json_array_length(text: Value, path: Value = "$") -> Value:

@@ -153,6 +153,40 @@ def test_random_operations_agree_with_a_dict(page_size: int, prefix: bytes, seed
     assert pages.numbers() == {tree.root}
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_ascending_batches_agree_with_a_dict(seed: int) -> None:
+    choose = random.Random(seed)
+    pages, model = DictPages(choose.choice((512, 4096))), dict[bytes, bytes]()
+    root = BTree.create(pages)
+    tree = BTree(pages, root)
+    for _ in range(30):
+        low, size = choose.randrange(1 << 16), choose.choice((1, 5, 60, 600))
+        span = choose.choice((1 << 4, 1 << 10, 1 << 16))
+        batch: dict[bytes, bytes] = {}
+        for _ in range(size):
+            key = f"{low + choose.randrange(span):06d}{'x' * choose.randrange(4)}".encode()
+            batch[key] = bytes(choose.choice((0, 0, 3, 40, 700)))
+        tree.put_ascending(sorted(batch.items()))
+        model |= batch
+        for key in choose.sample(sorted(model), min(len(model), choose.randrange(80))):
+            assert tree.delete(key)
+            del model[key]
+        assert list(tree.scan()) == sorted(model.items())
+        assert sound(pages, root) == len(model)
+
+
+def test_an_ascending_batch_that_fails_keeps_the_tree_sound() -> None:
+    pages = DictPages(512)
+    root = BTree.create(pages)
+    tree = BTree(pages, root)
+    tree.put_ascending((b"%04d" % i, b"") for i in range(0, 2000, 2))
+
+    with pytest.raises(DataError, match="at most 102 fit"):
+        tree.put_ascending([(b"0001", b""), (b"0003", b""), (b"0005" * 50, b"")])
+
+    assert sound(pages, root) == 1002
+
+
 def test_appended_leaves_are_full_and_only_the_last_one_changes() -> None:
     pages = DictPages()
     tree = filled(pages, range(5000))
