@@ -69,7 +69,7 @@ _decode_exactly = json.JSONDecoder(parse_int=_integer, **_HOOKS).decode
 SHARED_CHARACTERS = 1 << 16  # of a text whose document is kept till the next one is read
 _shared: tuple[Value, Any] = (None, None)
 _plain: tuple[Value, Any] = (None, None)
-_scan_plainly = _PLAIN_DECODER.scan_once
+scan_plainly = _PLAIN_DECODER.scan_once
 
 
 def load(text: Value) -> Any:
@@ -293,7 +293,7 @@ def _plainly(text: str) -> Any:
     if known is text:
         return document
     try:
-        document, end = _scan_plainly(text, 0)
+        document, end = scan_plainly(text, 0)
     except (StopIteration, ValueError, RecursionError):
         return MISSING
     if end != len(text):

@@ -26,12 +26,12 @@ MISSED = object()
 FIRST_PLAIN = -62_167_219_200  # 0000-01-01, in seconds since 1970
 Way = Callable[[Value], Value | object]
 
-_is_plain = re.compile(
+PLAIN = (
     r"\d{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])"
     r"|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
-    r"(?:[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)?",
-    re.ASCII,
-).fullmatch
+    r"(?:[ T](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)?"
+)
+_is_plain = re.compile(PLAIN, re.ASCII).fullmatch
 _moves_days = re.compile(
     r"[+-]?\d{1,4} (?:day|month|year)s?|start of (?:day|month|year)|weekday [0-6]", re.ASCII
 ).fullmatch
@@ -100,6 +100,15 @@ def way_of(name: str, pattern: Value, modifiers: list[Value]) -> Way | None:
     return _of_moved(finish, texts) if len(texts) == len(modifiers) else None
 
 
+def cut_of(name: str, pattern: Value) -> tuple[int, int] | None:
+    """From where to where a moment's text is cut, where that is all that a function does."""
+    text = pattern if name == "strftime" else _PATTERNS.get(name)
+    places = _places(text) if isinstance(text, str) else None
+    if places is None or len(places) != 1 or isinstance(places[0], str):
+        return None
+    return places[0]
+
+
 def _of_plain(finish: Callable[[str], Value], takes_moments: bool) -> Way:
     """`takes_moments`: nothing is asked that is finer than a second."""
 
@@ -160,6 +169,18 @@ def _of_seconds(finish: Callable[[str], Value]) -> Way:
 
 def _formatter(pattern: str) -> Callable[[str], Value] | None:
     """What cuts a moment's text as a pattern says; None where it asks for more than is in it."""
+    joined = _places(pattern)
+    if joined is None:
+        return None
+    if len(joined) == 1 and isinstance(joined[0], tuple):
+        start, stop = joined[0]
+        return lambda text: text[start:stop]
+    cuts = [slice(*part) if isinstance(part, tuple) else part for part in joined]
+    return lambda text: "".join([part if isinstance(part, str) else text[part] for part in cuts])
+
+
+def _places(pattern: str) -> list[tuple[int, int] | str] | None:
+    """A pattern as characters and parts of a moment's text, from where to where; or None."""
     parts: list[tuple[int, int] | str] = []
     pieces = re.split(r"%(.?)", pattern, flags=re.DOTALL)
     for at, piece in enumerate(pieces):
@@ -182,8 +203,4 @@ def _formatter(pattern: str) -> Callable[[str], Value] | None:
                 joined[-1] = (last[0], part[1])
                 continue
         joined.append(part)
-    if len(joined) == 1 and isinstance(joined[0], tuple):
-        start, stop = joined[0]
-        return lambda text: text[start:stop]
-    cuts = [slice(*part) if isinstance(part, tuple) else part for part in joined]
-    return lambda text: "".join([part if isinstance(part, str) else text[part] for part in cuts])
+    return joined

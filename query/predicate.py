@@ -28,7 +28,7 @@ from m2mdb.index.dictionary import tested
 from m2mdb.index.slices import SLICE_NUMBERS, SLICE_VALUES, slices
 from m2mdb.query.affinity import NONE, Value, base_type, microseconds, truth
 from m2mdb.query.bounds import may_hold, number_comparison
-from m2mdb.query.collated import CollatedCompare
+from m2mdb.query.collated import CollatedCompare, by_way
 from m2mdb.query.comparison import DIRECT_OPERATORS, MIRRORED, conversions, member_set
 from m2mdb.query.conditions import (
     Evaluator,
@@ -200,7 +200,7 @@ def _compile(node: Expression, scope: RowScope, wanted: bool) -> Term:
             terms = [_compile(each, scope, wanted) for each in chain(node, node.operator)]
             terms.sort(key=lambda term: term.cost)
             return All(terms) if (node.operator == "AND") == wanted else AnyOf(terms)
-        return _comparison(node, scope, wanted) or Rows(node, scope, wanted)
+        return _comparison(node, scope, wanted) or by_way(node, scope, wanted, Rows)
     if isinstance(node, Unary) and node.operator == "NOT":
         return _compile(node.operand, scope, not wanted)
     if isinstance(node, Between):

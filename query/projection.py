@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from m2mdb.index.slices import emptied, rows_of
 from m2mdb.query.affinity import Value
 from m2mdb.query.binder import Output
+from m2mdb.query.column_ways import column_way
 from m2mdb.query.columnar import Column, Values, column_of
 from m2mdb.query.conditions import Evaluator, collation_of, folded, type_of
 from m2mdb.query.expression import compile_expression
@@ -44,7 +45,7 @@ def fetched_columns(rows: Columns, sources: Sequence[Any], bindings: Bindings) -
 class Computed:
     """An expression compiled in a scope: a plain column, or a closure."""
 
-    __slots__ = ("evaluate", "position")
+    __slots__ = ("_way", "evaluate", "position")
 
     def __init__(self, node: Expression, scope: Scope, *, collated: bool = False) -> None:
         """`collated`: apply the expression's COLLATE to the values."""
@@ -54,6 +55,7 @@ class Computed:
         if slot is None and isinstance(node, ColumnRef):
             slot = scope.column(node)
         self.position: int | None = None if slot is None or fold else slot.position
+        self._way = column_way(node, scope) if fold is None and slot is None else None
 
     def values(self, columns: Sequence[list[Any]], count: int, bindings: Bindings) -> list[Value]:
         """The value for each of the rows that stand in columns."""
@@ -62,11 +64,29 @@ class Computed:
         evaluate = self.evaluate
         if not columns:
             return [evaluate((), bindings) for _ in range(count)]
+        if self._way is not None:
+            return self._by_column(columns, count, bindings)
         rows = zip(*columns, strict=True)
         values: list[Value] = []
         for _ in range(0, count, SLICE):
             bindings.check()
             values += [evaluate(row, bindings) for row in islice(rows, SLICE)]
+        return values
+
+    def _by_column(
+        self, columns: Sequence[list[Any]], count: int, bindings: Bindings
+    ) -> list[Value]:
+        """As `values`, slice by slice of the one column, or row by row where a slice wants that."""
+        assert self._way is not None
+        evaluate, (position, way) = self.evaluate, self._way
+        values: list[Value] = []
+        for start in range(0, count, SLICE):
+            bindings.check()
+            found = way(columns[position][start : start + SLICE])
+            if found is None:
+                rows = zip(*[column[start : start + SLICE] for column in columns], strict=True)
+                found = [evaluate(row, bindings) for row in rows]
+            values += found
         return values
 
 

@@ -180,3 +180,79 @@ def test_a_document_that_was_read_is_not_changed_by_what_writes() -> None:
         '{"b":1}', '{"a":{"b":2},"c":[1]}', '{"b":1}', "[1]", '{"a":{"b":1},"c":[]}', 1,
         '{"c":[1]}', 1, "object", 1,
     )  # fmt: skip
+
+
+COLUMN_CALLS = (
+    *[f"{name}(s)" for name in ("date", "time", "datetime", "julianday", "unixepoch")],
+    *[f"strftime('{each}', s)" for each in PATTERNS], "strftime('%j', s)", "date(s, '+1 month')",
+    "datetime(s, 'start of month')", "datetime(n, 'unixepoch')", "date(s, 'localtime')",
+    *[f"json_extract(j, '{path}')" for path in PATHS], *[f"j ->> '{each}'" for each in LABELS],
+    "json_extract(j, '$.a')", "j -> 'a'", "j ->> 0",
+)  # fmt: skip
+
+
+def _rows(choose: random.Random, size: int, kind: str) -> list[tuple[Any, ...]]:
+    """Rows that are plain, nearly plain, or of anything."""
+    rows = []
+    for _ in range(size):
+        text: str | None = f"2024-{choose.randint(1, 12):02d}-{choose.randint(1, 28):02d}"
+        document: str | None = json.dumps({"a": choose.randrange(99), "b": "x", "d": 1.5})
+        if kind != "days" and choose.random() < 0.9:
+            clock = f"{choose.randrange(24):02d}:05:{choose.randrange(60):02d}"
+            text = f"{text}{choose.choice(' T')}{clock}"
+        if kind == "any" and choose.random() < 0.1:
+            text, document = _texts(choose), choose.choice(VALID)
+        if kind == "nulls" and choose.random() < 0.1:
+            text = document = None
+        rows.append((text, choose.randrange(-(10**9), 10**10), document))
+    return rows
+
+
+VALID = [each for each in DOCUMENTS if jsonpath.json_valid(each)]
+
+
+@pytest.mark.parametrize("kind", ["days", "moments", "nulls", "any"])
+def test_columns_get_what_each_row_gets(kind: str) -> None:
+    """Row by row and by columns: in results, groups, aggregates and conditions."""
+    choose = random.Random(kind)
+    con = m2mdb.connect(":memory:", autocommit=True)
+    con.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, s TEXT, n INTEGER, j TEXT)")
+    rows = _rows(choose, 3000, kind)
+    con.executemany("INSERT INTO t (s, n, j) VALUES (?, ?, ?)", rows)
+
+    for call in choose.sample(COLUMN_CALLS, 6):
+        alone = [con.execute(f"SELECT {call} FROM t WHERE id = {at}").fetchone()[0]
+                 for at in range(1, 3001, 37)]  # fmt: skip
+        together = [row[0] for row in con.execute(f"SELECT {call} FROM t").fetchall()]
+        assert [repr(each) for each in together[::37]] == [repr(each) for each in alone], call
+        for operator in ("<", "!="):
+            for constant in ("2024-06", 20, 1_710_000_000.5, None):
+                told = con.execute(f"SELECT id FROM t WHERE {call} {operator} ?", (constant,))
+                where = f"iif(1, {call}, 0) {operator} ?"
+                slow = con.execute(f"SELECT id FROM t WHERE {where}", (constant,))
+                assert told.fetchall() == slow.fetchall(), (call, operator, constant)
+        groups = con.execute(f"SELECT {call}, count(*) FROM t GROUP BY 1").fetchall()
+        assert sum(row[1] for row in groups) == 3000
+        assert {repr(row[0]) for row in groups} == {repr(each) for each in together}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        ("[1", "2]"), ('{"a": 1},{"a": 2}',), ('{"a": 1', '"b": 2}'), ("",), ("1,", "2"),
+        ('{"a": NaN}',), ('{"a": 1} 5',), ("],[",),
+    ],
+)  # fmt: skip
+def test_documents_that_are_none_are_told_among_many(odd: tuple[str, ...]) -> None:
+    """CW2: texts that together would be JSON, as an array of them, are none each."""
+    con = m2mdb.connect(":memory:", autocommit=True)
+    con.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, j TEXT)")
+    rows = [('{"a": 1}',)] * 20 + [(each,) for each in odd] + [('{"a": 1}',)] * 20
+    con.executemany("INSERT INTO t (j) VALUES (?)", rows)
+
+    for sql in ("SELECT json_extract(j, '$.a') FROM t", "SELECT id FROM t WHERE j ->> 'a' = 1",
+                "SELECT sum(j ->> 'a') FROM t"):  # fmt: skip
+        with pytest.raises(m2mdb.DataError, match="malformed JSON"):
+            con.execute(sql).fetchall()
+    con.execute(f"DELETE FROM t WHERE id > 20 AND id <= {20 + len(odd)}")
+    assert con.execute("SELECT sum(j ->> 'a'), count(*) FROM t").fetchone() == (40, 40)
