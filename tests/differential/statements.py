@@ -363,6 +363,8 @@ class Statements:
                        self.write.any(1) for _ in range(count)]  # fmt: skip
             outputs = [each for each in outputs if "COLLATE" not in each] or ["id"]
             outputs += ["id"] * (count - len(outputs))
+            if self.is_collated:  # SQLite takes a rowid for no column when it looks for a collation
+                outputs = ["(id + 0)" if each == "id" else each for each in outputs]
             parts.append(f"SELECT {', '.join(outputs)} FROM {table.name}{self.where(0.4)}")
         sql = parts[0]
         for part in parts[1:]:
