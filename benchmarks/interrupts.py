@@ -205,7 +205,7 @@ class Runs:
         left = rounds - len(self._log.latencies.get(name, ()))
         if left <= 0:
             return
-        random = np.random.default_rng([3, left, *name.encode()])
+        random = np.random.default_rng([3, len(self._log.latencies.get(name, ())), *name.encode()])
         whole = self._log.seconds.get(name)
         if whole is None:
             with begun(self._con, self._path, kind) as con:
