@@ -45,7 +45,6 @@ class _Moves:
     """How often the young were moved since a full collection of the garbage collector."""
 
     count = 0
-    collections = 0  # full ones that had been when the count began
 
 
 def grow_old() -> None:
@@ -54,17 +53,16 @@ def grow_old() -> None:
     A collection of the young looks at each item of each new list: beside some lists of a million
     values it takes 50 milliseconds, a full one 100. To move the young among the old takes none.
     Nothing is moved where the program has frozen objects, which would be thawed. Each move also
-    puts the next full collection off, for the whole program: so after MOST_MOVES of them the
-    collector is left alone until one has been, else nothing in a circle would ever be freed.
+    puts the next full collection off, for the whole program: so after MOST_MOVES of them there is
+    one, else nothing in a circle would ever be freed.
     """
     if gc.get_freeze_count():
         return
-    if _Moves.count in {0, MOST_MOVES}:
-        full = gc.get_stats()[-1]["collections"]
-        if _Moves.count and full == _Moves.collections:
-            return
-        _Moves.count, _Moves.collections = 0, full
     _Moves.count += 1
+    if _Moves.count > MOST_MOVES:
+        _Moves.count = 0
+        if gc.isenabled():
+            gc.collect()
     gc.freeze()
     gc.unfreeze()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random as randomness
 import weakref
 from typing import Any
@@ -240,3 +241,23 @@ def test_numbers_that_rise_and_count_up(count: int, monkeypatch: pytest.MonkeyPa
             equal = found.copy()
             equal[place] = equal[place - 1]
             assert not work.rises(equal, work.unchecked), place
+
+
+def test_the_collector_has_its_turn_after_many_moves_and_none_where_it_is_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else each young collection would look at all new lists from then on."""
+    monkeypatch.setattr(work, "MOST_MOVES", 5)
+    monkeypatch.setattr(work._Moves, "count", 0)
+    full = gc.get_stats()[-1]["collections"]
+    for _ in range(18):
+        work.grow_old()
+        assert gc.get_count()[1:] == (0, 0), "the young are moved each time"
+    assert gc.get_stats()[-1]["collections"] == full + 3
+    gc.disable()
+    try:
+        for _ in range(12):
+            work.grow_old()
+    finally:
+        gc.enable()
+    assert gc.get_stats()[-1]["collections"] == full + 3
