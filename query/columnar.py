@@ -27,6 +27,7 @@ from m2mdb.index.segment import SCALAR_PARTS
 from m2mdb.index.slices import (
     SLICE_VALUES,
     Check,
+    joined,
     listed,
     mapped,
     picked,
@@ -333,7 +334,8 @@ def _stored_texts(part: SegmentPart, definition: Any) -> Texts:
     check_offsets(offsets, where)
     nulls = segment.nulls(definition)
     mask = None if nulls is None else nulls.astype(bool)
-    return Texts(offsets.astype(np.int64), blob.copy(), mask, definition.type)
+    copied = joined([blob], part.check)
+    return Texts(offsets.astype(np.int64), copied, mask, definition.type)
 
 
 def _joined(pieces: Sequence[Column], type: str | None, check: Check) -> Column:
