@@ -18,7 +18,7 @@ The table is measured when lists are built, on queries of several kinds:
     swapped  the centroid of a list with the residual of a row of another
     moved    a row with most of the difference of two others
     mixed    the mean of three rows of a list with more than half of such a difference
-    halved   a point about half way between two rows, which are never equally near to it
+    halved   a point half way between two rows, all but equally near to it
     noisy    a row and noise that spreads as all rows do
     free     that noise alone, around the mean of the rows, of several lengths
     known    queries that were asked of the collection; where there are enough of them, they take
@@ -108,10 +108,11 @@ if TYPE_CHECKING:
 STORED_QUERIES = 144
 GROUPS = STORED, BETWEEN, HALVED, NOISY, FREE, KNOWN = range(6)  # of queries
 LIKELY = STORED, KNOWN  # what is asked in earnest
-TURNS = (BETWEEN, BETWEEN, BETWEEN, HALVED, NOISY)  # swapped, moved, mixed, halved, noisy
+TURNS = (BETWEEN, BETWEEN, BETWEEN, NOISY)  # swapped, moved, mixed, noisy
 MADE_QUERIES = 60 * len(TURNS)  # of these together
-FREE_QUERIES = 96
-PARTS = 0.4, 0.6  # of one row of a halved query
+HALVED_QUERIES = 192  # more than of others: these differ most in what they find
+FREE_QUERIES = 192
+PARTS = 0.495, 0.505  # of one row of a halved query: all but equally near to it
 LENGTHS = 0.8, 1.2  # of the noise of free queries, to the rows' spread: hard ones of each hardness
 FILTERED_QUERIES = 150  # of each group, for shares below 1
 WORK_QUERIES = 8  # of each group
@@ -170,7 +171,8 @@ def queries_for(
     if count < ENOUGH:
         made = _ready(made_queries(searcher, rows, rng), searcher.metric)
         vectors.append(made)
-        groups += [np.resize(TURNS, MADE_QUERIES), np.full(FREE_QUERIES, FREE)]
+        groups.append(np.resize(TURNS, MADE_QUERIES))
+        groups.append(np.repeat((HALVED, FREE), (HALVED_QUERIES, FREE_QUERIES)))
     if known is not None and count:
         vectors.append(known)
         groups.append(np.full(count, KNOWN))
@@ -182,11 +184,11 @@ def queries_for(
 def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> Floats:
     """Queries off the distribution of the rows, of unlike difficulty.
 
-    Kinds take TURNS; then come free ones.
+    Kinds take TURNS; then come halved and free ones.
     """
     count = -(-MADE_QUERIES // len(TURNS))
 
-    def some() -> Floats:
+    def some(count: int = count) -> Floats:
         return rows[rng.integers(0, len(rows), count)]
 
     members = _Members(searcher.lists, rows)
@@ -202,15 +204,15 @@ def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> 
         [np.mean([members.one(of, rng) for _ in range(3)], axis=0) for of in owners[2].tolist()]
     )
     mixed += np.float32(0.6) * (some() - some())
-    part = rng.uniform(*PARTS, (count, 1)).astype(np.float32)
-    halved = part * some() + (1 - part) * some()
+    part = rng.uniform(*PARTS, (HALVED_QUERIES, 1)).astype(np.float32)
+    halved = part * some(HALVED_QUERIES) + (1 - part) * some(HALVED_QUERIES)
     sample = rows[rng.integers(0, len(rows), min(len(rows), CHUNK_ROWS))]
     spread, middle = sample.std(axis=0), sample.mean(axis=0)
     noisy = some() + rng.standard_normal((count, rows.shape[1])) * spread
-    every = np.stack((swapped, moved, mixed, halved, noisy), axis=1).reshape(-1, rows.shape[1])
+    every = np.stack((swapped, moved, mixed, noisy), axis=1).reshape(-1, rows.shape[1])
     noise = rng.standard_normal((FREE_QUERIES, rows.shape[1])) * spread
     free = middle + rng.uniform(*LENGTHS, (FREE_QUERIES, 1)) * noise
-    out: Floats = np.concatenate((every[:MADE_QUERIES], free)).astype(np.float32)
+    out: Floats = np.concatenate((every[:MADE_QUERIES], halved, free)).astype(np.float32)
     return out
 
 

@@ -16,6 +16,10 @@ from m2mdb.index import hrm2
 
 ROWS = 2000
 DIMENSION = 24
+COUNTS = (
+    "STORED_QUERIES", "MADE_QUERIES", "HALVED_QUERIES", "FREE_QUERIES", "FILTERED_QUERIES",
+    "LEAST_QUERIES",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,7 +44,7 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def few_queries(monkeypatch: pytest.MonkeyPatch, count: int = 24) -> None:
     """How long to probe is measured on so many queries of a kind."""
-    for name in ("STORED_QUERIES", "MADE_QUERIES", "FILTERED_QUERIES", "LEAST_QUERIES"):
+    for name in COUNTS:
         if hasattr(calibration, name):
             monkeypatch.setattr(calibration, name, count)
 

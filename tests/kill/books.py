@@ -28,13 +28,17 @@ FIRST = 400  # rows of a new book: a segment, and enough for lists
 MOST = 900
 FORMATS = ("jsonl", "csv")
 FEW = 12  # queries with which the calibration of lists is content here
+COUNTS = (
+    "STORED_QUERIES", "MADE_QUERIES", "HALVED_QUERIES", "FREE_QUERIES", "FILTERED_QUERIES",
+    "LEAST_QUERIES",
+)  # fmt: skip
 
 
 def make_small() -> None:
     """Segments of a few hundred rows get lists, in a fraction of a second."""
     hrm2.LEAST_ROWS = hrm2.LEAST_MEASURED = 200
     hrm2.LIST_ROWS = 30
-    for name in ("STORED_QUERIES", "MADE_QUERIES", "FILTERED_QUERIES", "LEAST_QUERIES"):
+    for name in COUNTS:
         if hasattr(calibration, name):
             setattr(calibration, name, FEW)
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from tests.sim.database_runs import DatabaseRun
 
 GENERATED = 4  # dimension
-QUERIES = ("STORED_QUERIES", "MADE_QUERIES", "FILTERED_QUERIES", "LEAST_QUERIES")
+QUERIES = (
+    "STORED_QUERIES", "MADE_QUERIES", "HALVED_QUERIES", "FREE_QUERIES", "FILTERED_QUERIES",
+    "LEAST_QUERIES",
+)  # fmt: skip
 
 
 @contextmanager

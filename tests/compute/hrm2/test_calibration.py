@@ -209,7 +209,7 @@ def test_few_queries_make_no_search_a_scan(monkeypatch: pytest.MonkeyPatch) -> N
     """What cannot be shown by so few is met by patience."""
     built = coded(low_dimensional(9000, 40, 3), "l2", 96)
     searcher = Searcher(built.lists, "l2", SEED)
-    for name in ("STORED_QUERIES", "MADE_QUERIES", "FREE_QUERIES", "HELPINGS"):
+    for name in ("STORED_QUERIES", "MADE_QUERIES", "HALVED_QUERIES", "FREE_QUERIES", "HELPINGS"):
         monkeypatch.setattr(calibration, name, 1)
     table = calibrate(searcher, built.rows, 1)
     assert all(stop_for(table, k, asked) is not None for k in KS for asked in ASKED)
@@ -338,8 +338,9 @@ def test_a_few_known_queries_come_beside_the_made_up_ones() -> None:
     queries = calibration.queries_for(Searcher(built.lists, "l2", SEED), built.rows, 1,
                                       built.rows[:9])  # fmt: skip
     counts = np.bincount(queries.groups).tolist()
-    made = [each * calibration.MADE_QUERIES // 5 for each in (3, 1, 1)]
-    assert counts == [calibration.STORED_QUERIES, *made, calibration.FREE_QUERIES, 9]
+    between, noisy = (each * calibration.MADE_QUERIES // 4 for each in (3, 1))
+    made = [between, calibration.HALVED_QUERIES, noisy, calibration.FREE_QUERIES]
+    assert counts == [calibration.STORED_QUERIES, *made, 9]
 
 
 @pytest.mark.slow
