@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 LEVELS = np.unique(np.rint(1.1 ** np.arange(96)).astype(np.int64))  # of patience: 1 to 8,550
 MARGIN = 0.003  # that a measured recall has to be above the one that is promised,
-ERRORS = 1.6  # and standard errors of its mean
+ERRORS = 1.0  # and standard errors of its mean
 DOUBT = 2.0  # standard errors that it may be below it where no patience reaches it
 HIGHEST = 0.993  # asked of measurements: few queries tell no more
 CUT = 0.5  # of what a recall may lose, that bounds may
