@@ -148,6 +148,8 @@ def fuzz(
     found: dict[str, tuple[int, list[Finding]]] = {}
     watch = Watch()
     total = sum(target.share for target in targets)
+    for target in targets:
+        assert target.seeds, target.name  # made ahead of the watch: the grammar's take seconds
     with warnings.catch_warnings(), bounded_memory(), watch.on():
         warnings.simplefilter("ignore", RuntimeWarning)  # of numpy, on made numbers
         for target in targets:

@@ -15,6 +15,7 @@ import numpy as np
 
 from m2mdb.compute.gathering import Gathered, codes_size
 from m2mdb.index.costs import MOST_CODES
+from m2mdb.index.masks import MOST_GATHERED
 from m2mdb.index.scanning import part_arrays
 
 if TYPE_CHECKING:
@@ -70,10 +71,11 @@ def _gather(
     present = part.present(column_index)
     mask = kept.mask if present is None else kept.mask & present
     count = int(np.count_nonzero(mask))
-    if count * column.dimension > MOST_CODES:
+    size = codes_size(count, column.dimension)  # more than the codes, where these are short
+    if count * column.dimension > MOST_CODES or size > MOST_GATHERED:
         kept.gathered[column.id] = None
     elif kept.searches >= GATHER_AFTER + count // GATHER_ROWS:
-        part.kept_masks.make_room(codes_size(count, column.dimension))
+        part.kept_masks.make_room(size)
         matrix, _ = part_arrays(view, part, column_index)
         rows = np.flatnonzero(mask)
         made = Gathered(column.metric, matrix, rows, kernels, view.check)

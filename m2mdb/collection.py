@@ -31,7 +31,7 @@ from m2mdb.searching import (
     batch,
     batch_of_vectors,
     check_batch,
-    check_where,
+    check_condition,
     checked_name,
     column_of,
     condition,
@@ -182,7 +182,7 @@ class Collection(Memories):
         """
         if (ids is None) == (where is None):
             raise ProgrammingError('delete takes ids or where; where="true" deletes all rows')
-        check_where(where)
+        check_condition(where)
         if where is not None:
             with around(f"DELETE FROM {quoted(self.name)} WHERE ") as head:
                 return int(self.connection.run_whole(head + where, params).rowcount)
@@ -205,7 +205,7 @@ class Collection(Memories):
         """
         if (ids is None) == (where is None):
             raise ProgrammingError('forget takes ids or where; where="true" forgets all rows')
-        check_where(where)
+        check_condition(where)
         if where is not None:
             with around(f"FORGET FROM {quoted(self.name)} WHERE ") as head:
                 number = int(self.connection.run_whole(head + where, params).rows[0][-1])
@@ -250,7 +250,7 @@ class Collection(Memories):
 
     def count(self, where: str | None = None, params: Any = ()) -> int:
         """How many rows there are, or how many `where` holds for."""
-        check_where(where)
+        check_condition(where)
         if where is None:
             return self.connection.read(lambda view: view.collection(self.name).count())
         with around(f"SELECT count(*) FROM {quoted(self.name)} WHERE ") as head:

@@ -89,6 +89,10 @@ class Language:
         """The names of a statement's parameters; none where it uses `?`."""
         return parse(checked(statement)).parameter_names
 
+    def check_condition(self, where: str) -> None:
+        """ProgrammingError where a text is more, or less, than one condition."""
+        parsed_condition(checked(where))
+
     def condition(
         self, kept: dict[Any, Any], view: View, collection: str, where: str, parameters: Parameters
     ) -> Filter:
@@ -109,6 +113,18 @@ class Language:
 HEAD = "DELETE FROM c WHERE "  # before a condition that is parsed on its own
 
 
+def parsed_condition(where: str) -> Delete:
+    """A statement that deletes what a condition holds for.
+
+    Raises ProgrammingError where the text is no condition, or more than one.
+    """
+    with around(HEAD):
+        statement = parse(f"{HEAD}{where}")
+    if not isinstance(statement, Delete) or statement.where is None or statement.returning:
+        raise ProgrammingError(f"where is {where!r}, which is not one condition")
+    return statement
+
+
 class ConditionPlan(Planned):
     """A WHERE on its own, with its subqueries."""
 
@@ -116,11 +132,9 @@ class ConditionPlan(Planned):
 
     def __init__(self, view: View, collection: str, where: str) -> None:
         """Raises ProgrammingError where the text is no condition, or more than one."""
-        with around(HEAD):
-            statement = parse(f"{HEAD}{where}")
+        statement = parsed_condition(where)
+        assert statement.where is not None
         check_statement(view.database, statement)
-        if not isinstance(statement, Delete) or statement.where is None or statement.returning:
-            raise ProgrammingError(f"where is {where!r}, which is not one condition")
         super().__init__(statement.parameter_count)
         schema = view.collection(collection).schema
         self.tables.append((schema.name.lower(), schema))

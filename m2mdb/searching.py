@@ -188,6 +188,15 @@ def check_where(where: object) -> None:
         )
 
 
+def check_condition(where: str | None) -> None:
+    """InterfaceError where a condition is no text, ProgrammingError where it is not one."""
+    check_where(where)
+    if where is not None:
+        from m2mdb.connection import language
+
+        language().check_condition(where)
+
+
 def hits_of(view: View, request: SearchRequest, returning: str | Sequence[str] | None) -> Hits:
     """The hits of a request, with the columns that are wanted."""
     schema = view.collection(request.collection).schema
@@ -245,7 +254,7 @@ class NearShape(Shape):
         self.column = self.schema.columns[self.index]
         self.effort = effort_of(request)
         check_count(view.database, self.stop)
-        self.compiled: Callable[[], CompiledSearch | None] = _nothing  # a reference: a view owns it
+        self.compiled: Callable[[], CompiledSearch | None] = nothing  # a reference: a view owns it
 
     def hits_at_once(self, connection: Connection, near: Any) -> Hits | None:
         """The hits for a vector by one compiled call; None where it is not to be had."""
@@ -274,7 +283,7 @@ class NearShape(Shape):
         """Have the next search be one compiled call, where it can be."""
         if self.key is None and not self.sources:
             compiled = ready.compiled(view, self.stop, self.effort)
-            self.compiled = _nothing if compiled is None else ref(compiled)
+            self.compiled = nothing if compiled is None else ref(compiled)
 
     def hits(self, view: View, collection: CollectionView, near: Any) -> Hits | None:
         """The hits for a vector; None where the search is to go by steps."""
@@ -319,7 +328,7 @@ class NearShape(Shape):
         return list(values.tolist())
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """As a dead reference."""
 
 

@@ -17,7 +17,7 @@ from weakref import ref
 import numpy as np
 
 from m2mdb.query.search import SearchRequest
-from m2mdb.searching import PLAIN_CLAUSES, NearShape, condition, only_row
+from m2mdb.searching import PLAIN_CLAUSES, NearShape, condition, nothing, only_row
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -68,7 +68,9 @@ class FilteredShape(NearShape):
         Raises what the condition and the vector raise.
         """
         self.bound = condition(connection, view, self.collection, self.where, params)
-        self.plan = connection.conditions.get((self.collection, self.where))
+        plan = connection.conditions.get((self.collection, self.where))
+        if plan is not self.plan:  # what was compiled answers by a collation, or a right, of before
+            self.plan, self.compiled, self.failures = plan, nothing, 0
         try:
             return self.hits(view, view.collection(self.collection), near)
         finally:

@@ -38,7 +38,12 @@ from m2mdb.query.comparison import (
     rank,
 )
 from m2mdb.query.constants import children, is_constant
-from m2mdb.query.correlation import Correlated, OuterColumn, compile_correlated_in
+from m2mdb.query.correlation import (
+    Converted,
+    Correlated,
+    OuterColumn,
+    compile_correlated_in,
+)
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import (
     Between,
@@ -159,7 +164,7 @@ def collation_of(scope: Scope, *nodes: Expression) -> Fold | None:
 def _own_collation(node: Expression, scope: Scope) -> tuple[Fold | None, ...]:
     """The collation of an expression that is a column; nothing for all others."""
     while scope.replacement(node) is None and (
-        isinstance(node, Cast) or (isinstance(node, Unary) and node.operator == "+")
+        isinstance(node, Cast | Converted) or (isinstance(node, Unary) and node.operator == "+")
     ):
         node = node.operand
     if isinstance(node, ColumnRef | OuterColumn):

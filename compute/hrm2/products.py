@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 FINE = 30  # times the squared error of bytes, that neighbours are apart at least
 ASKED, PROBED = 4096, 256  # rows among which, and of which, neighbours are sought
 ROUNDING = np.float32(3e-6)  # of squares: rows that are no further apart may be the same
-NEAREST = 0.02  # of these, that may be nearer to each other
+MOST_SAME = 0.5  # of pairs: where more are, some rows are so far that all others seem one
+NEAREST = 0.02  # of rows, that may be nearer to each other
 PANEL, TILE_PANELS = 16, 4  # columns of a panel; panels that are multiplied together
 CHUNK_ROWS = 1024  # that become bytes at a time, in the cache
 EXACT_COLUMNS = 1024  # dimensions whose products of bytes float32 sums exactly: below 2^24
@@ -57,7 +58,10 @@ def middle_of(rows: Floats) -> Floats | None:
     squares = np.einsum("ij,ij->i", some, some)
     step = max(1, len(some) // PROBED)
     apart = squares[::step, None] + squares - 2 * (some[::step] @ some.T)
-    apart[apart <= ROUNDING * squares[::step, None]] = np.inf  # the same, or as good as
+    same = apart <= ROUNDING * squares[::step, None]  # or as good as
+    if same.mean() > MOST_SAME:
+        return None
+    apart[same] = np.inf
     nearest = apart.min(axis=1)
     nearest = np.sort(nearest[np.isfinite(nearest)])
     if not len(nearest) or FINE * error > nearest[int(NEAREST * len(nearest))]:

@@ -92,7 +92,7 @@ def test_two_processes_may_warm_one_cache_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "m2mdb.compute.warm", str(folder)]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
     for process in both:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
 
     files = sorted(path.name for path in folder.rglob("*"))

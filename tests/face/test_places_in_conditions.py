@@ -99,3 +99,16 @@ def test_rows_that_or_fail_keeps_are_changes() -> None:
 
     assert found[0] == found[1]
     assert found[0][1][0] == 2
+
+
+@pytest.mark.parametrize(
+    "where", ["1 GROUP BY a", "0 UNION SELECT 55", "1 LIMIT 0", "1 RETURNING a", "1) OR (1", "1; 1"]
+)
+def test_a_where_is_one_condition(where: str) -> None:
+    con = m2mdb.connect(":memory:")
+    con.execute("CREATE TABLE t (a INTEGER)")
+    con.execute("INSERT INTO t VALUES (1), (2)")
+    for call in ("count", "delete", "forget"):
+        with pytest.raises(m2mdb.ProgrammingError):
+            getattr(con.collection("t"), call)(where=where)
+    assert con.execute("SELECT count(*) FROM t").fetchone() == (2,)

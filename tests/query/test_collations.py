@@ -44,6 +44,8 @@ QUERIES = (
     "SELECT id FROM t WHERE a IS 'ABC' OR a IS NOT 'b' ORDER BY id",
     "SELECT id FROM t WHERE a <> 'abc' ORDER BY id",
     "SELECT id FROM t WHERE +a = 'ABC' ORDER BY id",
+    "SELECT id FROM t WHERE +b IN (SELECT a FROM t) ORDER BY id",
+    "SELECT id FROM t WHERE (+b, 1) IN (SELECT a, 1 FROM t) ORDER BY id",
     "SELECT id FROM t WHERE CAST(a AS TEXT) = 'ABC' ORDER BY id",
     "SELECT id FROM t WHERE a || '' = 'ABC' ORDER BY id",
     "SELECT id FROM t WHERE a LIKE 'AB%' AND a GLOB 'A*' ORDER BY id",

@@ -60,6 +60,9 @@ def test_bytes_serve_where_they_tell_rows_apart() -> None:
     far = clustered(3000, 64)
     far[:1500] = 30 + 0.1 * far[:1500]
     assert middle_of(far) is None, "half of the rows lie close together"
+    far = clustered(3000, 64)
+    far[7] = 1e10
+    assert middle_of(far) is None, "one row is so far that the others are all but one"
 
 
 @pytest.mark.parametrize("dimension", [2, 64])
