@@ -40,7 +40,7 @@ _LOWER = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
 FOLDS: dict[str, Fold | None] = {"BINARY": None, "NOCASE": fold_nocase, "RTRIM": fold_rtrim}
 
 
-def folded(fold: Fold | None, values: Sequence[Any], check: Check = unchecked) -> Sequence[Any]:
+def folded(fold: Fold | None, values: list[Any], check: Check = unchecked) -> list[Any]:
     """Values as they are compared; the same list where nothing folds them.
 
     check  called between slices of many values; it may raise

@@ -144,7 +144,7 @@ def _judge(
     if mode == "error" and (existing or doubles):
         row = min([*existing, *doubles])
         names = ", ".join(f"{view.schema.name}.{name}" for name in columns)
-        value = (told or values)[row]
+        value = values[row] if told is None else told[row]
         several = isinstance(value, tuple)
         said = f"({', '.join(map(shown, value))})" if several else shown(value)
         raise IntegrityError(f"UNIQUE constraint failed: {names} = {said} (row {row})")

@@ -369,7 +369,7 @@ def _check_keys(collection: CollectionView, report: Report) -> None:
         differing: set[Any] = set()
         for part in collection.parts():
             found = part.values(index, None if part.live is None else np.flatnonzero(part.live))
-            keys = list(folded(collection.schema.columns[index].fold, found, collection.check))
+            keys = folded(collection.schema.columns[index].fold, found, collection.check)
             present += _add_values(differing, keys, collection.check)
         if len(differing) != present:
             name = collection.schema.columns[index].name

@@ -59,14 +59,12 @@ def indexed_values(
 
     check  called between slices of many rows; it may raise
     """
-    columns: list[Any] = [
-        folded(schema.columns[index].fold, stored[index], check)  # type: ignore[arg-type]
-        for index in schema.positions(info)
-    ]
-    if len(columns) == 1:
-        assert isinstance(columns[0], list)
-        return columns[0]
-    return rows_of([each for each in columns if isinstance(each, list)], check)
+    columns: list[list[Any]] = []
+    for index in schema.positions(info):
+        values = stored[index]
+        assert isinstance(values, list)
+        columns.append(folded(schema.columns[index].fold, values, check))
+    return columns[0] if len(columns) == 1 else rows_of(columns, check)
 
 
 def values_at(
@@ -81,7 +79,7 @@ def values_at(
     if len(positions) == 1:
         at = positions[0]
         found = [parts[part].stored(at, ordinal) for part, ordinal in watched(places, check)]
-        return list(folded(folds[0], found, check))
+        return folded(folds[0], found, check)
     rows = [
         tuple([parts[part].stored(index, ordinal) for index in positions])
         for part, ordinal in watched(places, check)

@@ -215,7 +215,9 @@ def test_incremental_vacuum_goes_step_by_step() -> None:
     assert len(sizes) > 3
 
 
-def test_an_interrupt_between_steps_keeps_the_steps_that_are_done() -> None:
+def test_an_interrupt_between_steps_keeps_the_steps_that_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     database = filled(4)
     before = everything(database)
     count = 0
@@ -226,10 +228,9 @@ def test_an_interrupt_between_steps_keeps_the_steps_that_are_done() -> None:
         if count == 6:
             raise StatementInterruptedError("now")
 
-    database.check_interrupted = interrupted  # type: ignore[method-assign]
-    with pytest.raises(StatementInterruptedError):
+    with monkeypatch.context() as patched, pytest.raises(StatementInterruptedError):
+        patched.setattr(database, "check_interrupted", interrupted)
         vacuum(database)
-    del database.check_interrupted
 
     assert everything(database) == before
     assert not database.in_transaction
@@ -258,10 +259,9 @@ def test_an_interrupt_while_a_long_end_is_cut_leaves_the_rest_of_it(
             raise StatementInterruptedError("now")
 
     vfs.on_call = noted
-    database.check_interrupted = interrupted  # type: ignore[method-assign]
-    with pytest.raises(StatementInterruptedError):
+    with monkeypatch.context() as patched, pytest.raises(StatementInterruptedError):
+        patched.setattr(database, "check_interrupted", interrupted)
         vacuum(database)
-    del database.check_interrupted
 
     assert len(sizes) == 2
     _, count, in_file = pages(database)
