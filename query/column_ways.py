@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from m2mdb.pager.errors import ProgrammingError
 from m2mdb.query import extensions
 from m2mdb.query.affinity import Value
 from m2mdb.query.dates import DAY, EPOCH, TIME_FUNCTIONS
@@ -130,21 +131,26 @@ def _extract(node: FunctionCall) -> tuple[Expression, ColumnWay] | None:
     path = node.arguments[1].value
     try:
         steps = steps_of(path) if type(path) is str else None
-    except Exception:  # whatever is wrong with a path, the closure tells it
+    except ProgrammingError:  # a malformed path: the closure tells it
         return None
-    return None if steps is None else (node.arguments[0], _parts(steps))
+    return None if steps is None else _parts(node.arguments[0], steps)
 
 
 def _arrow(node: JsonPath) -> tuple[Expression, ColumnWay] | None:
     path = node.path.value if isinstance(node.path, Literal) else None
     if node.operator != "->>" or type(path) is not str or path.startswith("$") or "." in path:
         return None
-    return node.operand, _parts((path,))
+    return _parts(node.operand, (path,))
 
 
-def _parts(steps: tuple[Step, ...]) -> ColumnWay | Any:
-    """Numbers and texts at some steps of documents (see `jsonpath._reader`)."""
+def _parts(node: Expression, steps: tuple[Step, ...]) -> tuple[Expression, ColumnWay] | None:
+    """Numbers and texts at some steps of documents (see `jsonpath._reader`).
+
+    None where a label would be escaped in a document, which may be done in several ways.
+    """
     labels = [quoted(step) for step in steps if isinstance(step, str)]
+    if any("\\" in each for each in labels):
+        return None
     label = steps[0] if len(steps) == 1 and isinstance(steps[0], str) else None
 
     def run(values: Sequence[Value]) -> list[Value] | None:
@@ -173,7 +179,7 @@ def _parts(steps: tuple[Step, ...]) -> ColumnWay | Any:
             return list(map(sql_value, found))
         return None
 
-    return None if any("\\" in each for each in labels) else run
+    return node, run
 
 
 def _documents(values: Sequence[Any], labels: Sequence[str]) -> list[Any] | None:

@@ -151,10 +151,14 @@ def steps_of(path: str) -> tuple[Step, ...]:
         if found is None:
             raise ProgrammingError(f"malformed JSON path {path!r} at character {index + 1}")
         quoted, label, number = found.groups()
-        if number is not None:
-            steps.append(_index_step(number, path))
-        else:
-            steps.append(json.loads(f'"{quoted}"') if quoted is not None else label)
+        try:
+            if number is not None:
+                steps.append(_index_step(number, path))
+            else:
+                steps.append(json.loads(f'"{quoted}"') if quoted is not None else label)
+        except ValueError as problem:  # of an escape, a control character, too many digits
+            place = f"malformed JSON path {shown(path)} at character {index + 1}"
+            raise ProgrammingError(f"{place}: {problem}") from None
         index = found.end()
     return tuple(steps)
 

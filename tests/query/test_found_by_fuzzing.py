@@ -61,6 +61,30 @@ def test_a_json_path_begins_with_a_dollar(con: m2mdb.Connection, call: str, path
         con.execute(f"SELECT {call}", ('{"a":1}', path))
 
 
+@pytest.mark.parametrize(
+    "path", [r'$."\q"', r'$."\u12"', '$."a\nb"', f"$.a[{'9' * 5000}]", f"$.a[#-{'9' * 5000}]"]
+)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT json_extract(j, {}) FROM c",
+        "SELECT count(*) FROM c WHERE json_extract(j, {}) > 1",
+        "SELECT j ->> {} FROM c",
+        "SELECT json_set(j, {}, 5) FROM c",
+        "SELECT count(*) FROM c, json_each(j, {})",
+    ],
+)
+def test_a_json_path_that_python_cannot_read_is_malformed(
+    con: m2mdb.Connection, sql: str, path: str
+) -> None:
+    """It was a ValueError of json.loads() or int()."""
+    con.execute("CREATE COLLECTION c (j JSON)")
+    con.execute("""INSERT INTO c VALUES ('{"a": [1]}')""")
+    for text, given in ((sql.format(f"'{path}'"), ()), (sql.format("?"), (path,))):
+        with pytest.raises(m2mdb.ProgrammingError, match=r"malformed JSON path .* at character"):
+            con.execute(text, given)
+
+
 @pytest.mark.parametrize("kind", ["f", "e", "g"])
 def test_printf_takes_a_negative_precision(con: m2mdb.Connection, kind: str) -> None:
     """printf('%.*f', -5, 1.5) was ValueError: invalid format string."""

@@ -236,6 +236,24 @@ def test_columns_get_what_each_row_gets(kind: str) -> None:
         assert {repr(row[0]) for row in groups} == {repr(each) for each in together}
 
 
+@pytest.mark.parametrize("label", ['a"b', "c\\d", "e\nf"])
+def test_labels_that_documents_escape_are_read_row_by_row(label: str) -> None:
+    """It was TypeError: 'NoneType' object is not callable."""
+    con = m2mdb.connect(":memory:", autocommit=True)
+    con.execute("CREATE TABLE t (j TEXT)")
+    con.executemany("INSERT INTO t VALUES (?)", [(json.dumps({label: n % 3}),) for n in range(90)])
+    calls = [f"j ->> '{label}'"]
+    if label.isprintable():
+        calls.append(f"json_extract(j, '$.{label}')")
+
+    for call in calls:
+        found = con.execute(f"SELECT {call} FROM t").fetchall()
+        assert found == [(n % 3,) for n in range(90)]
+        assert con.execute(f"SELECT count(*) FROM t WHERE {call} > 0").fetchone() == (60,)
+        groups = con.execute(f"SELECT {call}, count(*) FROM t GROUP BY 1").fetchall()
+        assert sorted(groups) == [(0, 30), (1, 30), (2, 30)]
+
+
 @pytest.mark.parametrize(
     "odd",
     [
