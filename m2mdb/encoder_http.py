@@ -106,7 +106,8 @@ class HttpEncoder(abc.ABC):
         self.retries = retries
         self.backoff = backoff
         self.progress = progress
-        self.sleep: Callable[[float], object] = _rest  # between tries; tests put their own
+        self.sleep: Callable[[float], object] = self._rest  # between tries; tests put their own,
+        self.nap: Callable[[float], object] = time.sleep  # and for one slice of such a wait
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         for name, value in self._headers.items():
             if any(ord(each) < 32 or ord(each) > 255 for each in name + value):
@@ -247,6 +248,18 @@ class HttpEncoder(abc.ABC):
                 wait = max(wait, float(after or 0))
             self.sleep(min(wait, MAX_WAIT))
 
+    def _rest(self, seconds: float) -> None:
+        """Wait, and meanwhile look whether to stop.
+
+        In slices, as nothing wakes a sleep: an interrupt is a flag that another thread sets, a
+        progress handler's wish to stop is known only when it is asked, and both come by look().
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            look()
+            self.nap(min(left, LOOK_SECONDS))
+        look()
+
     def _waits(self) -> Iterator[float]:
         for number in range(self.retries):
             yield self.backoff * 2**number
@@ -286,15 +299,6 @@ class HttpEncoder(abc.ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}, url={self.url!r})"
-
-
-def _rest(seconds: float) -> None:
-    """Wait, and meanwhile look whether to stop."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        look()
-        time.sleep(min(left, LOOK_SECONDS))
-    look()
 
 
 def _said(error: urllib.error.HTTPError) -> str:

@@ -234,7 +234,7 @@ def test_a_key_that_no_header_can_have_is_refused_and_not_shown() -> None:
 
 @pytest.mark.parametrize("by", ["interrupt", "progress handler"])
 def test_an_interrupt_ends_the_wait_between_two_tries(
-    tmp_path: Path, endpoint: Endpoint, by: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, endpoint: Endpoint, by: str
 ) -> None:
     encoder = OpenAIEncoder("small", endpoint.url + "/v1", dimensions=SIZE, backoff=50)
     with opened(tmp_path / "x.m2m", encoder) as con:
@@ -247,7 +247,7 @@ def test_an_interrupt_ends_the_wait_between_two_tries(
             if len(slept) == 3 and by == "interrupt":
                 con.interrupt()  # as from another thread
 
-        monkeypatch.setattr("m2mdb.encoder_http.time.sleep", sleep)
+        encoder.nap = sleep
         if by == "progress handler":
             con.set_progress_handler(lambda: len(slept) == 3, 1)
         with pytest.raises(m2mdb.StatementInterruptedError):
@@ -255,7 +255,6 @@ def test_an_interrupt_ends_the_wait_between_two_tries(
         assert len(slept) == 3
         assert max(slept) < 0.05
         con.set_progress_handler(None, 1)
-        monkeypatch.undo()
         assert con.execute("SELECT count(*) FROM notes").fetchall() == [(0,)]
         con.execute("INSERT INTO notes (body) VALUES ('one')")
         assert con.execute("SELECT count(*) FROM notes WHERE e IS NOT NULL").fetchall() == [(1,)]
