@@ -45,6 +45,7 @@ from stores import LABELS, STORES, Array, Store, bytes_under, common, label_of
 RECALLS = (0.90, 0.95, 0.99)
 LEAST = 30  # queries that even a slow store sees
 CHURN_QUERIES, CHURN_BATCHES = 300, 10
+CHILD_OPTIONS = "data count rounds k queries set dimension seconds changed".split()
 
 
 # ------------------------------------------------------------------------- data
@@ -118,6 +119,7 @@ def build(store: Store, options: argparse.Namespace, folder: str) -> dict[str, f
         "build": time.process_time() - started,
         "build_wall": time.perf_counter() - clock,
         "disk": bytes_under(folder),
+        "queries": options.queries,
     }
 
 
@@ -130,7 +132,7 @@ def search(store: Store, options: argparse.Namespace, folder: str) -> dict[str, 
     store.use(store.efforts[-1])
     store.search(queries[0], k=options.k)
     cold = time.perf_counter() - started
-    _wait_for_kernels()
+    wait_for_kernels()
     memory = None
     plain, batches, filtered = [], [], {share: [] for share in LABELS}
     for effort in store.efforts:
@@ -165,7 +167,7 @@ def churn(store: Store, options: argparse.Namespace, folder: str) -> dict[str, A
     labels = {share: label_of(share, len(rows)) for share in LABELS}
     queries = queries[:CHURN_QUERIES]
     store.open(folder)
-    _wait_for_kernels()
+    wait_for_kernels()
     before = _first_enough(store, rows, queries, options)
     random = np.random.default_rng(9)
     numbers = random.choice(len(rows), int(options.changed * len(rows)), replace=False)
@@ -254,7 +256,7 @@ def _tell(name: str, effort: Any, point: tuple[str, float, float], batches: list
     print(line, file=sys.stderr, flush=True)
 
 
-def _wait_for_kernels() -> None:
+def wait_for_kernels() -> None:
     """m2mdb answers by NumPy until its kernels are loaded; rates are those with them."""
     loaded = sys.modules.get("m2mdb.compute.loader")
     if loaded is not None:
@@ -271,36 +273,59 @@ def _resident() -> int:
 
 def run(name: str, options: argparse.Namespace, keep: str) -> dict[str, Any]:
     """Build a store where it is not kept, and search it, each in a process of its own."""
-    safe = "".join(c if c.isalnum() else "-" for c in f"{name} {options.set} {options.count}")
-    folder = Path(keep, f"{safe}-{options.dimension}")
-    kept = folder / "built.json"
-    if not kept.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "store").mkdir(parents=True)
-        built = _child(name, "build", str(folder / "store"))
-        if "absent" in built:
-            return {"name": name, **built}
-        kept.write_text(json.dumps(built))
-    searched = _child(name, "search", str(folder / "store"))
+    folder = kept(name, options, keep)
+    built = build_missing(name, options, folder)
+    if "absent" in built:
+        return {"name": name, **built}
+    searched = _child(name, "search", str(folder / "store"), options)
     if "absent" in searched:
         return {"name": name, **searched}
     changed: dict[str, Any] = {}
     if options.changed > 0:
         with tempfile.TemporaryDirectory(dir=keep) as copy:
             shutil.copytree(folder / "store", Path(copy, "store"))
-            changed = _child(name, "churn", str(Path(copy, "store")))
+            changed = _child(name, "churn", str(Path(copy, "store")), options)
     return {
         "name": name,
         "settings": STORES[name].settings,
-        **json.loads(kept.read_text()),
+        **built,
         **searched,
         "churn": changed.get("churn"),
     }
 
 
-def _child(name: str, phase: str, folder: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--phase", phase]
-    command += ["--place", folder]
+def kept(name: str, options: argparse.Namespace, keep: str) -> Path:
+    """Where a store is kept: its files lie in `store`, what its build told in `built.json`."""
+    safe = "".join(c if c.isalnum() else "-" for c in f"{name} {options.set} {options.count}")
+    return Path(keep, f"{safe}-{options.dimension}")
+
+
+def build_missing(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Build a store, in a process of its own, where it is not kept or is of other rows.
+
+    Rows of `clusters` depend on the number of queries, which are drawn with them.
+    """
+    told = folder / "built.json"
+    if told.exists():
+        found: dict[str, Any] = json.loads(told.read_text())
+        if options.set != "clusters" or found.get("queries", options.queries) == options.queries:
+            return found
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "store").mkdir(parents=True)
+    found = _child(name, "build", str(folder / "store"), options)
+    if "absent" not in found:
+        told.write_text(json.dumps(found))
+    return found
+
+
+def _child(name: str, phase: str, folder: str, options: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--only", name, "--phase", phase, "--place", folder]
+    for each in CHILD_OPTIONS:
+        value = getattr(options, each, None)
+        if value is not None:
+            command += [f"--{each}", str(value)]
+    if getattr(options, "no_filters", False):
+        command.append("--no-filters")
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         return {"absent": f"{phase} failed with {done.returncode}"}
@@ -308,24 +333,30 @@ def _child(name: str, phase: str, folder: str) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    """Run each store in processes of its own, and print the table."""
-    parser = common.parser(__doc__ or "", 100_000, 3)
+def parser(description: str, rounds: int) -> argparse.ArgumentParser:
+    """The options that say what is searched, and where built stores are kept."""
+    parser = common.parser(description, 100_000, rounds)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--stores", default=",".join(STORES))
     parser.add_argument("--set", default="wordnet", choices=("wordnet", "clusters", "synthetic"))
     parser.add_argument("--dimension", type=int, default=common.DIMENSION)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn of a slow store")
-    parser.add_argument("--no-filters", action="store_true")
-    parser.add_argument("--changed", type=float, default=0.1, help="rows of churn, 0: none")
     parser.add_argument("--keep")
-    parser.add_argument("--plot")
-    parser.add_argument("--json")
-    parser.add_argument("--only", help=argparse.SUPPRESS)
-    parser.add_argument("--phase", help=argparse.SUPPRESS)
-    parser.add_argument("--place", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Run each store in processes of its own, and print the table."""
+    given = parser(__doc__ or "", 3)
+    given.add_argument("--stores", default=",".join(STORES))
+    given.add_argument("--seconds", type=float, default=2.0, help="of a turn of a slow store")
+    given.add_argument("--no-filters", action="store_true")
+    given.add_argument("--changed", type=float, default=0.1, help="rows of churn, 0: none")
+    given.add_argument("--plot")
+    given.add_argument("--json")
+    given.add_argument("--only", help=argparse.SUPPRESS)
+    given.add_argument("--phase", help=argparse.SUPPRESS)
+    given.add_argument("--place", help=argparse.SUPPRESS)
+    options = given.parse_args()
     if options.only:
         work = {"build": build, "search": search, "churn": churn}[options.phase]
         try:

@@ -477,15 +477,16 @@ class Lancedb(Store):
     def open(self, folder: str) -> None:
         self.table = importlib.import_module("lancedb").connect(folder).open_table("store")
 
-    def _query(self, query: Array, k: int) -> Any:
+    def query(self, query: Array, k: int) -> Any:
+        """What search and filtered ask for, without a filter."""
         asked = self.table.search(query, vector_column_name="e").distance_type("cosine")
         return asked.limit(k).select(["id", "_distance"]).ef(self.effort["ef"])
 
     def search(self, query: Array, k: int) -> Any:
-        return self._query(query, k).to_arrow()["id"].to_numpy()
+        return self.query(query, k).to_arrow()["id"].to_numpy()
 
     def filtered(self, query: Array, k: int, share: int) -> Any:
-        asked = self._query(query, k).where(f"of{share} = 0", prefilter=True)
+        asked = self.query(query, k).where(f"of{share} = 0", prefilter=True)
         return asked.to_arrow()["id"].to_numpy()
 
 
