@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from m2mdb.adapters import ADAPTERS
 from m2mdb.columns import read_table
-from m2mdb.pager.errors import InterfaceError, PlacedFault, ProgrammingError
+from m2mdb.pager.errors import InterfaceError, PlacedFault
 from m2mdb.query import binding, bound, copying
-from m2mdb.query.ast import Delete
+from m2mdb.query.ast import Forget
 from m2mdb.query.authorization import authorized_condition
 from m2mdb.query.binding import Parameters, bind
 from m2mdb.query.correlation import Level
@@ -110,18 +110,17 @@ class Language:
         return plan.bound(view, parameters)
 
 
-HEAD = "DELETE FROM c WHERE "  # before a condition that is parsed on its own
+HEAD = "FORGET FROM c WHERE "  # before a condition; nothing but a condition goes on from it
 
 
-def parsed_condition(where: str) -> Delete:
-    """A statement that deletes what a condition holds for.
+def parsed_condition(where: str) -> Forget:
+    """A statement that forgets what a condition holds for.
 
     Raises ProgrammingError where the text is no condition, or more than one.
     """
     with around(HEAD):
         statement = parse(f"{HEAD}{where}")
-    if not isinstance(statement, Delete) or statement.where is None or statement.returning:
-        raise ProgrammingError(f"where is {where!r}, which is not one condition")
+    assert isinstance(statement, Forget)
     return statement
 
 
@@ -133,7 +132,6 @@ class ConditionPlan(Planned):
     def __init__(self, view: View, collection: str, where: str) -> None:
         """Raises ProgrammingError where the text is no condition, or more than one."""
         statement = parsed_condition(where)
-        assert statement.where is not None
         check_statement(view.database, statement)
         super().__init__(statement.parameter_count)
         schema = view.collection(collection).schema

@@ -112,3 +112,14 @@ def test_a_where_is_one_condition(where: str) -> None:
         with pytest.raises(m2mdb.ProgrammingError):
             getattr(con.collection("t"), call)(where=where)
     assert con.execute("SELECT count(*) FROM t").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("behind", ["GROUP BY x", "ORDER BY x", "LIMIT 2", "RETURNING x", "junk"])
+def test_what_may_follow_a_condition_is_what_is_told(
+    notes: m2mdb.Collection, call: str, behind: str
+) -> None:
+    message = told(notes, call, f"id > 0 {behind}")
+
+    word = behind.split()[0]
+    assert message == f'near "{word}": expected an operator or the end (line 1, column 8)'
