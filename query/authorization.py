@@ -32,6 +32,7 @@ from m2mdb.query.nodes import (
     Star,
     TableName,
 )
+from m2mdb.query.placed_names import PlacedName, located
 from m2mdb.query.system_tables import system_schema
 
 if TYPE_CHECKING:
@@ -312,7 +313,8 @@ class _Visit:
     def _gather(self, source: Any, found: list[_Table]) -> None:
         """The tables of FROM."""
         if isinstance(source, TableName):
-            found.append(self._collection(source.name, source.alias or source.name))
+            name = PlacedName(source.name, source.position)
+            found.append(self._collection(name, source.alias or name))
         elif type(source).__name__ == "Join":
             self._gather(source.left, found)
             self._gather(source.right, found)
@@ -325,7 +327,8 @@ class _Visit:
             return _Table(alias, None, ())
         schema: Any = system_schema(name)
         if schema is None:
-            schema = self._view.collection(name).schema
+            with located(name):
+                schema = self._view.collection(name).schema
         names = [column.name for column in schema.columns]
         hidden = {names[index] for index in range(len(names)) if index not in schema.shown_columns}
         return _Table(alias, schema.name, names, hidden)

@@ -28,6 +28,7 @@ from m2mdb.query.authorization import SQLITE_INSERT, SQLITE_READ, authorize_file
 from m2mdb.query.columnar import Column, column_of
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import Literal, Option, Parameter
+from m2mdb.query.placed_names import located
 from m2mdb.query.result import Result
 from m2mdb.query.selection import Selection
 
@@ -110,6 +111,8 @@ def run_copy(database: Database, statement: Copy, bindings: Bindings) -> Result:
         if each.name.lower() in options:
             raise ProgrammingError(f"COPY: option {each.name} is given twice")
         options[each.name.lower()] = _option(each, bindings)
+    with database.reading() as view, located(statement.collection):
+        view.collection(statement.collection)
     copy = copy_to if statement.is_export else copy_from
     count = copy(database, statement.collection, path, options)
     return Result(["rows"], [(count,)], rowcount=-1 if statement.is_export else count)

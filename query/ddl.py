@@ -30,6 +30,7 @@ from m2mdb.query.nodes import (
     Option,
     Parameter,
 )
+from m2mdb.query.placed_names import column_index, located
 from m2mdb.query.rules import check_condition, check_default
 from m2mdb.query.scope import RowScope, Subqueries
 
@@ -206,15 +207,18 @@ def alter_collection(write: WriteView, statement: AlterCollection) -> None:
     index. IntegrityError: a NOT NULL column without a default where there are rows.
     """
     name, action = statement.collection, statement.action
+    with located(name):
+        schema = write.collection(name).schema
     if action == "rename":
         write.rename_collection(name, statement.name)
     elif action == "rename column":
+        column_index(schema, statement.column)
         write.rename_column(name, statement.column, statement.name)
     elif action == "drop column":
-        write.drop_column(name, statement.column)
+        with located(statement.column):
+            write.drop_column(name, statement.column)
     else:
         assert statement.definition is not None, action
-        schema = write.collection(name).schema
         column = _column(statement.definition, schema.name)
         checks = _checks(statement.definition.checks, statement.definition)
         if checks:
@@ -227,7 +231,8 @@ def drop_collection(write: WriteView, statement: DropCollection) -> None:
     """DROP COLLECTION."""
     if statement.if_exists and statement.name.lower() not in write.catalog.by_name:
         return
-    write.drop_collection(statement.name)
+    with located(statement.name):
+        write.drop_collection(statement.name)
 
 
 def create_index(write: WriteView, statement: CreateIndex) -> None:
@@ -242,7 +247,12 @@ def create_index(write: WriteView, statement: CreateIndex) -> None:
     kind = statement.using or "btree"
     if statement.unique and kind != "btree":
         raise ProgrammingError(f"{where}: only a btree index can be UNIQUE, not {kind}")
-    info = IndexInfo(statement.name, *statement.columns, kind=kind, unique=statement.unique)
+    with located(statement.collection):
+        schema = write.collection(statement.collection).schema
+    for name in statement.columns:
+        column_index(schema, name)
+    columns = [str(name) for name in statement.columns]  # without their places
+    info = IndexInfo(statement.name, *columns, kind=kind, unique=statement.unique)
     options = option_values(statement.options, where)
     write.create_index(statement.collection, info, options)
 
@@ -251,15 +261,18 @@ def drop_index(write: WriteView, statement: DropIndex) -> None:
     """DROP INDEX."""
     if statement.if_exists and write.catalog.index_owner(statement.name) is None:
         return
-    write.drop_index(statement.name)
+    with located(statement.name):
+        write.drop_index(statement.name)
 
 
 def analyze(write: WriteView, statement: Analyze) -> None:
     """ANALYZE: one collection, or all."""
     for name in write.names() if statement.collection is None else [statement.collection]:
-        write.analyze(name)
+        with located(name):
+            write.analyze(name)
 
 
 def reindex(write: WriteView, statement: Reindex) -> None:
     """REINDEX: all indexes, a collection's, or one."""
-    write.reindex(statement.name)
+    with located(statement.name):
+        write.reindex(statement.name)

@@ -13,6 +13,7 @@ from m2mdb.query.conflicts import IN_TURN, UpdateInTurn
 from m2mdb.query.correlation import Level
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import Expression, SelectItem
+from m2mdb.query.placed_names import column_index, located
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.planner import plan_access
 from m2mdb.query.projection import Columns, Projection
@@ -57,9 +58,10 @@ def target_schema(view: View, name: str) -> CollectionSchema:
 
     Raises ProgrammingError: no such collection, or a system table.
     """
-    if system_schema(name) is not None:
-        raise ProgrammingError(f"{name} is a system table and cannot be changed")
-    return view.collection(name).schema
+    with located(name):
+        if system_schema(name) is not None:
+            raise ProgrammingError(f"{name} is a system table and cannot be changed")
+        return view.collection(name).schema
 
 
 class Returning:
@@ -147,7 +149,9 @@ class UpdatePlan(WritePlan):
         super().__init__(statement.collection, statement.returning, (view, planner, subqueries))
         self._or_action = statement.or_action
         self._access = plan_access(self.condition(statement.where), self.scope)
-        assignments = {self.schema.column(each.column): each for each in statement.assignments}
+        assignments = {
+            column_index(self.schema, each.column): each for each in statement.assignments
+        }
         self._changed = list(assignments)
         for each in assignments.values():
             refuse_aggregates(each.value, "SET")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from m2mdb.index.generated import may_encode_ahead
 from m2mdb.index.slices import SLICE_NUMBERS, Check, emptied, kinds_of, slices, watched
 from m2mdb.pager.errors import (
+    DatabaseError,
     IntegrityError,
     InterfaceError,
     NotSupportedError,
@@ -73,6 +74,7 @@ from m2mdb.query.forget import ForgetPlan, receipt_result
 from m2mdb.query.insert import InsertPlan
 from m2mdb.query.limits import check_statement
 from m2mdb.query.nodes import TableParameter
+from m2mdb.query.placed_names import column_index, located
 from m2mdb.query.plan import Plan
 from m2mdb.query.planning import Planner
 from m2mdb.query.pragma import checkpoint, run_pragma
@@ -140,17 +142,23 @@ def within(statement: Statement) -> Statement:
     return statement.statement if isinstance(statement, With) else statement
 
 
-def planned(statement: Statement, view: View, count: int) -> Plan:
-    """As `plan_statement`, with the program's functions, and where its authorizer agrees."""
+def planned(statement: Statement, view: View, count: int, text: str = "") -> Plan:
+    """As `plan_statement`, with the program's functions, and where its authorizer agrees.
+
+    `text`: what the statement stands in, where it is a part of another one.
+    """
     try:
         if view.database.extensions is None:
             return plan_statement(statement, view, count)
         with planning(view.database):
             return plan_statement(authorized(view, statement), view, count)
     except PlacedFault as fault:
-        if not statement.text:
-            raise
-        raise fault.kind(placed(str(fault), statement.text, fault.position)) from None
+        raise _with_place(fault, text or statement.text) from None
+
+
+def _with_place(fault: PlacedFault, text: str) -> DatabaseError:
+    """What the program sees of a fault; a tree that was made without a text has no places."""
+    return fault.kind(placed(str(fault), text, fault.position) if text else str(fault))
 
 
 class Prepared:
@@ -213,6 +221,9 @@ def execute(database: Database, statement: str | Statement, parameters: Paramete
         if isinstance(prepared.statement, Vacuum):
             return run_vacuum(database, prepared.statement, bindings)
         return _run_other(database, prepared.statement)
+    except PlacedFault as fault:
+        text = statement if isinstance(statement, str) else statement.text
+        raise _with_place(fault, text) from None
     except RecursionError:
         raise ProgrammingError(_TOO_DEEP) from None
 
@@ -402,7 +413,7 @@ def _explain(database: Database, statement: Explain, parameters: Parameters) -> 
     if not statement.analyze:
         bindings = None
     with database.writing() if is_write and statement.analyze else database.reading() as view:
-        plan = planned(inner, view, statement.parameter_count)
+        plan = planned(inner, view, statement.parameter_count, statement.text)
         run = None if bindings is None else (plan, view, bindings, TierHits(plan, view))
         return explained(plan.explain(view), run)
 
@@ -449,7 +460,8 @@ def _checkpoint(database: Database, statement: Checkpoint) -> Result:
 def _optimize(database: Database, statement: Optimize) -> Result:
     from m2mdb.index.optimize import optimize
 
-    reports = optimize(database, statement.collection)
+    with located(statement.collection):
+        reports = optimize(database, statement.collection)
     columns = ["collection", "segments_before", "segments_after", "rows"]
     rows = [(r.collection, r.segments_before, r.segments_after, r.rows) for r in reports]
     return Result(columns, rows)
@@ -458,6 +470,11 @@ def _optimize(database: Database, statement: Optimize) -> Result:
 def _reembed(database: Database, statement: Reembed) -> Result:
     from m2mdb.index.reembedding import Reembedded, reembed
 
+    with database.reading() as view:
+        with located(statement.collection):
+            schema = view.collection(statement.collection).schema
+        if statement.column is not None:
+            column_index(schema, statement.column)
     done = reembed(database, statement.collection, statement.encoder, statement.column)
     return Result(list(Reembedded._fields), [tuple(done)])
 

@@ -27,6 +27,7 @@ from m2mdb.query.nodes import (
     Subquery,
     Unary,
 )
+from m2mdb.query.placed_names import PlacedName
 from m2mdb.query.row_nodes import RowValue
 
 ValueList = list[Expression] | Parameter | Subquery
@@ -273,3 +274,13 @@ def signed_number(start: int, *parts: object) -> Literal:
 def names(start: int, *names: str) -> list[str]:
     """A list of names."""
     return list(names)
+
+
+def placed_names(start: int, *names: str) -> list[str]:
+    """A list of names that know their place."""
+    return list(names)
+
+
+def placed(start: int, name: str) -> PlacedName:
+    """A name that is told with its place where it is unknown."""
+    return PlacedName(name, start)

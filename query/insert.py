@@ -32,6 +32,7 @@ from m2mdb.query.dml import PlacedRows, WritePlan
 from m2mdb.query.expression import compile_expression, literal_value
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import ColumnRef, Literal, OnConflict, Parameter
+from m2mdb.query.placed_names import PlacedName, column_index, located
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.result import Result
 from m2mdb.query.rules import Rules
@@ -254,13 +255,14 @@ def _column_names(schema: CollectionSchema, names: Sequence[str] | None) -> list
     if names is None:
         return [column.name for column in schema.columns if column.generated is None]
     alias = "rowid" if schema.rowid_alias is None else schema.columns[schema.rowid_alias].name
-    found = [
-        alias if name.lower() == "rowid" else schema.columns[schema.column(name)].name
-        for name in names
-    ]
-    for name in found:
-        if found.count(name) > 1:
-            raise ProgrammingError(f"column {name} of {schema.name} is named twice")
+    found: list[str] = []
+    for given in names:
+        with located(given):
+            is_rowid = given.lower() == "rowid"
+            name = alias if is_rowid else schema.columns[schema.column(given)].name
+            if name in found:
+                raise ProgrammingError(f"column {name} of {schema.name} is named twice")
+        found.append(name)
     return found
 
 
@@ -312,13 +314,14 @@ def _wanted_keys(schema: CollectionSchema, names: Sequence[str] | None) -> list[
     keys = keys_of(schema)
     if names is None:
         return keys
-    wanted = {schema.column(name) for name in names}
+    wanted = {column_index(schema, name) for name in names}
     found = [key for key in keys if set(key[0]) == wanted]
     if not found or len(wanted) != len(names):
-        raise ProgrammingError(
-            f"ON CONFLICT ({', '.join(names)}) does not match any PRIMARY KEY or UNIQUE "
-            f"constraint of {schema.name}"
-        )
+        with located(names[0]):
+            raise ProgrammingError(
+                f"ON CONFLICT ({', '.join(names)}) does not match any PRIMARY KEY or UNIQUE "
+                f"constraint of {schema.name}"
+            )
     return found
 
 
@@ -336,7 +339,7 @@ class _UpsertScope(RowScope):
         if reference.table is None or reference.table.lower() != "excluded":
             return super().column(reference)
         assert self.schema is not None
-        index = self.schema.column(reference.name)
+        index = column_index(self.schema, PlacedName(reference.name, reference.position))
         position = self.position(f"excluded {index}")
         return Slot(position, self.schema.columns[index].value_type)
 
@@ -362,7 +365,7 @@ class _Upsert:
         self._where: Evaluator | None = None
         if conflict.action == "update":
             self._assignments = [
-                (schema.columns[schema.column(each.column)].name,
+                (schema.columns[column_index(schema, each.column)].name,
                  compile_expression(level.resolve(each.value), self._scope))
                 for each in conflict.assignments
             ]  # fmt: skip

@@ -71,8 +71,8 @@ def field_names(cls: type) -> tuple[str, ...]:
 
 
 def _same(one: object, other: object) -> bool:
-    """Equal and of one type: 1, 1.0 and True are different literals."""
-    return type(one) is type(other) and (one == other or one != one)
+    """Equal and of one type: 1, 1.0 and True are different literals, and a name is a text."""
+    return (type(one) is type(other) or isinstance(one, str)) and (one == other or one != one)
 
 
 # Statements' bases

@@ -17,6 +17,7 @@ from m2mdb.query.correlation import Level
 from m2mdb.query.expression import compile_expression
 from m2mdb.query.functions import Bindings
 from m2mdb.query.nodes import ColumnRef, FunctionCall, Node, SelectItem, Star
+from m2mdb.query.placed_names import located
 from m2mdb.query.plan import Explained, Plan
 from m2mdb.query.predicate import Filter, Predicate, compile_predicate
 from m2mdb.query.profile import Noted, profile_of
@@ -74,13 +75,16 @@ class SearchPlan(Plan):
         super().__init__(count)
         self._statement = statement
         _refuse_unbuilt(statement)
-        schema = self._schema = view.collection(statement.collection).schema
+        with located(statement.collection):
+            schema = self._schema = view.collection(statement.collection).schema
         self.tables.append((schema.name.lower(), schema))
         subqueries = Subqueries(count)
         if statement.near is not None:
-            vector_column(schema, statement.near_column)
+            with located(statement.near_column):
+                vector_column(schema, statement.near_column)
         if statement.match is not None:
-            text_column(schema, statement.match_column)
+            with located(statement.match_column):
+                text_column(schema, statement.match_column)
         if statement.for_ is not None:
             search_for.sides(schema)
         constant_scope = RowScope(None, subqueries)
@@ -283,7 +287,8 @@ def _half_life(
     decay = statement.decay
     if decay is None:
         return None
-    decay_column(schema, decay.column)
+    with located(decay.column):
+        decay_column(schema, decay.column)
     seconds = unit_seconds(decay.unit)
     amount = compile_expression(constants.resolve(decay.amount), scope)
 
