@@ -279,7 +279,10 @@ WRONG: list[tuple[str, str]] = [
     ("BEGIN;\nCREATE TABLE t (a INT);\nINSERT INTO t VALUES (1);", "cut short"),
     ("CREATE TABLE t (a INTEGER);\n\nINSERT INTO t\nVALUES (1,, 2);", "line 4, column 11"),
     ("CREATE TABLE t (a INTEGER); INSERT INTO t VALUES (1; ", "line 1, column 52"),
-    ("CREATE TABLE t (a INTEGER);\nINSERT INTO u VALUES (1);", "line 2: no such collection: u"),
+    (
+        "CREATE TABLE t (a INTEGER);\nINSERT INTO u VALUES (1);",
+        "line 2, column 13: no such collection: u",
+    ),
     (
         "CREATE TABLE t (a INTEGER UNIQUE);\nINSERT INTO t VALUES (1);\n"
         "INSERT INTO t VALUES (2), (1);",
