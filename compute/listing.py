@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m2mdb.compute.hrm2.lists import BLOCK, Lists, padded
+from m2mdb.compute.hrm2.outliers import HALF_SHARE, HALF_TIMES, usual
 from m2mdb.compute.hrm2.rotation import signs
 from m2mdb.compute.ranking import readable
 from m2mdb.compute.rescore import KINDS
@@ -27,11 +28,12 @@ _CHUNK = 1024  # rows that are widened at a time
 
 
 def center_of(lists: Lists) -> NDArray[np.float32]:
-    """float32[width]: the mean of the centroids of lists, rotated."""
-    total = lists.center_scales.astype(np.float64) @ (
-        lists.centers.reshape(len(lists.center_scales), -1).astype(np.float64) - 128.0
-    )
-    center: NDArray[np.float32] = (total / max(1, len(lists.center_scales))).astype(np.float32)
+    """float32[width]: the mean of the centroids of lists, rotated; without those far from all."""
+    scales = lists.center_scales.astype(np.float64)
+    centers = lists.centers.reshape(len(scales), -1).astype(np.float64) - 128.0
+    centers *= scales[:, None]
+    near = usual(centers.astype(np.float32), HALF_SHARE, HALF_TIMES)
+    center: NDArray[np.float32] = centers[near].mean(axis=0).astype(np.float32)
     return center
 
 

@@ -179,15 +179,26 @@ def reach(products: Any, is_near: bool, k: int, rows: Any, queries: Any, found: 
                 note(at, k, low, high, ordinals[row], found)
 
 
+@step
+def length_of(rows: Any, ordinal: int) -> Any:
+    """Of a row."""
+    total = np.float32(0.0)
+    for i in range(rows.shape[1]):
+        total += rows[ordinal, i] * rows[ordinal, i]
+    return np.float32(np.sqrt(total))
+
+
 @kernels.kernel(
-    types.void, kernels.READ_FLOAT_ROWS, kernels.READ_FLOAT_ROWS, types.boolean, FOUND, FLOAT_ROWS
-)
-def in_full(rows: Any, queries: Any, is_near: bool, found: Any, best: Any) -> None:
+    types.void, kernels.READ_FLOAT_ROWS, kernels.READ_FLOAT_ROWS, types.boolean, types.float32,
+    FOUND, FLOAT_ROWS,
+)  # fmt: skip
+def in_full(rows: Any, queries: Any, is_near: bool, rounding: Any, found: Any, best: Any) -> None:
     """The k best keys of each query that was not given up, in no order.
 
-    rows   float32[n, d], by ordinal
-    found  see `reach`; lower bounds are written over
-    best   float32[queries, k]
+    rows      float32[n, d], by ordinal
+    rounding  that is taken off a key, to the lengths of what is multiplied
+    found     see `reach`; lower bounds are written over
+    best      float32[queries, k]
     """
     chosen, costs, counts = found[3], found[4], found[5]
     for query in range(queries.shape[0]):
@@ -195,8 +206,12 @@ def in_full(rows: Any, queries: Any, is_near: bool, found: Any, best: Any) -> No
             settle(query, best.shape[1], found)
         if counts[query] < best.shape[1]:
             continue
+        slack = rounding * length_of(queries, query)
         for i in range(counts[query]):
-            costs[query, i] = -key_of(rows, chosen[query, i], queries, query, is_near)
+            row = chosen[query, i]
+            costs[query, i] = -key_of(rows, row, queries, query, is_near)
+            if slack > np.float32(0.0):
+                costs[query, i] += slack * length_of(rows, row)
         part(costs[query], counts[query], best.shape[1])
         for i in range(best.shape[1]):
             best[query, i] = -costs[query, i]

@@ -59,6 +59,7 @@ from m2mdb.compute.hrm2.fitting import (
     lists_for,
 )
 from m2mdb.compute.hrm2.lists import never
+from m2mdb.compute.hrm2.outliers import usual
 from m2mdb.compute.hrm2.patience import (
     EPSILONS,
     FACTORS,
@@ -207,6 +208,7 @@ def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> 
     part = rng.uniform(*PARTS, (HALVED_QUERIES, 1)).astype(np.float32)
     halved = part * some(HALVED_QUERIES) + (1 - part) * some(HALVED_QUERIES)
     sample = rows[rng.integers(0, len(rows), min(len(rows), CHUNK_ROWS))]
+    sample = sample[usual(sample)]
     spread, middle = sample.std(axis=0), sample.mean(axis=0)
     noisy = some() + rng.standard_normal((count, rows.shape[1])) * spread
     every = np.stack((swapped, moved, mixed, noisy), axis=1).reshape(-1, rows.shape[1])

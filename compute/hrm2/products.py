@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from m2mdb.compute.hrm2.lists import to_bytes
+from m2mdb.compute.hrm2.outliers import usual
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.ranking import readable
 
@@ -40,6 +41,7 @@ ASKED, PROBED = 4096, 256  # rows among which, and of which, neighbours are soug
 ROUNDING = np.float32(3e-6)  # of squares: rows that are no further apart may be the same
 MOST_SAME = 0.5  # of pairs: where more are, some rows are so far that all others seem one
 NEAREST = 0.02  # of rows, that may be nearer to each other
+OFF = 0.05  # squared distance of two means, to the mean of rows from theirs, that tells of outliers
 PANEL, TILE_PANELS = 16, 4  # columns of a panel; panels that are multiplied together
 CHUNK_ROWS = 1024  # that become bytes at a time, in the cache
 EXACT_COLUMNS = 1024  # dimensions whose products of bytes float32 sums exactly: below 2^24
@@ -50,8 +52,14 @@ def middle_of(rows: Floats) -> Floats | None:
 
     rows  float32[n, d]
     """
+    some = rows[:: max(1, len(rows) // ASKED)][:ASKED]
+    some = some[usual(some)]  # bytes need not tell apart what is far from all
     middle: Floats = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    some = rows[:: max(1, len(rows) // ASKED)][:ASKED] - middle
+    own = some.mean(axis=0, dtype=np.float64).astype(np.float32)
+    spread, gap = np.square(some - own).sum(axis=1).mean(), middle - own
+    if gap @ gap > OFF * spread:  # others have taken it with them
+        middle = own
+    some = some - middle
     codes, scales = to_bytes(some)
     gaps = (codes.astype(np.float32) - 128) * scales[:, None] - some
     error = float(np.einsum("ij,ij->i", gaps, gaps).mean(dtype=np.float64))

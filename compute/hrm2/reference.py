@@ -29,7 +29,10 @@ EPSILON = 1.3  # standard errors taken off a 1-bit estimate, where no table says
 MOST_ENTRY = 63  # of the fast scan's table: four of them fit in a byte
 # the order of lists
 BUCKETS = 256
-HALVINGS = 24  # of the range of numbers, for a cut
+CROWDED = 8  # items of the first bucket, and a quarter of all, beyond which it is parted by itself
+LEAST_RANGE = 1e-30  # of keys that are parted
+HALVINGS = 32  # of the range of numbers, for a cut
+FAR_SHARE = 1 / 64  # of the range that is left, in the place of a half, while nearly all lie in it
 OPEN_SHARE, LEAST_OPEN = 2, 64  # the near supers are one in so many, and so many at least
 WAVE = 96  # lists that are brought in order before the first is probed
 # Where a search says how many lists it probes (PROBES): so many times as many supers and lists are
@@ -165,16 +168,19 @@ def bounds_of(
 
 def cut(values: Floats, wanted: int, low: np.float32, high: np.float32) -> np.float32:
     """A number that `wanted` values or a quarter more are below; infinity where there is none."""
-    found = np.float32(np.inf)
+    found, share, before, is_far = np.float32(np.inf), np.float32(0.5), len(values), True
     for _ in range(HALVINGS):
-        middle = np.float32(0.5) * (low + high)
-        below = int((values < middle).sum())
+        middle = low + share * (high - low)
+        below, share = int((values < middle).sum()), np.float32(0.5)
         if below < wanted:
-            low = middle
+            low, is_far = middle, False
         else:
             found = high = middle
             if below <= wanted + (wanted >> 2):
                 break
+            if is_far and below > before - (before >> 4):
+                share = np.float32(FAR_SHARE)
+            before = below
     return found
 
 
@@ -215,10 +221,22 @@ def list_order(
 
 
 def _bucket_order(keys: Floats) -> NDArray[np.intp]:
-    """Smallest first, as far as BUCKETS steps tell them apart."""
+    """Smallest first, as far as BUCKETS steps tell them apart; see steps.bucket_order."""
     low, high = keys.min(), keys.max()
-    step = np.float32(BUCKETS - 1) / max(high - low, np.float32(1e-30))
-    return np.argsort(((keys - low) * step).astype(np.int32), kind="stable")
+    least = np.float32(LEAST_RANGE)
+    step = np.float32(BUCKETS - 1) / max(high - low, least)
+    buckets = ((keys - low) * step).astype(np.int32)
+    order = np.argsort(buckets, kind="stable")
+    while np.count_nonzero(buckets == 0) > max(CROWDED, len(keys) >> 2):
+        with np.errstate(over="ignore"):
+            some = np.flatnonzero((keys - low) * step < np.float32(1))
+        high = keys[some].max()
+        if not high - low > least:
+            break
+        step = np.float32(BUCKETS - 1) / (high - low)
+        buckets = ((keys[some] - low) * step).astype(np.int32)
+        order[: len(some)] = some[np.argsort(buckets, kind="stable")]
+    return order
 
 
 def search(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from m2mdb.compute.hrm2.lists import BLOCK, coded, placed, to_bytes
+from m2mdb.compute.hrm2.outliers import HALF_SHARE, HALF_TIMES, usual
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Longs = NDArray[np.int64]
 
 ROUNDS = 3  # of regrouping
+MOST_SPREAD = 16  # times the |r|^2 of others, that a code counts for in the spread of its list
 
 
 class Routes(NamedTuple):
@@ -83,8 +85,16 @@ def routes_of(lists: Lists, metric: str) -> Routes:
 def _grouped(centers: Floats) -> tuple[Ints, Floats]:
     """The super of each centroid, and the means of the supers.
 
-    Begins with neighbours by number, which training has brought together.
+    Begins with neighbours by number, which training has brought together. Those that are very far
+    from all others are grouped by themselves: they would take the mean of any super with them.
     """
+    near = usual(centers, HALF_SHARE, HALF_TIMES)
+    if not near.all():
+        both = np.empty(len(centers), np.int32)
+        both[near], own = _grouped(centers[near])
+        others, far = _grouped(centers[~near])
+        both[~near] = others + np.int32(len(own))
+        return both, np.concatenate((own, far))
     count = len(centers)
     supers = max(1, round(count**0.5))
     owners = (np.arange(count) * supers // count).astype(np.int32)
@@ -102,13 +112,29 @@ def _grouped(centers: Floats) -> tuple[Ints, Floats]:
 
 
 def spreads_of(lists: Lists) -> Floats:
-    """The mean |r|^2 of each list's codes, from their factors; of one without codes, of all."""
+    """The mean |r|^2 of each list's codes, from their factors; of one without codes, of all.
+
+    A row that is far from all the others of its list says nothing of these: no code counts for more
+    than MOST_SPREAD times the first quartile of its block, or what that is in the median.
+    """
     f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
     tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
     squares = f * f * (1 - tilt * tilt) / 4  # nothing where there is no code
+    squares = np.minimum(squares, _most(squares, lists.positions >= 0)[:, None])
     owners = np.repeat(np.arange(len(lists.starts) - 1), np.diff(lists.starts))
     sums = np.bincount(owners, squares.sum(axis=1), len(lists.starts) - 1)
     codes = np.bincount(owners, (lists.positions >= 0).sum(axis=1), len(lists.starts) - 1)
     mean = sums.sum() / max(1, codes.sum())
     out: Floats = np.where(codes > 0, sums / np.maximum(1, codes), mean).astype(np.float32)
+    return out
+
+
+def _most(squares: Floats, there: NDArray[np.bool_]) -> Floats:
+    """The most that a code of each block counts; infinite where nothing tells."""
+    ordered = np.sort(np.where(there, squares, np.float32(np.inf)), axis=1)
+    first = np.maximum(there.sum(axis=1) - 1, 0) // 4
+    lows = np.take_along_axis(ordered, first[:, None], axis=1)[:, 0]
+    some = lows[np.isfinite(lows)]
+    most = MOST_SPREAD * np.maximum(lows, np.median(some) if len(some) else 0)
+    out: Floats = np.where(most > 0, most, np.float32(np.inf)).astype(np.float32)
     return out

@@ -23,7 +23,15 @@ import numpy as np
 from numba import njit
 
 from m2mdb.compute.hrm2 import simd as simd_module
-from m2mdb.compute.hrm2.reference import BUCKETS, HALVINGS, HARD, MOST_ENTRY
+from m2mdb.compute.hrm2.reference import (
+    BUCKETS,
+    CROWDED,
+    FAR_SHARE,
+    HALVINGS,
+    HARD,
+    LEAST_RANGE,
+    MOST_ENTRY,
+)
 
 simd: Any = simd_module  # its functions are intrinsics: what calls them is no Python
 
@@ -257,16 +265,19 @@ def cut(values: Any, count: int, wanted: int, low: Any, high: Any) -> Any:
 
     low, high   between which it is sought
     """
-    found = np.float32(np.inf)
+    found, share, before, is_far = np.float32(np.inf), np.float32(0.5), count, True
     for _ in range(HALVINGS):
-        middle = np.float32(0.5) * (low + high)
-        below = count_below(values, count, middle)
+        middle = low + share * (high - low)
+        below, share = count_below(values, count, middle), np.float32(0.5)
         if below < wanted:
-            low = middle
+            low, is_far = middle, False
         else:
             found = high = middle
             if below <= wanted + (wanted >> 2):
                 break
+            if is_far and below > before - (before >> 4):  # some are very far from all others
+                share = np.float32(FAR_SHARE)
+            before = below
     return found
 
 
@@ -275,10 +286,11 @@ def bucket_order(keys: Any, items: Any, count: int, first: int, order: Any, buck
     """order[first:] = items, smallest key first, as far as BUCKETS equal steps tell them apart.
 
     A counting sort: a comparison sort of random numbers waits for the branches it mispredicts.
-    Items of one bucket keep their order (K3).
+    Items of one bucket keep their order (K3). Where the first bucket is CROWDED, as some keys are
+    very far from all others, its items are brought in order by themselves.
     """
     low, high = finite_range(keys, count)
-    each_step = np.float32(BUCKETS - 1) / max(high - low, np.float32(1e-30))
+    each_step = np.float32(BUCKETS - 1) / max(high - low, np.float32(LEAST_RANGE))
     for i in range(BUCKETS + 1):
         buckets[i] = 0
     for each in range(count):
@@ -289,6 +301,38 @@ def bucket_order(keys: Any, items: Any, count: int, first: int, order: Any, buck
         bucket = np.int32((keys[each] - low) * each_step)
         order[first + buckets[bucket]] = items[each]
         buckets[bucket] += 1
+    while buckets[0] > max(CROWDED, count >> 2):
+        high = low
+        for each in range(count):
+            if (keys[each] - low) * each_step < np.float32(1.0):
+                high = max(high, keys[each])
+        if not high - low > np.float32(LEAST_RANGE):
+            break
+        each_step = np.float32(BUCKETS - 1) / (high - low)
+        finer(keys, items, count, (low, high, each_step), first, order, buckets)
+
+
+@step
+def finer(
+    keys: Any, items: Any, count: int, within: Any, first: int, order: Any, buckets: Any
+) -> None:
+    """Bring those items in order, the first ones of all, whose keys are no larger than a limit.
+
+    within   the smallest key, the limit, and how many buckets there are to a unit
+    """
+    low, high, each_step = within
+    for i in range(BUCKETS + 1):
+        buckets[i] = 0
+    for each in range(count):
+        if keys[each] <= high:
+            buckets[np.int32((keys[each] - low) * each_step) + 1] += 1
+    for i in range(BUCKETS):
+        buckets[i + 1] += buckets[i]
+    for each in range(count):
+        if keys[each] <= high:
+            bucket = np.int32((keys[each] - low) * each_step)
+            order[first + buckets[bucket]] = items[each]
+            buckets[bucket] += 1
 
 
 if simd.WIDTH:

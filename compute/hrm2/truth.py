@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2mdb.compute.hrm2.lists import never
+from m2mdb.compute.hrm2.outliers import usual
 from m2mdb.compute.hrm2.products import Coded, Columns
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.compute.loader import LOADER
@@ -53,27 +54,32 @@ def exact(rows: Floats, queries: Floats, metric: str, k: int, tick: Tick = never
     """The k best keys of each query, [len(queries), k] in descending order.
 
     By BLAS in float32, from a point amid the rows, which leaves more digits to what lies far from
-    zero; less what roundings may come to.
+    zero; less what roundings of a row's products may come to, which one more product says.
     """
     k = min(k, len(rows))
     is_near = metric != "ip"
-    middle = rows[:: max(1, len(rows) // MIDDLE_ROWS)].mean(axis=0) if is_near else np.float32(0)
-    queries = queries - middle
+    middle = np.float32(0)
+    if is_near:
+        some = rows[:: max(1, len(rows) // MIDDLE_ROWS)]
+        middle = some[usual(some)].mean(axis=0)
+    asked = np.empty((len(queries), queries.shape[1] + 1), np.float32)
+    np.subtract(queries, middle, out=asked[:, :-1])
+    own = np.einsum("ij,ij->i", asked[:, :-1], asked[:, :-1])
+    asked[:, -1] = -ROUNDING * np.sqrt(own)
     best = _Best(len(queries), k, is_near=is_near)
-    longest = np.float32(0)
     step = max(64, min(CHUNK_ROWS, PART_PRODUCTS // max(1, len(queries))))
+    room = np.empty((min(step, len(rows)), asked.shape[1]), np.float32)
     for start in range(0, len(rows), step):
         tick()
-        some = rows[start : start + step] - middle
-        squares = np.einsum("ij,ij->i", some, some)
-        longest = max(longest, squares.max())
-        best.add(queries @ some.T, squares)
-    own = np.einsum("ij,ij->i", queries, queries)
+        some = room[: len(rows[start : start + step])]
+        np.subtract(rows[start : start + step], middle, out=some[:, :-1])
+        squares = np.einsum("ij,ij->i", some[:, :-1], some[:, :-1])
+        some[:, -1] = np.sqrt(squares) / (2 if is_near else 1)  # a key has twice the product
+        best.add(asked @ some.T, squares)
     costs = best.costs()
     if is_near:
         costs += own[:, None]
     out: Floats = -np.sort(costs, axis=1)
-    out -= ROUNDING * (np.sqrt(own) * np.sqrt(longest))[:, None]  # their product may be infinite
     return out
 
 
@@ -198,13 +204,13 @@ class _Bounds:
         """The k best keys of each query, and which queries were given up."""
         from m2mdb.compute.hrm2 import best_kernels
 
-        lists, is_near = self._searcher.lists, self._searcher.metric != "ip"
+        is_near = self._searcher.metric != "ip"
         best = np.zeros((len(queries), self._k), np.float32)
-        best_kernels.in_full(readable(rows), readable(queries), is_near, self._found, best)
+        rounding = np.float32(0) if is_near else ROUNDING
+        best_kernels.in_full(
+            readable(rows), readable(queries), is_near, rounding, self._found, best
+        )
         out: Floats = -np.sort(-best, axis=1)
         if is_near:
             out += 4 * ROUNDING * out
-        else:
-            own = np.sqrt(np.einsum("ij,ij->i", queries, queries))
-            out -= ROUNDING * (own * np.sqrt(lists.squares.max()))[:, None]
         return out, np.flatnonzero(self._found[5] < 0)
