@@ -78,28 +78,36 @@ def test_rows_of_lengths_that_float32_has_no_squares_of_are_refused(length: floa
     assert of_length_one.fits
 
 
+def beside_lists(
+    path: Path, monkeypatch: pytest.MonkeyPatch, rows: np.ndarray, listed: int, declared: str
+) -> m2mdb.Collection:
+    """The rows in a collection: the first ones in lists, the others in a delta that stays one."""
+    monkeypatch.setattr(hrm2, "LEAST_ROWS", 600)
+    monkeypatch.setattr(hrm2, "LEAST_MEASURED", 1 << 30)
+    monkeypatch.setattr("m2mdb.index.costs.ROW", 1.0)
+    monkeypatch.setattr(merge_policy, "LEAST_CHANGED", 1 << 30)
+    con = m2mdb.connect(path / "a.m2m", autocommit=True)
+    con.execute(f"CREATE COLLECTION n (id INTEGER PRIMARY KEY, e {declared})")
+    con.execute("CREATE INDEX near ON n USING hrm2 (e)")
+    notes = con.collection("n")
+    notes.add({"id": np.arange(listed), "e": rows[:listed]})
+    for start in range(listed, len(rows), 100):
+        notes.add({"id": np.arange(start, start + 100), "e": rows[start : start + 100]})
+    return notes
+
+
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 @pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])
 def test_searches_beside_lists_find_the_rows_of_the_delta(
     metric: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hrm2, "LEAST_ROWS", 600)
-    monkeypatch.setattr(hrm2, "LEAST_MEASURED", 1 << 30)
-    monkeypatch.setattr("m2mdb.index.costs.ROW", 1.0)
-    monkeypatch.setattr(merge_policy, "LEAST_CHANGED", 1 << 30)
     rng = np.random.default_rng(5)
     kind = {"f32": np.float32, "f16": np.float16, "i8": np.int8}[dtype]
     centers = rng.standard_normal((12, 96)) * 6 + 2  # the mean is not zero
     rows = centers[rng.integers(0, 12, 2700)] + rng.standard_normal((2700, 96)) * 5
     rows = np.clip(np.rint(rows), -127, 127).astype(kind)
-    con = m2mdb.connect(tmp_path / "a.m2m", autocommit=True)
-    con.execute(f"CREATE COLLECTION n (id INTEGER PRIMARY KEY, e VECTOR(96, {dtype}) "
-                f"METRIC {metric})")  # fmt: skip
-    con.execute("CREATE INDEX near ON n USING hrm2 (e)")
-    notes = con.collection("n")
-    notes.add({"id": np.arange(1000), "e": rows[:1000]})
-    for start in range(1000, 2700, 100):  # stays a delta
-        notes.add({"id": np.arange(start, start + 100), "e": rows[start : start + 100]})
+    declared = f"VECTOR(96, {dtype}) METRIC {metric}"
+    notes = beside_lists(tmp_path, monkeypatch, rows, 1000, declared)
     notes.delete(list(range(1500, 1600)))
     used: list[int] = []
     made = HeldSearch.__init__
@@ -121,7 +129,7 @@ def test_searches_beside_lists_find_the_rows_of_the_delta(
             alone = notes.search(near=query, k=k, probes=1)
             assert alone.ids.tolist() == few.ids.tolist()
     assert used and all(used)
-    con.close()
+    notes.connection.close()
 
 
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
@@ -130,29 +138,19 @@ def test_rows_near_one_point_far_from_zero_are_found(
     metric: str, spread: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What rounding of the query's table errs goes with the query, not with its distance."""
-    monkeypatch.setattr(hrm2, "LEAST_ROWS", 600)
-    monkeypatch.setattr(hrm2, "LEAST_MEASURED", 1 << 30)
-    monkeypatch.setattr("m2mdb.index.costs.ROW", 1.0)
-    monkeypatch.setattr(merge_policy, "LEAST_CHANGED", 1 << 30)
     rng = np.random.default_rng(10)
     rows = np.full((1400, 640), 7.0)
     rows += rng.random(rows.shape) < 0.01 if spread == "few values" else (
         0.02 * rng.standard_normal(rows.shape)
     )  # fmt: skip
     rows = rows.astype(np.float32)
-    con = m2mdb.connect(tmp_path / "a.m2m", autocommit=True)
-    con.execute(f"CREATE COLLECTION n (id INTEGER PRIMARY KEY, e VECTOR(640) METRIC {metric})")
-    con.execute("CREATE INDEX near ON n USING hrm2 (e)")
-    notes = con.collection("n")
-    notes.add({"id": np.arange(800), "e": rows[:800]})
-    for start in range(800, 1400, 100):  # stays a delta
-        notes.add({"id": np.arange(start, start + 100), "e": rows[start : start + 100]})
+    notes = beside_lists(tmp_path, monkeypatch, rows, 800, f"VECTOR(640) METRIC {metric}")
     lost = 0
     for query in rows[rng.integers(0, 1400, 24)]:
         every = notes.search(near=query, k=200, exact=True, returning=["id"])
         few = notes.search(near=query, k=200, probes=64, returning=["id"])
         lost += len({i for i in every.ids.tolist() if i >= 800} - set(few.ids.tolist()))
-    con.close()
+    notes.connection.close()
 
     assert lost == 0
 
@@ -161,19 +159,9 @@ def test_rows_near_one_point_far_from_zero_are_found(
 def test_a_batch_finds_the_rows_of_a_delta_that_its_queries_find_alone(
     metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hrm2, "LEAST_ROWS", 600)
-    monkeypatch.setattr(hrm2, "LEAST_MEASURED", 1 << 30)
-    monkeypatch.setattr("m2mdb.index.costs.ROW", 1.0)
-    monkeypatch.setattr(merge_policy, "LEAST_CHANGED", 1 << 30)
     rng = np.random.default_rng(8)
     rows = (rng.standard_normal((1900, 70)) + 0.5).astype(np.float32)
-    con = m2mdb.connect(tmp_path / "a.m2m", autocommit=True)
-    con.execute(f"CREATE COLLECTION n (id INTEGER PRIMARY KEY, e VECTOR(70) METRIC {metric})")
-    con.execute("CREATE INDEX near ON n USING hrm2 (e)")
-    notes = con.collection("n")
-    notes.add({"id": np.arange(900), "e": rows[:900]})
-    for start in range(900, 1900, 100):  # stays a delta
-        notes.add({"id": np.arange(start, start + 100), "e": rows[start : start + 100]})
+    notes = beside_lists(tmp_path, monkeypatch, rows, 900, f"VECTOR(70) METRIC {metric}")
     notes.delete(list(range(1000, 1040)))
     calls: list[int] = []
     answer_many_listed = search_kernels.answer_many_listed
@@ -192,6 +180,6 @@ def test_a_batch_finds_the_rows_of_a_delta_that_its_queries_find_alone(
             alone = notes.search(near=query, k=k)
             assert ids[each].tolist() == alone.ids.tolist()
             assert scores[each].tolist() == alone.scores.tolist()
-    con.close()
+    notes.connection.close()
 
     assert calls == [50, 50, 50]

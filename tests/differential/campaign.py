@@ -28,7 +28,7 @@ from tests.differential.compare import Outcome, own, same, theirs
 from tests.differential.differences import explanation, half_done
 from tests.differential.schemas import Table, make_table, value
 from tests.differential.statements import FEATURES, Made, Statements
-from tests.model.machine import small_thresholds
+from tests.thresholds import small_thresholds
 
 STATEMENTS = 120  # of a script
 ROWS = 12  # INSERT statements before them

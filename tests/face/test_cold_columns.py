@@ -9,6 +9,7 @@ import pytest
 
 import m2mdb
 from m2mdb.index import verifying
+from tests.looks import Counted, at_each_look
 
 ROWS = 40_000
 READS = {
@@ -36,18 +37,10 @@ def looks_of(
 ) -> tuple[int, list[object]]:
     """How often a statement on a file just opened looks for an interrupt, and what it finds."""
     with m2mdb.connect(path) as con:
-        database, looks = con.database, 0
-        assert database is not None
-        given = database.check_interrupted
-
-        def look() -> None:
-            nonlocal looks
-            looks += 1
-            given()
-
-        monkeypatch.setattr(database, "check_interrupted", look)
+        looks = Counted()
+        at_each_look(con.database, monkeypatch, looks)
         cursor = con.execute(statement)
-        counted = looks
+        counted = looks.count
         found: list[object] = list(cursor.fetchall())
     con.close()
     return counted, found

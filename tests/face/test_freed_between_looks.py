@@ -19,6 +19,7 @@ import pytest
 import m2mdb
 from m2mdb import arrow
 from m2mdb.index import slices
+from tests.looks import Counted, at_each_look
 
 ROWS = 30_000
 PIECE = 1000  # rows that are freed between two looks, instead of many more
@@ -53,18 +54,11 @@ def con(tmp_path_factory: pytest.TempPathFactory) -> Iterator[m2mdb.Connection]:
 
 def freed(con: m2mdb.Connection, statement: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many memory blocks are given back from the first look to the next one, …, to the end."""
-    database, cursor = con.database, con.cursor()
-    assert database is not None
+    cursor = con.cursor()
     wanted = con.execute(statement).fetchall()
-    given = database.check_interrupted
     blocks: list[int] = []
-
-    def look() -> None:
-        blocks.append(sys.getallocatedblocks())
-        given()
-
     monkeypatch.setattr(slices, "SLICE_VALUES", PIECE)
-    monkeypatch.setattr(database, "check_interrupted", look)
+    at_each_look(con.database, monkeypatch, lambda: blocks.append(sys.getallocatedblocks()))
     gc.collect()
     gc.disable()
     try:
@@ -122,22 +116,15 @@ def test_a_data_frame_is_made_in_pieces(
     query = "SELECT word, n, n * 0.5, n % 2 = 1, nullif(word, 'word 3') AS other FROM t"
     whole = con.execute(query).df()
     rows = con.execute(query).fetchall()
-    database, looks = con.database, 0
-    assert database is not None
-    given = database.check_interrupted
-
-    def look() -> None:
-        nonlocal looks
-        looks += 1
-        given()
-
-    monkeypatch.setattr(database, "check_interrupted", look)
-    con.execute(query).df()
-    before, looks = looks, 0
+    whole_looks, looks = Counted(), Counted()
+    with monkeypatch.context() as patched:
+        at_each_look(con.database, patched, whole_looks)
+        con.execute(query).df()
+    at_each_look(con.database, monkeypatch, looks)
     monkeypatch.setattr(arrow, "SERIES_VALUES", PIECE)
     cut = con.execute(query).df()
 
-    assert looks - before >= 2 * (ROWS // PIECE)
+    assert looks.count - whole_looks.count >= 2 * (ROWS // PIECE)
     pd.testing.assert_frame_equal(cut, whole)
     plain = pd.DataFrame(rows, columns=cut.columns)
     assert [str(dtype) for dtype in cut.dtypes] == [str(dtype) for dtype in plain.dtypes]

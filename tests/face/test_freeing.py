@@ -17,6 +17,7 @@ import pytest
 
 import m2mdb
 from m2mdb.index.slices import emptied
+from tests.looks import at_each_look
 
 ROWS = 100_000  # more than are stored as they are given
 MOST_FREED = 40_000  # blocks between two looks: of 8,192 values, and what slices of columns hold
@@ -70,19 +71,16 @@ def con(tmp_path_factory: pytest.TempPathFactory) -> Iterator[m2mdb.Connection]:
 def test_little_is_freed_between_two_looks(
     con: m2mdb.Connection, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = con.database
-    assert database is not None
-    given, blocks = database.check_interrupted, []
+    blocks: list[int] = []
 
     def look() -> None:
         blocks.append(sys.getallocatedblocks())
-        given()
 
     con.execute("BEGIN IMMEDIATE")
     gc.collect()  # of what other tests left
     gc.disable()
     with monkeypatch.context() as patched:
-        patched.setattr(database, "check_interrupted", look)
+        at_each_look(con.database, patched, look)
         WORK[name](con)
         look()
     gc.enable()

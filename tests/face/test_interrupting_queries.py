@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import m2mdb
+from tests.looks import at_each_look
 
 ROWS = 40_000
 MOST_SECONDS = 1.0  # generous: the machines of tests are shared; benchmarks/interrupts.py measures
@@ -68,13 +69,7 @@ def test_a_statement_looks_for_an_interrupt_all_along(
     con.rollback()
     database, looks = con.database, [time.perf_counter()]
     assert database is not None
-    given = database.check_interrupted
-
-    def look() -> None:
-        looks.append(time.perf_counter())
-        given()
-
-    monkeypatch.setattr(database, "check_interrupted", look)
+    at_each_look(database, monkeypatch, lambda: looks.append(time.perf_counter()))
     con.execute(statement)
     looks.append(time.perf_counter())
     con.rollback()
@@ -88,10 +83,9 @@ def test_a_statement_looks_for_an_interrupt_all_along(
     def stop() -> None:
         wanted[0] -= 1
         if not wanted[0]:
-            database.interrupt()  # as con.interrupt() of another thread
-        given()
+            con.interrupt()  # as from another thread
 
-    monkeypatch.setattr(database, "check_interrupted", stop)
+    at_each_look(database, monkeypatch, stop)
     with pytest.raises(m2mdb.StatementInterruptedError):
         con.execute(statement)
     monkeypatch.undo()

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from m2mdb.index import delta, maintenance, writer
 from m2mdb.index.database import Database
 from m2mdb.index.optimize import optimize
 from m2mdb.index.schema import CollectionSchema, IndexInfo
@@ -24,18 +23,15 @@ from tests.forget.traces import (
     text_needles,
     vector_needles,
 )
+from tests.thresholds import small_thresholds
 
 choices = st.integers(0, 1 << 30)
 
 
 @pytest.fixture(autouse=True)
-def small_thresholds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(delta, "FLUSH_ROWS", 7)
-    monkeypatch.setattr(maintenance, "FLUSH_ROWS", 7)
-    monkeypatch.setattr(writer, "SEGMENT_ROWS", 5)
-    monkeypatch.setattr(maintenance, "TIER_FACTOR", 3)
-    monkeypatch.setattr(maintenance, "TIER_BASE", 5)
-    yield
+def small() -> Iterator[None]:
+    with small_thresholds():
+        yield
 
 
 def values_of(number: int, version: int) -> dict[str, list[object]]:

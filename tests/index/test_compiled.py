@@ -18,6 +18,7 @@ from m2mdb.compute.hrm2.searcher import Searcher
 from m2mdb.compute.loader import LOADER
 from m2mdb.index import hrm2
 from m2mdb.index.compiled import CompiledSearch, HeldSearch
+from tests.answers import noted_answers
 from tests.hrm2.conftest import make_small
 from tests.index.test_prepared import DIMENSION, DTYPES, METRICS, SEED, Notes, by_steps, shown
 
@@ -35,25 +36,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hrm2, "LEAST_ROWS", 600)
 
 
-class Watched:
-    """How many compiled calls were made, and how many of them answered."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls = self.answers = 0
-        answer = CompiledSearch.answer
-
-        def counted(search: CompiledSearch, query: Any) -> Any:
-            found = answer(search, query)
-            self.calls += 1
-            self.answers += found is not None
-            return found
-
-        monkeypatch.setattr(CompiledSearch, "answer", counted)
-
-
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    return Watched(monkeypatch)
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether compiled calls answered."""
+    return noted_answers(monkeypatch, CompiledSearch)
 
 
 @pytest.fixture
@@ -77,7 +63,7 @@ def ready(notes: Notes, query: Array, **options: Any) -> m2mdb.Collection:
 
 @pytest.mark.parametrize(("metric", "dtype"), [*zip(METRICS, DTYPES, strict=True)])
 def test_searches_agree_while_two_connections_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: Watched, metric: str, dtype: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[bool], metric: str, dtype: str
 ) -> None:
     notes = Notes(tmp_path, metric, dtype, "INTEGER", SEED)
     notes.add(notes.con, 1200)
@@ -95,11 +81,11 @@ def test_searches_agree_while_two_connections_write(
                     return shown(mine.search(near=query, returning=[], **options))
 
                 assert search() == by_steps(monkeypatch, search), (turn, options)
-    assert watched.answers > 40
+    assert sum(answers) > 40
     notes.close()
 
 
-def test_a_compiled_search_finds_what_an_exact_one_finds(notes: Notes, watched: Watched) -> None:
+def test_a_compiled_search_finds_what_an_exact_one_finds(notes: Notes, answers: list[bool]) -> None:
     notes.con.execute("OPTIMIZE notes")
     notes.add(notes.other, 30)  # in the delta
     query = notes.query()
@@ -113,7 +99,7 @@ def test_a_compiled_search_finds_what_an_exact_one_finds(notes: Notes, watched: 
         same += [
             known.get(id_) == score for id_, score in zip(found.ids, found.scores, strict=True)
         ]
-    assert watched.answers >= 20
+    assert sum(answers) >= 20
     assert np.mean(same) >= 0.97  # a 1-bit bound leaves out a row now and then, by the lists
 
 
@@ -123,16 +109,7 @@ def test_searches_that_want_columns_are_one_call_under_a_mark(
 ) -> None:
     notes = Notes(tmp_path, metric, dtype, "TEXT", SEED)
     notes.add(notes.con, 1200)
-    mine, answers = notes.con.collection("notes"), 0
-    answer = HeldSearch.answer
-
-    def counted(search: HeldSearch, query: Array) -> Any:
-        nonlocal answers
-        found = answer(search, query)
-        answers += found is not None
-        return found
-
-    monkeypatch.setattr(HeldSearch, "answer", counted)
+    mine, held = notes.con.collection("notes"), noted_answers(monkeypatch, HeldSearch)
     statement = "SEARCH notes NEAR ? K 7 RETURNING id, word, n, score, distance, rank"
     for turn in range(6):
         if turn == 3:
@@ -151,7 +128,7 @@ def test_searches_that_want_columns_are_one_call_under_a_mark(
                 return notes.con.execute(statement, (query,)).fetchall()
 
             assert said() == by_steps(monkeypatch, said), turn
-    assert answers > 60
+    assert sum(held) > 60
     notes.close()
 
 
@@ -178,7 +155,7 @@ def beacon(turn: int) -> Array:
     return found
 
 
-def test_a_commit_between_searches_is_seen(notes: Notes, watched: Watched) -> None:
+def test_a_commit_between_searches_is_seen(notes: Notes, answers: list[bool]) -> None:
     mine = ready(notes, beacon(0), k=1)
     for turn in range(20):
         for _ in range(3):
@@ -188,11 +165,11 @@ def test_a_commit_between_searches_is_seen(notes: Notes, watched: Watched) -> No
         for _ in range(3):
             assert mine.search(near=beacon(turn), k=1, returning=[]).ids.tolist() == [10_000 + turn]
         notes.other.execute("DELETE FROM notes WHERE id = ?", (10_000 + turn,))
-    assert watched.answers > 30
+    assert sum(answers) > 30
 
 
 def test_a_commit_in_the_midst_of_a_search_is_seen_or_not_but_whole(
-    notes: Notes, watched: Watched, monkeypatch: pytest.MonkeyPatch
+    notes: Notes, answers: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     query = beacon(3)
     mine = ready(notes, query, k=2)
@@ -200,27 +177,27 @@ def test_a_commit_in_the_midst_of_a_search_is_seen_or_not_but_whole(
 
     def after_a_commit(search: CompiledSearch, database: Any) -> bool:
         found = is_current(search, database)
-        if not watched.calls:
+        if not answers:
             notes.other.execute("INSERT INTO notes VALUES (20000, 0, '', ?)", (query,))
         return found
 
     monkeypatch.setattr(CompiledSearch, "is_current", after_a_commit)
     assert mine.search(near=query, k=2, returning=[]).ids[0] == 20_000
-    assert (watched.calls, watched.answers) == (1, 0)
+    assert answers == [False]
 
 
-def test_a_checkpoint_between_searches_is_no_commit(notes: Notes, watched: Watched) -> None:
+def test_a_checkpoint_between_searches_is_no_commit(notes: Notes, answers: list[bool]) -> None:
     query = notes.query()
     mine = ready(notes, query)
     before = shown(mine.search(near=query, returning=[]))
-    assert watched.answers == 1
+    assert sum(answers) == 1
     notes.other.execute("CHECKPOINT truncate")
     for _ in range(3):
         assert shown(mine.search(near=query, returning=[])) == before
-    assert watched.answers == 3  # the first one looked, and the ends had changed
+    assert sum(answers) == 3  # the first one looked, and the ends had changed
 
 
-def test_a_transaction_sees_its_own_rows(notes: Notes, watched: Watched) -> None:
+def test_a_transaction_sees_its_own_rows(notes: Notes, answers: list[bool]) -> None:
     query = beacon(2)
     mine = ready(notes, query, k=1)
     notes.con.execute("BEGIN")
@@ -244,16 +221,16 @@ def test_a_transaction_sees_its_own_rows(notes: Notes, watched: Watched) -> None
                   "PRAGMA recall_audit = 1", "BEGIN"],
 )  # fmt: skip
 def test_settings_that_need_more_than_a_call_are_heeded(
-    notes: Notes, watched: Watched, statement: str
+    notes: Notes, answers: list[bool], statement: str
 ) -> None:
     query = notes.query()
     mine = ready(notes, query, probes=1000)
     before = shown(mine.search(near=query, probes=1000, returning=[]))
-    assert watched.calls == 1
+    assert len(answers) == 1
     notes.con.execute(statement)
     for _ in range(4):
         assert shown(mine.search(near=query, probes=1000, returning=[])) == before
-    assert watched.calls == 1
+    assert len(answers) == 1
 
 
 def test_every_search_is_audited(notes: Notes) -> None:
@@ -382,7 +359,9 @@ def test_threads_of_one_connection_search_at_once(notes: Notes) -> None:
     assert not wrong
 
 
-def test_what_was_committed_before_a_search_is_found_by_it(notes: Notes, watched: Watched) -> None:
+def test_what_was_committed_before_a_search_is_found_by_it(
+    notes: Notes, answers: list[bool]
+) -> None:
     """A writer moves one row; whoever searches finds it once, where it was or later."""
     done: list[int] = []
     sql = "UPDATE notes SET e = ?, n = ? WHERE id = 40000"

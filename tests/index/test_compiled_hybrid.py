@@ -15,6 +15,7 @@ import m2mdb
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.numba_backend import NumbaBackend
 from m2mdb.index.compiled_hybrid import CompiledHybrid
+from tests.answers import noted_answers
 from tests.hrm2.conftest import make_small
 from tests.index.test_prepared_hybrid import DIMENSION, WORDS, Notes
 
@@ -48,16 +49,7 @@ def notes(tmp_path: Path) -> Iterator[Notes]:
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each attempt at one call, whether it was answered."""
-    whether: list[bool] = []
-    plain = CompiledHybrid.answer
-
-    def noting(self: CompiledHybrid, *given: Any) -> Any:
-        found = plain(self, *given)
-        whether.append(found is not None)
-        return found
-
-    monkeypatch.setattr(CompiledHybrid, "answer", noting)
-    return whether
+    return noted_answers(monkeypatch, CompiledHybrid)
 
 
 def search(notes: Notes, near: Any, text: str, options: dict[str, Any]) -> tuple[Any, bytes]:

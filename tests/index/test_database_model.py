@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from m2mdb.index import delta, maintenance, writer
 from m2mdb.index.database import Database
 from m2mdb.index.integrity import check
 from m2mdb.index.query_vectors import check_query_vector
@@ -23,6 +22,7 @@ from m2mdb.index.text.match_query import parse_match
 from m2mdb.pager.errors import IntegrityError
 from m2mdb.pager.memory_vfs import MemoryVfs
 from m2mdb.wal.store import StoreOptions
+from tests.thresholds import small_thresholds
 
 DIMENSION = 5
 WORDS = ("red", "green", "blue", "dark", "light", "mode")
@@ -38,13 +38,9 @@ rows = st.tuples(texts, numbers, vectors)
 
 
 @pytest.fixture(autouse=True)
-def small_thresholds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(delta, "FLUSH_ROWS", 7)
-    monkeypatch.setattr(maintenance, "FLUSH_ROWS", 7)
-    monkeypatch.setattr(writer, "SEGMENT_ROWS", 5)
-    monkeypatch.setattr(maintenance, "TIER_FACTOR", 3)
-    monkeypatch.setattr(maintenance, "TIER_BASE", 5)
-    yield
+def small() -> Iterator[None]:
+    with small_thresholds():
+        yield
 
 
 def make_schema() -> CollectionSchema:
@@ -224,4 +220,4 @@ TestDatabaseAgreesWithDict.settings = settings(
     suppress_health_check=list(HealthCheck),
     derandomize=True,
 )
-TestDatabaseAgreesWithDict = pytest.mark.usefixtures("small_thresholds")(TestDatabaseAgreesWithDict)
+TestDatabaseAgreesWithDict = pytest.mark.usefixtures("small")(TestDatabaseAgreesWithDict)

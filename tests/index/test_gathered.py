@@ -19,6 +19,7 @@ from m2mdb.index.costs import NO_LIMIT, Size, budgeted
 from m2mdb.index.gathered import GATHER_AFTER
 from m2mdb.index.masks import KeptMasks
 from m2mdb.searching_filtered import FilteredShape
+from tests.answers import noted_answers
 from tests.index.test_prepared import DTYPES, METRICS, Notes, by_steps, shown
 
 Array = np.ndarray[Any, Any]
@@ -105,16 +106,7 @@ def gathering(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether compiled calls answered."""
-    found: list[bool] = []
-    answer = CompiledSearch.answer
-
-    def noted(self: CompiledSearch, query: Any) -> Any:
-        answered = answer(self, query)
-        found.append(answered is not None)
-        return answered
-
-    monkeypatch.setattr(CompiledSearch, "answer", noted)
-    return found
+    return noted_answers(monkeypatch, CompiledSearch)
 
 
 WHERES: list[dict[str, Any]] = [

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model import machine
+from tests.thresholds import small_thresholds
 
 EXAMPLES = 20  # of one seed, between two looks at the clock
 STEPS = 40
@@ -23,7 +24,7 @@ def run(seed: int, examples: int) -> int:
         database=None,
     )
     before = machine.steps
-    with machine.small_thresholds():
+    with small_thresholds():
         run_state_machine_as_test(_seeded(seed), settings=chosen)
     return machine.steps - before
 

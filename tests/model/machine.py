@@ -9,22 +9,18 @@ paths come within a few rows.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import m2mdb
-from m2mdb.index import delta, maintenance, writer
 
 DIMENSION = 5
 WORDS = ("red", "green", "blue", "dark", "light", "mode")
@@ -43,21 +39,6 @@ rows = st.tuples(texts, numbers, vectors)
 batches = st.dictionaries(keys, rows, min_size=1, max_size=9)
 
 steps = 0  # of all machines so far
-
-
-@contextlib.contextmanager
-def small_thresholds() -> Iterator[None]:
-    """Flush at seven rows, segments from five, merges by three."""
-    with contextlib.ExitStack() as stack:
-        for module, name, value in (
-            (delta, "FLUSH_ROWS", 7),
-            (maintenance, "FLUSH_ROWS", 7),
-            (writer, "SEGMENT_ROWS", 5),
-            (maintenance, "TIER_FACTOR", 3),
-            (maintenance, "TIER_BASE", 5),
-        ):
-            stack.enter_context(mock.patch.object(module, name, value))
-        yield
 
 
 def contents(con: m2mdb.Connection) -> Model:

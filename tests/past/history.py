@@ -9,14 +9,12 @@ BM25 over the rows of that commit alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
-from m2mdb.index import delta, maintenance, writer
+from m2mdb.index import maintenance
 from m2mdb.index.database import Database
 from m2mdb.index.integrity import check as integrity_check
 from m2mdb.pager.errors import OperationalError, ProgrammingError
@@ -25,25 +23,14 @@ from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.pager.vfs import Vfs
 from m2mdb.query.executor import execute
 from m2mdb.wal.store import StoreOptions
+from tests import thresholds
 
 DIMENSION = 4
 WORDS = ("red", "green", "blue", "dark", "light", "mode")
 K1, B = 1.2, 0.75
 Row = tuple[int | None, str | None, tuple[float, ...] | None]  # n, body, e
 Rows = dict[Any, Row]
-
-
-@contextmanager
-def small_thresholds() -> Iterator[None]:
-    """Flushes, merges and bulk paths within a few rows."""
-    with (
-        mock.patch.object(delta, "FLUSH_ROWS", 7),
-        mock.patch.object(maintenance, "FLUSH_ROWS", 7),
-        mock.patch.object(writer, "SEGMENT_ROWS", 5),
-        mock.patch.object(maintenance, "TIER_FACTOR", 3),
-        mock.patch.object(maintenance, "TIER_BASE", 4),
-    ):
-        yield
+small_thresholds = partial(thresholds.small_thresholds, tier_base=4)
 
 
 class History:

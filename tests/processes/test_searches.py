@@ -11,6 +11,7 @@ import pytest
 import m2mdb
 from m2mdb.compute.loader import LOADER
 from m2mdb.index.compiled import CompiledSearch
+from tests.answers import noted_answers
 from tests.processes.peers import Peer
 
 DIMENSION, ROWS = 16, 3000
@@ -30,15 +31,7 @@ def test_s02_a_search_without_a_mark_sees_every_commit_of_another_process(
     con.commit()
     peer = new_peer(path)
     peer.run("import numpy as np; con = m2mdb.connect(path, timeout=0)")
-    answered: list[bool] = []
-    answer = CompiledSearch.answer
-
-    def counted(search: CompiledSearch, query: object) -> object:
-        found = answer(search, query)
-        answered.append(found is not None)
-        return found
-
-    monkeypatch.setattr(CompiledSearch, "answer", counted)
+    answered = noted_answers(monkeypatch, CompiledSearch)
     notes = con.collection("notes")
     for turn in range(12):
         query = rows[turn] + np.float32(0.001)

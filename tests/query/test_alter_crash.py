@@ -9,7 +9,8 @@ from m2mdb.query.executor import execute
 from tests.query.conftest import opened
 from tests.sim.crash_explorer import Explorer
 from tests.sim.database_oracle import State, read_state
-from tests.sim.database_runs import DatabaseLevel, DatabaseRun, small_thresholds
+from tests.sim.database_runs import DatabaseLevel, DatabaseRun
+from tests.thresholds import small_thresholds
 
 # ruff: noqa: E501  # a statement a line
 SCRIPT = [

@@ -7,14 +7,12 @@ within a few rows; `bulk` keeps the real ones. Oracle: `database_oracle`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from random import Random
 from typing import Any
 
 import numpy as np
 
 from m2mdb.connection import Connection
-from m2mdb.index import delta, maintenance, writer
 from m2mdb.index.database import Database
 from m2mdb.pager.errors import IntegrityError, OperationalError
 from m2mdb.pager.sim_vfs import SimVfs
@@ -23,6 +21,7 @@ from tests.sim.database_oracle import WORDS, Row, State, plain, read_state
 from tests.sim.history import History
 from tests.sim.newer_scripts import NEWER_SCRIPTS
 from tests.sim.store_runs import was_taken_back
+from tests.thresholds import small_thresholds
 
 PATH = "d/notes.m2m"
 CREATE = (
@@ -31,26 +30,6 @@ CREATE = (
 )
 COLUMNS = ("id", "slug", "body", "n", "e")
 INSERT = "INSERT INTO {} (id, slug, body, n, e) VALUES (?, ?, ?, ?, ?)"
-_SMALL: list[tuple[Any, str, int]] = [
-    (delta, "FLUSH_ROWS", 7),
-    (maintenance, "FLUSH_ROWS", 7),
-    (writer, "SEGMENT_ROWS", 5),
-    (maintenance, "TIER_FACTOR", 3),
-    (maintenance, "TIER_BASE", 5),
-]
-
-
-@contextmanager
-def small_thresholds() -> Iterator[None]:
-    """Flush, merge and write segments at a few rows."""
-    before = [getattr(module, name) for module, name, _ in _SMALL]
-    try:
-        for module, name, size in _SMALL:
-            setattr(module, name, size)
-        yield
-    finally:
-        for (module, name, _), size in zip(_SMALL, before, strict=True):
-            setattr(module, name, size)
 
 
 def open_database(vfs: SimVfs, **options: Any) -> Database:

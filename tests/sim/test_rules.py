@@ -16,7 +16,7 @@ from m2mdb.pager.extent import ExtentDescriptor
 from m2mdb.pager.sim_vfs import SimVfs
 from tests.sim.crash_explorer import Explorer, StoreLevel
 from tests.sim.database_oracle import read_state
-from tests.sim.database_runs import DatabaseRun, small_thresholds
+from tests.sim.database_runs import DatabaseRun
 from tests.sim.store_runs import (
     PATH,
     StoreRun,
@@ -27,6 +27,7 @@ from tests.sim.store_runs import (
     rows,
     value,
 )
+from tests.thresholds import small_thresholds
 
 
 def files_of(vfs: SimVfs) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from m2mdb.compute.hrm2 import lists as lists_module
 from m2mdb.compute.hrm2.lists import Lists
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.compute.hrm2.training import assign, train
+from m2mdb.compute.loader import LOADER
 
 SEED = 5
 
@@ -62,6 +64,16 @@ def exact(rows: np.ndarray, query: np.ndarray, metric: str, k: int) -> np.ndarra
     wide, target = rows.astype(np.float64), query.astype(np.float64)
     keys = wide @ target if metric == "ip" else -((wide - target) ** 2).sum(axis=1)
     return np.argsort(-keys, kind="stable")[:k]
+
+
+def same_without_kernels(
+    made: Callable[[], Sequence[np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is made by compiled kernels is made by NumPy, bit for bit."""
+    compiled = made()
+    monkeypatch.setattr(LOADER, "module", None)
+    for one, other in zip(compiled, made(), strict=True):
+        assert np.array_equal(one, other)
 
 
 @pytest.fixture(params=["cosine", "l2", "ip"], scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from m2mdb.compute.hrm2 import choosing, training
-from m2mdb.compute.loader import LOADER
+from tests.compute.hrm2.conftest import same_without_kernels
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
@@ -28,10 +28,7 @@ def test_kernels_choose_what_numpy_chooses(
         firsts = training._firsts(products.copy(), squares)
         return [firsts, *training._both(rows, products, squares, gram)]
 
-    compiled = chosen()
-    monkeypatch.setattr(LOADER, "module", None)
-    for one, other in zip(compiled, chosen(), strict=True):
-        assert np.array_equal(one, other)
+    same_without_kernels(chosen, monkeypatch)
 
 
 def test_lists_are_the_same_with_and_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +42,4 @@ def test_lists_are_the_same_with_and_without_kernels(monkeypatch: pytest.MonkeyP
         assert second is not None
         return [router.centers, first, second]
 
-    compiled = made()
-    monkeypatch.setattr(LOADER, "module", None)
-    for one, other in zip(compiled, made(), strict=True):
-        assert np.array_equal(one, other)
+    same_without_kernels(made, monkeypatch)

@@ -8,7 +8,7 @@ import pytest
 from m2mdb.compute.hrm2 import products, training
 from m2mdb.compute.hrm2.products import Columns, Points, coded, middle_of
 from m2mdb.compute.loader import LOADER
-from tests.compute.hrm2.conftest import SEED, clustered
+from tests.compute.hrm2.conftest import SEED, clustered, same_without_kernels
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +79,7 @@ def test_lists_are_the_same_with_and_without_kernels(
         assert second is not None
         return [router.centers, first, second]
 
-    compiled = made()
-    monkeypatch.setattr(LOADER, "module", None)
-    for one, other in zip(compiled, made(), strict=True):
-        assert np.array_equal(one, other)
+    same_without_kernels(made, monkeypatch)
 
 
 def test_rows_stand_in_the_list_that_float32_gives_nearly_always() -> None:
