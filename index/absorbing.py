@@ -1,6 +1,7 @@
 """Absorbing: a merged segment takes the lists of its largest source, without training.
 
     sources --ordinal maps--> rows of the base keep their codes; the others are assigned and coded
+    centroids of the base --> follow the rows of their lists (`compute.hrm2.following`)
     table of patience, real queries of the base --> taken over
     h.trained   f64[4]: rows when the centroids were trained, rows that came and rows that went
                 since, mean squared distance of the first from their centroids; absent where no row
@@ -127,7 +128,7 @@ def _base_for(
 def absorbed_parts(
     column: Column, values: VectorData, base: Base, scratch: Scratch, least: int
 ) -> list[NamedPart]:
-    """The lists of a column's values as parts, around the base's centroids.
+    """The lists of a column's values as parts, around the base's centroids, which follow the rows.
 
     None where there are fewer than `least`, where a build would make none, or where rows are not
     what these lists can hold.
@@ -142,16 +143,18 @@ def absorbed_parts(
         return []
     come = np.flatnonzero(present & ~stay)
 
+    def turned(rows: np.ndarray) -> np.ndarray:
+        return rotate(rows, found.lists.width, found.seed)
+
     def rotated(ordinals: np.ndarray) -> np.ndarray:
         out = scratch.array((len(ordinals), found.lists.width), np.float32)
         for some in scratch.chunks(len(ordinals), 8 * found.lists.width):
-            rows = hrm2.searched_rows(column, values.matrix, ordinals[some])
-            out[some] = rotate(rows, found.lists.width, found.seed)
+            out[some] = turned(hrm2.searched_rows(column, values.matrix, ordinals[some]))
         return out
 
     lists = absorbing.absorb(
         found.lists,
-        absorbing.Staying(base.numbers.astype(np.int32), rotated),
+        absorbing.Staying(base.numbers.astype(np.int32), rotated, turned),
         absorbing.Coming(rotated(come), come.astype(np.int32)),
         len(chosen) / hrm2.list_count(len(chosen)),
         column.metric,

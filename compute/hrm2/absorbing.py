@@ -1,17 +1,21 @@
-"""Absorbing: lists without rows that went, and with rows that came, around the same centroids.
+"""Absorbing: lists without rows that went, and with rows that came, around centroids that follow.
 
     codes of rows that stay --nibbles, factors--> their lane in the new blocks
     new rows --nearest centroids--> first and second list --> coded as a build codes them
+    lists whose centroid is far behind the mean of their rows (`following`) --> moved there; the
+        rows that had codes in them are assigned and coded as new ones
 
 A row's codes depend on the row and on its centroids alone, so those of rows that stay are copied.
 That takes a microsecond a row, where training, assigning and coding take fifty.
 
 Invariants
-    AB1 L1 and L2 of `lists` hold; rows keep their lists, new ones stand in the nearest.
+    AB1 L1 and L2 of `lists` hold; rows keep their lists, but for those of lists that are moved,
+        split or given up; these and new ones stand in the nearest.
     AB2 Depends on the lists, the numbers and the new rows alone.
     AB3 Lists with LONG times as many rows as there should be are split in their place, those with
         a SHORT'th given up; the rows that had codes in them are assigned and coded again. That
         takes no more rows than the change pays for: a fresh build may leave long lists, too.
+        So does moving centroids (FW3).
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from m2mdb.compute.hrm2 import following
 from m2mdb.compute.hrm2.lists import (
     BLOCK,
     CHUNK_BLOCKS,
@@ -104,10 +109,12 @@ class Staying(NamedTuple):
 
     numbers  int32: what each ordinal is called now, -1 for rows that went
     fetch    gives some of them, float32[n, width], rotated, by what they are called now
+    turn     rotates rows of the column's dimensions
     """
 
     numbers: Ints
     fetch: Callable[[Ints], Floats]
+    turn: Callable[[Floats], Floats]
 
 
 def absorb(
@@ -119,13 +126,13 @@ def absorb(
     room: Room = np.zeros,
     tick: Callable[[], None] = never,
 ) -> Lists:
-    """Lists of the rows that stay and of new ones, around the centroids of `old`.
+    """Lists of the rows that stay and of new ones, around centroids like those of `old`.
 
     mean     rows that a list should have: those that came to have far more are split, those with
              far fewer given up (AB3)
     room     makes the large arrays; tick is called between chunks
     """
-    numbers, fetch = there
+    numbers, fetch, turn = there
     codes = _codes(old)
     is_first = _first_codes(codes)
     called = numbers[old.ordinals]
@@ -139,9 +146,14 @@ def absorb(
     changed = len(new.rows) + int(np.count_nonzero(numbers < 0))
     most = round(MOVED * changed + LONG * mean)
     renewed = _renewed(of_first[stays], first, len(centers), mean, most)
-    if renewed.any():
+    members = _members(old, codes.take(np.flatnonzero(is_first & stays[codes.positions])))
+    found = following.behind(old, centers, members, (new.rows, first.astype(np.int64)), turn, tick)
+    follows = found.followed(changed, renewed)
+    left = renewed.copy()
+    left[follows] = True
+    if left.any():
         moves = np.zeros(len(called), np.bool_)
-        moves[codes.positions[renewed[codes.lists]]] = True
+        moves[codes.positions[left[codes.lists]]] = True
         moves &= stays
         stays &= ~moves
         moved, moved_from = fetch(called[moves]), of_first[moves]
@@ -152,14 +164,23 @@ def absorb(
         rows = np.concatenate((new.rows, moved))
         new = Coming(rows, np.concatenate((new.ordinals, called[moves])).astype(np.int32))
         of_list = np.cumsum(~renewed) - 1
+        centers[follows] = found.means[follows]
         old = _with_centers(old, np.concatenate((centers[~renewed], *made)))
-        kept = ~renewed[codes.lists]
+        kept = ~left[codes.lists]
         codes, is_first = codes.take(np.flatnonzero(kept)), is_first[kept]
         codes = codes._replace(lists=of_list[codes.lists])
         centers = decoded_centers(old)
     first, second = _assigned((centers, supers), new.rows, share, tick)
     parts = codes, is_first, np.where(stays, called, -1)
     return _joined(old, parts, new, (first, second), metric, room, tick)
+
+
+def _members(lists: Lists, first: _Codes) -> following.Members:
+    """Rows by the codes of their first lists."""
+    order = np.argsort(first.lists, kind="stable")
+    squares = following.residual_squares(lists)[first.block, _SLOT_OF[first.lane]]
+    positions = first.positions.astype(np.int64)
+    return following.Members(first.lists[order], positions[order], squares[order])
 
 
 def _renewed(of_first: NDArray[np.int64], first: Ints, lists: int, mean: float, most: int) -> Marks:
@@ -435,9 +456,7 @@ def _bytes(
 def mean_square(lists: Lists) -> float:
     """The mean squared distance of rows from the nearer of their lists' centroids."""
     there = lists.positions >= 0
-    f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
-    tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
-    squares = (f.astype(np.float64) * np.sqrt(1 - tilt * tilt) / 2)[there] ** 2
+    squares = following.residual_squares(lists)[there]
     shortest = np.full(len(lists.ordinals), np.inf)
     np.minimum.at(shortest, lists.positions[there], squares)
     return float(shortest.mean()) if len(shortest) else 0.0

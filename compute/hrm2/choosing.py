@@ -22,6 +22,8 @@ from m2mdb.compute.loader import kernel_cache
 EXACT = {"nnan", "nsz"}  # lets a minimum be found in registers; rounds nothing otherwise (CH1)
 READ_FLOATS = types.Array(types.float32, 1, "C", readonly=True)
 READ_ROWS = types.Array(types.float32, 2, "C", readonly=True)
+READ_CODES = types.Array(types.uint8, 2, "C", readonly=True)
+READ_LONGS = types.Array(types.int64, 1, "C", readonly=True)
 LEAST_LENGTH = np.float32(1e-20)
 
 
@@ -98,3 +100,27 @@ def seconds(
             costs[j] += turned * turned
         costs[first] = np.float32(np.inf)
         second[i] = first_least(costs, costs.shape[0])
+
+
+@kernel(READ_CODES, READ_FLOATS, READ_LONGS, READ_LONGS, types.float32[:, ::1])
+def sums(codes: Any, scales: Any, positions: Any, labels: Any, out: Any) -> None:
+    """Adds rows to the sums of their labels, run by run of equal labels.
+
+    codes, scales  8-bit codes, row by row
+    positions      of the rows; labels: where each goes
+    Twin           following._sums_of_codes
+    """
+    width = codes.shape[1]
+    run = np.zeros(width, np.float32)
+    for at in range(positions.shape[0]):
+        row, scale = codes[positions[at]], scales[positions[at]]
+        if at == 0 or labels[at] != labels[at - 1]:
+            for j in range(width):
+                run[j] = (np.float32(row[j]) - np.float32(128)) * scale
+        else:
+            for j in range(width):
+                run[j] += (np.float32(row[j]) - np.float32(128)) * scale
+        if at + 1 == positions.shape[0] or labels[at + 1] != labels[at]:
+            total = out[labels[at]]
+            for j in range(width):
+                total[j] += run[j]
