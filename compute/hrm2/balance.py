@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m2mdb.compute.hrm2.products import Points
+    from m2mdb.compute.hrm2.sample import Sample
     from m2mdb.compute.hrm2.training import Router
 
     Floats = NDArray[np.float32]
@@ -36,32 +36,29 @@ SPLIT_NEIGHBOURS = 12  # supers whose lists a row is compared with afterwards
 
 def balanced(
     router: Router,
-    points: Points,
+    sample: Sample,
     first: Ints,
     rng: np.random.Generator,
     tick: Callable[[], None],
 ) -> Router:
     """The router with long lists split and empty ones left out.
 
-    points  the sample
-    first   the list of each, by which the centroids were made
+    first  the list of each row of the sample, by which the centroids were made
     """
-    from m2mdb.compute.hrm2.training import assign, means_of
+    from m2mdb.compute.hrm2.training import moved
 
-    rows = points.rows
     sizes = np.bincount(first, minlength=len(router.centers))
-    mean = len(rows) / max(1, len(sizes))
+    mean = sample.count / max(1, len(sizes))
     is_long = (sizes > LONG * mean) & (sizes >= 2)
     if np.count_nonzero(is_long | (sizes == 0)) <= FEW * len(sizes):
         return router
-    router = _changed(router, rows, first, (sizes, is_long, mean), rng, tick)
-    first = assign(router, points, neighbours=SPLIT_NEIGHBOURS, tick=tick)[0]
-    return router._replace(centers=means_of(rows, first, router.centers, tick))
+    router = _changed(router, sample, first, (sizes, is_long, mean), rng, tick)
+    return moved(router, sample, SPLIT_NEIGHBOURS, tick)[0]
 
 
 def _changed(
     router: Router,
-    rows: Floats,
+    sample: Sample,
     first: Ints,
     found: tuple[NDArray[np.int64], NDArray[np.bool_], float],
     rng: np.random.Generator,
@@ -79,7 +76,7 @@ def _changed(
                 continue
             part = router.centers[each : each + 1]
             if is_long[each]:
-                members = rows[order[starts[each] : starts[each] + sizes[each]]]
+                members = sample.at(order[starts[each] : starts[each] + sizes[each]]).rows
                 part = _split(members, round(sizes[each] / mean), rng, tick)
             parts.append(part)
             count += len(part)

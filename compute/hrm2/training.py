@@ -22,7 +22,8 @@ import numpy as np
 
 from m2mdb.compute.hrm2.balance import balanced
 from m2mdb.compute.hrm2.lists import never
-from m2mdb.compute.hrm2.products import Columns, Points, middle_of
+from m2mdb.compute.hrm2.products import Columns, Points
+from m2mdb.compute.hrm2.sample import Streamed, Whole
 from m2mdb.compute.loader import LOADER
 from m2mdb.compute.ranking import readable
 
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from m2mdb.compute.hrm2.sample import Sample
+
     Floats = NDArray[np.float32]
     Ints = NDArray[np.int32]
     Tick = Callable[[], None]
 
 SAMPLE_OF_LIST = 32  # rows that a centroid is trained on
 LEAST_SAMPLE = 4096
-SAMPLE_BYTES = 256 << 20  # the most that the sample takes, unless that is less than a row a list
+SAMPLE_BYTES = 256 << 20  # that are kept of the sample, unless that is less than a row a list
 SUPER_ROUNDS = 5
 LIST_ROUNDS = 3
 FINAL_ROUNDS = 2
@@ -80,30 +83,61 @@ def train(rows: Floats, lists: int, seed: int = 0, tick: Callable[[], None] = ne
     tick    is called between steps
     """
     rng = np.random.default_rng(seed)
-    wanted = max(LEAST_SAMPLE, lists * SAMPLE_OF_LIST)
-    wanted = min(wanted, max(lists, SAMPLE_BYTES // (4 * rows.shape[1])))
-    if len(rows) > wanted:
-        rows = taken(rows, np.sort(rng.choice(len(rows), wanted, replace=False)), tick)
-    lists = max(1, min(lists, len(rows)))
+    sample = _sample(rows, lists, rng, tick)
+    lists = max(1, min(lists, sample.count))
     count = max(1, round(lists**0.5))
-    points = Points(rows, middle_of(rows)).with_codes(tick)
-    supers, labels = k_means(points, count, SUPER_ROUNDS, rng, tick)
+    supers, labels = k_means(sample.some(), count, SUPER_ROUNDS, rng, tick)
+    if len(labels) < sample.count:
+        labels = np.empty(sample.count, np.int32)
+        for some, points in sample.blocks():
+            labels[some] = nearest(points, supers, tick)
+            del points  # SA1
     sizes = np.bincount(labels, minlength=len(supers))
-    shares = _shares(sizes, lists)
+    shares = _shares(sizes, lists).tolist()
     parts = []
-    for i, share in enumerate(shares.tolist()):
+    for share, members in zip(shares, sample.groups(labels, len(supers)), strict=True):
         tick()
-        members = points.at(np.flatnonzero(labels == i))
         if share and len(members.rows):
             parts.append(k_means(members, share, LIST_ROUNDS, rng, tick)[0])
         else:
             parts.append(np.empty((0, rows.shape[1]), np.float32))
     tick()
-    router = _router(supers, parts)._replace(middle=points.middle)
+    router = _router(supers, parts)._replace(middle=sample.middle)
     for _ in range(FINAL_ROUNDS):
-        first = assign(router, points, neighbours=TRAINED_NEIGHBOURS, tick=tick)[0]
-        router = router._replace(centers=means_of(rows, first, router.centers, tick))
-    return balanced(router, points, first, rng, tick)
+        router, first = moved(router, sample, TRAINED_NEIGHBOURS, tick)
+    return balanced(router, sample, first, rng, tick)
+
+
+def _sample(rows: Floats, lists: int, rng: np.random.Generator, tick: Tick) -> Sample:
+    """SAMPLE_OF_LIST rows a list; not all at once where that is more than SAMPLE_BYTES."""
+    wanted = max(LEAST_SAMPLE, lists * SAMPLE_OF_LIST)
+    held = max(lists, SAMPLE_BYTES // (4 * rows.shape[1]))
+    chosen = np.arange(len(rows))
+    if len(rows) > wanted:
+        chosen = np.sort(rng.choice(len(rows), wanted, replace=False))
+    if len(chosen) > held:
+        return Streamed(rows, chosen, held, rng, tick)
+    return Whole(rows if len(chosen) == len(rows) else taken(rows, chosen, tick), tick)
+
+
+def moved(router: Router, sample: Sample, neighbours: int, tick: Tick) -> tuple[Router, Ints]:
+    """A round of k-means, mini-batch by mini-batch; and the list that each row was found in."""
+    first = np.empty(sample.count, np.int32)
+    seen = np.zeros(len(router.centers), np.int64)
+    for some, points in sample.blocks():
+        found = assign(router, points, neighbours=neighbours, tick=tick)[0]
+        centers = means_of(points.rows, found, router.centers, tick)
+        sizes = np.bincount(found, minlength=len(centers))
+        if seen.any():  # c <- c + (mean - c) n / seen, which for the first block is its mean
+            weights = (sizes / np.maximum(1, seen + sizes)).astype(np.float32)
+            centers -= router.centers
+            centers *= weights[:, None]
+            centers += router.centers
+        seen += sizes
+        first[some] = found
+        router = router._replace(centers=centers)
+        del points  # SA1
+    return router, first
 
 
 def _shares(sizes: NDArray[np.int64], lists: int) -> NDArray[np.int64]:

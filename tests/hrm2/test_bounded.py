@@ -171,6 +171,8 @@ from m2mdb.index.scratch import Scratch
 from m2mdb.index.values import VectorData
 from m2mdb.index.schema import Column
 import m2mdb
+from m2mdb.compute.loader import LOADER
+assert LOADER.wait(300)  # what the kernels themselves take is not the build's
 training.SAMPLE_BYTES = 4 << 20
 scratch.MEMORY_BYTES = 4 << 20
 con = m2mdb.connect({str(tmp_path / "m.m2m")!r})
