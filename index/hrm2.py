@@ -74,9 +74,7 @@ LEAST_ROWS = 2048  # fewer are scanned in the time that a search of lists takes 
 LEAST_BESIDE = 512  # the same beside a segment with lists, where a search has begun already
 MOST_DIMENSIONS = 4096  # the rotation of a build is a matrix of so many squared
 LARGEST = 1e12  # length of a vector under l2 and ip; see HL2
-SMALLEST = (
-    1e-2  # of the longest one: how recall is measured has tolerances that fit no shorter ones
-)
+SMALLEST = 1e-2  # of the longest one: how recall is measured has tolerances for no shorter ones
 LEAST_MEASURED = 8192  # rows for which it pays to measure how long to probe; fewer: cautiously
 LIST_ROWS = 50  # of a list, up to CROWD rows; then it grows by GROWTH
 CROWD = 100_000
@@ -89,7 +87,7 @@ MOST_EPSILON = 100.0  # of a table: beyond it no bound leaves any row out
 _LARGEST_SQUARE = 1e26
 _LARGEST_FACTOR = 1e17
 _LARGEST_TERM = 1e31
-_CHUNK = 8192
+_CHUNK, _BLOCKS = 8192, 512
 
 
 # ------------------------------------------------------------------------- building
@@ -519,14 +517,15 @@ class _Reader:
     def _factors(self, positions: np.ndarray) -> np.ndarray:
         """Finite where there is a code; infinite and without slope where there is none."""
         factors = self._array("factors", self.blocks * 3 * BLOCK).reshape(-1, 3, BLOCK)
-        h, f, e = factors[:, 0], factors[:, 1], factors[:, 2]
-        empty = positions < 0
-        # a slope without a code would count in the spread of its list
-        nothing = np.isposinf(h) & (f == 0) & (e == 0)
-        good = np.where(empty, nothing, np.abs(h) <= _LARGEST_TERM).all()
-        slopes = factors[:, 1:]
-        is_within = (slopes >= 0) & (slopes <= _LARGEST_FACTOR)  # each of them: NaN is in neither
-        self._expect("factors", bool(good and is_within.all()), "numbers that no code has")
+        for start in range(0, len(factors), _BLOCKS):  # no large arrays: their memory stays
+            some = factors[start : start + _BLOCKS]
+            h, slopes = some[:, 0], some[:, 1:]
+            empty = positions[start : start + _BLOCKS] < 0
+            # a slope without a code would count in the spread of its list
+            nothing = np.isposinf(h) & (slopes == 0).all(axis=1)
+            good = np.where(empty, nothing, np.abs(h) <= _LARGEST_TERM).all()
+            good &= ((slopes >= 0) & (slopes <= _LARGEST_FACTOR)).all()  # NaN is in neither
+            self._expect("factors", bool(good), "numbers that no code has")
         return factors.reshape(-1, 3 * BLOCK)
 
     def _ordinals(self) -> np.ndarray:
@@ -540,13 +539,14 @@ class _Reader:
         rows = self._segment.rows
         if not len(ordinals):
             return
-        last = int(ordinals.max())
-        self._expect(part, last < rows, f"row {last} of {rows}")
-        times = np.bincount(ordinals, minlength=rows)
-        self._expect(part, int(times.max()) == 1, f"row {int(times.argmax())} twice")
+        self._expect(part, ordinals.max() < rows, f"row {ordinals.max()} of {rows}")
+        marks = np.zeros(rows, bool)
+        marks[ordinals] = True
+        if np.count_nonzero(marks) < len(ordinals):
+            self._expect(part, False, f"row {int(np.bincount(ordinals).argmax())} twice")
         nulls = self._segment.nulls(self._column)
         if nulls is not None:
-            self._expect(part, not times[nulls != 0].any(), "a row that is NULL")
+            self._expect(part, not marks[nulls != 0].any(), "a row that is NULL")
 
     def table(self) -> patience.Table:
         """The table of patience; a cautious one where its points are not those of this version."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+CHUNK_ROWS = 256  # that are compared at a time: the allocator would keep what all of them take
 ASKED = 256  # rows of which the middle is found
 MOST_SHARE, MOST_TIMES = 0.99, 4.0  # nearly all, and how many times their distance is far
 HALF_SHARE, HALF_TIMES = 0.5, 8.0  # the same where many may be far
@@ -33,8 +34,10 @@ def usual(rows: Floats, share: float = MOST_SHARE, times: float = MOST_TIMES) ->
     if not len(rows):
         return np.ones(0, np.bool_)
     middle = np.median(rows[:: -(-len(rows) // ASKED)], axis=0)
-    gaps = rows - middle
-    squares = np.einsum("ij,ij->i", gaps, gaps)
+    squares = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), CHUNK_ROWS):
+        gaps = rows[start : start + CHUNK_ROWS] - middle
+        squares[start : start + CHUNK_ROWS] = np.einsum("ij,ij->i", gaps, gaps)
     edge = np.partition(squares, int(share * (len(rows) - 1)))[int(share * (len(rows) - 1))]
     if not edge > 0:  # as good as all are alike
         return np.ones(len(rows), np.bool_)

@@ -4,7 +4,8 @@
 
 An estimate of the distance of every list in the supers that are near costs a scan of some blocks,
 as those of rows do; only of the lists with the smallest estimates the 8-bit centroids are read.
-Routes are made of Lists alone when a search makes them ready: no file holds them.
+Routes are made of Lists alone when a search makes them ready: no file holds them. What is large and
+needed only meanwhile is not left to the allocator, which would keep as much of it for good.
 
 Invariants
     R1  Every list has one code among the routes; supers own one list at least.
@@ -19,6 +20,7 @@ import numpy as np
 
 from m2mdb.compute.hrm2.lists import BLOCK, coded, placed, to_bytes
 from m2mdb.compute.hrm2.outliers import HALF_SHARE, HALF_TIMES, usual
+from m2mdb.compute.memory import untouched_zeros
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 3  # of regrouping
 MOST_SPREAD = 16  # times the |r|^2 of others, that a code counts for in the spread of its list
+CHUNK_ROWS = 256  # centroids, and
+CHUNK_BLOCKS = 512  # blocks of codes that are looked at together
 
 
 class Routes(NamedTuple):
@@ -60,7 +64,8 @@ class Routes(NamedTuple):
 def routes_of(lists: Lists, metric: str) -> Routes:
     """The routes to lists."""
     count, width = len(lists.center_scales), lists.width
-    centers = lists.centers.reshape(count, width).astype(np.float32)
+    centers = untouched_zeros((count, width), np.dtype(np.float32))
+    centers += lists.centers.reshape(count, width)
     centers -= np.float32(128)
     centers *= lists.center_scales[:, None]
     owners, supers = _grouped(centers)
@@ -103,11 +108,14 @@ def _grouped(centers: Floats) -> tuple[Ints, Floats]:
         owners = owners.astype(np.int32)
         order = np.argsort(owners, kind="stable")
         sizes = np.bincount(owners, minlength=len(used))
-        means = np.add.reduceat(centers[order], np.cumsum(sizes) - sizes, axis=0)
+        members = np.split(order, np.cumsum(sizes)[:-1])
+        means = np.stack([centers[each].sum(axis=0) for each in members])
         means /= sizes[:, None].astype(np.float32)
         if turn < ROUNDS:
             half = np.einsum("ij,ij->i", means, means) / 2
-            owners = (centers @ means.T - half).argmax(axis=1).astype(np.int32)
+            for start in range(0, count, CHUNK_ROWS):
+                some = slice(start, start + CHUNK_ROWS)
+                owners[some] = (centers[some] @ means.T - half).argmax(axis=1)
     return owners, means
 
 
@@ -117,24 +125,36 @@ def spreads_of(lists: Lists) -> Floats:
     A row that is far from all the others of its list says nothing of these: no code counts for more
     than MOST_SPREAD times the first quartile of its block, or what that is in the median.
     """
-    f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
-    tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
-    squares = f * f * (1 - tilt * tilt) / 4  # nothing where there is no code
-    squares = np.minimum(squares, _most(squares, lists.positions >= 0)[:, None])
+    blocks = len(lists.factors)
+    chunks = [slice(at, at + CHUNK_BLOCKS) for at in range(0, blocks, CHUNK_BLOCKS)]
+    lows, sums_of, codes_of = np.empty(blocks, np.float32), np.empty(blocks), np.empty(blocks)
+    for some in chunks:
+        lows[some] = _first_quartiles(_squares(lists, some), lists.positions[some] >= 0)
+    told = lows[np.isfinite(lows)]
+    most = MOST_SPREAD * np.maximum(lows, np.median(told) if len(told) else 0)
+    most = np.where(most > 0, most, np.float32(np.inf)).astype(np.float32)
+    for some in chunks:
+        sums_of[some] = np.minimum(_squares(lists, some), most[some, None]).sum(axis=1)
+        codes_of[some] = (lists.positions[some] >= 0).sum(axis=1)
     owners = np.repeat(np.arange(len(lists.starts) - 1), np.diff(lists.starts))
-    sums = np.bincount(owners, squares.sum(axis=1), len(lists.starts) - 1)
-    codes = np.bincount(owners, (lists.positions >= 0).sum(axis=1), len(lists.starts) - 1)
+    sums = np.bincount(owners, sums_of, len(lists.starts) - 1)
+    codes = np.bincount(owners, codes_of, len(lists.starts) - 1)
     mean = sums.sum() / max(1, codes.sum())
     out: Floats = np.where(codes > 0, sums / np.maximum(1, codes), mean).astype(np.float32)
     return out
 
 
-def _most(squares: Floats, there: NDArray[np.bool_]) -> Floats:
-    """The most that a code of each block counts; infinite where nothing tells."""
+def _squares(lists: Lists, some: slice) -> NDArray[np.float64]:
+    """|r|^2 of each code of some blocks; 0 where there is no code."""
+    f, e = lists.factors[some, BLOCK : 2 * BLOCK], lists.factors[some, 2 * BLOCK :]
+    tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
+    out: NDArray[np.float64] = f * f * (1 - tilt * tilt) / 4
+    return out
+
+
+def _first_quartiles(squares: NDArray[np.float64], there: NDArray[np.bool_]) -> Floats:
+    """Of each block; infinite where it has no code."""
     ordered = np.sort(np.where(there, squares, np.float32(np.inf)), axis=1)
     first = np.maximum(there.sum(axis=1) - 1, 0) // 4
-    lows = np.take_along_axis(ordered, first[:, None], axis=1)[:, 0]
-    some = lows[np.isfinite(lows)]
-    most = MOST_SPREAD * np.maximum(lows, np.median(some) if len(some) else 0)
-    out: Floats = np.where(most > 0, most, np.float32(np.inf)).astype(np.float32)
+    out: Floats = np.take_along_axis(ordered, first[:, None], axis=1)[:, 0]
     return out
