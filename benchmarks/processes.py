@@ -160,8 +160,8 @@ class Ledger:
             sync(file)
             self.sync_seconds += time.perf_counter() - start
 
-        OsVfs.sleep = counted_sleep  # type: ignore[method-assign]
-        OsFile.sync = timed_sync  # type: ignore[method-assign]
+        OsVfs.sleep = counted_sleep
+        OsFile.sync = timed_sync
 
     def now(self) -> dict[str, float]:
         """Seconds since the process began, by what they were spent on."""

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 import common  # sets the number of threads before NumPy loads
 import numpy as np
 from ingest import m2m_file, sqlite_file
 
 
-def per_second(count: int, work: object) -> float:
+def per_second(count: int, work: Callable[[int], object]) -> float:
     """Calls per second of `work(i)`."""
     start = time.perf_counter()
     for i in range(count):
-        work(i)  # type: ignore[operator]
+        work(i)
     return count / (time.perf_counter() - start)
 
 
@@ -40,7 +42,7 @@ def insert_rates(
     for fulltext in (False, True):
         ours = m2m_file(f"{path}m{fulltext}", fulltext, synchronous)
 
-        def insert(i: int, ours=ours) -> None:  # type: ignore[no-untyped-def]
+        def insert(i: int, ours: Any = ours) -> None:
             ours.execute(
                 "INSERT INTO notes VALUES (?, ?, ?)",
                 (data.ids[i], data.texts[i], data.vectors[i]),

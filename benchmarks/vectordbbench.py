@@ -29,7 +29,7 @@ K = 10
 
 
 # The base comes with vectordb-bench, whose types are not looked at.
-class M2mdbClient(VectorDB):  # type: ignore[misc]
+class M2mdbClient(VectorDB):
     """One file, a collection in it; `db_config` has its path and the recall that is asked for."""
 
     supported_filter_types: ClassVar = [FilterOp.NonFilter, FilterOp.NumGE, FilterOp.StrEqual]

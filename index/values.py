@@ -449,11 +449,11 @@ def _stack(
         raise DataError(
             f"column {column.name} of {collection}: {len(values)} vectors for {count} rows"
         )
-    kind = np.int8 if column.dtype == "i8" else np.float32
+    kind: type[np.number[Any]] = np.int8 if column.dtype == "i8" else np.float32
     if column.dtype == "f16" and all(
         isinstance(v, np.ndarray) and v.dtype == np.float16 for v in values if v is not None
     ):
-        kind = np.float16  # type: ignore[assignment]  # one of three scalar types
+        kind = np.float16
     matrix = np.zeros((count, column.dimension), kind)
     present = np.ones(count, bool)
     for row, value in enumerate(watched(values, check)):

@@ -24,7 +24,7 @@ def load_array(path: str, name: str, mmap_mode: Literal["r"] | None = None) -> n
     if start != MAGIC:
         raise DataError(f"{name}: is no .npy file; numpy.save writes one")
     try:
-        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except OSError as error:
         raise OperationalError(f"{name}: {error.strerror or error}") from error
     except Exception as error:
@@ -34,4 +34,4 @@ def load_array(path: str, name: str, mmap_mode: Literal["r"] | None = None) -> n
         raise DataError(f"{name}: is a damaged .npy file: {found}") from error
     if array.dtype.kind not in "biuf":
         raise DataError(f"{name}: holds {array.dtype}; wanted are numbers")
-    return array  # type: ignore[no-any-return]
+    return array

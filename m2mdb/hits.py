@@ -83,8 +83,6 @@ class Hits(Sequence[Hit]):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]
-
     def df(self) -> Any:
         """A pandas DataFrame with a row a hit; needs pandas."""
         try:

@@ -129,8 +129,6 @@ class Header:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Header) and self.encode() == other.encode()
 
-    __hash__ = None  # type: ignore[assignment]
-
     def encode(self, page_number: int = 1, page_size: int = HEADER_SIZE) -> bytes:
         """The header's sector; with a page size the whole page 1, its log flag zero."""
         assert page_number == 1, "the header is page 1"
@@ -234,8 +232,6 @@ class LogFlag:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LogFlag) and self.encode() == other.encode()
-
-    __hash__ = None  # type: ignore[assignment]
 
     def encode(self) -> bytes:
         """The flag's sector, to be written at FLAG_OFFSET of the file."""

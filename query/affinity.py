@@ -85,7 +85,8 @@ def to_number(value: Value) -> int | float | None:
     """
     kind = type(value)
     if kind is int or kind is float or value is None:
-        return value  # type: ignore[no-any-return]
+        number: int | float | None = value
+        return number
     if kind is bool:
         return int(value)
     if kind is str:
@@ -103,7 +104,7 @@ def to_integer(value: Value) -> int | None:
         value = value.decode("utf-8", "replace")
     if type(value) is not str:
         number = to_number(value)
-        return clamp(number) if type(number) is float else number  # type: ignore[return-value]
+        return clamp(number) if isinstance(number, float) else number
     found = _INTEGER_PREFIX.match(value)
     if not found:
         return 0
@@ -145,8 +146,12 @@ def to_text(value: Value) -> str | None:
     Raises DataError for a vector.
     """
     kind = type(value)
-    if kind is str or value is None:
-        return value  # type: ignore[no-any-return]
+    text: str
+    if value is None:
+        return None
+    if kind is str:
+        text = value
+        return text
     if kind is int:
         return str(value)
     if kind is float:
@@ -154,7 +159,8 @@ def to_text(value: Value) -> str | None:
     if kind is bool:
         return "1" if value else "0"
     if kind is bytes:
-        return value.decode("utf-8", "replace")  # type: ignore[no-any-return]
+        text = value.decode("utf-8", "replace")
+        return text
     if isinstance(value, datetime.datetime):
         return time_text(value)
     raise DataError(f"{type_name(value)} {shown(value)} is not a text")
@@ -338,7 +344,8 @@ def _cast_numeric(value: Value) -> int | float:
         number = to_number(value)
         assert number is not None
         return shortened(number) if type(number) is float else number
-    return value  # type: ignore[no-any-return]
+    given: int | float = value
+    return given
 
 
 def _cast_blob(value: Value) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from m2mdb.index.slices import emptied, watched
+from m2mdb.index.view import WriteView
 from m2mdb.pager.errors import IntegrityError, ProgrammingError
 from m2mdb.query.ast import Delete, Update
 from m2mdb.query.binder import Output, outputs_of
@@ -25,7 +26,7 @@ from m2mdb.query.system_tables import system_schema
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
-    from m2mdb.index.view import View, WriteView
+    from m2mdb.index.view import View
     from m2mdb.query.planning import Planner
 
 
@@ -177,7 +178,8 @@ class UpdatePlan(WritePlan):
 
     def run(self, view: View, bindings: Bindings) -> Result:
         """Execute inside a writing statement."""
-        write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
+        assert isinstance(view, WriteView), "the executor runs writes in writing()"
+        write = view
         bindings = self.bind_inner(view, bindings)
         collection = view.collection(self.name)
         rows = self._access.select(collection, bindings, view.database.check_interrupted)
@@ -234,7 +236,8 @@ class DeletePlan(WritePlan):
 
     def run(self, view: View, bindings: Bindings) -> Result:
         """Execute inside a writing statement."""
-        write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
+        assert isinstance(view, WriteView), "the executor runs writes in writing()"
+        write = view
         bindings = self.bind_inner(view, bindings)
         collection = view.collection(self.name)
         rows = self._access.select(collection, bindings, view.database.check_interrupted)

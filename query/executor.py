@@ -376,7 +376,7 @@ def _run_each(
 def _prepared(database: Database, statement: str | Statement) -> Prepared:
     """The prepared statement of a text, from those that are kept or made now."""
     plans: dict[str, Prepared] = database.plans
-    text = statement if type(statement) is str else statement.text  # type: ignore[union-attr]
+    text = statement if isinstance(statement, str) else statement.text
     found = plans.pop(text, None)
     if found is None:
         if isinstance(statement, str):

@@ -165,8 +165,8 @@ def unary(start: int, operator: str, operand: Expression) -> Expression:
     """A sign; a minus before a number makes the number negative."""
     if operator == "-" and isinstance(operand, Literal):
         value = operand.value
-        if type(value) in (int, float) and value >= 0:  # type: ignore[operator]
-            return Literal(-value, start)  # type: ignore[operator]
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+            return Literal(-value, start)
     return Unary(operator, operand, start)
 
 

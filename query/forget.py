@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from m2mdb.index.view import WriteView
 from m2mdb.query.ast import Forget
 from m2mdb.query.dml import WritePlan
 from m2mdb.query.functions import Bindings
@@ -17,7 +18,7 @@ from m2mdb.query.scope import ROWID, Subqueries
 
 if TYPE_CHECKING:
     from m2mdb.index.database import Database
-    from m2mdb.index.view import View, WriteView
+    from m2mdb.index.view import View
     from m2mdb.query.planning import Planner
 
 COLUMNS = ["rows", "commit", "digest", "status", "holders", "receipt"]
@@ -41,7 +42,8 @@ class ForgetPlan(WritePlan):
 
     def run(self, view: View, bindings: Bindings) -> Result:
         """Forget inside a writing statement; the result is completed by `receipt_result`."""
-        write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
+        assert isinstance(view, WriteView), "the executor runs writes in writing()"
+        write = view
         bindings = self.bind_inner(view, bindings)
         collection = view.collection(self.name)
         rows = self._access.select(collection, bindings, view.database.check_interrupted)

@@ -127,7 +127,9 @@ def _round(value: Value, digits: Value = 0) -> Value:
     if places == 0:
         return float(int(number + (0.5 if number >= 0 else -0.5)))
     exact = Decimal(real_text(number))
-    if exact.as_tuple().exponent >= -places:  # type: ignore[operator]  # a number has one
+    exponent = exact.as_tuple().exponent
+    assert isinstance(exponent, int), "a number has one, infinity is above"
+    if exponent >= -places:
         return float(exact)
     return float(exact.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
 

@@ -16,6 +16,7 @@ from m2mdb.index.generated import source_of
 from m2mdb.index.rules import compiled
 from m2mdb.index.slices import Check, columns_of, emptied, kinds_of, listed, mapped, watched
 from m2mdb.index.values import python_value, store_scalar
+from m2mdb.index.view import WriteView
 from m2mdb.pager.errors import (
     CheckFailedError,
     IntegrityError,
@@ -41,7 +42,7 @@ from m2mdb.query.scope import ROWID, RowScope, Slot, Subqueries
 if TYPE_CHECKING:
     from m2mdb.index.collection import CollectionView
     from m2mdb.index.schema import CollectionSchema
-    from m2mdb.index.view import View, WriteView
+    from m2mdb.index.view import View
     from m2mdb.query.planning import Planner
 
 _MODES = {"replace": "replace", "ignore": "ignore"}  # of whole batches; others: "error"
@@ -109,7 +110,8 @@ class InsertPlan(WritePlan):
 
     def run(self, view: View, bindings: Bindings) -> Result:
         """Execute inside a writing statement."""
-        write: WriteView = view  # type: ignore[assignment]  # the executor runs writes in writing()
+        assert isinstance(view, WriteView), "the executor runs writes in writing()"
+        write = view
         bindings = self.bind_inner(view, bindings)
         if self._query is not None:
             found = self._query.run(view, bindings.program_values(self.parameter_count))

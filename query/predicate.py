@@ -294,8 +294,8 @@ def values_of(part: Part, source: int, rows: Ordinals) -> list[Any]:
     """The values of a column or of the rowid; the list may be shared."""
     if source != ROWID:
         return part.values(source, rows)
-    rowids = part.rowids if rows is None else part.rowids[rows]
-    return rowids.tolist()  # type: ignore[no-any-return]
+    found: list[Any] = (part.rowids if rows is None else part.rowids[rows]).tolist()
+    return found
 
 
 def _count(part: Part, rows: Ordinals) -> int:

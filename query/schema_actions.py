@@ -6,7 +6,7 @@ constraints come as pairs of a field of ColumnDef and its value.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from m2mdb.index.schema import closest
 from m2mdb.query.ast import (
@@ -273,16 +273,18 @@ def drop_collection(start: int, name: Name) -> DropCollection:
     return DropCollection(name[0], name[1], start)
 
 
-def create_index(start: int, is_unique: bool, name: Name, *rest: object) -> CreateIndex:
-    """`CREATE INDEX`."""
-    collection, using_before, columns, using_behind, options = rest
+def create_index(
+    start: int, is_unique: bool, name: Name, collection: str, *rest: Any
+) -> CreateIndex:
+    """`CREATE INDEX`; USING may stand before or behind the columns."""
+    using_before, columns, using_behind, options = rest
     if using_before is not None and using_behind is not None:
         raise SyntaxFault("USING stands twice", start)
-    statement = CreateIndex(name[0], collection, columns, start)  # type: ignore[arg-type]
+    statement = CreateIndex(name[0], collection, columns, start)
     statement.if_not_exists = name[1]
     statement.unique = is_unique
-    statement.using = using_before or using_behind  # type: ignore[assignment]
-    statement.options = options  # type: ignore[assignment]
+    statement.using = using_before or using_behind
+    statement.options = options
     return statement
 
 

@@ -25,6 +25,7 @@ from m2mdb.index.effort import DEFAULT_RECALL, EXACT, Effort
 from m2mdb.index.found import Found
 from m2mdb.index.query_vectors import check_query_vector
 from m2mdb.index.schema import CollectionSchema
+from m2mdb.index.slices import listed
 from m2mdb.pager.errors import InterfaceError, NotSupportedError, ProgrammingError
 from m2mdb.query import search_for
 from m2mdb.query.limits import check_count
@@ -445,8 +446,7 @@ class SearchHits:
             stop = min(stop, int(np.count_nonzero(scores >= request.min_score)))
         if start or stop < len(rowids):
             rowids, scores = rowids[start:stop], scores[start:stop]
-        self.rowids = rowids
-        self.scores = scores
+        self.rowids, self.scores = rowids, scores
 
     @classmethod
     def nothing(cls, work: _Work, request: SearchRequest) -> SearchHits:
@@ -495,14 +495,14 @@ class SearchHits:
     def column(self, source: int | str) -> list[Any]:
         """The values of a stored column (by index), of ROWID, or of a computed column (by name)."""
         if source in (ROWID, "rowid", self.collection.schema.rowid_alias):
-            return self.rowids.tolist()  # type: ignore[no-any-return]
+            return listed(self.rowids, self.collection.check)
         if isinstance(source, int):
             values = self._values.get(source)
             if values is None:
                 values = self._values[source] = self.collection.column_at(source, self.places)
             return values
         if source == "score":
-            return self.scores.tolist()  # type: ignore[no-any-return]
+            return listed(self.scores, self.collection.check)
         if source == "rank":
             return list(range(self.first_rank, self.first_rank + len(self)))
         if source.startswith(MARKER):

@@ -190,13 +190,19 @@ def compound_operator(start: int, *words: str) -> str:
 
 
 def select(
-    start: int, distinct: bool, items: list[SelectItem], source: Source | None, *rest: object
+    start: int,
+    distinct: bool,
+    items: list[SelectItem],
+    source: Source | None,
+    where: Expression | None,
+    group_by: list[Expression],
+    having: Expression | None,
 ) -> Select:
     """A SELECT up to its HAVING."""
     statement = Select(items, start)
     statement.distinct = distinct
     statement.source = source
-    statement.where, statement.group_by, statement.having = rest  # type: ignore[assignment]
+    statement.where, statement.group_by, statement.having = where, group_by, having
     return statement
 
 
@@ -366,13 +372,19 @@ def common_table(start: int, name: str, *rest: object) -> CommonTable:
 # INSERT, UPDATE, DELETE
 
 
-def insert(start: int, or_action: str | None, collection: str, *rest: object) -> Insert:
+def insert(
+    start: int,
+    or_action: str | None,
+    collection: str,
+    columns: list[str] | None,
+    source: Query | tuple[Query, OnConflict] | None,
+    returning: list[SelectItem] | None,
+) -> Insert:
     """INSERT of rows or of a query."""
-    columns, source, returning = rest
     statement = Insert(collection, start)
     statement.or_action = or_action
-    statement.columns = columns  # type: ignore[assignment]
-    statement.returning = returning  # type: ignore[assignment]
+    statement.columns = columns
+    statement.returning = returning
     if isinstance(source, tuple):
         source, statement.on_conflict = source
     if isinstance(source, Values):
@@ -381,7 +393,6 @@ def insert(start: int, or_action: str | None, collection: str, *rest: object) ->
         _refuse_columns(statement)
         statement.columns, statement.rows = [], [[]]
     else:
-        assert isinstance(source, Query)
         statement.query = source
     return statement
 
@@ -456,13 +467,19 @@ def returning(start: int, items: list[SelectItem] | None = None) -> list[SelectI
     return items
 
 
-def update(start: int, or_action: str | None, collection: str, *rest: object) -> Update:
+def update(
+    start: int,
+    or_action: str | None,
+    collection: str,
+    changes: list[Assignment],
+    condition: Expression | None,
+    returned: list[SelectItem] | None,
+) -> Update:
     """The whole UPDATE."""
-    changes, condition, returned = rest
-    statement = Update(collection, changes, start)  # type: ignore[arg-type]
+    statement = Update(collection, changes, start)
     statement.or_action = or_action
-    statement.where = condition  # type: ignore[assignment]
-    statement.returning = returned  # type: ignore[assignment]
+    statement.where = condition
+    statement.returning = returned
     return statement
 
 

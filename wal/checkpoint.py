@@ -32,7 +32,7 @@ from m2mdb.pager.errors import (
     OperationalError,
     ProgrammingError,
 )
-from m2mdb.pager.header import FLAG_OFFSET, LogFlag
+from m2mdb.pager.header import FLAG_OFFSET, Header, LogFlag
 from m2mdb.wal.creation import new_salt
 from m2mdb.wal.frame import (
     CHECKSUM_OFFSET,
@@ -48,7 +48,6 @@ from m2mdb.wal.shared import Backfill, LogEnd, SharedState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from m2mdb.pager.header import Header
     from m2mdb.wal.attachment import Attachment
 
 MODES = ("passive", "full", "restart", "truncate")
@@ -293,7 +292,8 @@ def _write_header(store: Attachment, limit: int, last: FrameHeader) -> None:
     place = store.index.place(1, limit)
     if place:
         _verified_page(store, 1, place)
-    newest: Header = store.read_node(1, place)  # type: ignore[assignment]
+    newest = store.read_node(1, place)
+    assert isinstance(newest, Header)
     header = newest.copy()
     header.page_count = last.page_count
     header.commit = last.commit

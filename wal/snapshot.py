@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from m2mdb.pager.errors import CorruptDatabaseError, InterfaceError
 from m2mdb.pager.extent import Extent
+from m2mdb.pager.header import Header
 
 if TYPE_CHECKING:
     from m2mdb.pager.extent import ExtentDescriptor
-    from m2mdb.pager.header import Header
     from m2mdb.pager.pages import Node
     from m2mdb.wal.attachment import Attachment
 
@@ -127,7 +127,8 @@ class Snapshot:
 
     def header(self) -> Header:
         """Page 1 as of this snapshot; its page count and commit are the last checkpoint's."""
-        header: Header = self.get(1)  # type: ignore[assignment]
+        header = self.get(1)
+        assert isinstance(header, Header)
         return header
 
     def extent(self, descriptor: ExtentDescriptor) -> Extent:

@@ -22,6 +22,7 @@ from m2mdb.pager.btree import BTree
 from m2mdb.pager.errors import CorruptDatabaseError, InterfaceError, OperationalError
 from m2mdb.pager.extent import ExtentDescriptor, extent_page_count
 from m2mdb.pager.extent_writer import Settler, write_extent
+from m2mdb.pager.header import Header
 from m2mdb.wal.allocation import Allocator
 from m2mdb.wal.checkpoint import autocheckpoint
 from m2mdb.wal.commit import commit
@@ -32,7 +33,6 @@ from m2mdb.wal.snapshot import NO_MARK, Snapshot, open_extent
 if TYPE_CHECKING:
     from m2mdb.pager.extent import Extent
     from m2mdb.pager.extent_writer import Part
-    from m2mdb.pager.header import Header
     from m2mdb.pager.pages import Node
     from m2mdb.wal.attachment import Attachment
 
@@ -112,7 +112,8 @@ class Transaction:
 
     def header(self) -> Header:
         """Page 1 with this transaction's changes."""
-        header: Header = self.get(1)  # type: ignore[assignment]
+        header = self.get(1)
+        assert isinstance(header, Header)
         return header
 
     @property
@@ -153,7 +154,8 @@ class Transaction:
 
     def change_header(self) -> Header:
         """Page 1, to be mutated in place."""
-        header: Header = self.change(1)  # type: ignore[assignment]
+        header = self.change(1)
+        assert isinstance(header, Header)
         return header
 
     def allocate(self) -> int:

@@ -31,7 +31,7 @@ METRICS = {"angular": "cosine", "euclidean": "l2"}
 
 
 # The base comes with ann-benchmarks, which has no types and is not installed beside this file.
-class M2mdb(BaseANN):  # type: ignore[misc,valid-type]
+class M2mdb(BaseANN):
     """A database of one collection; the constructor's arguments are those of config.yml."""
 
     def __init__(self, metric: str, options: dict[str, Any]) -> None:

@@ -209,8 +209,7 @@ def _having_phrase(
 
 def weighted_counts(places: NDArray[Any], weights: NDArray[Any], size: int) -> NDArray[np.float64]:
     """The sum of the weights at each place in 0..size, added one by one in the order given."""
-    sums: NDArray[np.float64] = np.bincount(places, weights, size)  # type: ignore[assignment]
-    return sums
+    return np.asarray(np.bincount(places, weights, size), np.float64)  # as it is, not copied
 
 
 def _combined(docs: Docs, frequencies: Frequencies, size: int, check: Check) -> Postings:
