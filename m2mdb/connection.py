@@ -21,7 +21,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from m2mdb.cursor import Cursor, RowFactory
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from m2mdb.collection import Collection
+    from m2mdb.dumping import Dump
     from m2mdb.encoder_registry import Encoders
     from m2mdb.index.database import Database, Reading
     from m2mdb.index.encoder import Encoder
@@ -313,7 +314,7 @@ class Connection(Hooks):
         """A new cursor on which the statements of the script have run."""
         return Cursor(self).executescript(script)
 
-    def iterdump(self, *, filter: str | None = None) -> Iterator[str]:
+    def iterdump(self, *, filter: str | None = None) -> Dump:
         """The statements that build an equal database, one after the other, as sqlite3's.
 
         They show the database as it is when the first one is asked for. `filter` is a LIKE

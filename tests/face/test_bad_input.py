@@ -275,7 +275,9 @@ def test_a_text_of_10_mb_is_stored_and_found(con: m2mdb.Connection) -> None:
     texts.add({"id": 1, "body": text})
 
     assert texts.search(match="needle").ids.tolist() == [1]
-    assert texts.get(1).body == text  # type: ignore[union-attr]
+    row = texts.get(1)
+    assert row is not None
+    assert row.body == text
 
 
 # ---------------------------------------------------------------- files

@@ -74,7 +74,7 @@ def test_a_dump_that_is_closed_reads_no_more(db: m2mdb.Connection) -> None:
     dump = db.iterdump()
     next(dump)
     assert db.execute("SELECT readers FROM m2m_stats").fetchall() != [(0,)]
-    dump.close()  # type: ignore[attr-defined]
+    dump.close()
 
     assert db.execute("SELECT readers FROM m2m_stats").fetchall() == [(0,)]
     assert list(dump) == []

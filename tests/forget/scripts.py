@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from m2mdb.index import scrubbing
+from m2mdb.index.collection import CollectionView
 from m2mdb.index.database import Database
 from m2mdb.index.integrity import check
 from m2mdb.index.schema import CollectionSchema, Column, IndexInfo
+from m2mdb.index.view import View
 from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.wal.store import StoreOptions
 from tests.forget.traces import (
@@ -88,8 +90,8 @@ def filled(vfs: SimVfs, synchronous: str = "full") -> Database:
     return database
 
 
-def rowid(view: object, number: int) -> int:
-    found = view.collection("notes").find(0, word(number, "id"))  # type: ignore[attr-defined]
+def rowid(view: View, number: int) -> int:
+    found = view.collection("notes").find(0, word(number, "id"))
     assert found is not None
     return int(found)
 
@@ -115,10 +117,10 @@ def ids(database: Database) -> set[str]:
     return found
 
 
-def places(collection: object) -> Iterator[tuple[int, int]]:
-    for rowids in collection.live_rowids():  # type: ignore[attr-defined]
+def places(collection: CollectionView) -> Iterator[tuple[int, int]]:
+    for rowids in collection.live_rowids():
         for each in rowids.tolist():
-            place = collection.place(each)  # type: ignore[attr-defined]
+            place = collection.place(each)
             assert place is not None
             yield place
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -67,8 +68,8 @@ def wrong(data: bytes) -> None:
     ("run", "message"),
     [(spin, "more than 1.0 s"), (greedy, "MemoryError"), (wrong, "IndexError: list index")],
 )
-def test_what_is_wrong_is_a_finding(run: object, message: str) -> None:
-    target = Target("bad", run, lambda: [b"seed"])  # type: ignore[arg-type]
+def test_what_is_wrong_is_a_finding(run: Callable[[bytes], None], message: str) -> None:
+    target = Target("bad", run, lambda: [b"seed"])
 
     with pytest.raises(Finding, match=message) as caught:
         fuzz([target], seed=1, seconds=0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,9 +113,9 @@ def con(tmp_path: Path, built: Path, small: None) -> Iterator[m2mdb.Connection]:
         connection.close()
 
 
-def found(con: m2mdb.Connection, query: np.ndarray, **options: object) -> list[int]:
+def found(con: m2mdb.Connection, query: np.ndarray, **options: Any) -> list[int]:
     """The ids of a search."""
-    ids: list[int] = con.collection("notes").search(near=query, **options).ids.tolist()  # type: ignore[arg-type]
+    ids: list[int] = con.collection("notes").search(near=query, **options).ids.tolist()
     return ids
 
 

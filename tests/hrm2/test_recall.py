@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +37,10 @@ def test_a_batch_probes_as_many_lists_as_it_is_told(con: m2mdb.Connection) -> No
                 assert scores[at].tolist() == hits.scores.tolist()
     one, all_of = (notes.search_batch(near=queries, k=5, probes=n)[0] for n in (1, 10**30))
     assert (one != all_of).any()
+    wrong: Any
     for wrong in (0, -1, 1.5, "3", True):
         with pytest.raises(m2mdb.ProgrammingError, match="PROBES"):
-            notes.search_batch(near=queries, probes=wrong)  # type: ignore[arg-type]
+            notes.search_batch(near=queries, probes=wrong)
 
 
 @pytest.fixture(scope="module")

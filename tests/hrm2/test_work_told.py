@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,6 @@ def test_the_handler_may_not_use_its_connection(notes: m2mdb.Connection) -> None
 
 
 @pytest.mark.parametrize("handler", [5, "told"])
-def test_what_cannot_be_called_is_refused(notes: m2mdb.Connection, handler: object) -> None:
+def test_what_cannot_be_called_is_refused(notes: m2mdb.Connection, handler: Any) -> None:
     with pytest.raises(m2mdb.InterfaceError, match="work handler"):
-        notes.set_work_handler(handler)  # type: ignore[arg-type]
+        notes.set_work_handler(handler)

@@ -136,10 +136,12 @@ def test_a_flush_keeps_deletions_updates_and_search(
     insert(database, "notes", [row_of(number) for number in range(600)])
     with database.writing() as write:
         notes = write.collection("notes")
-        gone = [notes.find(0, f"k{number}") for number in range(100)]
-        write.delete("notes", gone)  # type: ignore[arg-type]
-        changed = [notes.find(0, f"k{number}") for number in range(100, 103)]
-        write.update("notes", changed, {"t": ["other words"] * 3})  # type: ignore[arg-type]
+        found = [notes.find(0, f"k{number}") for number in range(103)]
+        rowids = [rowid for rowid in found if rowid is not None]
+        assert len(rowids) == 103
+        gone, changed = rowids[:100], rowids[100:]
+        write.delete("notes", gone)
+        write.update("notes", changed, {"t": ["other words"] * 3})
 
     with database.writing() as write:
         maintenance.flush(write, write.collection("notes"))

@@ -11,7 +11,7 @@ import pytest
 
 import m2mdb
 from m2mdb.index import delta, maintenance
-from m2mdb.index.collection import deletion_key
+from m2mdb.index.collection import SegmentPart, deletion_key
 from m2mdb.index.database import Database
 from m2mdb.pager import btree
 
@@ -130,7 +130,9 @@ def test_s21_an_update_keeps_the_rowid_and_ends_the_place(con: m2mdb.Connection)
         assert ordinal is not None
         part, place = notes.place(after["k300"]) or (None, None)
         assert part == 0, "the new version lies in the delta"
-        assert not notes.parts()[1].is_live(ordinal)  # type: ignore[union-attr]
+        stored = notes.parts()[1]
+        assert isinstance(stored, SegmentPart)
+        assert not stored.is_live(ordinal)
         assert place is not None
 
 

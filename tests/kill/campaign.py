@@ -45,7 +45,7 @@ TARGETS = (
     "copying",
     "closing",
 )
-SYNCHRONOUS = ("full", "normal", "off")
+SYNCHRONOUS: tuple[roles.Synchronous, ...] = ("full", "normal", "off")
 _WAITS = (0.02, 0.02, 0.05, 0.05, 0.2, 1.0)  # seconds; a kill comes within one of them
 _PHASE_WAIT = 0.1  # seconds for a phase to be entered
 _PATIENCE = 120.0  # seconds in which a writer must have committed something

@@ -268,7 +268,7 @@ def progress(con: m2mdb.Connection, as_of: str = "") -> dict[int, tuple[int, int
     if not is_there(con):
         return {}
     rows = con.execute(f"SELECT owner, done, rows, marks FROM progress {as_of}").fetchall()
-    return {owner: rest for owner, *rest in map(tuple, rows)}  # type: ignore[misc]
+    return {owner: (done, count, marks) for owner, done, count, marks in map(tuple, rows)}
 
 
 def check_sums(

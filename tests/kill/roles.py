@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import m2mdb
 from tests.kill import notes
 from tests.kill.processes import Board
 
+Synchronous = Literal["full", "normal", "off"]
 TIMEOUT = 120.0  # seconds; a lock that outlives its dead holder would show as a busy error
 CHECKPOINTS = ("passive", "full", "restart", "truncate")
 
@@ -21,7 +23,7 @@ CHECKPOINTS = ("passive", "full", "restart", "truncate")
 class Workplace:
     """One database, the board beside it, and the models as of what the driver knows."""
 
-    def __init__(self, path: Path, board: Board, seed: int, synchronous: str) -> None:
+    def __init__(self, path: Path, board: Board, seed: int, synchronous: Synchronous) -> None:
         self.path = path
         self.copies = path.parent / "copies"
         self.copies.mkdir()
@@ -42,7 +44,7 @@ class Workplace:
             self.path,
             timeout=TIMEOUT,
             compute="numpy",
-            synchronous=self.synchronous,  # type: ignore[arg-type]
+            synchronous=self.synchronous,
             read_only=read_only,
         )
 

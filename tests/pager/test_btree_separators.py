@@ -24,6 +24,12 @@ def separators(pages: DictPages, root: int) -> Iterator[bytes]:
             yield from separators(pages, child)
 
 
+def size_of(pages: DictPages, number: int) -> int:
+    node = pages.get(number)
+    assert isinstance(node, Branch | Leaf)
+    return node.size
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.sets(st.binary(min_size=1, max_size=40), max_size=200),
@@ -44,7 +50,7 @@ def test_s26_separators_are_prefixes_of_keys_that_are_there(
     for key in order:
         if key not in left:
             tree.delete(key)
-    sizes = {number: pages.get(number).size for number in tree.pages_used()}  # type: ignore[attr-defined]
+    sizes = {number: size_of(pages, number) for number in tree.pages_used()}
 
     renew_separators(pages, tree.root)
 
@@ -55,7 +61,7 @@ def test_s26_separators_are_prefixes_of_keys_that_are_there(
     for separator in separators(pages, tree.root):
         assert any(key.startswith(separator) for key in left)
     for number, size in sizes.items():
-        assert pages.get(number).size <= size  # type: ignore[attr-defined]
+        assert size_of(pages, number) <= size
 
 
 def test_s26_a_prefix_of_a_deleted_key_goes() -> None:

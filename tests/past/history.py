@@ -278,9 +278,9 @@ class History:
         found = self.sql(
             "SELECT id, n FROM notes AS OF ? WHERE n >= ? ORDER BY n DESC, id", (commit, bound)
         )
-        passing = [(key, row[0]) for key, row in rows.items() if (row[0] or 0) >= bound]
-        passing = [(key, n) for key, n in passing if n is not None]
-        assert found == sorted(passing, key=lambda each: (-each[1], each[0])), why  # type: ignore[operator]
+        numbers = [(key, row[0]) for key, row in rows.items()]
+        passing = [(key, n) for key, n in numbers if n is not None and n >= bound]
+        assert found == sorted(passing, key=lambda each: (-each[1], each[0])), why
         for key in (self.key(), self.key()):
             found = self.sql("SELECT id, n FROM notes AS OF ? WHERE id = ?", (commit, key))
             assert found == ([(key, rows[key][0])] if key in rows else []), why

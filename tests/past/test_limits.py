@@ -68,7 +68,8 @@ def commit_of(database: Database) -> int:
 
 
 def kept_segments(run: Run) -> int:
-    return run("SELECT count(*) FROM m2m_segments WHERE part LIKE 'kept%'")[0][0]  # type: ignore[no-any-return]
+    count: int = run("SELECT count(*) FROM m2m_segments WHERE part LIKE 'kept%'")[0][0]
+    return count
 
 
 def fill(run: Run, count: int = 12) -> None:

@@ -5,6 +5,8 @@ The row that they read is COLUMNS: what SQLite stores under the same declared ty
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from m2mdb.index.schema import CollectionSchema, Column
@@ -44,8 +46,8 @@ REALS = st.sampled_from(
 BLOBS = st.sampled_from([b"", b"a", b"12", b"\x01"])
 
 
-def _literal(value: object) -> Pair:
-    node = Literal(value, 0)  # type: ignore[arg-type]
+def _literal(value: Any) -> Pair:
+    node = Literal(value, 0)
     if value is None:
         return "NULL", node
     if isinstance(value, str):

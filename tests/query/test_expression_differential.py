@@ -29,7 +29,7 @@ def twin() -> Iterator[sqlite3.Connection]:
 def evaluate(pair: Pair, row: tuple[object, ...]) -> object:
     scope = RowScope(SCHEMA, Subqueries(0))
     evaluator = compile_expression(pair[1], scope)
-    used = tuple(row[source] for source in scope.sources)  # type: ignore[index]
+    used = tuple(row[int(source)] for source in scope.sources)
     return evaluator(used, Bindings())
 
 

@@ -125,7 +125,7 @@ def lark_tree(lark: Any, sql: str) -> object:
             given.append(Token(kind, text, start_pos=start, end_pos=end, line=1, column=1))
 
     @v_args(meta=True)
-    class Build(Transformer):  # type: ignore[type-arg]
+    class Build(Transformer[Any, Any]):
         def __default__(self, data: str, children: list[Any], meta: Any) -> Any:
             start = getattr(meta, "start_pos", -1)
             values = [c.value.item if isinstance(c, Token) else c for c in children]

@@ -73,7 +73,8 @@ def mask_of(node: Expression, part: FakePart, parameters: Sequence[object] = ())
     predicate = compile_predicate(node, RowScope(part.schema, Subqueries(len(parameters))))
     mask = predicate.bind(Bindings(parameters)).mask(part)
     assert mask.dtype == bool and mask.shape == (part.size,)
-    return mask.tolist()  # type: ignore[no-any-return]
+    found: list[bool] = mask.tolist()
+    return found
 
 
 def by_rows(node: Expression, part: FakePart, parameters: Sequence[object] = ()) -> list[bool]:
@@ -82,7 +83,7 @@ def by_rows(node: Expression, part: FakePart, parameters: Sequence[object] = ())
     live = [True] * part.size if part.live is None else part.live.tolist()
     found = []
     for number, row in enumerate(part.table):
-        values = [int(part.rowids[number]) if s == -1 else row[s] for s in scope.sources]  # type: ignore[index]
+        values = [int(part.rowids[number]) if s == -1 else row[int(s)] for s in scope.sources]
         wanted = live[number] and truth(evaluate(tuple(values), Bindings(parameters)))
         found.append(bool(wanted))
     return found
@@ -154,8 +155,8 @@ def ref(name: str) -> ColumnRef:
     return ColumnRef(name, None, 0)
 
 
-def compared(name: str, symbol: str, value: object) -> Binary:
-    return Binary(symbol, ref(name), Literal(value, 0), 0)  # type: ignore[arg-type]
+def compared(name: str, symbol: str, value: Any) -> Binary:
+    return Binary(symbol, ref(name), Literal(value, 0), 0)
 
 
 LEAVES: list[Expression] = [

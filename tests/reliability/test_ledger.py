@@ -25,7 +25,8 @@ def two(monkeypatch: pytest.MonkeyPatch) -> None:
         assert seed % 2 == 0, f"seed {seed}: a row was lost\nand more"
         return {"kills": 1}
 
-    good.campaign, bad.campaign = count, fail  # type: ignore[attr-defined]
+    vars(good).update(campaign=count)
+    vars(bad).update(campaign=fail)
     monkeypatch.setitem(sys.modules, "good_campaign", good)
     monkeypatch.setitem(sys.modules, "bad_campaign", bad)
     entries = (Entry("good", "good_campaign", 1, "x"), Entry("bad", "bad_campaign", 1, "y"))

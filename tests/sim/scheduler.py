@@ -118,7 +118,8 @@ class ScheduledVfs(SimVfs):
         if not isinstance(region, Region):
             region = machine.regions[inode] = Region(region)
         region.scheduler = self.scheduler
-        memory.view = region  # type: ignore[assignment]
+        shown: Any = region  # it is no memoryview, and is sliced as one
+        memory.view = shown
         return memory
 
     def random(self, size: int) -> bytes:

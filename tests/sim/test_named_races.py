@@ -7,9 +7,12 @@ so the script does not fit it), `test_schedules.py` has it found by exploration.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from m2mdb.pager.errors import OperationalError
+from m2mdb.pager.extent import Extent
 from m2mdb.wal.locks import ATTACH, CHECKPOINT, OPENING, WRITER
 from tests.sim.mutants import MUTANTS
 from tests.sim.scenarios import (
@@ -62,8 +65,18 @@ def lost_by(mutant: str, scenario: Scenario, *parts: Script) -> None:
             scenario.run(wrong)
 
 
-def twice(*parts: object, kill_at: int = -1) -> tuple[Script, Script]:
-    made = [Script(*parts, kill_at=kill_at) for _ in range(2)]  # type: ignore[arg-type]
+def noting(race: Scenario, witnesses: list[Witness]) -> Callable[[Witness], list[Body]]:
+    """What makes a race's bodies, and keeps the witness that they tell."""
+
+    def make(witness: Witness) -> list[Body]:
+        witnesses.append(witness)
+        return race.make(witness)
+
+    return make
+
+
+def twice(*parts: tuple[int, Callable[[Step], bool]], kill_at: int = -1) -> tuple[Script, Script]:
+    made = [Script(*parts, kill_at=kill_at) for _ in range(2)]
     return made[0], made[1]
 
 
@@ -298,7 +311,7 @@ def test_s8_a_commit_that_died_before_publication_stays_dead() -> None:
 
     def lose_power() -> None:
         witnesses: list[Witness] = []
-        scenario = race._replace(make=lambda w: witnesses.append(w) or race.make(w))  # type: ignore[func-returns-value]
+        scenario = race._replace(make=noting(race, witnesses))
         scheduler = follow(scenario, Script((0, END), (1, END)))
         for point in range(len(scheduler.machine.timeline.log) + 1):
             witnesses[0].crash_at(point, 6)
@@ -345,7 +358,7 @@ def test_s9_pages_that_an_unsynced_commit_freed_are_left_alone() -> None:
 
     def lose_power() -> None:
         witnesses: list[Witness] = []
-        scenario = race._replace(make=lambda w: witnesses.append(w) or race.make(w))  # type: ignore[func-returns-value]
+        scenario = race._replace(make=noting(race, witnesses))
         scheduler = scenario.run(Script((0, END)))
         for point in range(len(scheduler.machine.timeline.log) + 1):
             witnesses[0].crash_at(point, 4)
@@ -421,9 +434,9 @@ def test_s19_views_of_a_snapshot_stay_over_reuse_truncation_and_closes() -> None
             store = open_store(process.vfs)
             process.ready()
             snapshot = store.begin_read()
-            extents: dict[bytes, object] = {}
-            rows = rows_of(snapshot, extents)  # type: ignore[arg-type]
-            views = {key: extent.view(0, extent.size) for key, extent in extents.items()}  # type: ignore[attr-defined]
+            extents: dict[bytes, Extent] = {}
+            rows = rows_of(snapshot, extents)
+            views = {key: extent.view(0, extent.size) for key, extent in extents.items()}
             assert views
             process.vfs.sleep(0)
             assert process.vfs.exists(PATH + "-shm"), "somebody took himself for the last one"

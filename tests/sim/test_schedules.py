@@ -6,6 +6,7 @@ of each, and the mutants that they must find.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -29,7 +30,9 @@ MUTANT_RUNS = 1500
 # -- a toy: processes that count in a file ---------------------------------------------------------
 
 
-def counting(found: list[int], *, locked: bool, processes: int = 2) -> object:
+def counting(
+    found: list[int], *, locked: bool, processes: int = 2
+) -> Callable[[Policy], Scheduler]:
     """A run of processes that each raise a number in a file by one."""
 
     def body(process: Process) -> None:
@@ -60,7 +63,7 @@ def counting(found: list[int], *, locked: bool, processes: int = 2) -> object:
 def explore(bound: int, *, locked: bool, processes: int = 2) -> tuple[Explorer, list[int]]:
     found: list[int] = []
     explorer = Explorer(
-        counting(found, locked=locked, processes=processes),  # type: ignore[arg-type]
+        counting(found, locked=locked, processes=processes),
         bound=bound,
     )
     assert explorer.explore()
@@ -85,7 +88,7 @@ def test_what_is_left_out_has_no_other_end() -> None:
     for bits in range(1 << 5):
         found: list[int] = []
         run = counting(found, locked=False)
-        run(_Bits(bits))  # type: ignore[operator]
+        run(_Bits(bits))
         ends |= set(found)
     assert ends == set(explore(3, locked=False)[1])
 

@@ -132,4 +132,6 @@ def test_an_empty_file_that_somebody_is_opening_is_not_replaced() -> None:
     with pytest.raises(m2mdb.OperationalError, match=r"another process has .* open"):
         copy_into(database, COPY)
 
-    assert vfs.identity(COPY)[:2] == other.store.file.identity()[:2]  # type: ignore[index]
+    there = vfs.identity(COPY)
+    assert there is not None
+    assert there[:2] == other.store.file.identity()[:2]

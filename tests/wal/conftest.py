@@ -65,6 +65,12 @@ def disk(tmp_path: Path) -> Iterator[Place]:
     found.close()
 
 
+def simulated(vfs: Vfs) -> SimVfs:
+    """The file system of a test that runs on the simulator alone."""
+    assert isinstance(vfs, SimVfs)
+    return vfs
+
+
 def put(store: Store, **rows: str | None) -> int:
     """Commit rows; None deletes. Returns the commit's number."""
     transaction = store.begin_write()

@@ -17,7 +17,7 @@ from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.wal.frame import LOG_HEADER_SIZE, LogHeader, valid_frames
 from m2mdb.wal.store import Store
 from m2mdb.wal.transaction import Transaction
-from tests.wal.conftest import TREE, Place, change, put, read
+from tests.wal.conftest import TREE, Place, change, put, read, simulated
 from tests.wal.interrupts import interrupted
 
 OLD = {"a": "old", "b": "old"}
@@ -38,7 +38,7 @@ def prepared(place: Place, synchronous: str, autocheckpoint: int) -> tuple[Store
 def settle(place: Place, store: Store, transaction: Transaction, struck: str) -> None:
     """After the interrupt: all see the old rows or all see the new ones, and all goes on."""
     transaction.rollback()
-    face = place.vfs.fork_process()  # type: ignore[attr-defined]
+    face = simulated(place.vfs).fork_process()
     other = place.open(face)
     seen = read(other)
     assert seen in (OLD, NEW), struck
@@ -53,7 +53,7 @@ def settle(place: Place, store: Store, transaction: Transaction, struck: str) ->
         put(other, **seen, last="1")
         seen["last"] = "1"
         assert read(store) == seen
-    place.vfs.machine.kill(place.vfs.process_id())  # type: ignore[attr-defined]
+    simulated(place.vfs).machine.kill(simulated(place.vfs).process_id())
     face.machine.kill(face.pid)
     again = place.open(face.fork_process())
     assert read(again) == seen, struck
@@ -103,10 +103,10 @@ def test_an_interrupt_before_any_call_to_the_system_loses_nothing(synchronous: s
                 struck = repr(call)
                 raise KeyboardInterrupt(struck)
 
-        place.vfs.on_call = interrupt  # type: ignore[attr-defined]
+        simulated(place.vfs).on_call = interrupt
         with contextlib.suppress(KeyboardInterrupt):
             transaction.commit_now()
-        place.vfs.on_call = None  # type: ignore[attr-defined]
+        simulated(place.vfs).on_call = None
         if not struck:
             break
         settle(place, store, transaction, struck)
@@ -128,7 +128,7 @@ def test_an_interrupt_of_the_first_commit_leaves_a_file_that_opens() -> None:
         transaction.rollback()
         assert read(store) in ({}, {"a": "1"})
         put(store, b="2")
-        face = place.vfs.process_crash()  # type: ignore[attr-defined]
+        face = simulated(place.vfs).process_crash()
         again = place.open(face)
         assert read(again) in ({"b": "2"}, {"a": "1", "b": "2"})
     pytest.fail("the commit never came to its end")
@@ -146,7 +146,7 @@ def frames_that_count(vfs: SimVfs) -> int:
 
 def die_before_publishing(place: Place, action: Callable[[Store], object]) -> None:
     """A process that writes its frames and dies in the sync behind them."""
-    face = place.vfs.fork_process()  # type: ignore[attr-defined]
+    face = simulated(place.vfs).fork_process()
     store = place.open(face)
     count = 0
 
@@ -166,15 +166,15 @@ def test_an_unpublished_commit_of_a_dead_writer_does_not_come_back(sim: Place) -
     store = sim.open()
     put(store, a="1")
     die_before_publishing(sim, lambda other: put(other, a="of the dead"))
-    assert frames_that_count(sim.vfs) == 2  # type: ignore[arg-type]
+    assert frames_that_count(simulated(sim.vfs)) == 2
 
     transaction = store.begin_write()
 
-    assert frames_that_count(sim.vfs) == 1  # type: ignore[arg-type]
+    assert frames_that_count(simulated(sim.vfs)) == 1
     descriptor = transaction.write_extent([b"e" * 30_000], 30_000)
     transaction.rollback()
     assert descriptor
-    for image in sim.vfs.crash_images(sim.vfs.io_points, Random(1), 5):  # type: ignore[attr-defined]
+    for image in simulated(sim.vfs).crash_images(simulated(sim.vfs).io_points, Random(1), 5):
         assert read(sim.open(image.vfs())) == {"a": "1"}
 
 
@@ -186,8 +186,8 @@ def test_an_unpublished_commit_does_not_come_back_over_a_checkpoint(sim: Place) 
 
     store.checkpoint("full")
 
-    assert frames_that_count(sim.vfs) == 1  # type: ignore[arg-type]
-    assert read(sim.open(sim.vfs.process_crash())) == {"a": "1"}  # type: ignore[attr-defined]
+    assert frames_that_count(simulated(sim.vfs)) == 1
+    assert read(sim.open(simulated(sim.vfs).process_crash())) == {"a": "1"}
 
 
 def test_the_extent_written_after_a_dead_writer_survives_a_power_loss(sim: Place) -> None:

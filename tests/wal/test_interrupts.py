@@ -11,7 +11,7 @@ import pytest
 from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.wal.store import Store
 from tests.sim.history import ROUNDS
-from tests.wal.conftest import Place, put, read
+from tests.wal.conftest import Place, put, read, simulated
 from tests.wal.interrupts import interrupted
 
 pytestmark = pytest.mark.usefixtures("only_own_garbage")
@@ -64,7 +64,7 @@ def test_an_interrupted_call_leaves_nothing_locked(action: str, opcodes: bool) -
         put(store, e="5")
         expected.update(d="4", e="5")
         assert read(store) == read(other) == expected, where
-        again = place.open(place.vfs.process_crash())  # type: ignore[attr-defined]
+        again = place.open(simulated(place.vfs).process_crash())
         assert read(again) == expected, where
         at += step
 

@@ -19,7 +19,7 @@ from m2mdb.pager.errors import (
     OperationalError,
 )
 from m2mdb.pager.header import FLAG_OFFSET, Header, LogFlag
-from m2mdb.pager.os_vfs import OsVfs
+from m2mdb.pager.os_vfs import OsFile, OsSharedMemory, OsVfs
 from m2mdb.pager.sim_vfs import SimVfs
 from m2mdb.pager.vfs import Identity
 from m2mdb.wal.frame import LOG_HEADER_SIZE, LogHeader
@@ -372,14 +372,14 @@ class Denied(OsVfs):
 
     denied = ""
 
-    def open(self, path: str, *, create: bool = False, read_only: bool = False):  # type: ignore[no-untyped-def]
+    def open(self, path: str, *, create: bool = False, read_only: bool = False) -> OsFile:
         if not read_only and self.denied and path.endswith(self.denied):
             raise OperationalError(f"cannot open {path}: permission denied") from PermissionError(
                 13, "permission denied"
             )
         return super().open(path, create=create, read_only=read_only)
 
-    def shared_memory(self, path: str, size: int, *, create: bool):  # type: ignore[no-untyped-def]
+    def shared_memory(self, path: str, size: int, *, create: bool) -> OsSharedMemory | None:
         if self.denied and path.endswith(self.denied):
             raise OperationalError(f"cannot open {path}: permission denied")
         return super().shared_memory(path, size, create=create)

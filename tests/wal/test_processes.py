@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from m2mdb.pager.btree import BTree
 from m2mdb.pager.os_vfs import OsVfs
@@ -23,8 +24,8 @@ run(sys.argv[1], sys.argv[2], int(sys.argv[3]))
 """
 
 
-def open_store(path: str, **options: int) -> Store:
-    return Store.open(OsVfs(), path, StoreOptions(timeout=60.0, **options))  # type: ignore[arg-type]
+def open_store(path: str, **options: Any) -> Store:
+    return Store.open(OsVfs(), path, StoreOptions(timeout=60.0, **options))
 
 
 def run(role: str, path: str, seed: int) -> None:

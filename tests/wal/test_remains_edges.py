@@ -39,10 +39,10 @@ def crashed(place: Place, rows: int = 6, **options: Any) -> SimVfs:
     return place.vfs.process_crash()
 
 
-def rewrite_log(vfs: SimVfs, **changes: object) -> None:
+def rewrite_log(vfs: SimVfs, **changes: Any) -> None:
     file = vfs.open(LOG)
     header = LogHeader.decode(file.read_at(0, 4096), LOG)
-    file.write_at(0, header._replace(**changes).encode())  # type: ignore[arg-type]
+    file.write_at(0, header._replace(**changes).encode())
 
 
 def found(remains: Remains) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from m2mdb.pager.errors import OperationalError
@@ -63,8 +65,8 @@ def test_a_header_that_no_reset_writes_is_a_fault(
     stop_in_reset(store, monkeypatch)
     assert store.log is not None
     header = store.log.header()
-    wrong = {"generation": header.generation + 1, "base_commit": 0, "uuid": bytes(16)}[what]
-    changed: LogHeader = header._replace(**{what: wrong})  # type: ignore[arg-type]
+    wrong: Any = {"generation": header.generation + 1, "base_commit": 0, "uuid": bytes(16)}[what]
+    changed: LogHeader = header._replace(**{what: wrong})
     store.log.file.write_at(0, changed.encode())
 
     assert len(faults_of(store)) == 1
@@ -121,8 +123,9 @@ def test_s4_a_needed_log_that_is_another_is_a_fault(sim: Place, what: str) -> No
     store = stop_in_the_first_write(sim)
     file = sim.vfs.open(store.log_path)
     header = LogHeader.decode(file.read_at(0, LOG_HEADER_SIZE), store.log_path)
-    wrong = {"generation": header.generation + 1, "salt": header.salt ^ 1, "uuid": bytes(16)}[what]
-    file.write_at(0, header._replace(**{what: wrong}).encode())  # type: ignore[arg-type]
+    others = {"generation": header.generation + 1, "salt": header.salt ^ 1, "uuid": bytes(16)}
+    wrong: Any = others[what]
+    file.write_at(0, header._replace(**{what: wrong}).encode())
 
     assert faults_of(store) == [
         "page 1 (log flag): the log is needed, but generation 0 is read",

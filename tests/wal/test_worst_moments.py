@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from m2mdb.wal.shared import LogEnd, SharedState
 from m2mdb.wal.store import Store, StoreOptions
 from m2mdb.wal.transaction import Transaction
 from tests.sim.store_runs import PATH, change, check, contents, open_store, value
+from tests.wal.conftest import simulated
 from tests.wal.interrupts import interrupted
 
 
@@ -38,7 +41,7 @@ def test_a_first_write_that_dies_leaves_a_file_that_opens() -> None:
         vfs = SimVfs(at)
         open_store(vfs).close()
         first, second = open_store(vfs.fork_process()), open_store(vfs.fork_process())
-        first.vfs.kill_at_call(at)  # type: ignore[attr-defined]
+        simulated(first.vfs).kill_at_call(at)
         with pytest.raises((ProcessKilledError, ValueError)):
             commit(first, {b"a": b"1"})
             vfs.machine.kill(first.pid)
@@ -56,7 +59,7 @@ def test_a_reader_that_closes_last_leaves_flag_and_log() -> None:
     open_store(vfs).close()
     writer = open_store(vfs.fork_process())
     reader = Store.open(vfs.fork_process(), PATH, StoreOptions(read_only=True))
-    writer.vfs.kill_at_call(9)  # type: ignore[attr-defined]
+    simulated(writer.vfs).kill_at_call(9)
     with pytest.raises((ProcessKilledError, ValueError)):
         commit(writer, {b"a": b"1"})
     vfs.clear_faults()
@@ -76,7 +79,7 @@ def test_a_half_read_log_keeps_no_page_over_its_reset() -> None:
     reader = open_store(vfs.fork_process(), wal_autocheckpoint=0, cache_bytes=256 << 20)
     contents(reader)
     commit(writer, {key: value(number + 5000, 1500) for number, key in enumerate(rows)})
-    reader.vfs.fail("read", at_call=2, path_end="-wal")  # type: ignore[attr-defined]
+    simulated(reader.vfs).fail("read", at_call=2, path_end="-wal")
     with pytest.raises(OperationalError):
         contents(reader)
     vfs.clear_faults()
@@ -101,7 +104,7 @@ def test_the_commit_of_a_dead_writer_stays_dead_whoever_dies_next(second_dies: b
         patch.setattr(SharedState, "publish", die)
         commit(first, {b"ext": value(1, 40000)})
     if second_dies:
-        second.vfs.kill_at_call(1, "sync")  # type: ignore[attr-defined]
+        simulated(second.vfs).kill_at_call(1, "sync")
         with pytest.raises((ProcessKilledError, ValueError)):
             second.begin_write()
         vfs.clear_faults()
@@ -167,7 +170,8 @@ def test_an_interrupt_after_a_sync_poisons_nothing() -> None:
             file.sync()
             raise KeyboardInterrupt
 
-    store.log.file = Interrupted()  # type: ignore[assignment]
+    stopping: Any = Interrupted()
+    store.log.file = stopping
     try:
         raise OSError("an error of the program that it handles with a commit")
     except OSError:
@@ -368,7 +372,7 @@ def test_an_interrupted_checkpoint_gives_writer_up_at_once() -> None:
         vfs = SimVfs(1)
         store, other = [open_store(vfs.fork_process(), timeout=0.0) for _ in range(2)]
         commit(store, {b"a": b"1"})
-        struck = interrupted(lambda s=store: s.checkpoint("restart"), at)  # type: ignore[misc]
+        struck = interrupted(partial(store.checkpoint, "restart"), at)
         if not struck:
             break
         if not struck.startswith(("checkpoint:", "Store.checkpoint:", "Locks.drop:")):
