@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+    Tick = Callable[[], None]
 
 CHUNK_ROWS = 256  # that are compared at a time: the allocator would keep what all of them take
 ASKED = 256  # rows of which the middle is found
+SOME = 1024  # rows of very many that tell how far they are
 MOST_SHARE, MOST_TIMES = 0.99, 4.0  # nearly all, and how many times their distance is far
 HALF_SHARE, HALF_TIMES = 0.5, 8.0  # the same where many may be far
 
@@ -33,13 +37,47 @@ def usual(rows: Floats, share: float = MOST_SHARE, times: float = MOST_TIMES) ->
     """
     if not len(rows):
         return np.ones(0, np.bool_)
-    middle = np.median(rows[:: -(-len(rows) // ASKED)], axis=0)
+    squares = _squares(rows, _middle(rows))
+    near: NDArray[np.bool_] = squares <= _limit(squares, share, times)
+    return near
+
+
+def far_rows(rows: Floats, most: int, tick: Tick) -> NDArray[np.int64]:
+    """Numbers of the rows, ascending, that are not usual; the farthest where these are too many.
+
+    rows   as in `usual`; they may be more than memory holds
+    tick   is called between chunks
+    """
+    some = rows[:: -(-len(rows) // SOME)]
+    middle = _middle(some)
+    limit = _limit(_squares(some, middle), MOST_SHARE, MOST_TIMES)
+    found, squares = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for start in range(0, len(rows), SOME):
+        tick()
+        own = _squares(rows[start : start + SOME], middle)
+        far = np.flatnonzero(own > limit)
+        found.append(far + start)
+        squares.append(own[far])
+    order = np.argsort(-np.concatenate(squares), kind="stable")[:most]
+    return np.sort(np.concatenate(found)[order])
+
+
+def _middle(rows: Floats) -> Floats:
+    middle: Floats = np.median(rows[:: -(-len(rows) // ASKED)], axis=0)
+    return middle
+
+
+def _squares(rows: Floats, middle: Floats) -> Floats:
+    """Squared distances from the middle."""
     squares = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), CHUNK_ROWS):
         gaps = rows[start : start + CHUNK_ROWS] - middle
         squares[start : start + CHUNK_ROWS] = np.einsum("ij,ij->i", gaps, gaps)
-    edge = np.partition(squares, int(share * (len(rows) - 1)))[int(share * (len(rows) - 1))]
-    if not edge > 0:  # as good as all are alike
-        return np.ones(len(rows), np.bool_)
-    near: NDArray[np.bool_] = squares <= np.float32(times * times) * edge
-    return near
+    return squares
+
+
+def _limit(squares: Floats, share: float, times: float) -> np.float32:
+    """The most that the squared distance of a usual row is."""
+    at = int(share * (len(squares) - 1))
+    edge = np.partition(squares, at)[at]
+    return np.float32(times * times) * edge if edge > 0 else np.float32(np.inf)  # all are alike

@@ -29,9 +29,9 @@ EPSILON = 1.3  # standard errors taken off a 1-bit estimate, where no table says
 MOST_ENTRY = 63  # of the fast scan's table: four of them fit in a byte
 # the order of lists
 BUCKETS = 256
-CROWDED = 8  # items of the first bucket, and a quarter of all, beyond which it is parted by itself
+CROWDED = 8  # items of a bucket, and a 32nd of all, beyond which it is parted by itself
 LEAST_RANGE = 1e-30  # of keys that are parted
-HALVINGS = 32  # of the range of numbers, for a cut
+HALVINGS = 48  # of the range of numbers, for a cut
 FAR_SHARE = 1 / 64  # of the range that is left, in the place of a half, while nearly all lie in it
 OPEN_SHARE, LEAST_OPEN = 2, 64  # the near supers are one in so many, and so many at least
 WAVE = 96  # lists that are brought in order before the first is probed
@@ -222,21 +222,22 @@ def list_order(
 
 def _bucket_order(keys: Floats) -> NDArray[np.intp]:
     """Smallest first, as far as BUCKETS steps tell them apart; see steps.bucket_order."""
-    low, high = keys.min(), keys.max()
-    least = np.float32(LEAST_RANGE)
+    low, high, some, start = keys.min(), keys.max(), np.arange(len(keys)), 0
+    order, least = np.empty(len(keys), np.intp), np.float32(LEAST_RANGE)
     step = np.float32(BUCKETS - 1) / max(high - low, least)
-    buckets = ((keys - low) * step).astype(np.int32)
-    order = np.argsort(buckets, kind="stable")
-    while np.count_nonzero(buckets == 0) > max(CROWDED, len(keys) >> 2):
-        with np.errstate(over="ignore"):
-            some = np.flatnonzero((keys - low) * step < np.float32(1))
-        high = keys[some].max()
-        if not high - low > least:
-            break
-        step = np.float32(BUCKETS - 1) / (high - low)
+    while True:
         buckets = ((keys[some] - low) * step).astype(np.int32)
-        order[: len(some)] = some[np.argsort(buckets, kind="stable")]
-    return order
+        order[start : start + len(some)] = some[np.argsort(buckets, kind="stable")]
+        sizes = np.bincount(buckets, minlength=BUCKETS)
+        crowded = np.flatnonzero(sizes > max(CROWDED, len(keys) >> 5))
+        if not len(crowded):
+            return order
+        start += int(sizes[: crowded[0]].sum())
+        some = some[(buckets == crowded[0]) | (buckets == crowded[0] + 1)]
+        low, high = keys[some].min(), keys[some].max()
+        if not high - low > least:
+            return order
+        step = np.float32(BUCKETS - 1) / (high - low)
 
 
 def search(

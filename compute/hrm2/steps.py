@@ -286,8 +286,8 @@ def bucket_order(keys: Any, items: Any, count: int, first: int, order: Any, buck
     """order[first:] = items, smallest key first, as far as BUCKETS equal steps tell them apart.
 
     A counting sort: a comparison sort of random numbers waits for the branches it mispredicts.
-    Items of one bucket keep their order (K3). Where the first bucket is CROWDED, as some keys are
-    very far from all others, its items are brought in order by themselves.
+    Items of one bucket keep their order (K3). Where a bucket is CROWDED, as some keys are very far
+    from all others, its items are brought in order by themselves.
     """
     low, high = finite_range(keys, count)
     each_step = np.float32(BUCKETS - 1) / max(high - low, np.float32(LEAST_RANGE))
@@ -295,20 +295,16 @@ def bucket_order(keys: Any, items: Any, count: int, first: int, order: Any, buck
         buckets[i] = 0
     for each in range(count):
         buckets[np.int32((keys[each] - low) * each_step) + 1] += 1
+    most = np.int32(0)
+    for i in range(BUCKETS):
+        most = max(most, buckets[i + 1])
     for i in range(BUCKETS):
         buckets[i + 1] += buckets[i]
     for each in range(count):
         bucket = np.int32((keys[each] - low) * each_step)
         order[first + buckets[bucket]] = items[each]
         buckets[bucket] += 1
-    while buckets[0] > max(CROWDED, count >> 2):
-        high = low
-        for each in range(count):
-            if (keys[each] - low) * each_step < np.float32(1.0):
-                high = max(high, keys[each])
-        if not high - low > np.float32(LEAST_RANGE):
-            break
-        each_step = np.float32(BUCKETS - 1) / (high - low)
+    if most > max(CROWDED, count >> 5):
         finer(keys, items, count, (low, high, each_step), first, order, buckets)
 
 
@@ -316,23 +312,43 @@ def bucket_order(keys: Any, items: Any, count: int, first: int, order: Any, buck
 def finer(
     keys: Any, items: Any, count: int, within: Any, first: int, order: Any, buckets: Any
 ) -> None:
-    """Bring those items in order, the first ones of all, whose keys are no larger than a limit.
+    """Bring the items of the first crowded bucket, and the next, in order, while there is one.
 
-    within   the smallest key, the limit, and how many buckets there are to a unit
+    within   the smallest key, the largest, and how many buckets there are to a unit
     """
     low, high, each_step = within
-    for i in range(BUCKETS + 1):
-        buckets[i] = 0
-    for each in range(count):
-        if keys[each] <= high:
-            buckets[np.int32((keys[each] - low) * each_step) + 1] += 1
-    for i in range(BUCKETS):
-        buckets[i + 1] += buckets[i]
-    for each in range(count):
-        if keys[each] <= high:
-            bucket = np.int32((keys[each] - low) * each_step)
-            order[first + buckets[bucket]] = items[each]
-            buckets[bucket] += 1
+    start, most = np.int32(0), max(CROWDED, count >> 5)
+    while True:
+        crowded, before = 0, start
+        while crowded < BUCKETS and buckets[crowded] - before <= most:
+            before = buckets[crowded]
+            crowded += 1
+        if crowded == BUCKETS:
+            break
+        least, last = high, low
+        for each in range(count):
+            key = keys[each]
+            if low <= key and key <= high:
+                bucket = np.int32((key - low) * each_step)
+                if bucket == crowded or bucket == crowded + 1:
+                    least, last = min(least, key), max(last, key)
+        low, high, start = least, last, before
+        if not high - low > np.float32(LEAST_RANGE):
+            break
+        each_step = np.float32(BUCKETS - 1) / (high - low)
+        for i in range(BUCKETS + 1):
+            buckets[i] = 0
+        for each in range(count):
+            if low <= keys[each] and keys[each] <= high:
+                buckets[np.int32((keys[each] - low) * each_step) + 1] += 1
+        buckets[0] = start
+        for i in range(BUCKETS):
+            buckets[i + 1] += buckets[i]
+        for each in range(count):
+            if low <= keys[each] and keys[each] <= high:
+                bucket = np.int32((keys[each] - low) * each_step)
+                order[first + buckets[bucket]] = items[each]
+                buckets[bucket] += 1
 
 
 if simd.WIDTH:

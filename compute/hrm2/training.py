@@ -22,6 +22,7 @@ import numpy as np
 
 from m2mdb.compute.hrm2.balance import balanced
 from m2mdb.compute.hrm2.lists import never
+from m2mdb.compute.hrm2.outliers import far_rows
 from m2mdb.compute.hrm2.products import Columns, Points
 from m2mdb.compute.hrm2.sample import Streamed, Whole
 from m2mdb.compute.loader import LOADER
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 SAMPLE_OF_LIST = 32  # rows that a centroid is trained on
 LEAST_SAMPLE = 4096
 SAMPLE_BYTES = 256 << 20  # that are kept of the sample, unless that is less than a row a list
+FAR_SHARE = 0.25  # of the lists: as many rows far from all others are in the sample in any case
 SUPER_ROUNDS = 5
 LIST_ROUNDS = 3
 FINAL_ROUNDS = 2
@@ -115,6 +117,8 @@ def _sample(rows: Floats, lists: int, rng: np.random.Generator, tick: Tick) -> S
     chosen = np.arange(len(rows))
     if len(rows) > wanted:
         chosen = np.sort(rng.choice(len(rows), wanted, replace=False))
+        far = far_rows(rows, int(FAR_SHARE * lists), tick)  # they need lists of their own
+        chosen = np.union1d(chosen, far)
     if len(chosen) > held:
         return Streamed(rows, chosen, held, rng, tick)
     return Whole(rows if len(chosen) == len(rows) else taken(rows, chosen, tick), tick)

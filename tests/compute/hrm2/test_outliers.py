@@ -49,6 +49,8 @@ KEYS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "one far": lambda rng: np.append(rng.random(95), 1e4),
     "one very far": lambda rng: np.append(1e16, rng.random(95)),
     "many far": lambda rng: np.concatenate((rng.random(60), 1e10 * rng.random(36))),
+    "far on both sides": lambda rng: np.concatenate((rng.random(90), 1e9 * rng.normal(size=6))),
+    "two crowds": lambda rng: np.concatenate((rng.random(50), 1e6 + rng.random(46))),
     "of all sizes": lambda rng: 10 ** rng.uniform(-30, 30, 96),
     "below zero": lambda rng: np.append(rng.random(95) - 7, 1e9),
     "alike": lambda rng: np.full(96, 3.0),
@@ -72,7 +74,7 @@ def test_far_keys_leave_the_others_in_order(kind: str) -> None:
         twin = reference._bucket_order(keys)
         np.testing.assert_array_equal(order[3:], items[twin])
         assert sorted(twin.tolist()) == list(range(len(keys)))
-        half = len(keys) // 2  # a quarter of all may stand in one bucket
+        half = len(keys) // 2
         limit = np.sort(keys)[half]
         if np.ptp(keys) > 1e-30:
             assert np.count_nonzero(keys[twin[:half]] <= limit) >= 0.9 * half
@@ -86,6 +88,7 @@ def test_a_cut_is_found_among_far_values(times: float) -> None:
         rng = np.random.default_rng(seed)
         values = rng.random(1500).astype(np.float32)
         values[rng.integers(0, 1500, 5)] *= np.float32(times)
+        values[rng.integers(0, 1500, 2)] *= -np.float32(min(times, 1e6))
         values[rng.integers(0, 1500, 300)] = np.inf
         low, high = steps.finite_range(values, len(values))
         limit = steps.cut(values, len(values), 96, np.float32(low), np.float32(high))
@@ -184,17 +187,22 @@ def test_noise_spreads_as_the_others_do(metric: str) -> None:
     assert free.max() < 3 * usual.max()
 
 
-@pytest.mark.parametrize(("count", "times"), [(1, 1e2), (10, 1e3), (40, 1e8)])
-def test_a_recall_takes_no_more_than_without_far_rows(count: int, times: float) -> None:
+@pytest.mark.parametrize(
+    ("count", "times", "metric"),
+    [(1, 1e2, "l2"), (10, 1e3, "l2"), (40, 1e8, "l2"), (6, 1e3, "ip"), (6, 1e5, "ip")],
+)
+def test_a_recall_takes_no_more_than_without_far_rows(
+    count: int, times: float, metric: str
+) -> None:
+    """Under ip the far ones that look the query's way are among the best of all."""
     rows, queries = clustered(9000, 40), clustered(100, 40, seed=6)
     codes = []
     for every in (rows, with_far(rows, count, times)):
-        built = coded(every, "l2", 150)
-        searcher = Searcher(built.lists, "l2", SEED)
+        built = coded(every, metric, 150)
+        searcher = Searcher(built.lists, metric, SEED)
         stop = patience.stop_for(calibration.calibrate(searcher, built.rows, SEED), 10, 0.95)
         assert stop is not None
-        edges = np.array([np.sort(-((every.astype(np.float64) - q) ** 2).sum(axis=1))[-10]
-                          for q in queries.astype(np.float64)])  # fmt: skip
+        edges = exact(built.rows, queries, metric, 10)[:, -1]
         assert calibration.measure(searcher, built.rows, queries, edges, stop) > 0.94
         found = searcher.search_batch(queries, stop, wanted=18, epsilon=stop.epsilon)
         codes.append(found.counts[:, 2].mean())
