@@ -91,7 +91,9 @@ def measure(options: Any, folder: str, vectors: np.ndarray, queries: np.ndarray)
     rows = Rows(vectors, 5, False)
     rows.at, rows.next = {i: i for i in range(len(vectors))}, len(vectors)
     expected = recall(fresh, queries)
-    ratios, shares, spent, done = [], [], 0.0, 0
+    ratios: list[float] = []
+    shares: list[float] = []
+    spent, done, moments = 0.0, 0, max(1, options.operations // options.every)
     kinds = 1 if options.kinds == "add" else 3
     for each in (fresh, moved):
         seconds(each, queries)
@@ -104,14 +106,17 @@ def measure(options: Any, folder: str, vectors: np.ndarray, queries: np.ndarray)
         turns = [(seconds(moved, queries), seconds(fresh, queries)) for _ in range(options.rounds)]
         ratios.append(statistics.median(ours / theirs for ours, theirs in turns))
         ours, theirs = (statistics.median(each) * 1e6 for each in zip(*turns, strict=True))
-        shares.append(recall(moved, queries))
+        told = ""
+        if len(ratios) * options.recalls // moments != len(shares) or not shares:
+            shares.append(recall(moved, queries))
+            told = f", recall {shares[-1]:.4f}"
         view = moved.engine().reading()
         with view as snapshot:
             part = snapshot.collection("notes")
-            sizes = [segment.rows for segment in part.segments]
-            print(f"  {done:7} operations: delta {len(part.mirror):5}, segments {sizes}  "
-                  f"{ours:6.1f} us, {theirs:6.1f} fresh: {ratios[-1]:.3f}, "
-                  f"recall {shares[-1]:.4f}")  # fmt: skip
+            sizes = [(each.size, each.size - each.live_count) for each in part.parts()]
+            print(f"  {done:7} operations: rows, ended ones: delta {sizes[0]}, segments "
+                  f"{sizes[1:]}  {ours:6.1f} us, {theirs:6.1f} fresh: {ratios[-1]:.3f}{told}"
+            )  # fmt: skip
     middle, ninth = statistics.median(ratios), float(np.quantile(ratios, 0.9))
     print(f"time over the fresh file: median {middle:.3f}, p90 {ninth:.3f}, most {max(ratios):.3f} "
           f"(gate {GATE}); recall over its: least {min(shares) / expected:.3f}; "
@@ -223,6 +228,7 @@ def main() -> bool:
     options_parser = parser(__doc__ or "", 98_000, 5)
     options_parser.add_argument("--operations", type=int, default=12_000)
     options_parser.add_argument("--every", type=int, default=300)
+    options_parser.add_argument("--recalls", type=int, default=8, help="moments that measure it")
     options_parser.add_argument("--dimension", type=int, default=0, help="synthetic vectors")
     options_parser.add_argument("--kinds", default="all", choices=["all", "add"])
     stages = ["all", "build", "measure", "mix", "compare"]

@@ -398,10 +398,10 @@ class SegmentLists:
         wanted = stop.k + patience.spare(stop.k)
         return self._ready().run(query, stop, wanted=wanted, epsilon=stop.epsilon, mask=mask)
 
-    def scratch(self, stop: Stop, *, is_own: bool = True) -> ListScratch:
+    def scratch(self, stop: Stop, *, is_own: bool = True, live: Any = None) -> ListScratch:
         """What `run` searches in, for one caller alone: for good, or until `give_back`."""
         lists, wanted = self._ready(), stop.k + patience.spare(stop.k)
-        return lists.own_scratch(wanted) if is_own else lists.borrow(wanted)
+        return lists.own_scratch(wanted, live) if is_own else lists.borrow(wanted)
 
     def run_many(self, queries: np.ndarray, stop: Stop, mask: np.ndarray | None) -> FoundBatch:
         """Candidates of each of the `searched_query`s, float32 (m, dimension)."""

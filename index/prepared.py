@@ -169,12 +169,16 @@ class Prepared:
         return answer
 
     def _searched_at_once(
-        self, steps: Steps, gathered: Sequence[tuple[Gathered, int]] = ()
+        self, steps: Steps, masks: Masks = None, gathered: Sequence[tuple[Gathered, int]] = ()
     ) -> Searched:
         """What a search that scans no segment is made of, with scratch of its own."""
         delta = steps.delta
         plan = self._plan_for(steps)
-        probes = [(probe, probe.lists.scratch(probe.stop)) for probe in steps.probes]
+        probes = []
+        for probe in steps.probes:
+            live = probe.mask if masks is None else None
+            scratch = probe.lists.scratch(probe.stop, live=live)
+            probes.append((probe._replace(mask=None) if scratch.knows_live else probe, scratch))
         return Searched(probes, plan, NO_MASK if delta is None else delta, gathered)
 
     def compiled(self, view: View, k: int, effort: Effort) -> CompiledSearch | None:
@@ -229,7 +233,7 @@ class Prepared:
                 if own is None:
                     return None
                 codes.append((own, self._starts[number]))
-            found = CompiledSearch(view, k, self._searched_at_once(steps, codes))
+            found = CompiledSearch(view, k, self._searched_at_once(steps, masks, codes))
             size = sum(own.nbytes for own, _ in codes)
             self._gathered_bytes += size
             if self._gathered_bytes > MOST_GATHERED:

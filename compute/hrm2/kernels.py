@@ -35,6 +35,7 @@ lists.Lists and routes.Routes, and scratch of one thread:
     LOG        int32[LOG_SIZE, 3]  of each row that came among the best: its position, the place of
                                    the list in the order, and its own place
     PLAIN      float32[width]      the query as it came, where rows are compared in place
+    LIVE       uint32[blocks]      which codes are of rows that are there (`living`); 0: all are
 
 Invariants
     K3  Each kernel has one explicit signature.
@@ -121,7 +122,7 @@ PENDING_BOUNDS, BEST, NEARNESS, NUMBERS, COUNTS, LOG, PLAIN = 35, 36, 37, 38, 39
 LISTS, SUPER_COUNT, WIDTH, TURNS = 42, 43, 44, 45
 KIND, WANTED, LOG_SIZE, ROWS = 46, 47, 48, 49
 # vectors that are compared in the place of 8-bit codes: of which type, where, how many
-IN_PLACE, VECTORS, HELD, DIMENSIONS, PLAN_SIZE = 50, 51, 52, 53, 54
+IN_PLACE, VECTORS, HELD, DIMENSIONS, LIVE, PLAN_SIZE = 50, 51, 52, 53, 54, 55
 BYTES_IN_LISTS, HALVES, SMALL_INTS = 0, 1, 2
 # counts: what the search did
 FOUND, PROBED, SCANNED, RERANKED, LOGGED = 0, 1, 2, 3, 4
@@ -295,6 +296,7 @@ def scan_list(plan: Any, mask: Any, each: int, later: int, epsilon: Any, worst: 
     slope, level = terms_of(plan)
     terms = (base, slope, level, spread)
     every = mask.shape[0] == 0
+    whole, live = plan[LIVE] == 0, ints_at(plan[LIVE])
     few = worst < np.float32(np.inf)
     count = 0
     ahead, last = starts[later], starts[later + 1]
@@ -303,6 +305,7 @@ def scan_list(plan: Any, mask: Any, each: int, later: int, epsilon: Any, worst: 
         ahead += 1
         bits = scan_block(codes, block, asked, table, width, factors, terms, worst, bounds)
         ask_for_positions(plan, asked)
+        bits &= np.int64(-1) if whole else np.int64(live[block])  # bits are 32, whatever its sign
         while bits:
             slot = lowest_bit(bits)
             bits &= bits - 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from m2mdb.compute.hrm2 import batch, kernels
+from m2mdb.compute.hrm2.living import Living
 from m2mdb.compute.hrm2.reference import BUCKETS, HARD, TOGETHER, TOLD
 from m2mdb.compute.hrm2.rotation import ROUNDS, signs
 from m2mdb.compute.hrm2.routes import routes_of
@@ -82,6 +83,7 @@ class Searcher:
         self._arrays.append(np.ascontiguousarray(signs(lists.width, seed)))
         self._longest = 32 * int(np.diff(lists.starts).max(initial=1))
         self._local = threading.local()
+        self._living: Living | None = None
         self._spare: dict[int, list[Scratch]] = {}  # of `run`, by how many are wanted
 
     def search(
@@ -227,9 +229,24 @@ class Searcher:
             found = kept[key] = self._new_scratch(wanted, logs=logs)
         return found
 
-    def own_scratch(self, wanted: int) -> Scratch:
-        """Scratch that no other search uses (H1)."""
-        return self._new_scratch(wanted, logs=False)
+    def own_scratch(self, wanted: int, live: NDArray[np.bool_] | None = None) -> Scratch:
+        """Scratch that no other search uses (H1).
+
+        live  rows that are there, by ordinal: searches in it find no other, where it `knows_live`
+        """
+        scratch = self._new_scratch(wanted, logs=False)
+        if live is None:
+            return scratch
+        if self._living is None:
+            self._living = Living(self.lists, len(live))
+        words = self._living.words(live)
+        if words is None:
+            return scratch
+        items = scratch.plan.copy()
+        items[kernels.LIVE] = words.ctypes.data
+        items.flags.writeable = False
+        kept = [*scratch.kept, words]
+        return scratch._replace(plan=items, address=items.ctypes.data, kept=kept, knows_live=True)
 
     def _new_scratch(self, wanted: int, *, logs: bool) -> Scratch:
         width, count = self.lists.width, len(self.lists.center_scales)
@@ -269,7 +286,7 @@ class Searcher:
         kind = PRODUCT if self.metric == "ip" else NEAR
         rows = len(self.lists.ordinals)
         sizes = (count, supers, width, ROUNDS, kind, wanted, log_size, rows)
-        plan[len(addresses) :] = (*sizes, *_in_place(self._vectors))
+        plan[len(addresses) :] = (*sizes, *_in_place(self._vectors), 0)
         plan.flags.writeable = False
         hardness, address = numbers[HARDNESS : HARDNESS + TOLD], plan.ctypes.data
         return Scratch(rotated, best, nearness, counts, log, hardness, plan, arrays, address)
@@ -295,6 +312,7 @@ class Scratch(NamedTuple):
     plan: NDArray[np.int64]
     kept: list[NDArray[Any]]
     address: int  # of the plan
+    knows_live: bool = False  # what it finds are rows that are there
 
 
 def tell_hardness(scratch: Scratch, stop: Stop) -> None:
