@@ -41,7 +41,8 @@ from m2mdb.compute.hrm2.searcher import Searcher
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.hrm2.truth import exact
 from m2mdb.compute.loader import LOADER
-from m2mdb.index.hrm2 import SEED, list_count
+from m2mdb.index.hrm2 import SEED
+from m2mdb.index.list_counts import list_count
 
 ASKED = (0.80, 0.90, 0.95, 0.99)
 TOLERANCE = 0.01

@@ -27,6 +27,7 @@ from m2mdb.compute.hrm2 import absorbing
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.index import hrm2
 from m2mdb.index.hrm2 import HEAD
+from m2mdb.index.list_counts import list_count
 from m2mdb.index.query_log import QUERIES, SCALES
 from m2mdb.index.routing import stored_error
 from m2mdb.index.scratch import Scratch
@@ -126,12 +127,17 @@ def _base_for(
 
 
 def absorbed_parts(
-    column: Column, values: VectorData, base: Base, scratch: Scratch, least: int
+    column: Column,
+    values: VectorData,
+    base: Base,
+    scratch: Scratch,
+    least: int,
+    wanted: int | None = None,
 ) -> list[NamedPart]:
     """The lists of a column's values as parts, around the base's centroids, which follow the rows.
 
     None where there are fewer than `least`, where a build would make none, or where rows are not
-    what these lists can hold.
+    what these lists can hold. `wanted` is how many lists the column's index asks for.
     """
     found = base.segment.lists(column)
     assert found is not None, "the base has lists"
@@ -156,7 +162,7 @@ def absorbed_parts(
         found.lists,
         absorbing.Staying(base.numbers.astype(np.int32), rotated, turned),
         absorbing.Coming(rotated(come), come.astype(np.int32)),
-        len(chosen) / hrm2.list_count(len(chosen)),
+        len(chosen) / list_count(len(chosen), wanted),
         column.metric,
         scratch.array,
         scratch.tick,

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from m2mdb.index.list_counts import LEAST_LISTS, LISTS, MOST_LISTS
 from m2mdb.index.needs import newer
 from m2mdb.index.schema import (
     MAX_COLUMNS,
@@ -129,6 +130,9 @@ def _check_index(schema: CollectionSchema, index: IndexInfo) -> None:
             raise TypeError(f"{name} of an index is {type(getattr(index, name)).__name__}")
     if not isinstance(index.options, dict) or index.options.get("retrain") not in RETRAIN:
         raise ValueError(f"index {index.name[:40]!r} has options that it does not take")
+    if LISTS in index.options:
+        number = index.options[LISTS]
+        _check_number(f"lists of index {index.name[:40]!r}", number, LEAST_LISTS, MOST_LISTS)
     what = f"index {index.name[:40]!r}"
     names = [name.lower() for name in index.columns if type(name) is str]
     if len(names) != len(index.columns) or len(set(names)) != len(names):

@@ -26,6 +26,7 @@ import numpy as np
 from m2mdb.index import drift
 from m2mdb.index.collection import open_segments
 from m2mdb.index.description import ABOUT, describe_segment
+from m2mdb.index.list_counts import KIND, LISTS, checked_lists, wanted_lists
 from m2mdb.index.query_log import is_stale, known_queries
 from m2mdb.index.scratch import Scratch
 from m2mdb.index.segment import Segment, SegmentRecord, lay_out
@@ -45,17 +46,21 @@ if TYPE_CHECKING:
 
 HEAD = "h.head"  # the part by which lists are known
 PREFIX = "h."
-KIND = "hrm2"
 
 
 def checked_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of an hrm2 index: `retrain`, "manual" or "auto".
+    """The options of an hrm2 index: `retrain`, "manual" or "auto", and `lists`, a number.
 
     Raises ProgrammingError for others.
     """
     for option, value in options.items():
+        if option == LISTS:
+            checked_lists(name, value)
+            continue
         if option != "retrain":
-            raise ProgrammingError(f"index {name}: hrm2 takes the option retrain, not {option}")
+            raise ProgrammingError(
+                f"index {name}: hrm2 takes the options retrain and lists, not {option}"
+            )
         if value not in ("auto", "manual"):
             raise ProgrammingError(
                 f"index {name}: retrain is {value!r}, expected 'auto' or 'manual'"
@@ -111,16 +116,18 @@ def add_lists(
     measured = write.database.kernels.name != "numpy"
     work = ListsWork(write.database, _task(entry, record, column), len(values))
     scratch = Scratch(write.database, work)
+    wanted = wanted_lists(entry.schema, index)
     if base is not None:
-        parts = absorbing.absorbed_parts(column, values, base, scratch, least)
+        parts = absorbing.absorbed_parts(column, values, base, scratch, least, wanted)
         if parts:
             _add_extent(write, entry, record, parts)
             work.end()
         return bool(parts)
     queries = known_queries(write.database.audit, entry.id, column, siblings)
     parts = hrm2.lists_parts(
-        column, values, measured=measured, scratch=scratch, queries=queries, least=least
-    )
+        column, values, measured=measured, scratch=scratch, queries=queries, least=least,
+        wanted=wanted,
+    )  # fmt: skip
     if not parts:
         return False
     _add_extent(write, entry, record, parts)
@@ -211,6 +218,12 @@ def without_lists(view: CollectionView, *, absorbed: bool = False) -> Iterator[t
             nulls = segment.nulls(column)
             if nulls is None or segment.rows - np.count_nonzero(nulls) >= least:
                 yield segment, index
+
+
+def lists_of_column(view: CollectionView, index: int) -> Iterator[tuple[Segment, int]]:
+    """Segments that have lists of a column."""
+    id_ = view.schema.columns[index].id
+    return ((segment, index) for segment in view.segments if segment.has(HEAD, id_))
 
 
 def absorbed_lists(view: CollectionView) -> Iterator[tuple[Segment, int]]:

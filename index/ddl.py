@@ -10,6 +10,7 @@ import numpy as np
 from m2mdb.index import clustering, generated, maintenance, retention, secondary
 from m2mdb.index.catalog import CollectionEntry, remove_entry
 from m2mdb.index.description import describe_segment, put_description
+from m2mdb.index.list_counts import KIND, wanted_lists
 from m2mdb.index.schema import (
     MAX_KEY_COLUMNS,
     CollectionSchema,
@@ -111,11 +112,11 @@ def create_index(
     if info.kind == "bm25":
         _add_text_index(write, view, column, info, options)
         return
-    if info.kind == clustering.KIND:
+    if info.kind == KIND:
         info.options = clustering.checked_options(info.name, options)
     elif options:
         raise ProgrammingError(f"index {info.name}: {info.kind} takes no options")
-    if info.kind == clustering.KIND:
+    if info.kind == KIND:
         _add_lists(write, view, column, info)
     else:
         _add_btree(write, view, columns, info)
@@ -253,7 +254,10 @@ def add_text_lists(
 
 
 def _add_lists(write: WriteView, view: CollectionView, column: Column, info: IndexInfo) -> None:
-    """Lists of a VECTOR column for every segment that is large enough and has none."""
+    """Lists of a VECTOR column for every segment that is large enough and has none.
+
+    Those that are there go where the index says how many there should be.
+    """
     if not column.is_vector:
         raise ProgrammingError(
             f"index {info.name}: hrm2 indexes a VECTOR column, {column.name} is {column.type}"
@@ -265,6 +269,8 @@ def _add_lists(write: WriteView, view: CollectionView, column: Column, info: Ind
         )
     entry = _with_index(view, (*view.schema.indexes, info))
     wanted = [found for found in clustering.without_lists(view) if found[1] == index]
+    if wanted_lists(entry.schema, index) is not None:
+        wanted += clustering.lists_of_column(view, index)
     records = clustering.list_segments(write, view, entry, wanted)
     write.replace_entry(view, entry, records, schema_changed=True)
     write.forget_views()
@@ -296,7 +302,7 @@ def drop_index(write: WriteView, name: str, *, whatever: bool = False) -> None:
     if info.kind == "btree":
         BTree(write.transaction, info.root).destroy(write.database.check_interrupted)
         entry = _with_index(view, left)
-    elif info.kind == clustering.KIND:
+    elif info.kind == KIND:
         entry = _with_index(view, left)
         records = clustering.drop_lists(write, view, entry, view.schema.column(info.column))
     else:

@@ -50,6 +50,7 @@ from m2mdb.compute.hrm2.spilling import sparing
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.loader import LOADER
 from m2mdb.index.costs import Size, budgeted
+from m2mdb.index.list_counts import list_count
 from m2mdb.index.needs import newer
 from m2mdb.index.query_log import query_parts
 from m2mdb.index.schema import VECTOR_DTYPES
@@ -76,9 +77,6 @@ MOST_DIMENSIONS = 4096  # the rotation of a build is a matrix of so many squared
 LARGEST = 1e12  # length of a vector under l2 and ip; see HL2
 SMALLEST = 1e-2  # of the longest one: how recall is measured has tolerances for no shorter ones
 LEAST_MEASURED = 8192  # rows for which it pays to measure how long to probe; fewer: cautiously
-LIST_ROWS = 50  # of a list, up to CROWD rows; then it grows by GROWTH
-CROWD = 100_000
-GROWTH = 0.4
 TICK_SECONDS = 0.02  # of waiting for kernels between two looks for an interrupt
 WAIT_SECONDS = 120.0  # that a build waits for the kernels that measure its table
 KEPT_STOPS = 256  # of one set of lists; all go when there are more
@@ -91,12 +89,6 @@ _CHUNK, _BLOCKS = 8192, 512
 
 
 # ------------------------------------------------------------------------- building
-
-
-def list_count(rows: int) -> int:
-    """How many lists so many rows are worth."""
-    mean = LIST_ROWS * max(1.0, rows / CROWD) ** GROWTH
-    return max(8, int(rows / mean))
 
 
 def least_rows(segments: Iterable[Segment], column: Column) -> int:
@@ -113,10 +105,12 @@ def lists_parts(
     scratch: Scratch | None = None,
     queries: np.ndarray | None = None,
     least: int | None = None,
+    wanted: int | None = None,
 ) -> list[NamedPart]:
     """The lists of a column's values as parts; none where they would be of no use.
 
     least     vectors, fewer than which get none; None: LEAST_ROWS
+    wanted    how many lists its index asks for; None: as many as the rows are worth
     measured  whether compiled kernels may be waited for, to measure how long to probe
     scratch   where large arrays stand meanwhile; without it in memory
     queries   real ones, to measure by and to store (`index.query_log`)
@@ -128,7 +122,7 @@ def lists_parts(
     rows = _rows_in(scratch, column, values.matrix, chosen)
     width = padded(column.dimension)
     scratch.stage("training")
-    router = train(rows, list_count(len(rows)), SEED, scratch.tick)
+    router = train(rows, list_count(len(rows), wanted), SEED, scratch.tick)
     scratch.stage("assigning")
     first, second = assign(router, rows, spill=True, tick=scratch.tick)
     error = mean_error(scratch, router.centers, rows, first)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from m2mdb.index import clustering, ddl
+from m2mdb.index.list_counts import KIND
 from m2mdb.index.schema import hinted
 from m2mdb.index.segment import TEXT_PREFIX, Segment
 from m2mdb.pager.errors import ProgrammingError
@@ -58,7 +59,7 @@ def _index(write: WriteView, name: str, info: IndexInfo) -> None:
     write.database.check_interrupted()
     if info.kind == "bm25":
         _texts(write, name, info.column)
-    elif info.kind == clustering.KIND:
+    elif info.kind == KIND:
         _lists(write, name, info)
     else:
         _tree(write, name, info)

@@ -4,7 +4,7 @@ m2m_collections   name, rows, columns, segments, oldest_commit (that AS OF can n
 m2m_columns       collection, position, name, type, primary_key, unique_key, not_null,
                   default_value, metric, fulltext, generated_from, encoder, encoder_model,
                   encoder_fingerprint (NULL but for generated vector columns)
-m2m_indexes       name, collection, column_name, kind, is_unique
+m2m_indexes       name, collection, column_name, kind, is_unique, options (as JSON, or NULL)
 m2m_segments      collection, part, rows, live
 m2m_clusters      collection, column_name, part, list, rows (codes in the list), spread (their mean
                   distance from the centroid), weight (share of all codes), is_dead (next to empty)
@@ -20,6 +20,7 @@ m2m_receipts      receipt, collection, rows, commit, digest, status, holders: of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,13 @@ def _columns(view: View, collection: CollectionView) -> Rows:
 def _indexes(view: View, collection: CollectionView) -> Rows:
     schema = collection.schema
     for info in schema.indexes:
-        yield info.name, schema.name, ", ".join(info.columns), info.kind, info.unique
+        options = info.options
+        if info.kind == "bm25":
+            options = schema.columns[schema.column(info.column)].fulltext or {}
+        yield (
+            info.name, schema.name, ", ".join(info.columns), info.kind, info.unique,
+            json.dumps(options) if options else None,
+        )  # fmt: skip
 
 
 def _statistics(view: View, collection: CollectionView) -> Rows:
@@ -133,7 +140,7 @@ _TABLES: dict[str, tuple[ListSchema, Callable[[View, CollectionView], Rows]]] = 
             "m2m_indexes",
             (
                 ("name", _TEXT), ("collection", _TEXT), ("column_name", _TEXT), ("kind", _TEXT),
-                ("is_unique", _BOOLEAN),
+                ("is_unique", _BOOLEAN), ("options", _TEXT),
             ),
         ),
         _indexes,

@@ -10,7 +10,7 @@ import pytest
 import m2mdb
 from m2mdb.compute.hrm2.lists import padded
 from m2mdb.compute.hrm2.rotation import rotate
-from m2mdb.index import clustering, hrm2, merge_policy, writer
+from m2mdb.index import clustering, hrm2, list_counts, merge_policy, writer
 from tests.forget.rows import DIMENSION, Row, forget, insert_in_bulk
 from tests.forget.traces import assert_gone, assert_kept, files_at, traces
 from tests.hrm2.conftest import few_queries
@@ -96,7 +96,7 @@ def test_absorbed_lists_that_cannot_be_made_anew_go(
 ) -> None:
     """FO1: their centroids remember rows that came to them and have died since."""
     for module, name, value in (
-        (hrm2, "LEAST_ROWS", 300), (hrm2, "LEAST_BESIDE", 60), (hrm2, "LIST_ROWS", 10),
+        (hrm2, "LEAST_ROWS", 300), (hrm2, "LEAST_BESIDE", 60), (list_counts, "LIST_ROWS", 10),
         (merge_policy, "LEAST_CHANGED", 10), (merge_policy, "amplification", lambda schema: 3),
         (merge_policy, "LEAST_APART", 10), (merge_policy, "FULL", 1),
         (merge_policy, "FLUSHED", 50), (writer, "SEGMENT_ROWS", 50),

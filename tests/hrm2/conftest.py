@@ -13,7 +13,7 @@ import pytest
 import m2mdb
 from m2mdb.compute.hrm2 import calibration
 from m2mdb.compute.loader import LOADER
-from m2mdb.index import hrm2
+from m2mdb.index import hrm2, list_counts
 
 ROWS = 2000
 DIMENSION = 24
@@ -38,7 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hrm2, "LEAST_ROWS", 300)
     monkeypatch.setattr(hrm2, "LEAST_MEASURED", 300)
-    monkeypatch.setattr(hrm2, "LIST_ROWS", 30)
+    monkeypatch.setattr(list_counts, "LIST_ROWS", 30)
     monkeypatch.setattr("m2mdb.index.costs.ROW", 1.0)
     few_queries(monkeypatch)
 

@@ -266,7 +266,10 @@ def test_what_is_too_large_to_retrain_waits_for_optimize(
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [("retrain = 'often'", "'auto' or 'manual'"), ("lists = 5", "option retrain, not lists")],
+    [
+        ("retrain = 'often'", "'auto' or 'manual'"),
+        ("cells = 5", "options retrain and lists, not cells"),
+    ],
 )
 def test_other_options_are_refused(con: m2mdb.Connection, options: str, message: str) -> None:
     con.execute("DROP INDEX by_v")

@@ -21,7 +21,7 @@ import numpy as np
 import m2mdb
 from m2mdb.compute.hrm2 import calibration
 from m2mdb.encoders import built_in
-from m2mdb.index import hrm2
+from m2mdb.index import hrm2, list_counts
 
 DIMENSION = 16
 FIRST = 400  # rows of a new book: a segment, and enough for lists
@@ -37,7 +37,7 @@ COUNTS = (
 def make_small() -> None:
     """Segments of a few hundred rows get lists, in a fraction of a second."""
     hrm2.LEAST_ROWS = hrm2.LEAST_MEASURED = 200
-    hrm2.LIST_ROWS = 30
+    list_counts.LIST_ROWS = 30
     for name in COUNTS:
         if hasattr(calibration, name):
             setattr(calibration, name, FEW)

@@ -250,7 +250,7 @@ REFUSED: list[tuple[str, type[Exception], str]] = [
     ("CREATE INDEX i ON notes (id, id)", ProgrammingError, "stands twice"),
     ("CREATE INDEX i ON notes (v)", ProgrammingError, "vector column"),
     ("CREATE INDEX i ON notes USING hrm2 (n)", ProgrammingError, "n is INTEGER"),
-    ("CREATE INDEX i ON notes USING hrm2 (v) WITH (a = 1)", ProgrammingError, "option retrain"),
+    ("CREATE INDEX i ON notes USING hrm2 (v) WITH (a = 1)", ProgrammingError, "retrain and lists"),
     ("CREATE INDEX i ON notes USING magic (n)", ProgrammingError, "magic"),
     ("DROP INDEX nope", ProgrammingError, "no such index: nope"),
     ("PRAGMA nope", ProgrammingError, "unknown PRAGMA nope"),
@@ -432,7 +432,7 @@ def test_system_tables_show_the_state(notes: Run) -> None:
 
     assert notes("SELECT * FROM m2m_collections") == [("notes", 2, 9, 0, 3)]
     assert notes("SELECT name, metric FROM m2m_columns WHERE type LIKE 'vector%'") == [("v", "l2")]
-    assert notes("SELECT * FROM m2m_indexes") == [("notes_n", "notes", "n", "btree", True)]
+    assert notes("SELECT * FROM m2m_indexes") == [("notes_n", "notes", "n", "btree", True, None)]
     assert notes("SELECT part, rows FROM m2m_segments") == [("delta", 2)]
 
 

@@ -13,7 +13,7 @@ from unittest import mock
 
 from m2mdb.compute.hrm2 import calibration
 from m2mdb.encoders import built_in
-from m2mdb.index import hrm2
+from m2mdb.index import hrm2, list_counts
 from tests.sim.database_oracle import Row
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def small_lists() -> Iterator[None]:
     with ExitStack() as stack:
         for name in ("LEAST_ROWS", "LEAST_MEASURED"):
             stack.enter_context(mock.patch.object(hrm2, name, 12))
-        stack.enter_context(mock.patch.object(hrm2, "LIST_ROWS", 4))
+        stack.enter_context(mock.patch.object(list_counts, "LIST_ROWS", 4))
         for name in QUERIES:
             if hasattr(calibration, name):
                 stack.enter_context(mock.patch.object(calibration, name, 4))
