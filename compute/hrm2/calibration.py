@@ -12,17 +12,8 @@ where these do not hold k rows) tells that better than anything known before, an
 Queries far off the stored rows are hard and get much patience, of which those among them then need
 none.
 
-The table is measured when lists are built, on queries of several kinds:
-
-    stored   a row, searched for among the others
-    swapped  the centroid of a list with the residual of a row of another
-    moved    a row with most of the difference of two others
-    mixed    the mean of three rows of a list with more than half of such a difference
-    halved   a point half way between two rows, all but equally near to it
-    noisy    a row and noise that spreads as all rows do
-    free     that noise alone, around the mean of the rows, of several lengths
-    known    queries that were asked of the collection; where there are enough of them, they take
-             the place of all made-up ones
+The table is measured when lists are built, on queries of several kinds (`asking`); where there are
+enough that were asked of the collection, these take the place of all made-up ones.
 
 A range of hardness gets the smallest patience that reaches the recall in the mean of its queries;
 then ranges get as much more as it takes for the mean of each group of queries, first the one that
@@ -44,22 +35,37 @@ Invariants
 
 from __future__ import annotations
 
+from functools import partial, reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from m2mdb.compute.hrm2.asking import (
+    BETWEEN,
+    FREE,
+    HALVED,
+    KNOWN,
+    LIKELY,
+    MADE,
+    NOISY,
+    STORED,
+    Queries,
+    given,
+    made,
+    of_rows,
+    ready,
+)
 from m2mdb.compute.hrm2.fitting import (
     LEVELS,
     Traced,
     finds_more,
     fitted,
     hardness_edges,
-    in_doubt,
     is_cut,
     lists_for,
+    too_few,
 )
 from m2mdb.compute.hrm2.lists import never
-from m2mdb.compute.hrm2.outliers import usual
 from m2mdb.compute.hrm2.patience import (
     EPSILONS,
     FACTORS,
@@ -97,7 +103,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m2mdb.compute.hrm2.lists import Lists
     from m2mdb.compute.hrm2.reference import Stop
     from m2mdb.compute.hrm2.searcher import Searcher
 
@@ -106,23 +111,18 @@ if TYPE_CHECKING:
     Places = NDArray[np.intp]
     Tick = Callable[[], None]
 
+# queries of a group, and of each further helping of it
 STORED_QUERIES = 144
-GROUPS = STORED, BETWEEN, HALVED, NOISY, FREE, KNOWN = range(6)  # of queries
-LIKELY = STORED, KNOWN  # what is asked in earnest
-TURNS = (BETWEEN, BETWEEN, BETWEEN, NOISY)  # swapped, moved, mixed, noisy
-MADE_QUERIES = 60 * len(TURNS)  # of these together
+MADE_QUERIES = 180  # swapped, moved and mixed, together
 HALVED_QUERIES = 192  # more than of others: these differ most in what they find
+NOISY_QUERIES = 96
 FREE_QUERIES = 192
-PARTS = 0.495, 0.505  # of one row of a halved query: all but equally near to it
-LENGTHS = 0.8, 1.2  # of the noise of free queries, to the rows' spread: hard ones of each hardness
 FILTERED_QUERIES = 150  # of each group, for shares below 1
 WORK_QUERIES = 8  # of each group
 LEAST_QUERIES = 96  # of each group, for the largest of KS: each has many neighbours
 ENOUGH = 64  # known queries, to do without made-up ones
-MEMBERS = 64  # of a list, for its centroid
 HELPINGS = 5  # of queries, where those before are too few to tell the highest recall
 TICK_QUERIES = 32  # that are measured between two looks for an interrupt
-CHUNK_ROWS = 8192
 POINT_SHAPE = len(RULES), len(RECALLS)
 USUAL_RECALL = RECALLS.index(0.95)
 
@@ -130,128 +130,45 @@ USUAL_RECALL = RECALLS.index(0.95)
 # ------------------------------------------------------------------------- queries
 
 
-class Queries(NamedTuple):
-    """Queries that measure.
-
-    vectors  float32[n, d]
-    own      int64[n]: the row that a query is, and that it must not find; -1: none
-    groups   int64[n]: STORED, BETWEEN (swapped, moved, mixed), HALVED, NOISY, FREE, KNOWN
-    """
-
-    vectors: Floats
-    own: NDArray[np.int64]
-    groups: NDArray[np.int64]
-
-    def and_also(self, other: Queries) -> Queries:
-        """Both together."""
-        vectors = np.concatenate((self.vectors, other.vectors))
-        own = np.concatenate((self.own, other.own))
-        return Queries(vectors, own, np.concatenate((self.groups, other.groups)))
-
-    def first(self, each: int) -> Queries:
-        """The first ones of every group, so many of each."""
-        return self.at(self.places(each))
-
-    def places(self, each: int) -> NDArray[np.intp]:
-        """Where the first ones of every group stand."""
-        return np.concatenate([np.flatnonzero(self.groups == g)[:each] for g in GROUPS])
-
-    def at(self, places: NDArray[np.intp]) -> Queries:
-        """Those that stand at some places."""
-        return Queries(self.vectors[places], self.own[places], self.groups[places])
-
-
 def queries_for(
     searcher: Searcher, rows: Floats, seed: int, known: Floats | None = None
 ) -> Queries:
     """Stored rows, and known queries or, where they are too few, made-up ones too."""
     rng = np.random.default_rng(seed)
-    own = rng.permutation(len(rows))[:STORED_QUERIES]
-    vectors, groups = [rows[own]], [np.zeros(len(own), np.int64)]
+    parts = [of_rows(rows, STORED_QUERIES, rng)]
     count = 0 if known is None else len(known)
     if count < ENOUGH:
-        made = _ready(made_queries(searcher, rows, rng), searcher.metric)
-        vectors.append(made)
-        groups.append(np.resize(TURNS, MADE_QUERIES))
-        groups.append(np.repeat((HALVED, FREE), (HALVED_QUERIES, FREE_QUERIES)))
+        parts += [_of_group(group, searcher, rows, rng) for group in MADE]
     if known is not None and count:
-        vectors.append(known)
-        groups.append(np.full(count, KNOWN))
-    every = np.ascontiguousarray(np.concatenate(vectors), np.float32)
-    of_none = np.full(len(every) - len(own), -1)
-    return Queries(every, np.concatenate((own, of_none)), np.concatenate(groups))
+        parts.append(given(known, KNOWN))
+    return reduce(Queries.and_also, parts)
+
+
+def _count_of(group: int, k: int = 1) -> int:
+    """How many queries a helping of a group has for a k; of known ones there are no more."""
+    counts = {
+        STORED: STORED_QUERIES,
+        BETWEEN: MADE_QUERIES,
+        HALVED: HALVED_QUERIES,
+        NOISY: NOISY_QUERIES,
+        FREE: FREE_QUERIES,
+    }
+    count = counts.get(group, 0)
+    return count if k < KS[-1] else min(count, LEAST_QUERIES)
+
+
+def _of_group(group: int, searcher: Searcher, rows: Floats, rng: np.random.Generator) -> Queries:
+    """A helping of a group, ready to be searched for."""
+    if group == STORED:
+        return of_rows(rows, STORED_QUERIES, rng)
+    vectors = made(group, searcher.lists, rows, _count_of(group), rng)
+    return given(ready(vectors, searcher.metric), group)
 
 
 def made_queries(searcher: Searcher, rows: Floats, rng: np.random.Generator) -> Floats:
-    """Queries off the distribution of the rows, of unlike difficulty.
-
-    Kinds take TURNS; then come halved and free ones.
-    """
-    count = -(-MADE_QUERIES // len(TURNS))
-
-    def some(count: int = count) -> Floats:
-        return rows[rng.integers(0, len(rows), count)]
-
-    members = _Members(searcher.lists, rows)
-    owners = rng.integers(0, len(searcher.lists.ordinals), (3, count))
-    swapped = np.stack(
-        [
-            members.mean(at) + members.one(of, rng) - members.mean(of)
-            for at, of in zip(*owners[:2].tolist(), strict=True)
-        ]
-    )
-    moved = some() + np.float32(0.9) * (some() - some())
-    mixed = np.stack(
-        [np.mean([members.one(of, rng) for _ in range(3)], axis=0) for of in owners[2].tolist()]
-    )
-    mixed += np.float32(0.6) * (some() - some())
-    part = rng.uniform(*PARTS, (HALVED_QUERIES, 1)).astype(np.float32)
-    halved = part * some(HALVED_QUERIES) + (1 - part) * some(HALVED_QUERIES)
-    sample = rows[rng.integers(0, len(rows), min(len(rows), CHUNK_ROWS))]
-    sample = sample[usual(sample)]
-    spread, middle = sample.std(axis=0), sample.mean(axis=0)
-    noisy = some() + rng.standard_normal((count, rows.shape[1])) * spread
-    every = np.stack((swapped, moved, mixed, noisy), axis=1).reshape(-1, rows.shape[1])
-    noise = rng.standard_normal((FREE_QUERIES, rows.shape[1])) * spread
-    free = middle + rng.uniform(*LENGTHS, (FREE_QUERIES, 1)) * noise
-    out: Floats = np.concatenate((every[:MADE_QUERIES], halved, free)).astype(np.float32)
-    return out
-
-
-class _Members:
-    """Rows of the lists in which rows stand."""
-
-    def __init__(self, lists: Lists, rows: Floats) -> None:
-        self._lists = lists
-        self._rows = rows
-        self._list_of = np.empty(len(lists.ordinals), np.int64)
-        for each, (start, end) in enumerate(zip(lists.starts[:-1], lists.starts[1:], strict=True)):
-            block = lists.positions[start:end]
-            self._list_of[block[block >= 0]] = each
-
-    def _ordinals(self, position: int) -> NDArray[np.int32]:
-        """Of the list in which a position stands."""
-        each = self._list_of[position]
-        block = self._lists.positions[self._lists.starts[each] : self._lists.starts[each + 1]]
-        out: NDArray[np.int32] = self._lists.ordinals[block[block >= 0]]
-        return out
-
-    def mean(self, position: int) -> Floats:
-        """The centroid of its list, nearly."""
-        out: Floats = self._rows[self._ordinals(position)[:MEMBERS]].mean(axis=0)
-        return out
-
-    def one(self, position: int, rng: np.random.Generator) -> Floats:
-        """A row of its list."""
-        out: Floats = self._rows[rng.choice(self._ordinals(position))]
-        return out
-
-
-def _ready(queries: Floats, metric: str) -> Floats:
-    if metric == "cosine":
-        lengths = np.linalg.norm(queries, axis=1, keepdims=True)
-        queries = queries / np.maximum(lengths, np.float32(1e-20))
-    return np.ascontiguousarray(queries, np.float32)
+    """Queries off the distribution of the rows, of unlike difficulty: a helping of each of MADE."""
+    every = [made(group, searcher.lists, rows, _count_of(group), rng) for group in MADE]
+    return np.concatenate(every)
 
 
 # ------------------------------------------------------------------------- measuring
@@ -271,16 +188,14 @@ def calibrate(
     every = queries_for(searcher, rows, seed, queries)
     passing = np.random.default_rng(seed).random(len(rows)) < SHARES[1]
     table, rules, easy = unmeasured_table(), np.zeros(len(RECALLS), np.intp), 0
-    more = _More(searcher, rows, seed, bool((every.groups == KNOWN).sum() >= ENOUGH), {})
+    more = _More(searcher, rows, seed, bool((every.groups == KNOWN).sum() >= ENOUGH), {}, {})
     for share, (mask, count) in enumerate(((None, len(every.own)), (passing, FILTERED_QUERIES))):
-        asked = every.first(count)
-        best = _best(searcher, rows, asked, mask, tick)
+        samples = _samples(searcher, rows, every.first(count), mask, tick)
         traces = {}
         for row, k in enumerate(KS):
             tick()
-            if k in best:
-                places = asked.places(LEAST_QUERIES if k == KS[-1] else len(asked.own))
-                sample = _Sample(asked.at(places), best[k][places])
+            if k in samples:
+                sample = samples[k]
                 measuring = _Measuring(searcher, rows, mask, k)
                 traces[row] = _trace(measuring, sample, more if mask is None else None, tick)
         if mask is None:
@@ -375,13 +290,19 @@ def _trace(measuring: _Measuring, sample: _Sample, more: _More | None, tick: Tic
     traced = measuring.traced(sample, tick)
     for number in range(1, HELPINGS if more is not None else 1):
         assert more is not None
-        asked = more.helping(number, measuring.k, in_doubt(traced[0]), tick)
+        groups = too_few(traced[0], _edges(traced[0]), partial(_count_of, k=measuring.k))
+        asked = more.helping(number, measuring.k, groups, tick)
         if asked is None:
             break
         sample = sample.and_also(asked)
         also = measuring.traced(asked, tick)
         traced = [one.and_also(other) for one, other in zip(traced, also, strict=True)]
-    return _Trace(measuring, sample, hardness_edges(traced[0].hardness), traced)
+    return _Trace(measuring, sample, _edges(traced[0]), traced)
+
+
+def _edges(traced: Traced) -> Wide:
+    """Distances that part queries by hardness."""
+    return hardness_edges(traced.hardness, traced.groups == FREE)
 
 
 def _fits(trace: _Trace, easy: int, tick: Tick, only: Places | None = None) -> Point:
@@ -447,6 +368,25 @@ def _best(
     return out
 
 
+def _samples(
+    searcher: Searcher,
+    rows: Floats,
+    asked: Queries,
+    mask: NDArray[np.bool_] | None,
+    tick: Tick,
+) -> dict[int, _Sample]:
+    """Queries and their k-th best keys, by k: fewer for the largest, which takes the longest."""
+    few = asked.places(LEAST_QUERIES)
+    others = np.setdiff1d(np.arange(len(asked.own)), few)
+    some, rest = asked.at(few), asked.at(others)
+    best = _best(searcher, rows, some, mask, tick)
+    out = {k: _Sample(some, edges) for k, edges in best.items()}
+    if len(others):
+        for k, edges in _best(searcher, rows, rest, mask, tick, KS[:-1]).items():
+            out[k] = out[k].and_also(_Sample(rest, edges))
+    return out
+
+
 class _Sample(NamedTuple):
     """Queries, and the k-th best key of each for one k."""
 
@@ -466,20 +406,26 @@ class _More(NamedTuple):
     rows: Floats
     seed: int
     is_known: bool  # real queries are, which take the place of made-up ones
-    made: dict[int, Queries]  # by the number of the helping
+    made: dict[tuple[int, int], Queries]  # by the group and the number of the helping
+    best: dict[tuple[int, int, int], Floats]  # and by k
 
     def helping(self, number: int, k: int, groups: Sequence[int], tick: Tick) -> _Sample | None:
         """As many queries as the first ones of some groups; None where there are no such."""
-        possible = {STORED} if self.is_known else {STORED, BETWEEN, HALVED, NOISY, FREE}
-        wanted = [group for group in groups if group in possible]
-        if not wanted:
-            return None
-        if number not in self.made:
-            self.made[number] = queries_for(self.searcher, self.rows, self.seed + number)
-        every = self.made[number]
-        asked = every.at(np.flatnonzero(np.isin(every.groups, wanted)))
-        best = _best(self.searcher, self.rows, asked, None, tick, (k,))
-        return _Sample(asked, best[k])
+        possible = (STORED,) if self.is_known else (STORED, *MADE)
+        every = [self._of(group, number, k, tick) for group in groups if group in possible]
+        return reduce(_Sample.and_also, every) if every else None
+
+    def _of(self, group: int, number: int, k: int, tick: Tick) -> _Sample:
+        """A helping of a group. What k = 1 finds is told with what k = 10 does, at little cost."""
+        if (group, number) not in self.made:
+            rng = np.random.default_rng((self.seed, number, group))
+            self.made[group, number] = _of_group(group, self.searcher, self.rows, rng)
+        asked = self.made[group, number].first(_count_of(group, k))
+        if (group, number, k) not in self.best:
+            ks = KS[:-1] if k < KS[-1] else KS[-1:]
+            best = _best(self.searcher, self.rows, asked, None, tick, ks)
+            self.best.update({(group, number, each): found for each, found in best.items()})
+        return _Sample(asked, self.best[group, number, k])
 
 
 class _Measuring:

@@ -30,7 +30,7 @@ FORMATS = ("jsonl", "csv")
 FEW = 12  # queries with which the calibration of lists is content here
 COUNTS = (
     "STORED_QUERIES", "MADE_QUERIES", "HALVED_QUERIES", "FREE_QUERIES", "FILTERED_QUERIES",
-    "LEAST_QUERIES",
+    "LEAST_QUERIES", "NOISY_QUERIES",
 )  # fmt: skip
 
 

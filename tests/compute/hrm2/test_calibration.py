@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from m2mdb.compute.hrm2 import calibration, fitting, patience
+from m2mdb.compute.hrm2 import asking, calibration, fitting, patience
 from m2mdb.compute.hrm2.calibration import calibrate, measure
 from m2mdb.compute.hrm2.lists import never
 from m2mdb.compute.hrm2.patience import KS, LEAST, Table, stop_for
@@ -59,7 +59,7 @@ def test_queries_of_all_kinds_reach_the_recall_that_is_asked(metric: str) -> Non
     searcher = Searcher(built.lists, metric, SEED)
     table = calibrate(searcher, built.rows, 1)
     made = calibration.made_queries(searcher, built.rows, np.random.default_rng(77))
-    made = calibration._ready(made, metric)
+    made = asking.ready(made, metric)
     others = rows[9000:]
     for queries in (unit(others) if metric == "cosine" else others, made):
         for (k, asked), got in reached(searcher, built.rows, queries, table).items():
@@ -76,7 +76,7 @@ def test_queries_unrelated_to_the_rows_reach_the_recall_that_is_asked(metric: st
     built = coded(rows.astype(np.float32), metric, 400)
     searcher = Searcher(built.lists, metric, SEED)
     table = calibrate(searcher, built.rows, 1)
-    queries = calibration._ready(rng.standard_normal((500, 64)).astype(np.float32), metric)
+    queries = asking.ready(rng.standard_normal((500, 64)).astype(np.float32), metric)
     for (k, asked), got in reached(searcher, built.rows, queries, table).items():
         assert got >= asked - TOLERANCE - error_of(asked, len(queries), k), (k, asked, got)
 
@@ -209,8 +209,9 @@ def test_few_queries_make_no_search_a_scan(monkeypatch: pytest.MonkeyPatch) -> N
     """What cannot be shown by so few is met by patience."""
     built = coded(low_dimensional(9000, 40, 3), "l2", 96)
     searcher = Searcher(built.lists, "l2", SEED)
-    for name in ("STORED_QUERIES", "MADE_QUERIES", "HALVED_QUERIES", "FREE_QUERIES", "HELPINGS"):
-        monkeypatch.setattr(calibration, name, 1)
+    for name in ("STORED", "MADE", "HALVED", "NOISY", "FREE"):
+        monkeypatch.setattr(calibration, f"{name}_QUERIES", 1)
+    monkeypatch.setattr(calibration, "HELPINGS", 1)
     table = calibrate(searcher, built.rows, 1)
     assert all(stop_for(table, k, asked) is not None for k in KS for asked in ASKED)
 
@@ -327,7 +328,7 @@ def test_known_queries_take_the_place_of_made_up_ones() -> None:
     assert len(known) >= calibration.ENOUGH
     easy, usual = calibrate(searcher, built.rows, 1, known), calibrate(searcher, built.rows, 1)
     groups = calibration.queries_for(searcher, built.rows, 1, known).groups
-    assert set(groups.tolist()) == {calibration.STORED, calibration.KNOWN}
+    assert set(groups.tolist()) == {asking.STORED, asking.KNOWN}
     assert easy.patience.sum() < usual.patience.sum()
     got = reached(searcher, built.rows, built.rows[7::20], easy)
     assert all(value >= asked - 0.03 for (_, asked), value in got.items())
@@ -338,8 +339,8 @@ def test_a_few_known_queries_come_beside_the_made_up_ones() -> None:
     queries = calibration.queries_for(Searcher(built.lists, "l2", SEED), built.rows, 1,
                                       built.rows[:9])  # fmt: skip
     counts = np.bincount(queries.groups).tolist()
-    between, noisy = (each * calibration.MADE_QUERIES // 4 for each in (3, 1))
-    made = [between, calibration.HALVED_QUERIES, noisy, calibration.FREE_QUERIES]
+    names = "MADE", "HALVED", "NOISY", "FREE"
+    made = [getattr(calibration, f"{name}_QUERIES") for name in names]
     assert counts == [calibration.STORED_QUERIES, *made, 9]
 
 

@@ -91,3 +91,48 @@ def test_helpings_join() -> None:
     both = one.and_also(other)
     assert [len(part) for part in both] == [8, 8, 8, 8]
     assert fitting.finds_more(traced(np.full(4, -1)), traced(np.zeros(4, np.int64)))
+
+
+def test_a_goal_is_three_errors_above_the_least_for_a_recall_and_no_less_than_it() -> None:
+    """Few queries ask for more than a recall, very many for the recall itself."""
+    rng = np.random.default_rng(4)
+    for count in (100, 1_000, 40_000):
+        some = traced(rng.integers(0, 20, count))
+        for recall, least in ((0.5, 0.49), (0.9, 0.89), (0.98, 0.97), (0.99, 0.985)):
+            error = (least * (1 - least) / count) ** 0.5
+            (goal,) = fitting.goals_of(some, recall, 3.0).values()
+            assert abs(goal - max(recall, least + 3 * error)) < 1e-9
+            assert fitting.goals_of(some, recall, 0.0) == {0: recall}
+
+
+def test_more_queries_are_asked_where_they_lower_a_goal_that_binds() -> None:
+    """Not of a group that finds all with ease, or of which bounds leave out too much."""
+    rng = np.random.default_rng(5)
+    groups = np.repeat([0, 1, 2, 3], [200, 200, 200, 4000])
+    found_at = rng.integers(0, 20, 4600)
+    found_at[groups == 1] = 0
+    found_at[(groups == 2) & (rng.random(4600) < 0.4)] = -1
+    some = traced(found_at, groups)
+    some = some._replace(hardness=rng.random(4600))
+    edges = hardness_edges(some.hardness)
+    wanted = fitting.too_few(some, edges, lambda _: 200)
+    assert 0 in wanted
+    assert 2 not in wanted
+    assert 3 not in wanted
+    assert fitting.too_few(some, edges, lambda _: 0) == [
+        group for group in in_doubt(some) if group != 2
+    ]
+
+
+def test_queries_far_off_the_rows_have_a_range_for_themselves() -> None:
+    """Those that are no harder than others share theirs."""
+    rng = np.random.default_rng(6)
+    near, far = rng.random(500), 1.5 + rng.random(100)
+    is_far = np.repeat([False, True], [500, 100])
+    edges = hardness_edges(np.concatenate((near, far)), is_far)
+    assert (np.diff(edges) > 0).all()
+    assert edges[-2] < 1 < 1.5 < edges[-1] < np.quantile(far, 0.15)
+    every = np.concatenate((near, far - 1.5))
+    assert np.array_equal(hardness_edges(every, is_far), hardness_edges(every))
+    for none in (np.zeros(600, bool), np.ones(600, bool)):
+        assert np.array_equal(hardness_edges(every, none), hardness_edges(every))
