@@ -195,7 +195,7 @@ def test_a_recall_takes_no_more_than_without_far_rows(
     count: int, times: float, metric: str
 ) -> None:
     """Under ip the far ones that look the query's way are among the best of all."""
-    rows, queries = clustered(9000, 40), clustered(100, 40, seed=6)
+    rows, queries = clustered(9000, 40), clustered(500, 40, seed=6)
     codes = []
     for every in (rows, with_far(rows, count, times)):
         built = coded(every, metric, 150)
