@@ -44,6 +44,7 @@ PANEL = 16  # vectors that are interleaved for `products_of`
 GROUP = 4 * PANEL  # vectors of one turn of it
 NEAR, PRODUCT = 0, 1  # distances |q - x|^2, or -2 <q, x>
 FAST = {"reassoc", "contract", "nsz", "arcp"}
+INFINITE_BITS = 0x7F800000  # of the infinite float32
 
 if simd.WIDTH:
     WIDTH = simd.WIDTH
@@ -239,15 +240,25 @@ def by_bytes(
     return np.float32(distance)
 
 
-@njit(nogil=True, fastmath=FAST | {"nnan"}, error_model="numpy", boundscheck=False)
+@step
+def ascending(bits: Any) -> Any:
+    """An int32 that is in the order of the float32 whose bits these are; and back."""
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@step
 def finite_range(values: Any, count: int) -> Any:
-    """The smallest value, and the largest that is finite."""
-    low, high = np.float32(np.inf), np.float32(-np.inf)
+    """The smallest value, and the largest that is finite.
+
+    As integers of the same order: whether a float is NaN no loop over vectors would ask.
+    """
+    low, high = np.int32(INFINITE_BITS), np.int32(-INFINITE_BITS - 1)
     for i in range(count):
-        low = min(low, values[i])
-        value = values[i] if values[i] < np.float32(np.inf) else np.float32(-np.inf)
-        high = max(high, value)
-    return low, high
+        each = ascending(np.float32(values[i]).view(np.int32))
+        low = min(low, each)
+        high = max(high, each if each < np.int32(INFINITE_BITS) else np.int32(-INFINITE_BITS - 1))
+    low, high = ascending(low), ascending(high)
+    return np.int32(low).view(np.float32), np.int32(high).view(np.float32)
 
 
 @step

@@ -96,6 +96,26 @@ def test_a_cut_is_found_among_far_values(times: float) -> None:
         assert limit == reference.cut(values, 96, np.float32(low), np.float32(high))
 
 
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 64, 2000])
+def test_the_finite_range_is_that_of_numpy(count: int) -> None:
+    """Of all signs and sizes, with zeros, denormal numbers and infinities among them."""
+    from m2mdb.compute.hrm2 import steps
+
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        values = (rng.standard_normal(count) * 10.0 ** rng.integers(-44, 38, count)).astype(
+            np.float32
+        )
+        values[rng.random(count) < 0.1] = rng.choice([0.0, -0.0, 1e-45, -3e38, 3e38])
+        values[rng.random(count) < 0.1 * (seed % 4)] = np.inf
+        if seed == 9:
+            values[:] = np.inf
+        finite = values[np.isfinite(values)]
+        low, high = steps.finite_range(values, count)
+        assert low == finite.min(initial=np.inf)
+        assert high == finite.max(initial=-np.inf)
+
+
 @pytest.mark.parametrize(("count", "times"), FAR)
 def test_few_lists_hold_what_is_near(count: int, times: float) -> None:
     """The order of lists is as good as without far rows; and the twin's."""
