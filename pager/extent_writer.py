@@ -5,9 +5,12 @@
 
 Invariants (beside E1.. of `pager.extent`)
     EW1 Not a byte is written outside the pages that the size asks for, whatever the parts hold.
-    EW2 Small parts are gathered, large ones are written from where they are: nothing but the
-        gathered bytes is copied.
+    EW2 Small parts are gathered, and of large ones what does not fill a huge page; the rest is
+        written from where it is, and not copied.
     EW3 Beside a Settler, SETTLED_BYTES and one part at most wait for the sync at the end.
+    EW4 What is written of large parts ends where huge pages of the file end. What a system caches
+        of a file in the pages it was written by, it maps in such pages: searches read at places all
+        over an extent, and find those of a huge page without walking tables.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ Part = bytes | bytearray | memoryview | np.ndarray[Any, Any]
 
 SETTLED_BYTES = 32 << 20  # 10 to 20 milliseconds of a fast disk
 _GATHERED = 4 * BLOCK_SIZE  # bytes of small parts that are written at once
-_PIECE = 8 * BLOCK_SIZE  # bytes of a large part that are hashed and then written from the cache
+_PIECE = 2 << 20  # bytes of large parts that are written at once: a huge page (EW4)
 
 
 def write_extent(
@@ -107,12 +110,20 @@ class _Writer:
             self.append(data)
             self.hash(data)
             return
-        self.flush()
-        for start in range(0, size, _PIECE):
-            piece = data[start : start + _PIECE]
+        start = 0
+        while start < size:
+            place = self.offset + len(self.gathered)
+            piece = data[start : start + _PIECE - place % _PIECE]
+            start += len(piece)
             self.hash(piece)
-            self.file.write_at(self.offset, piece)
-            self.offset += len(piece)
+            if len(piece) == _PIECE:
+                self.flush()  # small parts
+                self.file.write_at(self.offset, piece)
+                self.offset += _PIECE
+                continue
+            self.gathered += piece
+            if (place + len(piece)) % _PIECE == 0:
+                self.flush()
 
     def finish(self, total: int) -> int:
         """Write padding, checksums and slack, `total` bytes in all; returns their checksum."""

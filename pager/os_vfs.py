@@ -53,13 +53,14 @@ _open_files: weakref.WeakSet[OsFile] = weakref.WeakSet()
 class OsFile:
     """A file descriptor with the locks that hang on it."""
 
-    __slots__ = ("__weakref__", "_fd", "_locked", "_map", "path")
+    __slots__ = ("__weakref__", "_fd", "_is_small", "_locked", "_map", "path")
 
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
         self.path = path
         self._locked = False
         self._map: memoryview | None = None
+        self._is_small = False  # whether huge pages of the map were declined
         _open_files.add(self)
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -170,6 +171,7 @@ class OsFile:
                 return memoryview(b"")
             try:
                 whole = self._map = memoryview(map_read_only(self._fd, self.path, found))
+                self._is_small = False
             except OSError as error:
                 raise self._failure(error, "map") from error
         return whole[offset:end]
@@ -186,6 +188,9 @@ class OsFile:
             return
         end = min(offset + size, len(whole)) // mmap.PAGESIZE * mmap.PAGESIZE
         if start < end:
+            if hasattr(mmap, "MADV_NOHUGEPAGE") and not self._is_small:
+                self._is_small = True  # or 2 MiB would be resident for each page that is read
+                whole.obj.madvise(mmap.MADV_NOHUGEPAGE)
             whole.obj.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def lock(self, offset: int, size: int, *, exclusive: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -178,3 +179,43 @@ def test_s18_a_kernel_never_sees_an_unverified_block(compute: str) -> None:
         with pytest.raises(CorruptDatabaseError, match=f"block {block}: checksum"):
             execute(database, "SEARCH c NEAR ? K 3", [vectors[7]])
     database.close()
+
+
+@pytest.mark.parametrize("start_page", [2, 512, 513, 700])
+def test_ew4_large_parts_are_written_up_to_the_ends_of_huge_pages(
+    start_page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that each huge page of the file that an extent fills is written at once."""
+    huge = 2 << 20
+    rng = np.random.default_rng(start_page)
+    sizes = [100, 5 * huge + 12_345, 70_000, 3, 2 * huge, 900_000, 900_000, 2 * huge, 7]
+    parts = [rng.integers(0, 255, size, np.uint8).tobytes() for size in sizes]
+    file = MemoryVfs().open("x", create=True)
+    writes: list[tuple[int, int]] = []
+
+    def noted(own: MemoryFile, offset: int, data: bytes | bytearray | memoryview) -> None:
+        writes.append((offset, offset + len(data)))
+        write_at(own, offset, data)
+
+    write_at = MemoryFile.write_at
+    monkeypatch.setattr(MemoryFile, "write_at", noted)
+    size, start = sum(sizes), (start_page - 1) * PAGE
+    descriptor = write_extent(file, PAGE, start_page, 1, size, parts)
+    for first, last in ((0, 1), (4, 7)):  # large parts that follow each other
+        begin = start + sum(sizes[:first])
+        end = start + sum(sizes[: last + 1])
+        whole = range(-(-begin // huge) * huge, end - huge + 1, huge)
+        assert len(whole) >= 3
+        assert {(at, at + huge) for at in whole[1:]} <= set(writes)
+    assert writes[0][0] == start
+    assert all(one[1] == two[0] for one, two in pairwise(writes))
+    assert Extent(file, descriptor, PAGE, "x", False).read(0, size) == b"".join(parts)
+
+
+def test_small_parts_that_end_where_a_huge_page_does_come_first() -> None:
+    """What was gathered by then stands before the large part that follows."""
+    parts = [b"s" * PAGE, b"L" * (5 << 20), b"t" * 9]
+    file = MemoryVfs().open("x", create=True)
+    size = sum(map(len, parts))
+    descriptor = write_extent(file, PAGE, 512, 1, size, parts)
+    assert Extent(file, descriptor, PAGE, "x", False).read(0, size) == b"".join(parts)

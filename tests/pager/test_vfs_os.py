@@ -314,3 +314,20 @@ def test_closing_succeeds_where_locks_cannot_be_given_up(
     other = OsVfs().open(path)
     assert other.lock(1 << 62, 1, exclusive=True)
     other.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system tells no flags")
+def test_who_gives_pages_back_gets_no_huge_ones(file: OsFile) -> None:
+    """Of a map of which pages were given back, a read is to make 2 MiB resident no more."""
+
+    def flags() -> list[str]:
+        text = Path("/proc/self/smaps").read_text()
+        of_map = text[text.index(f" {os.path.realpath(file.path)}\n") :]
+        return of_map[of_map.index("VmFlags:") :].splitlines()[0].split()[1:]
+
+    file.write_at(0, bytes(4 << 20))
+    view = file.map(0, 4 << 20)
+    assert "nh" not in flags()
+    file.release(1 << 20, 1 << 20)
+    assert "nh" in flags()
+    assert bytes(view[1 << 20 : (1 << 20) + 9]) == bytes(9)
