@@ -20,9 +20,14 @@ the file, which belongs to no process and which it takes away from there as it n
     no budget       what was touched stays
 
 Gates at 1,000,000 x 768: 16 MB and 220 MB, anonymous and mapped together; the file over vectors and
-UTF-8 bytes 1.5; bytes of centroids a list times 256: 4.6 MB. Beside it stands what they take with
-the numbers of the lists' rows (positions and ordinals, 4 bytes a code and a row), no gate: a packed
-table of 256 lists of 1,000,000 row numbers alone, without codes, would take 4.6.
+UTF-8 bytes 1.5.
+
+With --lists K nothing is searched: the file gets K lists in all (so many in each segment), and told
+is what its routing layer takes, in bytes of parts that stand in the file: centroids and what
+belongs to them, where lists begin, and which row stands where (ordinals). A packed table of 256
+lists (row numbers, offsets and float32 centroids) takes 4.6 MB for 1,000,000 x 768: the gate. What
+of lane and code belongs to which row (positions) is told beside it: it is part of the codes, and
+holds the second lists of rows.
 """
 
 from __future__ import annotations
@@ -46,6 +51,12 @@ from m2mdb.compute.loader import LOADER
 K = 10
 MB = 1e6
 BATCH = 50_000
+ROUTING = {
+    "centroids": ("h.centers", "h.center_scales", "h.center_squares"),
+    "where lists begin": ("h.starts",),
+    "how long to probe": ("h.patience", "h.effort", "h.epsilon", "h.rules"),
+    "which row stands where": ("h.ordinals",),
+}
 TEXT = "memory number %d of the benchmark"
 
 
@@ -103,21 +114,41 @@ def searching(path: str, tiny: str, budget: int, queries: np.ndarray) -> dict[st
         now = memory()
         most = max(most, sum(now.values()))
     grown = {name: value - before[name] for name, value in memory().items()}
-    numbers = 0  # bytes that say which rows stand in the lists
-    with con.engine().reading() as view:
-        for segment in view.collection("notes").segments:
-            numbers += sum(
-                segment.range_of(part, column)[2]
-                for part, column in segment.names()
-                if part in ("h.positions", "h.ordinals", "h.starts")
-            )
     figures = con.execute(
         "SELECT sum(routing_bytes), sum(code_bytes), sum(refine_bytes), sum(lists) FROM m2m_lists"
     ).fetchone()
     return {
         **grown, "most": most - sum(before.values()), "time": statistics.median(times),
-        "first": times[0], "figures": list(figures or ()), "numbers": numbers,
+        "first": times[0], "figures": list(figures or ()),
     }  # fmt: skip
+
+
+def routing_layer(path: str, lists: int, *, packed: bool) -> bool:
+    """Lists anew, so many in all; bytes of what leads to their rows.
+
+    packed  whether the gate of the packed table applies
+    """
+    con = m2mdb.connect(path, autocommit=True)
+    for (name,) in con.execute("SELECT name FROM m2m_indexes WHERE kind = 'hrm2'").fetchall():
+        con.execute(f"DROP INDEX {name}")
+    (segments,) = con.execute("SELECT count(*) FROM m2m_segments WHERE rows > 2047").fetchone()
+    each = max(2, lists // segments)
+    con.execute(f"CREATE INDEX routed ON notes USING hrm2 (v) WITH (lists = {each})")
+    sizes: dict[str, int] = {}
+    with con.engine().reading() as view:
+        for segment in view.collection("notes").segments:
+            for part, column in segment.names():
+                sizes[part] = sizes.get(part, 0) + segment.range_of(part, column)[2]
+    figures = con.execute("SELECT sum(lists), sum(rows), sum(codes) FROM m2m_lists").fetchone()
+    print("{} lists of {} rows, {} codes".format(*(figures or ())))
+    con.close()
+    table = Table("Routing layer, in MB of the file")
+    for name, parts in ROUTING.items():
+        table.add(name, sum(sizes.get(part, 0) for part in parts) / MB, "")
+    whole = sum(sizes.get(part, 0) for parts in ROUTING.values() for part in parts)
+    table.add("routing layer", whole / MB, "", 4.6 if packed else None, least=False)
+    table.add("beside the codes: positions", sizes["h.positions"] / MB, "")
+    return table.show()
 
 
 def recall(path: str, queries: np.ndarray) -> float:
@@ -155,6 +186,7 @@ def main() -> bool:
     options_parser.add_argument("--dimension", type=int, default=768)
     options_parser.add_argument("--queries", type=int, default=300)
     options_parser.add_argument("--keep", default=None, help="folder of files, made where absent")
+    options_parser.add_argument("--lists", type=int, default=0, help="in all segments together")
     options_parser.add_argument("--child", default=None)
     options = options_parser.parse_args()
     if options.child:
@@ -173,6 +205,8 @@ def run(options: Any, folder: str) -> bool:
     for each, rows in ((tiny, 9000), (path, count)):
         if not Path(each).exists():
             build(each, rows, dimension)
+    if options.lists:
+        return routing_layer(path, options.lists, packed=(count, dimension) == (1_000_000, 768))
     raw = count * 4 * dimension + sum(len(TEXT % i) for i in range(count))
     ratio = Path(path).stat().st_size / raw
     base = [options.queries, dimension]
@@ -191,9 +225,6 @@ def run(options: Any, folder: str) -> bool:
     for name, found, gate in (("codes on disk", disk, 16.0), ("codes in RAM", ram, 220.0)):
         total = (found["RssAnon"] + found["RssFile"]) / MB
         table.add(name, total, "", gate if is_large else None, least=False)
-    centroids = routing / lists * 256 / MB
-    table.add("centroids of 256 lists", centroids, "", 4.6, least=False)
-    table.add("these, and which rows stand in them", centroids + disk["numbers"] / MB, "")
     table.add("file over vectors and text", ratio, "", 1.5, least=False)
     share = child("recall", min(100, options.queries), dimension, path)
     table.add("recall at 0.95", share, "", 0.94)
