@@ -150,7 +150,8 @@ def absorbed_parts(
     come = np.flatnonzero(present & ~stay)
 
     def turned(rows: np.ndarray) -> np.ndarray:
-        return rotate(rows, found.lists.width, found.seed)
+        out = rotate(rows, found.lists.width, found.seed)
+        return out if found.lists.middle is None else out - found.lists.middle
 
     def rotated(ordinals: np.ndarray) -> np.ndarray:
         out = scratch.array((len(ordinals), found.lists.width), np.float32)

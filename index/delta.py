@@ -366,8 +366,11 @@ class DeltaMirror:
 
         like  seed and lists; the first ones that are given say what the codes are made around
 
-        None: they are of no use, or were made for another seed.
+        None: they are of no use, or were made for another seed; or lists have their codes around a
+        middle, which their queries are given without.
         """
+        if like[1].middle is not None:
+            return None
         found = self._listings.get(column)
         if found is None:
             from m2mdb.compute.listing import Listing, center_of

@@ -20,6 +20,7 @@ go without the rows.
     h.effort          f32: how many shares, points of k, points of recall and ranges of hardness;
                       the first three of these; then the first three arrays of `patience.Table`;
                       absent in older files
+    h.middle          f32[width]: what was taken off all rotated rows and centroids, in version 3
     h.epsilon, h.rules    f32: the fourth and the fifth array of it; absent in older files
     h.queries, h.query_scales   real queries, see `index.query_log`; absent where there are none
     h.error           f32[1]: mean squared distance of the rows from their first lists' centroids
@@ -44,8 +45,10 @@ import numpy as np
 from m2mdb.compute.hrm2 import calibration, patience
 from m2mdb.compute.hrm2.lists import BLOCK, InPlace, Lists, padded
 from m2mdb.compute.hrm2.lists import build as build_lists
+from m2mdb.compute.hrm2.outliers import without_middle
 from m2mdb.compute.hrm2.reference import HARD, MANY_LISTS, Stop
 from m2mdb.compute.hrm2.rotation import rotate
+from m2mdb.compute.hrm2.routes import codes_and_lengths
 from m2mdb.compute.hrm2.spilling import sparing
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.loader import LOADER
@@ -69,7 +72,7 @@ if TYPE_CHECKING:
 
 PREFIX = "h."
 HEAD = "h.head"
-VERSIONS = VERSION, IN_PLACE = 1, 2  # with 8-bit codes; without, rows are compared by their vectors
+VERSIONS = VERSION, IN_PLACE, AROUND = 1, 2, 3  # with 8-bit codes; without; with, around a middle
 SEED = 0x6D326D
 LEAST_ROWS = 2048  # fewer are scanned in the time that a search of lists takes to begin
 LEAST_BESIDE = 512  # the same beside a segment with lists, where a search has begun already
@@ -135,13 +138,16 @@ def lists_parts(
         rotated[some] = rotate(rows[some], width, SEED)
     centers = rotate(router.centers, width, SEED)
     narrow = in_place(column, values)
+    middle = None
+    if narrow is None and column.metric != "ip":
+        middle = without_middle(rows, SEED, (rotated, centers), scratch.tick)
     built_from = narrow
     if narrow is not None and len(chosen) < len(values):
         built_from = InPlace(narrow.vectors[chosen], narrow.scales[chosen])
     lists = build_lists(
         rotated, numbers, centers, first, second, column.metric, scratch.array, scratch.tick,
         built_from,
-    )  # fmt: skip
+    )._replace(middle=middle)  # fmt: skip
     del rotated
     table = _table(lists, rows, column.metric, (scratch, queries), measured=measured)
     vectors = None if narrow is None else narrow.vectors
@@ -291,7 +297,8 @@ def parts_of(
 ) -> list[NamedPart]:
     """Lists and their table as parts; `error` is the quantisation error, if it is known."""
     points = (patience.KS, patience.RECALLS)
-    version = VERSION if lists.vectors is None else IN_PLACE
+    version = VERSION if lists.middle is None else AROUND
+    version = version if lists.vectors is None else IN_PLACE
     head = np.array(
         [version, SEED, lists.width, len(lists.center_scales), len(lists.positions),
          len(lists.ordinals), len(points[0]), len(points[1])], np.uint32,
@@ -306,13 +313,12 @@ def parts_of(
     arrays["factors"] = lists.factors.ravel()
     arrays["positions"] = lists.positions.ravel().view(np.uint32)
     arrays["ordinals"] = lists.ordinals.view(np.uint32)
-    del arrays["vectors"]
     if lists.vectors is not None:
-        del arrays["bytes8"], arrays["scales"]
+        del arrays["bytes8"], arrays["scales"], arrays["vectors"]
     if error is not None:
         arrays["error"] = np.array([min(error, 1e30)], np.float32)
-    named = [(PREFIX + name, column.id, array) for name, array in arrays.items()]
-    return [(HEAD, column.id, head), *named]
+    there = [each for each in arrays.items() if each[1] is not None]
+    return [(HEAD, column.id, head), *((PREFIX + name, column.id, array) for name, array in there)]
 
 
 # ------------------------------------------------------------------------- reading
@@ -372,15 +378,7 @@ class SegmentLists:
 
     def clusters(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each list: its codes, and the mean length of their residuals (float32)."""
-        lists = self.lists
-        there = lists.positions >= 0
-        f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
-        tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
-        lengths = np.where(there, f * np.sqrt(1 - tilt * tilt) / 2, 0).sum(axis=1)
-        owners = np.repeat(np.arange(self.count), np.diff(lists.starts))
-        codes = np.bincount(owners, there.sum(axis=1), self.count).astype(np.int64)
-        sums = np.bincount(owners, lengths, self.count)
-        return codes, (sums / np.maximum(1, codes)).astype(np.float32)
+        return codes_and_lengths(self.lists)
 
     def search(self, query: np.ndarray, stop: Stop, mask: np.ndarray | None) -> Found:
         """Candidates of a `searched_query`; the kernels are loaded."""
@@ -426,19 +424,20 @@ class _Reader:
         head = self._array("head", 8).astype(np.int64).tolist()
         version, self.seed, self.width, self.count, self.blocks, self.rows = head[:6]
         self._points = (head[6], head[7])
-        if version > IN_PLACE:
+        if version > AROUND:
             where = f"segment {segment.id}, column {column.name}"
-            raise newer(where, f"lists of version {version}, it reads {IN_PLACE}")
-        known = VERSIONS[:1] if column.dtype == "f32" else VERSIONS
-        self._expect("head", version in known, f"lists of version {version}")
-        self._in_place = version == IN_PLACE
+            raise newer(where, f"lists of version {version}, it reads {AROUND}")
+        self._in_place, self._is_around = version == IN_PLACE, version == AROUND
+        is_wide = column.dtype == "f32"
+        may_be_around = is_wide and column.metric != "ip"
+        may_be_other = may_be_around if self._is_around else self._in_place and not is_wide
+        self._expect("head", version == VERSION or may_be_other, f"lists of version {version}")
         width = padded(column.dimension)
         self._expect("head", self.width == width, f"a width of {self.width}, expected {width}")
         fits = 1 <= self.rows <= segment.rows and column.dimension <= MOST_DIMENSIONS
         self._expect("head", fits, f"{self.rows} rows of {column.dimension} dimensions")
         self._expect("head", 1 <= self.count <= self.rows, f"{self.count} lists")
-        # every code takes a place in a block, and a row has two codes at most
-        most = 2 * self.rows + self.count
+        most = 2 * self.rows + self.count  # a row has two codes at most, a block one at least
         self._expect("head", 1 <= self.blocks <= most, f"{self.blocks} blocks")
 
     def _expect(self, part: str, holds: bool, found: str) -> None:
@@ -481,6 +480,7 @@ class _Reader:
             self._floats("squares", rows, 0, _LARGEST_SQUARE),
             ordinals,
             vectors,
+            self._floats("middle", width, -LARGEST, LARGEST) if self._is_around else None,
         )
 
     def _refining(self, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

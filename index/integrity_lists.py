@@ -103,12 +103,16 @@ def _row_faults(
             decoded, steps = _decoded(lists.bytes8, lists.scales, numbers)
         with np.errstate(all="ignore"):  # what is not finite is said of the vectors
             rows = rotate(searched_rows(column, matrix, ordinals), width, found.seed)
+            lengths = np.einsum("ij,ij->i", rows, rows)
+            if lists.middle is not None:
+                rows -= lists.middle
             squares = np.einsum("ij,ij->i", rows, rows)
-            room = STEP * steps + 1e-5 * np.sqrt(squares) + 1e-30
+            room = STEP * steps + 1e-5 * np.sqrt(lengths) + 1e-30
+            slack = 1e-5 * np.sqrt(lengths * squares) if lists.middle is not None else 0
             wrong = np.zeros(len(ordinals), bool)
             if decoded is not None:
                 wrong = (np.abs(decoded - rows) > room[:, None]).any(axis=1)
-            wrong |= np.abs(squares - lists.squares[some]) > LOOSE * squares + 1e-30
+            wrong |= np.abs(squares - lists.squares[some]) > LOOSE * squares + slack + 1e-30
         if wrong.any():
             yield f"the 8-bit codes of row {ordinals[wrong.argmax()]} are not of its vector"
             return

@@ -70,6 +70,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "h.effort": ("<f4",),
     "h.epsilon": ("<f4",),
     "h.rules": ("<f4",),
+    "h.middle": ("<f4",),
     "h.queries": ("|u1",),
     "h.query_scales": ("<f4",),
     "h.error": ("<f4",),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SCANNED = (
     "h.head", "h.centers", "h.center_scales", "h.center_squares", "h.starts", "h.codes",
-    "h.factors", "h.positions",
+    "h.factors", "h.positions", "h.middle",
 )  # fmt: skip
 UNMEASURED = 64  # statements between two trims where the system does not say what is resident
 

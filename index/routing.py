@@ -13,7 +13,7 @@ import numpy as np
 
 from m2mdb.compute.hrm2.lists import padded
 from m2mdb.compute.hrm2.rotation import rotate
-from m2mdb.index.hrm2 import HEAD, LARGEST, MOST_DIMENSIONS, PREFIX, VERSIONS
+from m2mdb.index.hrm2 import AROUND, HEAD, LARGEST, MOST_DIMENSIONS, PREFIX, VERSIONS
 from m2mdb.pager.errors import CorruptDatabaseError
 
 if TYPE_CHECKING:
@@ -101,6 +101,13 @@ def routing(segment: Segment, column: Column) -> Routing | None:
     centers = raw.reshape(count, width).astype(np.float32)
     centers -= np.float32(128)
     centers *= scales[:, None]
+    if version == AROUND:
+        middle = part("middle", width)
+        if not -LARGEST <= float(middle.min()) <= float(middle.max()) <= LARGEST:
+            raise CorruptDatabaseError(
+                f"segment {segment.id}, column {column.name}: a middle beyond all numbers"
+            )
+        centers += middle
     squares = np.einsum("ij,ij->i", centers, centers)
     return Routing(centers, squares, seed, stored_error(segment, column), rows)
 

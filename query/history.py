@@ -50,7 +50,7 @@ TIERS = ListSchema(
 )  # fmt: skip
 _ROUTING = (
     "h.head", "h.centers", "h.center_scales", "h.center_squares", "h.starts", "h.codes",
-    "h.factors", "h.positions",
+    "h.factors", "h.positions", "h.middle",
 )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 DEAD = 8  # a list with less than one part in so many of the mean is dead
 _TEXT, _INTEGER, _REAL, _BOOLEAN = "TEXT", "INTEGER", "REAL", "BOOLEAN"
 _ROUTING = ("centers", "center_scales", "center_squares", "starts", "patience", "effort",
-            "epsilon", "rules")  # fmt: skip
+            "epsilon", "rules", "middle")  # fmt: skip
 _CODES = ("codes", "factors", "positions")
 _REFINE = ("bytes8", "scales", "squares", "ordinals")
 

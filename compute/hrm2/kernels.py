@@ -35,6 +35,7 @@ lists.Lists and routes.Routes, and scratch of one thread:
     LOG        int32[LOG_SIZE, 3]  of each row that came among the best: its position, the place of
                                    the list in the order, and its own place
     PLAIN      float32[width]      the query as it came, where rows are compared in place
+    MIDDLE     float32[width]      of lists.Lists; zeros where these have none
     LIVE       uint32[blocks]      which codes are of rows that are there (`living`); 0: all are
 
 Invariants
@@ -118,11 +119,12 @@ ROTATED, SMALL, TABLE, TURNED, SUPER_KEYS = 20, 21, 22, 23, 24
 SUPER_ORDER, ESTIMATES, OPENED, WAVE_LISTS, WAVE_KEYS = 25, 26, 27, 28, 29
 DISTANCES, BUCKET, ORDER, BOUNDS, PENDING = 30, 31, 32, 33, 34
 PENDING_BOUNDS, BEST, NEARNESS, NUMBERS, COUNTS, LOG, PLAIN = 35, 36, 37, 38, 39, 40, 41
+MIDDLE = 42
 # sizes
-LISTS, SUPER_COUNT, WIDTH, TURNS = 42, 43, 44, 45
-KIND, WANTED, LOG_SIZE, ROWS = 46, 47, 48, 49
+LISTS, SUPER_COUNT, WIDTH, TURNS = 43, 44, 45, 46
+KIND, WANTED, LOG_SIZE, ROWS = 47, 48, 49, 50
 # vectors that are compared in the place of 8-bit codes: of which type, where, how many
-IN_PLACE, VECTORS, HELD, DIMENSIONS, LIVE, PLAN_SIZE = 50, 51, 52, 53, 54, 55
+IN_PLACE, VECTORS, HELD, DIMENSIONS, LIVE, PLAN_SIZE = 51, 52, 53, 54, 55, 56
 BYTES_IN_LISTS, HALVES, SMALL_INTS = 0, 1, 2
 # counts: what the search did
 FOUND, PROBED, SCANNED, RERANKED, LOGGED = 0, 1, 2, 3, 4
@@ -167,6 +169,9 @@ def begin(plan: Any) -> None:
         for i in range(plan[DIMENSIONS]):
             plain[i] = rotated[i]
     rotate(rotated, floats_at(plan[FLIPS]), plan[TURNS], width, floats_at(plan[TURNED]))
+    middle = floats_at(plan[MIDDLE])
+    for i in range(width):
+        rotated[i] -= middle[i]
     prepare(rotated, width, small, bytes_at(plan[TABLE]), numbers)
     codes, scales = bytes_at(plan[SUPERS]), floats_at(plan[SUPER_SCALES])
     squares, keys = floats_at(plan[SUPER_SQUARES]), floats_at(plan[SUPER_KEYS])

@@ -13,6 +13,11 @@ b the signs of u over sqrt(width) (RaBitQ: Gao and Long, SIGMOD 2024):
     h = |r|^2 + f <b, c>,   f = 2 |r| / <b, u>,
     e = 2 |r| sqrt(1 - <b, u>^2) / <b, u> / sqrt(width - 1),   D = |q - c|^2
 
+Where all rows lie near one point far from zero, codes and tables would err by more than rows are
+apart. Under l2 and cosine distances are the same wherever the origin is, so such lists have a
+*middle*: it is taken off all rows, centroids and queries once they are rotated, and all that is
+said here is of what is left.
+
 For inner product the sought value is -2 <x, q> and D = -2 <c, q>, h = 0, the error ~ e |q|.
 
 Layout, which does not depend on the processor:
@@ -77,6 +82,7 @@ class Lists(NamedTuple):
     squares         float32[rows]           |x|^2 of the vector that is searched
     ordinals        int32[rows]             of each position
     vectors         float16 or int8[n, dimensions], by ordinal, or None
+    middle          float32[width], what was taken off all rotated rows and centroids, or None
 
     Where `vectors` are given, rows are compared by these in the place of 8-bit codes: there is no
     `bytes8`, and the vector that is searched is `scales` times the one that stands there.
@@ -94,6 +100,7 @@ class Lists(NamedTuple):
     squares: Floats
     ordinals: Ints
     vectors: NDArray[Any] | None = None
+    middle: Floats | None = None
 
     @property
     def width(self) -> int:

@@ -5,6 +5,9 @@ they are apart, and their standard deviation by thirty times that. What is made 
 (where bytes are taken around, how noise spreads, supers of lists) is made of the `usual` ones; in
 ordinary data these are all.
 
+Where all usual rows lie near their middle, and far from zero, what is made of them errs by their
+lengths, which is more than they are apart: lists have a middle then, which is taken off them.
+
 Invariants
     OU1 The given share of the rows or more are usual; where none is far, all are.
 """
@@ -14,6 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from m2mdb.compute.hrm2.rotation import rotate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +32,8 @@ CHUNK_ROWS = 256  # that are compared at a time: the allocator would keep what a
 ASKED = 256  # rows of which the middle is found
 SOME = 1024  # rows of very many that tell how far they are
 MOST_SHARE, MOST_TIMES = 0.99, 4.0  # nearly all, and how many times their distance is far
+FAR_FROM_ZERO = 16.0  # squared length of a middle, to the mean square of rows around it
+TOO_FAR = 1e6  # the same, where float32 has few digits left of these
 HALF_SHARE, HALF_TIMES = 0.5, 8.0  # the same where many may be far
 
 
@@ -60,6 +67,38 @@ def far_rows(rows: Floats, most: int, tick: Tick) -> NDArray[np.int64]:
         squares.append(own[far])
     order = np.argsort(-np.concatenate(squares), kind="stable")[:most]
     return np.sort(np.concatenate(found)[order])
+
+
+def middle_far_from_zero(rows: Floats) -> Floats | None:
+    """The mean of rows that all lie near it and far from zero, float32[d]; None: they do not.
+
+    rows   as in `usual`
+    """
+    some = rows[:: -(-len(rows) // SOME)]
+    some = some[usual(some)]
+    middle: Floats = some.mean(axis=0, dtype=np.float64).astype(np.float32)
+    square, spread = float(np.square(middle).sum()), float(_squares(some, middle).mean())
+    # nearer than float32 tells apart rows are no better off around it
+    return middle if spread * FAR_FROM_ZERO < square < spread * TOO_FAR else None
+
+
+def without_middle(
+    rows: Floats, seed: int, rotated: tuple[Floats, ...], tick: Tick
+) -> Floats | None:
+    """The middle of such rows, rotated, which is taken off what has their width; or None.
+
+    rotated  float32[any, width], by the seed: what it is taken off
+    tick     is called between chunks
+    """
+    found = middle_far_from_zero(rows)
+    if found is None:
+        return None
+    middle: Floats = rotate(found[None], rotated[0].shape[1], seed)[0]
+    for each in rotated:
+        for start in range(0, len(each), SOME):
+            tick()
+            each[start : start + SOME] -= middle
+    return middle
 
 
 def _middle(rows: Floats) -> Floats:

@@ -255,7 +255,9 @@ def search(
 
     query   float32[width], padded; of length 1 under cosine
     """
-    prepared = prepare(transform(query[None], seed)[0])._replace(plain=query)
+    turned = transform(query[None], seed)[0]
+    turned = turned if lists.middle is None else turned - lists.middle
+    prepared = prepare(turned)._replace(plain=query)
     most = min(stop.most, len(lists.center_scales))
     known = most if stop.least >= most else min(stop.ahead, len(lists.center_scales))
     order, distances = list_order(lists, routes_of(lists, metric), prepared, metric, known)

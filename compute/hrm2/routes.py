@@ -158,3 +158,15 @@ def _first_quartiles(squares: NDArray[np.float64], there: NDArray[np.bool_]) -> 
     first = np.maximum(there.sum(axis=1) - 1, 0) // 4
     out: Floats = np.take_along_axis(ordered, first[:, None], axis=1)[:, 0]
     return out
+
+
+def codes_and_lengths(lists: Lists) -> tuple[Longs, Floats]:
+    """Of each list: its codes, int64, and the mean length of their residuals, float32."""
+    count, there = len(lists.starts) - 1, lists.positions >= 0
+    f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
+    tilt = np.minimum(1, e * np.sqrt(lists.width - 1) / np.maximum(f, np.float32(1e-30)))
+    lengths = np.where(there, f * np.sqrt(1 - tilt * tilt) / 2, 0).sum(axis=1)
+    owners = np.repeat(np.arange(count), np.diff(lists.starts))
+    codes = np.bincount(owners, there.sum(axis=1), count).astype(np.int64)
+    sums = np.bincount(owners, lengths, count)
+    return codes, (sums / np.maximum(1, codes)).astype(np.float32)

@@ -78,9 +78,12 @@ class Searcher:
             center_squares=lists.center_squares.copy(),
         )
         self._vectors = None if own.vectors is None else np.ascontiguousarray(own.vectors)
-        self._arrays = [np.ascontiguousarray(array) for array in (*own[:-1], *routes)]
+        self._arrays = [np.ascontiguousarray(array) for array in (*own[:-2], *routes)]
         self._routes = routes
         self._arrays.append(np.ascontiguousarray(signs(lists.width, seed)))
+        self._middle = np.zeros(lists.width, np.float32)
+        if lists.middle is not None:
+            self._middle[:] = lists.middle
         self._longest = 32 * int(np.diff(lists.starts).max(initial=1))
         self._local = threading.local()
         self._living: Living | None = None
@@ -279,6 +282,7 @@ class Searcher:
             counts,
             log,
             np.zeros(width, np.float32),
+            self._middle,
         ]
         plan = np.empty(kernels.PLAN_SIZE, np.int64)
         addresses = [array.ctypes.data for array in (*self._arrays, *arrays)]

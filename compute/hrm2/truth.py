@@ -157,6 +157,8 @@ class _Bounds:
         self._searcher, self._k = searcher, k
         width = searcher.lists.width
         turned = rotate(queries, width, searcher.seed)
+        if searcher.lists.middle is not None:
+            turned -= searcher.lists.middle
         self._columns = Columns(turned, np.zeros(width, np.float32))
         size = len(self._columns.scales)
         sizes, gaps = np.zeros((2, size), np.float32)
