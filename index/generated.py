@@ -304,6 +304,14 @@ def encode_ahead(database: Database, name: str, texts: Mapping[str, Iterable[Any
     What is no text, or is stored with its vector, is passed over, and so are texts beyond
     AHEAD_BYTES of vectors. Raises what `matching` and `encode` raise; nothing is locked.
     """
+    for column, encoder, missing in _to_encode(database, name, texts):
+        _encode_and_keep(database, name, (column, encoder), missing)
+
+
+def _to_encode(
+    database: Database, name: str, texts: Mapping[str, Iterable[Any]]
+) -> list[tuple[Column, Encoder, list[str]]]:
+    """The texts of each generated column that have no vector, AHEAD_BYTES of vectors at most."""
     work: list[tuple[Column, Encoder, list[str]]] = []
     with database.reading() as read:
         view = read.collection(name)
@@ -319,25 +327,32 @@ def encode_ahead(database: Database, name: str, texts: Mapping[str, Iterable[Any
             most = AHEAD_BYTES // (4 * column.dimension) - len(made)
             if missing and most > 0:
                 work.append((column, matching(database, view.schema, column), missing[:most]))
-    for column, encoder, missing in work:
-        vectors = database.ahead.setdefault(_space(column), {})
-        keep = getattr(encoder, "keep", None)  # for the next try, should a later call fail
-        made_now: dict[str, np.ndarray] = {}
-        step = _texts_a_call(encoder)
-        try:
-            for start in range(0, len(missing), step):
-                database.check_interrupted()
-                some = [text for text in missing[start : start + step] if text not in vectors]
-                if some:
-                    fresh = encode(database, encoder, column, some)
-                    if keep is not None:
-                        made_now.update(zip(some, fresh, strict=True))
-                    stored = store_vectors(column, fresh, len(some), name).matrix
-                    vectors.update(zip(some, stored, strict=True))
-        except BaseException:  # an interrupt too: what was paid for is kept, and it goes on up
-            if keep is not None:
-                keep(made_now)
-            raise
+    return work
+
+
+def _encode_and_keep(
+    database: Database, name: str, by: tuple[Column, Encoder], missing: Sequence[str]
+) -> None:
+    """Encode a column's texts, call by call, into `database.ahead`."""
+    column, encoder = by
+    vectors = database.ahead.setdefault(_space(column), {})
+    keep = getattr(encoder, "keep", None)  # for the next try, should a later call fail
+    made_now: dict[str, np.ndarray] = {}
+    step = _texts_a_call(encoder)
+    try:
+        for start in range(0, len(missing), step):
+            database.check_interrupted()
+            some = [text for text in missing[start : start + step] if text not in vectors]
+            if some:
+                fresh = encode(database, encoder, column, some)
+                if keep is not None:
+                    made_now.update(zip(some, fresh, strict=True))
+                stored = store_vectors(column, fresh, len(some), name).matrix
+                vectors.update(zip(some, stored, strict=True))
+    except BaseException:  # an interrupt too: what was paid for is kept, and it goes on up
+        if keep is not None:
+            keep(made_now)
+        raise
 
 
 def stored_vectors(view: CollectionView, index: int, texts: Sequence[str]) -> dict[str, np.ndarray]:

@@ -92,23 +92,24 @@ def nearest_by_steps(
     numbers: list[np.ndarray] = []
     first = 0
     for number, part in enumerate(parts):
-        if part.size:
-            mask = masks[number] if masks else None
-            found = None
-            if searched is not None and probing is not None and isinstance(part, SegmentPart):
-                found = probing.candidates(part, searched, mask, works)
-            if found is None:
-                mask = candidates_mask(part, column_index, mask)
-                if mask is None or mask.any():
-                    if collector is None:
-                        collector = backend.collector(query, k, column.metric)
-                    scan_part(view, part, column_index, collector, mask, first)
-                if works is not None:
-                    rows = part.size if mask is None else int(np.count_nonzero(mask))
-                    works.append(PartWork(part.name, rows))
-            elif len(found):
-                numbers.append(found + first)
-        first += part.size
+        start, first = first, first + part.size
+        if not part.size:
+            continue
+        mask, found = masks[number] if masks else None, None
+        if searched is not None and probing is not None and isinstance(part, SegmentPart):
+            found = probing.candidates(part, searched, mask, works)
+        if found is not None:
+            if len(found):
+                numbers.append(found + start)
+            continue
+        mask = candidates_mask(part, column_index, mask)
+        if mask is None or mask.any():
+            if collector is None:
+                collector = backend.collector(query, k, column.metric)
+            scan_part(view, part, column_index, collector, mask, start)
+        if works is not None:
+            rows = part.size if mask is None else int(np.count_nonzero(mask))
+            works.append(PartWork(part.name, rows))
     if collector is not None:
         numbers.append(collector.result().ordinals)
     if not numbers:

@@ -98,12 +98,7 @@ class SelectPlan(Plan):
         for output in outputs:
             output.expression = level.resolve(output.expression)
         aliases = aliases_of(statement.items)
-        where = statement.where
-        if where is not None:
-            level.clause = "WHERE"
-            where = level.resolve(without_aliases(where, aliases, scope))
-            level.clause = ""
-            refuse_aggregates(where, "WHERE")
+        where = _condition(statement, level, scope)
         source.restrict(where)
         keys = [
             level.resolve(group_expression(node, outputs, aliases, scope))
@@ -131,14 +126,20 @@ class SelectPlan(Plan):
             is_plain = where is None and not keys and isinstance(source, TableSource)
             self._counts_all = is_plain and self._grouped.is_count
         else:
-            self._projection = Projection(outputs, scope)
-            if not self._distinct:
-                self._nearest = plan_nearest(source, order, statement.limit is not None)
-            if order:
-                named = [Output("", node) for _, node in order]
-                items = [item for item, _ in order]
-                self._order = items, Projection(named, scope, collated=True)
+            self._plan_rows(outputs, order, statement.limit is not None)
         self.prepare_inner(subqueries, view, planner)
+
+    def _plan_rows(
+        self, outputs: list[Output], order: list[tuple[OrderItem, Expression]], is_limited: bool
+    ) -> None:
+        """What becomes of each row, where rows are not grouped."""
+        self._projection = Projection(outputs, self._scope)
+        if not self._distinct:
+            self._nearest = plan_nearest(self._source, order, is_limited)
+        if order:
+            named = [Output("", node) for _, node in order]
+            items = [item for item, _ in order]
+            self._order = items, Projection(named, self._scope, collated=True)
 
     def _compile_limits(self, statement: Select, level: Level) -> list[tuple[str, Any]]:
         """LIMIT and OFFSET, which see no columns."""
@@ -365,6 +366,17 @@ def _applied(
     for some in slices(len(groups), SLICE, bindings.check):
         found += [run(group, bindings) for group in groups[some]]
     return found
+
+
+def _condition(statement: Select, level: Level, scope: RowScope) -> Expression | None:
+    """WHERE, its names resolved and aliases replaced, ready to be planned."""
+    if statement.where is None:
+        return None
+    level.clause = "WHERE"
+    where = level.resolve(without_aliases(statement.where, aliases_of(statement.items), scope))
+    level.clause = ""
+    refuse_aggregates(where, "WHERE")
+    return where
 
 
 def ordered(item: OrderItem, node: Expression) -> tuple[OrderItem, Expression]:
