@@ -41,18 +41,20 @@ from m2mdb.compute.numba_kernels import (
     READ_VECTOR,
     kernel,
     pairwise,
+    rise,
+    sink,
+    step,
 )
 from m2mdb.compute.pointers import bytes_at, doubles_at, ints_at, longs_at, small_at
 from m2mdb.compute.ranking_kernels import (
-    FLOAT32_MAX,
     GROWTH,
     OFFSET_BYTE,
     ROUNDING,
-    SLACK,
     TINY,
     code_query,
+    margin_of,
     products_in_order,
-    step,
+    shown_as,
 )
 
 if TYPE_CHECKING:
@@ -73,39 +75,13 @@ def room_size(width: int, k: int, most: int) -> int:
 
 
 @step
-def margin_of(kind: int, own: float, size: float, error: float) -> float:
-    """How far a row's value may lie from its similarity.
-
-    error  of the product of query and row
-    """
-    if kind == L2:
-        both = own + size
-        return 2.0 * error + SLACK * both * both
-    return error + SLACK * own * size
-
-
-@step
 def add_to_heap(heap: Any, size: int, k: int, value: float) -> int:
     """Add a value to the min-heap of the k largest; returns its size."""
     if size < k:
-        i = size
-        while i > 0 and heap[(i - 1) >> 1] > value:
-            heap[i] = heap[(i - 1) >> 1]
-            i = (i - 1) >> 1
-        heap[i] = value
+        rise(heap, size, value)
         return size + 1
-    if not value > heap[0]:
-        return size
-    i = 0
-    while 2 * i + 1 < k:
-        child = 2 * i + 1
-        if child + 1 < k and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= value:
-            break
-        heap[i] = heap[child]
-        i = child
-    heap[i] = value
+    if value > heap[0]:
+        sink(heap, k, value)
     return size
 
 
@@ -118,11 +94,7 @@ def least_beside(kind: int, worst: float) -> float:
     if kind == L2:
         far = math.sqrt(max(0.0, -worst)) * (1.0 + ROUNDING) + TINY
         return -far * far * (1.0 + ROUNDING)
-    if worst > FLOAT32_MAX:
-        return FLOAT32_MAX
-    if worst < -FLOAT32_MAX:
-        return -np.inf
-    return worst - abs(worst) * ROUNDING - TINY
+    return shown_as(worst)
 
 
 @step

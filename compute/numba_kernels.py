@@ -107,6 +107,36 @@ def kernel(*signature: Any, fastmath: Any = FAST) -> Callable[[Any], Any]:
     return compiled
 
 
+def step(function: Any) -> Any:
+    """A helper whose code becomes part of the kernels that call it."""
+    return njit(function, nogil=True, error_model="numpy", boundscheck=False)
+
+
+@step
+def rise(heap: Any, at: int, value: Any) -> None:
+    """Put a value into a min-heap that had `at` values."""
+    i = at
+    while i > 0 and heap[(i - 1) >> 1] > value:
+        heap[i] = heap[(i - 1) >> 1]
+        i = (i - 1) >> 1
+    heap[i] = value
+
+
+@step
+def sink(heap: Any, size: int, value: Any) -> None:
+    """Put a value into a min-heap of `size` values in place of its root, the smallest."""
+    i = 0
+    while 2 * i + 1 < size:
+        child = 2 * i + 1
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = value
+
+
 @kernel(types.void, FLOATS, VECTOR)
 def lift(limits: Floats, heap: Vector) -> None:
     """Set THRESHOLD from the heap's root, the k-th largest `lower`.
@@ -126,22 +156,9 @@ def lift(limits: Floats, heap: Vector) -> None:
 def push(heap: Vector, size: int, value: np.float32) -> None:
     """Add a value to the min-heap of `size` values; a full heap loses its root, the smallest."""
     if size < heap.shape[0]:
-        i = size
-        while i > 0 and heap[(i - 1) >> 1] > value:
-            heap[i] = heap[(i - 1) >> 1]
-            i = (i - 1) >> 1
-        heap[i] = value
-        return
-    i = 0
-    while 2 * i + 1 < size:
-        child = 2 * i + 1
-        if child + 1 < size and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= value:
-            break
-        heap[i] = heap[child]
-        i = child
-    heap[i] = value
+        rise(heap, size, value)
+    else:
+        sink(heap, size, value)
 
 
 @kernel(types.void, INT, INT, STATE)

@@ -45,7 +45,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 
 from m2mdb.compute import delta_kernels
 from m2mdb.compute.delta_kernels import reaching, terms_for
@@ -64,6 +64,7 @@ from m2mdb.compute.numba_kernels import (
     READ_VECTOR,
     kernel,
     pairwise,
+    step,
 )
 from m2mdb.compute.pointers import (
     bytes_at,
@@ -120,11 +121,6 @@ FLOAT_MATRIX = types.float64[:, ::1]
 READ_ROWS = types.Array(types.float32, 2, "C", readonly=True)
 READ_NUMBERS = types.Array(types.int64, 2, "C", readonly=True)
 BYTES = types.uint8[::1]
-
-
-def step(function: Any) -> Any:
-    """A helper whose code becomes part of the kernels that call it."""
-    return njit(function, nogil=True, error_model="numpy", boundscheck=False)
 
 
 def room_size(dimension: int, width: int) -> int:
@@ -254,12 +250,30 @@ def least(kind: int, count: int, reals: Any) -> float:
     if kind == L2:
         far = reals[DISTANCES, k - 1] * (1.0 + ROUNDING) + TINY
         return -far * far
-    worst = reals[SCORES, k - 1]
+    return shown_as(reals[SCORES, k - 1])
+
+
+@step
+def shown_as(worst: float) -> float:
+    """The similarity below which no row is shown as equal to one of similarity `worst`."""
     if worst > FLOAT32_MAX:
         return FLOAT32_MAX
     if worst < -FLOAT32_MAX:
         return -np.inf
     return worst - abs(worst) * ROUNDING - TINY
+
+
+@step
+def margin_of(kind: int, own: float, size: float, error: float) -> float:
+    """How far a row's value may lie from its similarity.
+
+    own, size  lengths of the query, 1 under cosine, and of the row
+    error      of the product of both
+    """
+    if kind == L2:
+        both = own + size
+        return 2.0 * error + SLACK * both * both
+    return error + SLACK * own * size
 
 
 @step
@@ -364,15 +378,12 @@ def scan_codes(
         reached = 0
         for i in range(some):
             size = lengths[first + i]
-            bound = scale * scales[first + i] * (np.float64(products[i]) - bias)
-            bound += coded_length * errors[first + i] + rest * size
+            value = scale * scales[first + i] * (np.float64(products[i]) - bias)
+            error = coded_length * errors[first + i] + rest * size
             if kind == L2:
-                both = own + size
-                bound = 2.0 * bound - own * own - size * size + SLACK * both * both
-            else:
-                bound += SLACK * own * size
-            room[i] = bound
-            reached += bound >= limit
+                value = 2.0 * value - own * own - size * size
+            room[i] = value + margin_of(kind, own, size, error)
+            reached += room[i] >= limit
         if reached == 0:
             continue
         for i in range(some):
