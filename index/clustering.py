@@ -169,7 +169,7 @@ def recalibrate(
 
     The lists themselves stay as they are; without compiled kernels their tables do too.
     """
-    from m2mdb.index import hrm2
+    from m2mdb.index import absorbing, hrm2
 
     if write.database.kernels.name == "numpy":
         return []
@@ -187,6 +187,9 @@ def recalibrate(
         work = ListsWork(write.database, task, len(values))
         scratch = Scratch(write.database, work)
         parts = hrm2.recalibrated_parts(column, values, segment, queries, scratch)
+        if segment.has(absorbing.TRAINED, column.id):
+            trained = segment.array(absorbing.TRAINED, column.id)
+            parts.append((absorbing.TRAINED, column.id, trained))
         record = changed.get(segment.id) or entry.records[segment.id].copy()
         record.extents = tuple(each for each in record.extents if each != old)
         _add_extent(write, entry, record, parts)

@@ -16,7 +16,8 @@ from m2mdb.compute.hrm2.absorbing import Coming, Staying, absorb, decoded_center
 from m2mdb.compute.hrm2.lists import BLOCK, SLOTS, Lists, build
 from m2mdb.compute.hrm2.training import assign, train
 from m2mdb.compute.loader import LOADER
-from m2mdb.index import absorbing, merge_policy
+from m2mdb.index import absorbing, clustering, merge_policy
+from m2mdb.index.quiet import maintaining
 from m2mdb.pager.errors import CorruptDatabaseError
 from tests.hrm2.conftest import (
     DIMENSION,
@@ -253,6 +254,21 @@ def test_forgetting_trains_lists_anew_that_have_seen_rows_that_went(con: m2mdb.C
     con.execute("FORGET FROM notes WHERE id = 20000")
     assert not is_absorbed(con)
     assert_sound(con)
+
+
+def test_lists_that_are_measured_anew_know_that_they_have_absorbed(con: m2mdb.Connection) -> None:
+    """Between two steps of OPTIMIZE another writer may merge; FORGET counts on it all the same."""
+    change(con, 5000, 400)
+    database = con.engine()
+    with maintaining(database) as write:
+        view = write.collection("notes")
+        entry = view.entry.copy()
+        wanted = [(segment, view.schema.column("v")) for segment in view.segments]
+        write.replace_entry(view, entry, clustering.recalibrate(write, view, entry, wanted))
+    assert is_absorbed(con)
+    assert_sound(con)
+    con.execute("FORGET FROM notes WHERE id = 5000")
+    assert not is_absorbed(con)
 
 
 @pytest.mark.usefixtures("small")
