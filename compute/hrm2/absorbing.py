@@ -176,11 +176,11 @@ def absorb(
 
 
 def _members(lists: Lists, first: _Codes) -> following.Members:
-    """Rows by the codes of their first lists."""
-    order = np.argsort(first.lists, kind="stable")
-    squares = following.residual_squares(lists)[first.block, _SLOT_OF[first.lane]]
-    positions = first.positions.astype(np.int64)
-    return following.Members(first.lists[order], positions[order], squares[order])
+    """Rows by the codes of their first lists, which are in the order of these."""
+    slot = _SLOT_OF[first.lane]
+    f, e = (lists.factors[first.block, index * BLOCK + slot] for index in (1, 2))
+    squares = following.residual_squares(f, e, lists.width)
+    return following.Members(first.lists, first.positions.astype(np.int64), squares)
 
 
 def _renewed(of_first: NDArray[np.int64], first: Ints, lists: int, mean: float, most: int) -> Marks:
@@ -456,7 +456,8 @@ def _bytes(
 def mean_square(lists: Lists) -> float:
     """The mean squared distance of rows from the nearer of their lists' centroids."""
     there = lists.positions >= 0
-    squares = following.residual_squares(lists)[there]
+    f, e = lists.factors[:, BLOCK : 2 * BLOCK], lists.factors[:, 2 * BLOCK :]
+    squares = following.residual_squares(f[there], e[there], lists.width)
     shortest = np.full(len(lists.ordinals), np.inf)
     np.minimum.at(shortest, lists.positions[there], squares)
     return float(shortest.mean()) if len(shortest) else 0.0

@@ -98,7 +98,7 @@ def test_a_stream_that_moves_is_found_as_in_a_new_file(
     monkeypatch.setattr("m2mdb.index.drift.ALARM", 1e9)  # which would keep rows apart
     kind = {"f32": np.float32, "f16": np.float16, "i8": np.int8}[dtype]
     errors = []
-    for share in (0.07, 2.0):
+    for share in (0.1, 2.0):
         monkeypatch.setattr(following, "SHARE", share)
         stream = Stream(metric)
         con = stream.opened(tmp_path / f"{share}.m2m", dtype)
