@@ -464,6 +464,7 @@ class _Measuring:
 
         scratch = self.searcher.tracing_scratch(self.k + spare(self.k))
         marks = np.zeros((2, len(self.searcher.lists.center_scales) + 1), np.int32)
+        stamps = np.zeros(len(self.rows), np.int32)
         recalls = np.zeros((len(queries), len(self.factors), len(LEVELS)))
         probed = np.zeros_like(recalls)
         hardness = np.zeros(len(queries))
@@ -475,7 +476,7 @@ class _Measuring:
                 scratch.plan, self.mask, self.rows, readable(queries[some]), readable(own[some]),
                 readable(edges[some]), (self.k, LEAST, self.ahead), readable(self.factors),
                 self.epsilon, metric != "ip",
-                readable(LEVELS), marks, recalls[some], probed[some], hardness[some],
+                readable(LEVELS), marks, stamps, recalls[some], probed[some], hardness[some],
             )  # fmt: skip
         return hardness, recalls, probed
 

@@ -2,7 +2,9 @@
 
 A search is a prefix of every longer one (K5). So one search of a query, which goes on until all
 true neighbours came among its best, says at which list each of them did; and the lists at which
-the k best changed say where a search of any patience would have stopped (`calibration`).
+the k best changed say where a search of any patience would have stopped (`calibration`). Where many
+rows are as near as their codes can tell, as copies of a row are, later ones may take the places of
+true neighbours again: it goes on a while, and counts anew after each list.
 
     trace_recalls  recall at each level of patience, and the hardness of queries
     trace_works    lists, codes and comparisons of searches that differ in patience alone
@@ -25,6 +27,7 @@ import numpy as np
 from numba import types
 
 from m2mdb.compute.hrm2.kernels import (
+    BEST,
     LISTS,
     LOG,
     NUMBERS,
@@ -50,6 +53,8 @@ OPEN_MASK = types.uint8[::1]
 READ_INTS = types.Array(types.int64, 1, "C", readonly=True)
 READ_FLOATS = types.Array(types.float32, 1, "C", readonly=True)
 ROUNDING = np.float32(1e-5)  # of the k-th best key, that float32 sums may differ by
+# a search goes on once it has found all: for a half of the lists that it took, and so many
+TAIL_PART, TAIL = 2, 16
 
 
 @step
@@ -93,22 +98,27 @@ def key_of(rows: Any, ordinal: int, queries: Any, at: int, is_near: bool) -> Any
 
 
 @step
-def hits_of_turn(plan: Any, logged: int, sought: Any) -> int:
-    """How many true neighbours are among the rows that a list brought among the best."""
+def hits_of_turn(plan: Any, size: int, logged: int, sought: Any, stamps: Any, stamp: int) -> int:
+    """How many true neighbours are among the best, some of which a list has just brought."""
     rows, queries, at, edge, is_near = sought
-    log, ordinals = ints_at(plan[LOG]), ints_at(plan[ORDINALS])
-    hits = 0
+    log, ordinals, best = ints_at(plan[LOG]), ints_at(plan[ORDINALS]), ints_at(plan[BEST])
     for i in range(logged):
-        if key_of(rows, ordinals[log[3 * i]], queries, at, is_near) >= edge:
-            hits += 1
+        position = log[3 * i]
+        if key_of(rows, ordinals[position], queries, at, is_near) >= edge:
+            stamps[position] = stamp
+    hits = 0
+    for i in range(size):
+        hits += int(stamps[best[i]] == stamp)
     return hits
 
 
 @step
-def follow(plan: Any, mask: Any, how: Any, epsilon: Any, sought: Any, marks: Any) -> Any:
-    """Search until all true neighbours were found, or all lists probed.
+def follow(
+    plan: Any, mask: Any, how: Any, epsilon: Any, sought: Any, marks: Any, stamps: Any
+) -> Any:
+    """Search until all true neighbours were found and a while longer, or all lists probed.
 
-    marks[0]  hits up to and with each list
+    marks[0]  hits among the best after each list
     marks[1]  whether each list changed the k best
     Returns hardness, lists probed, and how many were probed when there were k rows.
     """
@@ -116,18 +126,22 @@ def follow(plan: Any, mask: Any, how: Any, epsilon: Any, sought: Any, marks: Any
     size = np.int64(0)
     state = (size, np.float32(np.inf), np.int64(0), np.int64(0), np.int64(0))
     hardness, ready, done, hits = np.float32(np.inf), 0, 0, 0
-    full, known = plan[LISTS] + 1, min(ahead, plan[LISTS])
-    while done < plan[LISTS] and (hits < k or done < least):
+    full, known, end = plan[LISTS] + 1, min(ahead, plan[LISTS]), np.int64(0)
+    stamp = sought[2] + 1  # of the query
+    while done < plan[LISTS] and (hits < k or done < max(least, end)):
         before = (state[0], state[1], np.int64(-1), state[3], np.int64(0))  # the log begins anew
         ready, _, state = turn(plan, mask, k, done, ready, known, epsilon, before)
         if done == ready:
             break
-        hits += hits_of_turn(plan, state[4], sought)
+        if state[4]:
+            hits = hits_of_turn(plan, state[0], state[4], sought, stamps, stamp)
         marks[0, done] = hits
         marks[1, done] = np.int32(state[2] == done)
         done += 1
         if state[0] >= k:
             full = min(full, done)
+        if hits >= k and not end:
+            end = done + done // TAIL_PART + TAIL
         if done >= least and hardness == np.float32(np.inf):
             hardness = state[1]  # once there are k rows
     return hardness, done, full
@@ -159,11 +173,13 @@ def read_off(
 @kernel(
     types.void, PLAN, OPEN_MASK, READ_FLOAT_ROWS, READ_FLOAT_ROWS, READ_INTS, READ_FLOATS,
     types.UniTuple(INT, 3), READ_FLOATS, FLOAT, types.boolean, READ_INTS,
-    types.int32[:, ::1], types.float64[:, :, ::1], types.float64[:, :, ::1], types.float64[::1],
+    types.int32[:, ::1], types.int32[::1], types.float64[:, :, ::1], types.float64[:, :, ::1],
+    types.float64[::1],
 )  # fmt: skip
 def trace_recalls(
     plan: Any, mask: Any, rows: Any, queries: Any, own: Any, edges: Any, how: Any, factors: Any,
-    epsilon: Any, is_near: bool, levels: Any, marks: Any, recalls: Any, probed: Any, hardness: Any,
+    epsilon: Any, is_near: bool, levels: Any, marks: Any, stamps: Any, recalls: Any, probed: Any,
+    hardness: Any,
 ) -> None:  # fmt: skip
     """Search for every query; what searches of each factor and patience would have found and done.
 
@@ -173,9 +189,11 @@ def trace_recalls(
     how       (k, least, ahead)
     levels    of patience, ascending
     marks     int32[2, lists], scratch
+    stamps    int32[n], zeros, scratch
     recalls   float64[queries, factors, levels]; probed, lists, the same; hardness float64[queries].
-              A search that has found all is taken to change no more
+              A search that has found all is taken to change no more after some lists
     """
+    stamps[:] = 0
     for at in range(queries.shape[0]):
         before = np.uint8(0)
         if own[at] >= 0:
@@ -184,7 +202,7 @@ def trace_recalls(
         edge = edges[at] - ROUNDING * abs(edges[at])
         take(plan, queries, at)
         begin(plan)
-        found = follow(plan, mask, how, epsilon, (rows, queries, at, edge, is_near), marks)
+        found = follow(plan, mask, how, epsilon, (rows, queries, at, edge, is_near), marks, stamps)
         hardness[at] = found[0]
         for each in range(factors.shape[0]):
             out = (recalls[at, each], probed[at, each])

@@ -262,6 +262,25 @@ def test_a_trace_tells_what_shorter_searches_find_and_do(ahead: int) -> None:
                     assert same.mean() > 0.95, (k, factor, level)
 
 
+def test_a_trace_sees_true_neighbours_pushed_out_by_copies_of_others() -> None:
+    """TR1: a dozen copies whose codes look nearer take all places that a search keeps."""
+    rng = np.random.default_rng(12)
+    rows = low_dimensional(300, 40, 3)[rng.integers(0, 300, 9000)]
+    built = coded(rows, "l2", 96)
+    searcher = Searcher(built.lists, "l2", SEED)
+    queries = rows.mean(axis=0) + rows.std(axis=0) * rng.standard_normal((1500, 40))
+    queries = queries.astype(np.float32)
+    for k in (1, 10):
+        edges = exact(built.rows, queries, "l2", k)[:, -1]
+        measuring = calibration._Measuring(searcher, built.rows, None, k)
+        _, told, _ = measuring.measured(queries, np.full(len(queries), -1), edges)
+        for level in (10, len(fitting.LEVELS) - 1):
+            patient = int(fitting.LEVELS[level])
+            stop = Stop(k, LEAST, patient, 1 << 30, float(measuring.factors[0]), waits=True)
+            got = measure(searcher, built.rows, queries, edges, stop)
+            assert abs(got - told[:, 0, level].mean()) < 0.0005, (k, level)
+
+
 def test_a_trace_tells_hardness_and_leaves_the_query_itself_out() -> None:
     """TR1, TR2: what a search of LEAST lists finds without the row that the query is."""
     built = coded(low_dimensional(6000, 32, 6), "l2", 64)
