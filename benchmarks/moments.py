@@ -107,7 +107,7 @@ def measure(options: Any, folder: str, vectors: np.ndarray, queries: np.ndarray)
         ratios.append(statistics.median(ours / theirs for ours, theirs in turns))
         ours, theirs = (statistics.median(each) * 1e6 for each in zip(*turns, strict=True))
         told = ""
-        if len(ratios) * options.recalls // moments != len(shares) or not shares:
+        if not shares or len(ratios) * options.recalls // moments > len(shares):
             shares.append(recall(moved, queries))
             told = f", recall {shares[-1]:.4f}"
         view = moved.engine().reading()
