@@ -2,7 +2,8 @@
 
     sources --ordinal maps--> rows of the base keep their codes; the others are assigned and coded
     centroids of the base --> follow the rows of their lists (`compute.hrm2.following`)
-    table of patience, real queries of the base --> taken over
+    table of patience, real queries of the base --> taken over; the table as long as rows that came
+        are found as it promises (`index.recalibration`)
     h.trained   f64[4]: rows when the centroids were trained, rows that came and rows that went
                 since, mean squared distance of the first from their centroids; absent where no row
                 did, or in older files
@@ -25,7 +26,7 @@ import numpy as np
 
 from m2mdb.compute.hrm2 import absorbing
 from m2mdb.compute.hrm2.rotation import rotate
-from m2mdb.index import hrm2
+from m2mdb.index import hrm2, recalibration
 from m2mdb.index.hrm2 import HEAD
 from m2mdb.index.list_counts import list_count
 from m2mdb.index.query_log import QUERIES, SCALES
@@ -133,11 +134,14 @@ def absorbed_parts(
     scratch: Scratch,
     least: int,
     wanted: int | None = None,
+    *,
+    measured: bool = True,
 ) -> list[NamedPart]:
     """The lists of a column's values as parts, around the base's centroids, which follow the rows.
 
     None where there are fewer than `least`, where a build would make none, or where rows are not
     what these lists can hold. `wanted` is how many lists the column's index asks for.
+    `measured`: a table that no longer keeps its promises may be measured anew.
     """
     found = base.segment.lists(column)
     assert found is not None, "the base has lists"
@@ -176,7 +180,10 @@ def absorbed_parts(
     before = trained(base.segment, column)
     went = len(found.lists.ordinals) + len(come) - len(lists.ordinals)
     after = before._replace(came=before.came + len(come), went=before.went + went)
-    parts = hrm2.parts_of(column, lists, found.table, absorbing.mean_square(lists))
+    table = found.table
+    if measured and recalibration.is_due(before.came, after.came, len(chosen)):
+        table = recalibration.table_kept(column, values, lists, base.segment, come, scratch)
+    parts = hrm2.parts_of(column, lists, table, absorbing.mean_square(lists))
     parts.append((TRAINED, column.id, np.array(after, np.float64)))
     for name in (QUERIES, SCALES):
         if base.segment.has(name, column.id):

@@ -118,7 +118,9 @@ def add_lists(
     scratch = Scratch(write.database, work)
     wanted = wanted_lists(entry.schema, index)
     if base is not None:
-        parts = absorbing.absorbed_parts(column, values, base, scratch, least, wanted)
+        parts = absorbing.absorbed_parts(
+            column, values, base, scratch, least, wanted, measured=measured
+        )
         if parts:
             _add_extent(write, entry, record, parts)
             work.end()

@@ -290,8 +290,8 @@ def test_what_lists_were_trained_for_is_checked(
     con = filled(tmp_path / "m.m2m", clustered(ROWS)[:900])
     real = absorbing.absorbed_parts
 
-    def wrong(*given: Any) -> list[Any]:
-        parts = [part for part in real(*given) if part[0] != absorbing.TRAINED]
+    def wrong(*given: Any, **how: Any) -> list[Any]:
+        parts = [part for part in real(*given, **how) if part[0] != absorbing.TRAINED]
         return [*parts, (absorbing.TRAINED, 3, np.array(values))]
 
     with con.engine().reading() as view:
