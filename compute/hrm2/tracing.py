@@ -141,7 +141,7 @@ def follow(
         if state[0] >= k:
             full = min(full, done)
         if hits >= k and not end:
-            end = done + done // TAIL_PART + TAIL
+            end = np.int64(done + done // TAIL_PART + TAIL)
         if done >= least and hardness == np.float32(np.inf):
             hardness = state[1]  # once there are k rows
     return hardness, done, full
