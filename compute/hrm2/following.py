@@ -72,12 +72,15 @@ class Behind(NamedTuple):
     def followed(self, changed: int, others: Marks) -> Longs:
         """The lists whose centroids are to move, ascending: those farthest behind (FW3).
 
+        One that alone has too many rows waits until more have changed, and holds back no other.
+
         changed  rows that came or went
         others   lists that do not move, whatever their rows do
         """
+        most = MOST_FOLLOWED * changed
         order = np.argsort(-self.share, kind="stable")
-        order = order[(self.share[order] > SHARE) & ~others[order]]
-        return np.sort(order[np.cumsum(self.rows[order]) <= MOST_FOLLOWED * changed])
+        order = order[(self.share[order] > SHARE) & ~others[order] & (self.rows[order] <= most)]
+        return np.sort(order[np.cumsum(self.rows[order]) <= most])
 
 
 def residual_squares(f: Floats, e: Floats, width: int) -> Doubles:
