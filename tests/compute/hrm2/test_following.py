@@ -129,8 +129,8 @@ def test_the_lists_farthest_behind_move_as_far_as_the_change_pays() -> None:
     rows = np.array([100, 10, 100, 50, 100, 10, 10, 400])
     found = Behind(rows, np.zeros((8, WIDTH), np.float32), share)
     others = np.zeros(8, bool)
-    some = ((0, []), (100, [3]), (300, [0, 3]), (600, [0, 2, 3]), (2000, [0, 2, 3, 4, 7]))
-    for changed, expected in some:
+    cases = {0: [], 100: [3], 300: [0, 3], 600: [0, 2, 3], 2000: [0, 2, 3, 4, 7]}
+    for changed, expected in cases.items():
         assert found.followed(changed, others).tolist() == expected, changed
     others[3] = True
     assert found.followed(250, others).tolist() == [0]
