@@ -122,7 +122,7 @@ def lists_parts(
     chosen = np.arange(len(values)) if values.present is None else np.flatnonzero(values.present)
     if len(chosen) < (least or LEAST_ROWS) or not is_searchable(column, values, chosen):
         return []
-    rows = _rows_in(scratch, column, values.matrix, chosen)
+    rows = rows_in(scratch, column, values.matrix, chosen)
     width = padded(column.dimension)
     scratch.stage("training")
     router = train(rows, list_count(len(rows), wanted), SEED, scratch.tick)
@@ -149,7 +149,7 @@ def lists_parts(
         built_from,
     )._replace(middle=middle)  # fmt: skip
     del rotated
-    table = _table(lists, rows, column.metric, (scratch, queries), measured=measured)
+    table = table_of(lists, rows, column.metric, (scratch, queries), measured=measured)
     vectors = None if narrow is None else narrow.vectors
     lists = lists._replace(ordinals=chosen[lists.ordinals].astype(np.int32), vectors=vectors)
     return parts_of(column, lists, table, error) + query_parts(column, queries)
@@ -198,21 +198,19 @@ def recalibrated_parts(
     found = segment.lists(column)
     assert found is not None, "the segment has lists"
     chosen = np.sort(found.lists.ordinals).astype(np.int64)
-    rows = _rows_in(scratch, column, values.matrix, chosen)
+    rows = rows_in(scratch, column, values.matrix, chosen)
     numbers = np.searchsorted(chosen, found.lists.ordinals).astype(np.int32)
     vectors = found.lists.vectors
     if vectors is not None and len(chosen) < len(vectors):
         vectors = vectors[chosen]
     lists = found.lists._replace(ordinals=numbers, vectors=vectors)
-    table = _table(lists, rows, column.metric, (scratch, queries), measured=True)
+    table = table_of(lists, rows, column.metric, (scratch, queries), measured=True)
     name = PREFIX + "error"
     error = float(segment.array(name, column.id)[0]) if segment.has(name, column.id) else None
     return parts_of(column, found.lists, table, error) + query_parts(column, queries)
 
 
-def _rows_in(
-    scratch: Scratch, column: Column, matrix: np.ndarray, chosen: np.ndarray
-) -> np.ndarray:
+def rows_in(scratch: Scratch, column: Column, matrix: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """`searched_rows` in scratch; the matrix itself where it is what is searched."""
     is_whole = len(chosen) == len(matrix) and matrix.dtype == np.float32
     if is_whole and column.metric != "cosine":
@@ -255,7 +253,7 @@ def searched_query(query: np.ndarray, metric: str) -> np.ndarray | None:
     return query if length <= LARGEST else None
 
 
-def _table(
+def table_of(
     lists: Lists,
     rows: np.ndarray,
     metric: str,
@@ -268,7 +266,7 @@ def _table(
     how  where large arrays stand, and real queries
     """
     scratch, queries = how
-    if measured and len(rows) >= LEAST_MEASURED and _has_kernels(scratch.tick):
+    if measured and len(rows) >= LEAST_MEASURED and has_kernels(scratch.tick):
         from m2mdb.compute.hrm2.searcher import Searcher
 
         searcher = Searcher(lists, metric, SEED)
@@ -277,7 +275,7 @@ def _table(
     return patience.cautious_table(len(lists.center_scales))
 
 
-def _has_kernels(tick: Callable[[], None]) -> bool:
+def has_kernels(tick: Callable[[], None]) -> bool:
     """Wait for the compiled kernels; whether there are any."""
     for _ in range(round(WAIT_SECONDS / TICK_SECONDS)):
         tick()

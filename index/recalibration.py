@@ -52,7 +52,7 @@ def table_kept(
     """
     old = base.lists(column)
     assert old is not None, "the base has lists"
-    if len(lists.ordinals) < hrm2.LEAST_MEASURED or not hrm2._has_kernels(scratch.tick):
+    if len(lists.ordinals) < hrm2.LEAST_MEASURED or not hrm2.has_kernels(scratch.tick):
         return old.table
     from m2mdb.compute.hrm2 import checking
     from m2mdb.compute.hrm2.searcher import Searcher
@@ -65,7 +65,7 @@ def table_kept(
     numbers = np.searchsorted(chosen, come)
     if checking.keeps(searcher, rows, old.table, numbers, queries, scratch.tick):
         return old.table
-    return hrm2._table(own, rows, column.metric, (scratch, queries), measured=True)
+    return hrm2.table_of(own, rows, column.metric, (scratch, queries), measured=True)
 
 
 def _numbered(
@@ -73,7 +73,7 @@ def _numbered(
 ) -> tuple[Lists, np.ndarray, np.ndarray]:
     """Lists of rows that are numbered on; these rows as they are searched; and their ordinals."""
     chosen = np.sort(lists.ordinals).astype(np.int64)
-    rows = hrm2._rows_in(scratch, column, values.matrix, chosen)
+    rows = hrm2.rows_in(scratch, column, values.matrix, chosen)
     numbers = np.searchsorted(chosen, lists.ordinals).astype(np.int32)
     vectors = lists.vectors
     if vectors is not None and len(chosen) < len(vectors):

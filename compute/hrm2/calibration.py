@@ -358,7 +358,7 @@ def _best(
     owns = np.full(len(best), -np.inf, np.float32)
     for at, own in enumerate(asked.own.tolist()):
         if own >= 0 and (mask is None or mask[own]):
-            owns[at] = _keys(rows[own : own + 1], asked.vectors[at], metric)[0]
+            owns[at] = keys_of(rows[own : own + 1], asked.vectors[at], metric)[0]
     out = {}
     for k in ks:
         if k < best.shape[1]:
@@ -481,7 +481,7 @@ class _Measuring:
         return hardness, recalls, probed
 
 
-def _keys(rows: Floats, query: Floats, metric: str) -> Floats:
+def keys_of(rows: Floats, query: Floats, metric: str) -> Floats:
     """What is sought of rows, the more the better: -|x - q|^2, or <x, q>."""
     if metric == "ip":
         products: Floats = rows @ query
@@ -491,7 +491,7 @@ def _keys(rows: Floats, query: Floats, metric: str) -> Floats:
     return -squares
 
 
-def _tolerant(edge: float) -> float:
+def tolerant(edge: float) -> float:
     """The k-th best key, less what float32 sums differ by."""
     return float(edge) - 1e-5 * abs(float(edge))
 
@@ -509,6 +509,6 @@ def measure(
     wanted = stop.k + spare(stop.k)
     for query, edge in zip(queries, edges, strict=True):
         found = searcher.search(query, stop, wanted=wanted, epsilon=stop.epsilon, mask=mask)
-        keys = _keys(rows[found.ordinals], query, searcher.metric)
-        hits += min(stop.k, int((keys >= _tolerant(edge)).sum()))
+        keys = keys_of(rows[found.ordinals], query, searcher.metric)
+        hits += min(stop.k, int((keys >= tolerant(edge)).sum()))
     return hits / (stop.k * len(queries))

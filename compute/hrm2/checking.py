@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m2mdb.compute.hrm2.calibration import _keys, _tolerant
+from m2mdb.compute.hrm2.calibration import keys_of, tolerant
 from m2mdb.compute.hrm2.patience import spare, stop_for
 from m2mdb.compute.hrm2.truth import exact_of
 
@@ -78,16 +78,16 @@ def _reaches(
         edge = best[at, K - 1]
         if row >= 0:
             mask[row] = False
-            itself = _keys(rows[row : row + 1], query, searcher.metric)[0]
-            edge = best[at, K] if itself >= _tolerant(edge) else edge
+            itself = keys_of(rows[row : row + 1], query, searcher.metric)[0]
+            edge = best[at, K] if itself >= tolerant(edge) else edge
         for column, (_, stop) in enumerate(stops):
             if stop is None:  # every row is compared
                 continue
             found = searcher.search(
                 query, stop, wanted=K + spare(K), epsilon=stop.epsilon, mask=mask
             )
-            keys = _keys(rows[found.ordinals], query, searcher.metric)
-            recalls[at, column] = min(K, int((keys >= _tolerant(edge)).sum())) / K
+            keys = keys_of(rows[found.ordinals], query, searcher.metric)
+            recalls[at, column] = min(K, int((keys >= tolerant(edge)).sum())) / K
         if row >= 0:
             mask[row] = True
     errors = recalls.std(axis=0) / math.sqrt(len(queries))

@@ -73,7 +73,7 @@ def test_a_table_that_promises_too_much_is_measured_anew(
 ) -> None:
     """Rows may come to lie otherwise without drift: 0.65 was found where 0.95 was asked."""
     with monkeypatch.context() as patch:
-        patch.setattr(hrm2, "_table", hasty)
+        patch.setattr(hrm2, "table_of", hasty)
         con = filled(tmp_path / "m.m2m", even(COUNT, 2), "METRIC l2")
     queries = even(40, 8)
     old = tables(con)
