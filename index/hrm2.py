@@ -122,7 +122,7 @@ def lists_parts(
     chosen = np.arange(len(values)) if values.present is None else np.flatnonzero(values.present)
     if len(chosen) < (least or LEAST_ROWS) or not is_searchable(column, values, chosen):
         return []
-    rows = rows_in(scratch, column, values.matrix, chosen)
+    rows = _rows_in(scratch, column, values.matrix, chosen)
     width = padded(column.dimension)
     scratch.stage("training")
     router = train(rows, list_count(len(rows), wanted), SEED, scratch.tick)
@@ -197,20 +197,28 @@ def recalibrated_parts(
     """
     found = segment.lists(column)
     assert found is not None, "the segment has lists"
-    chosen = np.sort(found.lists.ordinals).astype(np.int64)
-    rows = rows_in(scratch, column, values.matrix, chosen)
-    numbers = np.searchsorted(chosen, found.lists.ordinals).astype(np.int32)
-    vectors = found.lists.vectors
-    if vectors is not None and len(chosen) < len(vectors):
-        vectors = vectors[chosen]
-    lists = found.lists._replace(ordinals=numbers, vectors=vectors)
+    lists, rows, _ = numbered(column, values, found.lists, scratch)
     table = table_of(lists, rows, column.metric, (scratch, queries), measured=True)
     name = PREFIX + "error"
     error = float(segment.array(name, column.id)[0]) if segment.has(name, column.id) else None
     return parts_of(column, found.lists, table, error) + query_parts(column, queries)
 
 
-def rows_in(scratch: Scratch, column: Column, matrix: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def numbered(
+    column: Column, values: VectorData, lists: Lists, scratch: Scratch
+) -> tuple[Lists, np.ndarray, np.ndarray]:
+    """Lists of rows that are numbered on; these rows as they are searched; and their ordinals."""
+    chosen = np.sort(lists.ordinals).astype(np.int64)
+    rows = _rows_in(scratch, column, values.matrix, chosen)
+    numbers = np.searchsorted(chosen, lists.ordinals).astype(np.int32)
+    if lists.vectors is not None and len(chosen) < len(lists.vectors):
+        lists = lists._replace(vectors=lists.vectors[chosen])
+    return lists._replace(ordinals=numbers), rows, chosen
+
+
+def _rows_in(
+    scratch: Scratch, column: Column, matrix: np.ndarray, chosen: np.ndarray
+) -> np.ndarray:
     """`searched_rows` in scratch; the matrix itself where it is what is searched."""
     is_whole = len(chosen) == len(matrix) and matrix.dtype == np.float32
     if is_whole and column.metric != "cosine":

@@ -57,7 +57,7 @@ def table_kept(
     from m2mdb.compute.hrm2 import checking
     from m2mdb.compute.hrm2.searcher import Searcher
 
-    own, rows, chosen = _numbered(column, lists, values, scratch)
+    own, rows, chosen = hrm2.numbered(column, values, lists, scratch)
     known = [hrm2.searched_query(each, column.metric) for each in stored_queries(base, column)]
     asked = [each for each in known if each is not None and np.isfinite(each).all()]
     queries = np.stack(asked) if asked else None
@@ -66,16 +66,3 @@ def table_kept(
     if checking.keeps(searcher, rows, old.table, numbers, queries, scratch.tick):
         return old.table
     return hrm2.table_of(own, rows, column.metric, (scratch, queries), measured=True)
-
-
-def _numbered(
-    column: Column, lists: Lists, values: VectorData, scratch: Scratch
-) -> tuple[Lists, np.ndarray, np.ndarray]:
-    """Lists of rows that are numbered on; these rows as they are searched; and their ordinals."""
-    chosen = np.sort(lists.ordinals).astype(np.int64)
-    rows = hrm2.rows_in(scratch, column, values.matrix, chosen)
-    numbers = np.searchsorted(chosen, lists.ordinals).astype(np.int32)
-    vectors = lists.vectors
-    if vectors is not None and len(chosen) < len(vectors):
-        vectors = vectors[chosen]
-    return lists._replace(ordinals=numbers, vectors=vectors), rows, chosen
