@@ -13,7 +13,8 @@ import pytest
 import m2mdb
 from m2mdb.compute.hrm2 import calibration
 from m2mdb.compute.loader import LOADER
-from m2mdb.index import hrm2, list_counts
+from m2mdb.index import hrm2, list_counts, merge_policy
+from m2mdb.index.hrm2 import SegmentLists
 
 ROWS = 2000
 DIMENSION = 24
@@ -33,6 +34,12 @@ def kernels() -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of a few hundred rows get lists, and few queries measure them."""
     make_small(monkeypatch)
+
+
+@pytest.fixture
+def tiny(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few hundred changed rows are merged."""
+    monkeypatch.setattr(merge_policy, "LEAST_CHANGED", 200)
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,3 +143,12 @@ def lists_of(con: m2mdb.Connection) -> list[int]:
         column = collection.schema.columns[collection.schema.column("v")]
         found = [segment.lists(column) for segment in collection.segments]
     return [0 if lists is None else lists.count for lists in found]
+
+
+def segment_lists(con: m2mdb.Connection) -> list[SegmentLists]:
+    """The lists of `v`, a segment after the other."""
+    with con.engine().reading() as view:
+        collection = view.collection("notes")
+        column = collection.schema.columns[collection.schema.column("v")]
+        listed = [segment.lists(column) for segment in collection.segments]
+    return [each for each in listed if each is not None]

@@ -10,8 +10,8 @@ import pytest
 import m2mdb
 from m2mdb.compute.hrm2 import following
 from m2mdb.compute.hrm2.absorbing import decoded_centers, mean_square
-from m2mdb.index import absorbing, merge_policy
-from tests.hrm2.conftest import DIMENSION, filled, found, lists_of, recall
+from m2mdb.index import absorbing
+from tests.hrm2.conftest import DIMENSION, filled, found, lists_of, recall, segment_lists
 
 COUNT, STEP = 1200, 150
 PACE = 0.03  # by which each coordinate of a centre moves in a step, at most
@@ -58,18 +58,8 @@ class Stream:
         self.rows = np.concatenate((self.rows[STEP:], came))
 
 
-@pytest.fixture
-def tiny(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few hundred changed rows are merged."""
-    monkeypatch.setattr(merge_policy, "LEAST_CHANGED", 200)
-
-
 def centroids(con: m2mdb.Connection) -> list[bytes]:
-    with con.engine().reading() as view:
-        collection = view.collection("notes")
-        column = collection.schema.columns[collection.schema.column("v")]
-        listed = [segment.lists(column) for segment in collection.segments]
-    return [decoded_centers(each.lists).tobytes() for each in listed if each is not None]
+    return [decoded_centers(each.lists).tobytes() for each in segment_lists(con)]
 
 
 def error(con: m2mdb.Connection) -> float:

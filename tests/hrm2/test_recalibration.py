@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from m2mdb.compute.hrm2.patience import KS, RECALLS, Table, plain_table, unmeasu
 from m2mdb.compute.hrm2.rotation import rotate
 from m2mdb.compute.hrm2.searcher import Searcher
 from m2mdb.compute.hrm2.training import assign, train
-from m2mdb.index import hrm2, merge_policy, recalibration
-from tests.hrm2.conftest import filled, found, recall
+from m2mdb.index import hrm2, recalibration
+from tests.hrm2.conftest import filled, found, recall, segment_lists
 
 COUNT, STEP, WIDTH = 1800, 150, 48
 
@@ -37,17 +38,8 @@ def even(count: int, seed: int) -> np.ndarray:
     return rows.astype(np.float32)
 
 
-@pytest.fixture
-def tiny(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge_policy, "LEAST_CHANGED", 200)
-
-
 def tables(con: m2mdb.Connection) -> list[bytes]:
-    with con.engine().reading() as view:
-        collection = view.collection("notes")
-        column = collection.schema.columns[collection.schema.column("v")]
-        listed = [segment.lists(column) for segment in collection.segments]
-    return [each.table.patience.tobytes() for each in listed if each is not None]
+    return [each.table.patience.tobytes() for each in segment_lists(con)]
 
 
 def replaced(con: m2mdb.Connection, rows: np.ndarray, first: int) -> None:
@@ -111,9 +103,9 @@ def test_all_metrics_and_rows_in_place_are_looked_at(
     looks = []
     keeps = checking.keeps
 
-    def watched(searcher: Searcher, rows: np.ndarray, *rest: object) -> bool:
+    def watched(searcher: Searcher, rows: np.ndarray, *rest: Any) -> bool:
         looks.append((len(rows), bool(np.isfinite(rows).all())))
-        return keeps(searcher, rows, *rest)  # type: ignore[arg-type]
+        return keeps(searcher, rows, *rest)
 
     monkeypatch.setattr(checking, "keeps", watched)
     con = filled(tmp_path / "m.m2m", tight(COUNT, 2).astype(dtype), f"METRIC {metric}")
