@@ -15,7 +15,8 @@ absorbed: `index.merge_policy` leaves the segment alone.
 
 Invariants
     AL1 What absorbs is trained anew in time: a merge beyond GROWN or MOST_GROWN has no base.
-    AL2 `h.error` is that of the rows that are there; the baseline of drift stays the trained one.
+    AL2 `h.error` is that of the rows that are there, from the nearer of their lists;
+        the baseline of drift stays the trained one.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ Invariants
     FW1 Depends on the lists, on which rows stay and on the new rows alone: the same with compiled
         kernels and without, bit for bit.
     FW2 A centroid that 8-bit codes cannot tell from the mean of its rows stays.
-    FW3 Lists that move have no more rows than a share of those that came or went; where nothing
-        came or went none moves.
+    FW3 Lists that move are first lists of no more rows than a share of those that came or went;
+        where nothing came or went none moves. Rows with their second code in one are coded anew,
+        too: about as many again.
 """
 
 from __future__ import annotations
