@@ -106,8 +106,9 @@ class HttpEncoder(abc.ABC):
         self.retries = retries
         self.backoff = backoff
         self.progress = progress
-        self.sleep: Callable[[float], object] = self._rest  # between tries; tests put their own,
-        self.nap: Callable[[float], object] = time.sleep  # and for one slice of such a wait
+        # Attributes, as tests wait for nothing: the whole wait between tries, which is made of ...
+        self.sleep: Callable[[float], object] = self._rest
+        self.nap: Callable[[float], object] = time.sleep  # ... slices, see _rest
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         for name, value in self._headers.items():
             if any(ord(each) < 32 or ord(each) > 255 for each in name + value):

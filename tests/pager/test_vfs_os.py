@@ -316,7 +316,7 @@ def test_closing_succeeds_where_locks_cannot_be_given_up(
     other.close()
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system tells no flags")
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells a map's flags")
 def test_who_gives_pages_back_gets_no_huge_ones(file: OsFile) -> None:
     """Of a map of which pages were given back, a read is to make 2 MiB resident no more."""
 
