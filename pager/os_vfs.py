@@ -190,7 +190,8 @@ class OsFile:
         if start < end:
             if hasattr(mmap, "MADV_NOHUGEPAGE") and not self._is_small:
                 self._is_small = True  # or 2 MiB would be resident for each page that is read
-                whole.obj.madvise(mmap.MADV_NOHUGEPAGE)
+                with contextlib.suppress(OSError):  # a kernel without huge pages knows no advice
+                    whole.obj.madvise(mmap.MADV_NOHUGEPAGE)
             whole.obj.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def lock(self, offset: int, size: int, *, exclusive: bool) -> bool:

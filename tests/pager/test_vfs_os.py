@@ -331,3 +331,17 @@ def test_who_gives_pages_back_gets_no_huge_ones(file: OsFile) -> None:
     file.release(1 << 20, 1 << 20)
     assert "nh" in flags()
     assert bytes(view[1 << 20 : (1 << 20) + 9]) == bytes(9)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_NOHUGEPAGE"), reason="the system has no huge pages")
+def test_pages_are_given_back_where_the_kernel_knows_no_huge_ones(
+    file: OsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One built without them answers EINVAL, as to any advice that it does not know."""
+    monkeypatch.setattr(mmap, "MADV_NOHUGEPAGE", 9999)
+    file.write_at(0, b"x" * (4 << 20))
+    view = file.map(0, 4 << 20)
+
+    file.release(1 << 20, 1 << 20)
+
+    assert bytes(view[1 << 20 : (1 << 20) + 9]) == b"x" * 9
