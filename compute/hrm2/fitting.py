@@ -37,10 +37,8 @@ if TYPE_CHECKING:
 
 LEVELS = np.unique(np.rint(1.1 ** np.arange(96)).astype(np.int64))  # of patience: 1 to 8,550
 MARGIN = 0.005  # that a measured recall has to be above the one that is promised,
-ERRORS = 3.0  # standard errors that the mean of a group has to be above the least for a recall,
-TOLERANCE = (
-    0.01  # which is so much below it, or half of what the recall may lose where that is less
-)
+ERRORS = 3.0  # standard errors that the mean of a group has to be above the least for a recall
+TOLERANCE = 0.01  # by which the least is below it, or half of what it may lose where that is less
 GAIN = 0.08  # of what a recall may lose, that further queries have to lower a goal by
 USUAL_COLUMNS = [each for each, recall in enumerate(RECALLS) if 0.8 <= recall <= 0.95]
 FAR_PART = 0.1  # of the far queries, that are taken for near ones
